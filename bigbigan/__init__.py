@@ -1,0 +1,34 @@
+"""BigBiGAN (Donahue & Simonyan, NeurIPS 2019): train it, and use its encoder.
+
+    import bigbigan
+    features = bigbigan.encode("photos/", model="runs/digits", outputs="avepool_feat")
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "BigBiGAN": "bigbigan.model",
+    "Discriminator": "bigbigan.discriminator",
+    "Encoder": "bigbigan.encoder",
+    "Generator": "bigbigan.generator",
+    "discriminate": "bigbigan.api",
+    "encode": "bigbigan.api",
+    "generate": "bigbigan.api",
+    "load": "bigbigan.api",
+    "reconstruct": "bigbigan.api",
+    "to_pil": "bigbigan.api",
+}
+__all__ = [*_PUBLIC, "__version__"]
+
+
+def __getattr__(name: str):
+    """Public names are imported when they are first used, so that `import bigbigan` is cheap."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'bigbigan' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__():
+    return sorted(set(globals()) | set(_PUBLIC))

@@ -1,0 +1,188 @@
+"""load, encode, generate, reconstruct, discriminate: on whatever a user holds."""
+
+import functools
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from bigbigan.data import to_uint8
+from bigbigan.data.inputs import InputError, count_images, image_batches
+from bigbigan.latents import normal_noise, sample_prior, truncate
+from bigbigan.model import BigBiGAN
+from bigbigan.release import load_model
+
+OUTPUTS = ("z_mean", "z_stdev", "z_sample", "avepool_feat", "bn_crelu_feat")
+LONG = 20  # batches from which progress is shown
+
+
+def load(checkpoint: str | os.PathLike, device: torch.device | str | None = None) -> BigBiGAN:
+    """A run folder, checkpoint, release folder or hub id → `BigBiGAN` with averaged E and G, in evaluation mode.
+
+    device: where to; by default a GPU if there is one. Raises CheckpointError with what was expected and found.
+    """
+    return load_model(checkpoint).to(device or _default_device())
+
+
+def encode(
+    images,
+    model: BigBiGAN | str | os.PathLike,
+    outputs: str | tuple[str, ...] | None = None,
+    batch_size: int = 64,
+    device: torch.device | str | None = None,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> dict[str, Tensor] | Tensor:
+    """Latents and features of images, as the hub module's `encode` names them.
+
+    images: a path of an image or folder, a list of paths, PIL images, uint8 or float arrays and tensors (float in [−1, 1]), or a
+    `datasets` column; any size and mode: the centre square is resized to the encoder's size.
+    model: a `BigBiGAN`, or what `load` takes.
+    outputs: of z_mean, z_stdev, z_sample (N, Z), avepool_feat (N, C), bn_crelu_feat (N, 2C); a name gives a tensor, a tuple or
+    None (all) a dictionary of tensors, float32 on the CPU.
+    seed: decides z_sample.  progress: a bar; None shows it for long work.
+    Raises InputError for images in another range or shape.
+    """
+    names = OUTPUTS if outputs is None else (outputs,) if isinstance(outputs, str) else tuple(outputs)
+    for name in names:
+        if name not in OUTPUTS:
+            raise InputError(f"outputs: expected some of {', '.join(OUTPUTS)}; found {name!r}")
+    model, device = _ready(model, device)
+    collected: dict[str, list[Tensor]] = {name: [] for name in names}
+    done = 0
+    with torch.inference_mode():
+        for x in _progress(images, model.encoder.image_size, batch_size, progress, "encoding"):
+            noise = normal_noise(seed, "encode", np.arange(done, done + len(x)), model.encoder.latent_dim)
+            result = model.encode(x.to(device, non_blocking=True), noise.to(device))
+            for name in names:
+                collected[name].append(result[name].float().cpu())
+            done += len(x)
+    if not done:
+        raise InputError("expected at least one image, found none")
+    joined = {name: torch.cat(parts) for name, parts in collected.items()}
+    return joined[outputs] if isinstance(outputs, str) else joined
+
+
+def generate(
+    z: int | Tensor | np.ndarray,
+    model: BigBiGAN | str | os.PathLike,
+    truncation: float | None = None,
+    classes: Tensor | np.ndarray | None = None,
+    batch_size: int = 64,
+    device: torch.device | str | None = None,
+    seed: int = 0,
+) -> Tensor:
+    """Images of latents: z, (N, Z), or how many to draw from the prior → float (N, 3, S, S) in [−1, 1] on the CPU.
+
+    truncation: redraw components of z beyond this magnitude (BigGAN); normal prior only.  classes: (N,) for a conditional model,
+    drawn when None.  `to_pil` makes pictures of the result.
+    """
+    model, device = _ready(model, device)
+    width = model.generator.latent_dim
+    prior = "normal" if model.config is None else model.config.prior
+    if isinstance(z, (int, np.integer)):
+        z = sample_prior(prior, seed, "generate", np.arange(int(z)), width)
+    z = torch.as_tensor(z).float()
+    if z.ndim != 2 or z.shape[1] != width:
+        raise InputError(f"z: expected the shape (N, {width}), found {tuple(z.shape)}")
+    if truncation is not None:
+        if prior != "normal":
+            raise InputError(f"truncation: expected a model with the normal prior, found {prior}")
+        z = truncate(z, truncation, seed)
+    number = getattr(model.generator, "classes", 0)
+    if number and classes is None:
+        classes = torch.randint(number, (len(z),), generator=torch.Generator().manual_seed(seed))
+    labels = [None] * len(z.split(batch_size)) if not number else torch.as_tensor(classes).long().split(batch_size)
+    with torch.inference_mode():
+        parts = [
+            model.generate(part.to(device), None if label is None else label.to(device)).float().cpu()
+            for part, label in zip(z.split(batch_size), labels, strict=True)
+        ]
+    return torch.cat(parts)
+
+
+def reconstruct(
+    images,
+    model: BigBiGAN | str | os.PathLike,
+    use_sample: bool = False,
+    batch_size: int = 64,
+    device: torch.device | str | None = None,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> Tensor:
+    """G of the posterior's mean, or of a sample from it: images as in `encode` → float (N, 3, S, S) in [−1, 1] on the CPU."""
+    z = encode(images, model, "z_sample" if use_sample else "z_mean", batch_size, device, seed, progress)
+    return generate(z, model, batch_size=batch_size, device=device)
+
+
+def discriminate(
+    images,
+    z: Tensor | np.ndarray,
+    model: BigBiGAN | str | os.PathLike,
+    batch_size: int = 64,
+    device: torch.device | str | None = None,
+) -> dict[str, Tensor]:
+    """D's scores of pairs: images as in `encode` (arrays of G's or of E's size are taken as they are), z (N, Z) →
+    score_x, score_z, score_xz, (N,) each; high means "an encoder pair"."""
+    model, device = _ready(model, device)
+    z = torch.as_tensor(z).float()
+    width = model.discriminator.latent_dim
+    if z.ndim != 2 or z.shape[1] != width:
+        raise InputError(f"z: expected the shape (N, {width}), found {tuple(z.shape)}")
+    size = model.encoder.image_size
+    small = model.discriminator.image_size
+    if isinstance(images, (np.ndarray, Tensor)) and small in images.shape[-3:] and size not in images.shape[-3:]:
+        size = small
+    collected: dict[str, list[Tensor]] = {}
+    done = 0
+    with torch.inference_mode():
+        for x in image_batches(images, size, batch_size):
+            scores = model.discriminate(x.to(device), z[done : done + len(x)].to(device))
+            for name, value in scores.items():
+                collected.setdefault(name, []).append(value.float().cpu())
+            done += len(x)
+    if done != len(z):
+        raise InputError(f"expected as many images as latents, found {done} and {len(z)}")
+    return {name: torch.cat(parts) for name, parts in collected.items()}
+
+
+def to_pil(images: Tensor) -> list:
+    """float (N, 3, S, S) in [−1, 1] → a list of PIL images."""
+    from PIL import Image
+
+    return [Image.fromarray(i) for i in to_uint8(images).permute(0, 2, 3, 1).cpu().numpy()]
+
+
+def _default_device() -> torch.device:
+    return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+
+
+def _ready(model: BigBiGAN | str | os.PathLike, device) -> tuple[BigBiGAN, torch.device]:
+    """The model in evaluation mode on its device; what is given by a path is kept for the next call."""
+    if not isinstance(model, BigBiGAN):
+        model = _cached(str(model), _newest_change(Path(model).expanduser())).to(device or _default_device())
+    elif device is not None:
+        model = model.to(device)
+    return model.eval(), next(model.encoder.parameters()).device
+
+
+@functools.lru_cache(maxsize=2)
+def _cached(source: str, changed: float) -> BigBiGAN:
+    return load_model(source)
+
+
+def _newest_change(folder: Path) -> float:
+    files = [*folder.glob("*.json"), *folder.glob("release/*.json"), *folder.glob("checkpoints/*")]
+    return max((file.stat().st_mtime for file in files), default=0.0)
+
+
+def _progress(images, size: int, batch_size: int, progress: bool | None, what: str):
+    total = count_images(images)
+    show = progress if progress is not None else total is None or total > LONG * batch_size
+    with tqdm(total=total, unit="img", desc=what, disable=not show) as bar:
+        for x in image_batches(images, size, batch_size):
+            yield x
+            bar.update(len(x))

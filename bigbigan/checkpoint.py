@@ -1,0 +1,175 @@
+"""Everything stateful, by name: written so that no kill leaves a torn state, read without unpickling, refused when it does not fit.
+
+A checkpoint is a folder `checkpoints/<images seen>/` of safetensors and one JSON file:
+    model.safetensors      raw E, G, D with u, v and running statistics
+    averages.safetensors   averaged E and G with their sampling statistics
+    optimizer.safetensors  Adam's state by parameter name
+    state.json             format, counters, config, SHA-256 of the files above
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from bigbigan.config import Config, differences, flatten
+from bigbigan.ema import Averages
+from bigbigan.model import BigBiGAN, load_weights
+
+FORMAT = 1
+FILES = ("model.safetensors", "averages.safetensors", "optimizer.safetensors")
+log = logging.getLogger(__name__)
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message says why and what to do."""
+
+
+class TrainingState:
+    """All that a run is at one moment: networks, averages, optimisers, counters."""
+
+    def __init__(self, model: BigBiGAN, averages: Averages, optimizers: dict[str, torch.optim.Optimizer]):
+        self.model, self.averages, self.optimizers = model, averages, optimizers
+        self.images_seen = 0
+        self.iterations = 0
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        averaged = nn.ModuleDict({"generator": self.averages.generator, "encoder": self.averages.encoder})
+        contents = (self.model.state_dict(), averaged.state_dict(), self._optimizer_tensors())
+        return {
+            file: {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+            for file, tensors in zip(FILES, contents, strict=True)
+        }
+
+    def load(self, tensors: dict[str, dict[str, Tensor]], where: str) -> None:
+        load_weights(self.model, tensors[FILES[0]], where)
+        averaged = nn.ModuleDict({"generator": self.averages.generator, "encoder": self.averages.encoder})
+        load_weights(averaged, tensors[FILES[1]], where)
+        self._load_optimizers(tensors[FILES[2]])
+
+    def _named_states(self):
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        for label, optimizer in self.optimizers.items():
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    yield f"{label}/{names[parameter]}/", parameter, optimizer
+
+    def _optimizer_tensors(self) -> dict[str, Tensor]:
+        return {
+            prefix + key: torch.as_tensor(value)
+            for prefix, parameter, optimizer in self._named_states()
+            for key, value in optimizer.state.get(parameter, {}).items()
+        }
+
+    def _load_optimizers(self, tensors: dict[str, Tensor]) -> None:
+        by_prefix: dict[str, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            prefix, key = name.rsplit("/", 1)
+            by_prefix.setdefault(prefix + "/", {})[key] = value
+        for prefix, parameter, optimizer in self._named_states():
+            if prefix in by_prefix:
+                # copies, since a tensor read from a file may share its memory
+                optimizer.state[parameter] = {k: v.to(parameter.device, copy=True) for k, v in by_prefix.pop(prefix).items()}
+        if by_prefix:
+            raise CheckpointError(f"optimizer.safetensors: state of unknown parameters, such as {next(iter(by_prefix))}")
+
+
+def save(folder: Path, state: TrainingState, config: Config, keep: int) -> Path:
+    """Write `folder/<images seen>/`: first beside, then fsync, then one rename; then drop all but the newest `keep`."""
+    target = folder / f"{state.images_seen:012d}"
+    beside = folder / f".writing-{target.name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob(".writing-*"):
+        shutil.rmtree(leftover)
+    beside.mkdir()
+    checksums = {}
+    for file, tensors in state.tensors().items():
+        save_file(tensors, beside / file)
+        checksums[file] = _sha256(beside / file)
+    content = {
+        "format": FORMAT,
+        "images_seen": state.images_seen,
+        "iterations": state.iterations,
+        "torch": torch.__version__,
+        "sha256": checksums,
+        "config": flatten(config),
+    }
+    (beside / "state.json").write_text(json.dumps(content, indent=2) + "\n")
+    for path in (*beside.iterdir(), beside):
+        _fsync(path)
+    if target.exists():
+        shutil.rmtree(target)
+    os.rename(beside, target)
+    _fsync(folder)
+    for old in complete(folder)[:-keep]:
+        shutil.rmtree(old)
+    return target
+
+
+def complete(folder: Path) -> list[Path]:
+    """The checkpoints in `folder`, oldest first; what a kill left half-written has another name and is not among them."""
+    if not folder.is_dir():
+        return []
+    return sorted((p for p in folder.iterdir() if p.name.isdigit() and (p / "state.json").is_file()), key=lambda p: int(p.name))
+
+
+def read(folder: Path, files: tuple[str, ...] = FILES) -> tuple[dict, dict[str, dict[str, Tensor]]]:
+    """A checkpoint folder → (state.json, {file: tensors}), verified against the checksums. Raises CheckpointError."""
+    try:
+        content = json.loads((folder / "state.json").read_text())
+        if content.get("format") != FORMAT:
+            raise CheckpointError(
+                f"{folder}: expected a checkpoint of format {FORMAT}, found {content.get('format')!r}; it needs another version of bigbigan"
+            )
+        for file in files:
+            if _sha256(folder / file) != content["sha256"][file]:
+                raise CheckpointError(f"{folder / file}: its checksum is not the one in state.json; the file is damaged")
+        return content, {file: load_file(folder / file) for file in files}
+    except (OSError, json.JSONDecodeError, KeyError, SafetensorError) as error:
+        raise CheckpointError(f"{folder}: expected a complete checkpoint, found {type(error).__name__}: {error}") from None
+
+
+def resume(folder: Path, state: TrainingState, config: Config) -> Path | None:
+    """Load the newest sound checkpoint of `folder` into `state` → its path, or None if there is none.
+
+    A damaged one is named in the log and the one before it is taken. Refuses changed hyper-parameters unless the config accepts them.
+    """
+    checkpoints = complete(folder)
+    for path in reversed(checkpoints):
+        try:
+            content, tensors = read(path)
+        except CheckpointError as error:
+            log.warning("%s; trying the checkpoint before it", error)
+            continue
+        changed = differences(content["config"], config)
+        if changed and not config.run.accept_changes:
+            raise CheckpointError(
+                f"{path}: its hyper-parameters differ from this run's:\n  " + "\n  ".join(changed) + "\n"
+                "expected the same ones to resume; choose another --run.name, or override with --run.accept_changes True"
+            )
+        state.load(tensors, str(path))
+        state.images_seen, state.iterations = content["images_seen"], content["iterations"]
+        return path
+    if checkpoints:
+        raise CheckpointError(f"{folder}: none of its {len(checkpoints)} checkpoints is sound; remove the folder to start afresh")
+    return None
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

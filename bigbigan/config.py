@@ -1,0 +1,324 @@
+"""The dataclass tree: the only place of defaults. YAML files hold differences; the command line has the last word.
+
+The defaults are the paper's base (ResNet-50 encoder, 128 px, batch 2,048); a preset in `configs/` says what differs.
+"""
+
+import argparse
+import dataclasses
+import difflib
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+DEFAULT_PRESET = "digits"
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be; the message says what was expected, what was found, and which flag to change."""
+
+
+@dataclass
+class Model:
+    """The networks. Flat, so that a release's config.json is this section."""
+
+    image_size: int = 128
+    """Size of G's images and D's input in pixels: b·2^k with b = 3 … 7, from 8 to 512."""
+    latent_dim: int = 120
+    """Size of z; 0 for 20 per slot of G (120 at 128 px)."""
+    classes: int = 0
+    """0: unconditional. Else G and D see labels of that many classes; E never does."""
+    prior: Literal["normal", "uniform"] = "normal"
+    """p(z): N(0, I) or U(-1, 1)."""
+    generator_width: int = 96
+    """Channels per multiplier of G."""
+    generator_attention: int = 64
+    """Resolution after which G has self-attention; 0 for none."""
+    embedding_dim: int = 128
+    """Size of the shared embedding that conditions G's batch norms."""
+    discriminator_width: int = 96
+    """Channels per multiplier of F."""
+    discriminator_attention: int = 64
+    """Resolution after which F has self-attention; 0 for none."""
+    mlp_width: int = 2048
+    """Units of H and J."""
+    mlp_layers: int = 8
+    """Layers of H and J, an even number."""
+    encoder: str = "resnetv2_50"
+    """E's backbone, the name of a timm model: resnetv2_18, _34, _50, _101, or any that yields a feature vector."""
+    encoder_image_size: int = 0
+    """E's input size, a multiple of image_size; 0 for the same size."""
+    encoder_width: float = 1.0
+    """Channel multiple of a resnetv2 encoder; 2 for the paper's "x2"."""
+    encoder_stem: Literal["auto", "imagenet", "stride2", "stride1"] = "auto"
+    """First layer of a resnetv2 encoder: 7x7/2 and max-pool (from 128 px), 7x7/2 (from 64 px), 3x3/1 (below)."""
+    encoder_mlp_width: int = 4096
+    """Units of E's head."""
+    encoder_mlp_layers: int = 4
+    """Layers of E's head, an even number."""
+    posterior: Literal["gaussian", "deterministic", "tanh"] = "gaussian"
+    """q(z|x): mean and stddev; or z directly; or tanh of it (for the uniform prior)."""
+    init_from: str = ""
+    """A release, checkpoint, run folder or hub id whose weights the run starts from (fine-tuning)."""
+
+
+@dataclass
+class Loss:
+    """The objective."""
+
+    form: Literal["hinge", "joint_hinge", "logistic"] = "hinge"
+    """hinge per score (the paper), hinge of the summed score, or BiGAN's and ALI's cross-entropy of the summed score."""
+    unary_x: bool = True
+    """Keep the term s_x."""
+    unary_z: bool = True
+    """Keep the term s_z."""
+
+
+@dataclass
+class Optim:
+    """The updates."""
+
+    generator_lr: float = 5e-5
+    """Adam's rate for G (BigGAN)."""
+    discriminator_lr: float = 2e-4
+    """Adam's rate for D (BigGAN)."""
+    encoder_lr: float = 5e-5
+    """Adam's rate for E; the paper's better models take ten times G's."""
+    betas: tuple[float, float] = (0.0, 0.999)
+    """Adam's decay rates."""
+    eps: float = 1e-8
+    """Adam's epsilon."""
+    d_steps: int = 2
+    """D updates before each joint E+G update, each on fresh images."""
+    ema_half_life: float = 14e6
+    """Half-life of the averages of E and G, in images (the paper's 0.9999 at batch 2,048)."""
+    ema_rampup: float = 0.05
+    """The half-life is at most this share of the images seen."""
+
+
+@dataclass
+class Data:
+    """The images."""
+
+    path: str = "digits"
+    """"digits" (embedded), a folder of images, Parquet or Arrow files or a folder of them, a saved `datasets` folder, or a hub name."""
+    split: str = "train"
+    """Split to train on, where the data have splits."""
+    test_split: str = "test"
+    """Split to evaluate on; where the data have none, `test_share` of the images is held out."""
+    test_share: float = 0.1
+    """Share of images held out for evaluation when the data have no test split."""
+    image_column: str = ""
+    """Column of the images in a table; found by itself when empty."""
+    label_column: str = ""
+    """Column of the labels in a table; found by itself when empty."""
+    batch_size: int = 2048
+    """Images of one update over all processes."""
+    chunks: int = 1
+    """Parts a batch is computed in, one after the other, to save memory; batch statistics are those of a part."""
+    augment: Literal["resnet", "light", "none"] = "resnet"
+    """Random crop of area 0.08-1 and aspect 3/4-4/3; of area 0.5-1 and aspect 1; or the centre square."""
+    flip: bool = True
+    """Random horizontal flip."""
+    workers: int = -1
+    """Processes that decode; -1 for as many as the cores allow, 0 for none."""
+    cache: Literal["auto", "device", "none"] = "auto"
+    """Keep all images decoded on the device: if they have one size and take less than `cache_gib`; always; never."""
+    cache_gib: float = 1.0
+    """Largest size of a data set that `auto` keeps on the device, in GiB."""
+    max_unreadable: float = 0.01
+    """Share of unreadable images above which the run ends."""
+
+
+@dataclass
+class Run:
+    """The run."""
+
+    name: str = ""
+    """Folder of the run under `root`; the preset's name when empty."""
+    root: str = "runs"
+    """Where runs live."""
+    images: int = 3_072_000_000
+    """Real images to see in all updates together (3.07 G: the paper's 500 K iterations of 3 x 2,048)."""
+    seed: int = 0
+    """Decides initial weights, data order, crops and noise."""
+    deterministic: bool = False
+    """Only deterministic kernels: a resumed run on one GPU is equal bit for bit; slower."""
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    """auto: what `accelerate launch` was told, else bf16 on a GPU that has it, else float32."""
+    threads: int = 0
+    """CPU threads of a process; 0 to share the machine's cores among its processes."""
+    log_every: int = 200_000
+    """Images between lines of stats.jsonl."""
+    sample_every: int = 5_000_000
+    """Images between grids of samples and reconstructions."""
+    checkpoint_every: int = 5_000_000
+    """Images between checkpoints."""
+    keep_checkpoints: int = 3
+    """How many of the newest checkpoints to keep."""
+    statistics_images: int = 16_384
+    """Images and latents for the sampling statistics of averaged E and G before each evaluation."""
+    grid: int = 8
+    """Rows and columns of the sample grids."""
+    trackers: str = ""
+    """Comma-separated trackers of Accelerate, such as tensorboard or wandb."""
+    accept_changes: bool = False
+    """Resume although hyper-parameters differ from the checkpoint's."""
+    probe: bool = True
+    """At the end of the run, probe the encoder if the data have labels."""
+
+
+@dataclass
+class Config:
+    """Train a BigBiGAN."""
+
+    model: Model = field(default_factory=Model)
+    loss: Loss = field(default_factory=Loss)
+    optim: Optim = field(default_factory=Optim)
+    data: Data = field(default_factory=Data)
+    run: Run = field(default_factory=Run)
+
+    def validate(self, processes: int = 1) -> None:
+        """Raise ConfigError for settings that contradict each other, naming the flags."""
+        m, d, o, r = self.model, self.data, self.optim, self.run
+        at_least = [
+            ("data.batch_size", d.batch_size, 2), ("data.chunks", d.chunks, 1), ("optim.d_steps", o.d_steps, 1),
+            ("run.images", r.images, 1), ("run.log_every", r.log_every, 1), ("run.sample_every", r.sample_every, 1),
+            ("run.checkpoint_every", r.checkpoint_every, 1), ("run.keep_checkpoints", r.keep_checkpoints, 1),
+            ("run.grid", r.grid, 1), ("run.statistics_images", r.statistics_images, 2), ("model.classes", m.classes, 0),
+        ]  # fmt: skip
+        for flag, value, least in at_least:
+            if value < least:
+                raise ConfigError(f"--{flag} {value}: expected at least {least}")
+        if d.batch_size % (processes * d.chunks):
+            raise ConfigError(
+                f"--data.batch_size {d.batch_size}: expected a multiple of processes × chunks = {processes} × {d.chunks}; "
+                f"change it or --data.chunks"
+            )
+        if m.encoder_image_size and m.encoder_image_size % m.image_size:
+            raise ConfigError(
+                f"--model.encoder_image_size {m.encoder_image_size}: expected a multiple of --model.image_size {m.image_size}, "
+                "since D sees E's image average-pooled"
+            )
+        if (m.prior == "uniform") != (m.posterior == "tanh"):
+            raise ConfigError(
+                f"--model.prior {m.prior} with --model.posterior {m.posterior}: the uniform prior and the tanh posterior go together"
+            )
+        for name in ("generator_lr", "discriminator_lr", "encoder_lr", "ema_half_life", "ema_rampup"):
+            if not getattr(o, name) > 0:
+                raise ConfigError(f"--optim.{name} {getattr(o, name)}: expected a number above 0")
+        if not all(0 <= beta < 1 for beta in o.betas):
+            raise ConfigError(f"--optim.betas {o.betas}: expected two numbers in [0, 1)")
+
+    def batch_per_process(self, processes: int) -> int:
+        return self.data.batch_size // processes
+
+
+# What may differ between a checkpoint and the run that resumes it: how far to go, what to show, where and how fast to compute.
+FREE_TO_CHANGE = {
+    "run.name", "run.root", "run.images", "run.threads", "run.log_every", "run.sample_every", "run.checkpoint_every",
+    "run.keep_checkpoints", "run.grid", "run.trackers", "run.accept_changes", "run.probe", "data.workers", "data.cache",
+    "data.cache_gib", "data.max_unreadable", "data.path",
+}  # fmt: skip
+
+
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """{"section.field": value} of a dataclass or a mapping."""
+    items = dataclasses.asdict(tree) if dataclasses.is_dataclass(tree) else tree
+    flat = {}
+    for key, value in items.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def differences(old: dict, new: Config) -> list[str]:
+    """Lines "section.field: old → new" for the hyper-parameters that differ from a checkpoint's config."""
+    before, after = flatten(old), flatten(new)
+    same = lambda a, b: (list(a) if isinstance(a, tuple) else a) == (list(b) if isinstance(b, tuple) else b)  # noqa: E731
+    return [
+        f"{key}: {before.get(key, 'absent')} → {after.get(key, 'absent')}"
+        for key in sorted(before.keys() | after.keys())
+        if key not in FREE_TO_CHANGE and not same(before.get(key), after.get(key))
+    ]
+
+
+def preset_folder() -> Path:
+    """configs/ of an installed wheel, or of the repository."""
+    inside = Path(__file__).parent / "configs"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "configs"
+
+
+def presets() -> list[str]:
+    return sorted(path.stem for path in preset_folder().glob("*.yaml"))
+
+
+def find_config(name: str) -> Path:
+    """A preset's name or a path to a YAML file → the path."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise ConfigError(f"--config {name}: expected a YAML file or one of the presets {', '.join(presets())}; found no such file")
+        return path
+    preset = preset_folder() / f"{name}.yaml"
+    if not preset.is_file():
+        near = difflib.get_close_matches(name, presets(), n=1)
+        raise ConfigError(
+            f"--config {name}: expected one of {', '.join(presets())}, or a path ending in .yaml"
+            + (f"; did you mean {near[0]}?" if near else "")
+        )
+    return preset
+
+
+def read_yaml(path: Path, default: Any) -> Any:
+    """The dataclass `default` with the values of a YAML file; unknown keys and wrong types raise ConfigError."""
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(default), OmegaConf.load(path)))
+    except (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {str(error).strip().splitlines()[0]}{_full_key(error)}") from None
+
+
+def _full_key(error: Exception) -> str:
+    key = getattr(error, "full_key", None)
+    return f" (at {key})" if key else ""
+
+
+def parse(argv: list[str] | None = None, tree: type = Config) -> tuple[Any, argparse.Namespace]:
+    """Command line → (config, options): `--config NAME or PATH`, `--dry-run`, then `--section.field VALUE` for any field.
+
+    Ends the program with status 2 and one message when an argument cannot be.
+    """
+    import tyro
+
+    before = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    before.add_argument("--config", default=DEFAULT_PRESET)
+    before.add_argument("--dry-run", action="store_true")
+    options, rest = before.parse_known_args(argv)
+    description = (
+        f"{tree.__doc__}\n\n--config NAME or PATH   one of {', '.join(presets())} (default {DEFAULT_PRESET}), or a YAML file\n"
+        "--dry-run               build everything, print it with one forward's shapes, and stop"
+    )
+    try:
+        default = read_yaml(find_config(options.config), tree())
+        config = tyro.cli(tree, default=default, args=rest, description=description, config=(tyro.conf.FlagConversionOff,))
+        if not config.run.name:
+            config.run.name = Path(options.config).stem
+        config.validate()
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    return config, options
+
+
+def write_yaml(config: Any, path: Path, header: str = "") -> None:
+    text = yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False, allow_unicode=True)
+    path.write_text("".join(f"# {line}\n" for line in header.splitlines()) + text)
+
+
+def _plain(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {key: _plain(value) for key, value in tree.items()}
+    return list(tree) if isinstance(tree, tuple) else tree

@@ -1,0 +1,181 @@
+"""Whatever a user holds → batches of float (n, 3, S, S) in [−1, 1]: paths, PIL images, arrays, tensors, table columns.
+
+The preprocessing is the library's: the centre square, resized to the size the network was trained on. Values are checked, because
+an image in another range yields a wrong feature and no error.
+"""
+
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from bigbigan.data.pictures import centre_square, cut, to_rgb, to_signed
+from bigbigan.data.sources import Images, _from_files
+
+DECODERS = min(8, os.cpu_count() or 1)
+
+
+class InputError(ValueError):
+    """An input that is not images as expected; the message says what was expected and what was found."""
+
+
+def image_batches(images, size: int | None, batch_size: int) -> Iterator[Tensor]:
+    """Yield float (n, 3, size, size) in [−1, 1], n ≤ batch_size, in the order of `images`.
+
+    images: a path of an image or of a folder; a PIL image; an array or tensor of one image or a batch, uint8, or float in [−1, 1];
+    a list, `datasets` column or other iterable of any of these single images.  size None keeps arrays and tensors as they are.
+    """
+    if isinstance(images, (np.ndarray, Tensor)):
+        batch = _as_batch(images)
+        _check_range(batch)
+        for part in batch.split(batch_size):
+            yield _fit(part, size)
+        return
+    if size is None:
+        raise InputError(f"expected an array or tensor, found {type(images).__name__}")
+    with ThreadPoolExecutor(DECODERS) as pool:  # decoding releases the interpreter, so it overlaps with the network
+        ready = _prefetch(pool, _single_items(images), lambda item: _read(item, size), ahead=2 * batch_size)
+        while part := list(islice(ready, batch_size)):
+            batch = torch.cat(part)
+            _check_range(batch)
+            yield batch
+
+
+def count_images(images) -> int | None:
+    """How many images there are, if that can be known without reading them."""
+    if isinstance(images, (np.ndarray, Tensor)):
+        return len(images) if images.ndim == 4 or (images.ndim == 3 and not _single_3d(images)) else 1
+    if isinstance(images, (str, os.PathLike)):
+        return len(_paths(images))
+    return len(images) if hasattr(images, "__len__") else None
+
+
+def _prefetch(pool: ThreadPoolExecutor, items: Iterable, read, ahead: int):
+    items = iter(items)
+    waiting = [pool.submit(read, item) for item in islice(items, ahead)]
+    try:
+        while waiting:
+            yield waiting.pop(0).result()
+            waiting += [pool.submit(read, item) for item in islice(items, 1)]
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _single_items(images) -> Iterable:
+    if isinstance(images, (str, os.PathLike)):
+        return _paths(images)
+    if isinstance(images, Image.Image):
+        return [images]
+    if isinstance(images, Images):
+        return (images[i] for i in range(len(images)))
+    if hasattr(images, "features") and hasattr(images, "column_names"):  # a `datasets` table: which column is meant?
+        from bigbigan.data.sources import _from_table
+
+        table = _from_table(images, "the data set", "", "")
+        return (table[i] for i in range(len(table)))
+    if isinstance(images, Iterable):
+        return images
+    raise InputError(f"expected a path, an image, an array, a tensor or a list of these, found {type(images).__name__}")
+
+
+def _paths(path: str | os.PathLike) -> list[str]:
+    path = Path(path).expanduser()
+    if path.is_dir():
+        return _from_files(path).items.paths
+    if not path.is_file():
+        raise InputError(f"{path}: expected an image or a folder of images, found no such file")
+    return [str(path)]
+
+
+def _read(item, size: int) -> Tensor:
+    """One image of any kind → float (1, 3, size, size)."""
+    if isinstance(item, (np.ndarray, Tensor)):
+        batch = _as_batch(item)
+        if len(batch) != 1:
+            raise InputError(f"expected one image per item of the list, found a batch of {len(batch)}")
+        return _fit(batch, size)
+    if isinstance(item, (str, os.PathLike)):
+        try:
+            item = Image.open(item)
+            item.load()
+        except Exception as error:  # whatever a decoder raises
+            raise InputError(f"{item}: expected a readable image, found {type(error).__name__}: {error}") from None
+    if not isinstance(item, Image.Image):
+        raise InputError(f"expected a path, a PIL image, an array or a tensor, found {type(item).__name__}")
+    return _fit_picture(item, size)
+
+
+def _fit_picture(image: Image.Image, size: int) -> Tensor:
+    image = to_rgb(image)
+    return to_signed(torch.from_numpy(np.ascontiguousarray(cut(image, centre_square(*image.size), size)))[None])
+
+
+def _single_3d(x) -> bool:
+    """Whether three axes are one image with channels, rather than a batch of grey images."""
+    return x.shape[0] in (1, 3, 4) if isinstance(x, Tensor) else x.shape[2] in (1, 3, 4) or x.shape[0] in (1, 3)
+
+
+def _as_batch(images: np.ndarray | Tensor) -> Tensor:
+    """Arrays are channels-last and tensors channels-first, unless only the other reading gives 1, 3 or 4 channels → (N, 3, H, W)."""
+    last = isinstance(images, np.ndarray)
+    try:
+        x = torch.as_tensor(images)
+    except TypeError as error:
+        raise InputError(f"expected an array of uint8 or float, found {images.dtype}: {error}") from None
+    if x.dtype != torch.uint8 and not x.is_floating_point():
+        raise InputError(f"expected uint8 in 0 … 255 or float in [−1, 1], found {x.dtype}")
+    if x.ndim == 2:
+        x = x[None, None]
+    elif x.ndim == 3:
+        x = x[None] if _single_3d(images) else x[:, None]
+        last = last and x.shape[1] != 1 if not _single_3d(images) else last
+    if x.ndim != 4 or 0 in x.shape:
+        raise InputError(f"expected one image or a batch of images, found the shape {tuple(images.shape)}")
+    first_ok, last_ok = x.shape[1] in (1, 3, 4), x.shape[3] in (1, 3, 4)
+    if not (first_ok or last_ok):
+        raise InputError(f"expected 1, 3 or 4 channels, first or last; found the shape {tuple(images.shape)}")
+    if last_ok and (last or not first_ok):
+        x = x.permute(0, 3, 1, 2)
+    channels = x.shape[1]
+    if channels == 4:
+        raise InputError(f"expected 1 or 3 channels, found 4 in the shape {tuple(images.shape)}; blend or drop the alpha channel first")
+    return x.expand(-1, 3, -1, -1) if channels == 1 else x
+
+
+def _check_range(x: Tensor) -> None:
+    if x.dtype == torch.uint8:
+        return
+    low, high = float(x.min()), float(x.max())
+    if not torch.isfinite(x).all():
+        raise InputError("expected finite values in [−1, 1], found NaN or infinity")
+    if low < -1.001 or high > 1.001:
+        looks = " which looks like ImageNet's mean and standard deviation" if low > -2.2 and high < 2.7 and low < 0 else ""
+        looks = " which looks like 0 … 255 in float" if low >= 0 and high > 2 else looks
+        raise InputError(
+            f"expected float images in [−1, 1] (x/127.5 − 1), found values from {low:.3g} to {high:.3g},{looks or ' another range'}; "
+            "undo the normalisation, or give uint8, PIL images or paths"
+        )
+    if low >= 0 and high > 0 and x.numel() > 3 and len(x) > 1:
+        warnings.warn(
+            f"float images are read as [−1, 1], and all values are from {low:.3g} to {high:.3g}: if they are in [0, 1], give 2x − 1",
+            stacklevel=3,
+        )
+
+
+def _fit(x: Tensor, size: int | None) -> Tensor:
+    """(N, 3, H, W), uint8 or float → float in [−1, 1], the centre square at `size`; 8-bit images exactly as a file would be."""
+    if size is not None and tuple(x.shape[2:]) != (size, size):
+        if x.dtype == torch.uint8:
+            return torch.cat([_fit_picture(Image.fromarray(i.permute(1, 2, 0).contiguous().cpu().numpy()), size) for i in x])
+        left, top, right, bottom = centre_square(x.shape[3], x.shape[2])
+        x = F.interpolate(x.float()[:, :, top:bottom, left:right], size=(size, size), mode="bicubic", antialias=True).clamp(-1, 1)
+    return to_signed(x) if x.dtype == torch.uint8 else x.float().clamp(-1, 1)

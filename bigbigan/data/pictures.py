@@ -1,0 +1,103 @@
+"""One picture: any file or PIL mode → RGB, crops that never leave the picture, resizing, and the range [−1, 1]."""
+
+import math
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2", ".avif")
+TRIES = 10  # of a random crop (tensorflow/tpu resnet_preprocessing, which the official notebook names)
+UNIFORMS = 4 * TRIES + 1  # random numbers a picture may consume
+AREA = {"resnet": (0.08, 1.0), "light": (0.5, 1.0)}
+ASPECT = {"resnet": (3 / 4, 4 / 3), "light": (1.0, 1.0)}
+FILTER = {"resnet": "bicubic", "light": "bilinear", "none": "bicubic"}
+PIL_FILTER = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any PIL image → upright 8-bit RGB; transparency over white, 16 bits scaled to 8, an animation's first frame."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image, dtype=np.float64)
+        top = 65535 if image.mode.startswith("I") and values.max(initial=0) > 255 else 255
+        image = Image.fromarray(np.clip(np.rint(values * (255 / top)), 0, 255).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def centre_square(width: int, height: int) -> tuple[int, int, int, int]:
+    """The largest centred square, (left, top, right, bottom)."""
+    edge = min(width, height)
+    left, top = (width - edge) // 2, (height - edge) // 2
+    return left, top, left + edge, top + edge
+
+
+def random_crop(u: np.ndarray, width: int, height: int, augment: str) -> tuple[int, int, int, int]:
+    """The box of a ResNet-style random crop, (left, top, right, bottom), inside the picture.
+
+    u: `UNIFORMS` numbers in (0, 1). Area uniform and aspect log-uniform in the ranges of `augment`; after ten tries that do not
+    fit, the centre square. "none" is the centre square.
+    """
+    if augment == "none":
+        return centre_square(width, height)
+    (low, high), (narrow, wide) = AREA[augment], ASPECT[augment]
+    for area, aspect, across, down in u[: 4 * TRIES].reshape(TRIES, 4):
+        area = width * height * (low + area * (high - low))
+        aspect = narrow * (wide / narrow) ** aspect
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = int(across * (width - w + 1)), int(down * (height - h + 1))
+            return left, top, left + w, top + h
+    return centre_square(width, height)
+
+
+def cut(image: Image.Image, box: tuple[int, int, int, int], size: int, filter: str = "bicubic") -> np.ndarray:
+    """RGB image, box → uint8 (3, size, size), antialiased."""
+    image = image.crop(box)
+    if image.size != (size, size):
+        image = image.resize((size, size), PIL_FILTER[filter])
+    return np.asarray(image).transpose(2, 0, 1)
+
+
+def to_signed(x: Tensor) -> Tensor:
+    """uint8 (N, 3, H, W) → float32 in [−1, 1]: x/127.5 − 1, as the official notebook feeds the released model."""
+    return x.float().div_(127.5).sub_(1)
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """float in [−1, 1] → uint8, rounded; the inverse of `to_signed`."""
+    return x.float().add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def resample(images: Tensor, boxes: Tensor, size: int, filter: str) -> Tensor:
+    """Crop and resize a batch at once on its device, as Pillow does: antialiased, a = −0.5 for the bicubic, rounded to 8 bits.
+
+    images: uint8 (N, 3, H, W).  boxes: (N, 4) left, top, right, bottom → uint8 (N, 3, size, size).
+    """
+    height, width = images.shape[2:]
+    boxes = boxes.to(images.device, torch.float32)
+    across = _filter_matrix(boxes[:, 0], boxes[:, 2], width, size, filter)  # (N, size, W)
+    down = _filter_matrix(boxes[:, 1], boxes[:, 3], height, size, filter)  # (N, size, H)
+    rows = (images.float() @ across.mT[:, None]).round_().clamp_(0, 255)  # Pillow rounds between its two passes
+    return (down[:, None] @ rows).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _filter_matrix(start: Tensor, stop: Tensor, length: int, size: int, filter: str) -> Tensor:
+    scale = ((stop - start) / size)[:, None, None]
+    stretch = scale.clamp_min(1.0)  # antialiasing: the filter widens when the picture shrinks
+    centre = start[:, None, None] + (torch.arange(size, device=start.device)[None, :, None] + 0.5) * scale
+    pixel = torch.arange(length, device=start.device)[None, None, :] + 0.5
+    distance = ((pixel - centre) / stretch).abs()
+    if filter == "bilinear":
+        weight = (1 - distance).clamp_min(0)
+    else:  # Keys' cubic with a = −1/2
+        near = (1.5 * distance - 2.5) * distance.square() + 1
+        far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+        weight = torch.where(distance < 1, near, torch.where(distance < 2, far, torch.zeros_like(distance)))
+    inside = (pixel > start[:, None, None]) & (pixel < stop[:, None, None])
+    weight = weight * inside
+    return weight / weight.sum(2, keepdim=True)

@@ -1,0 +1,199 @@
+"""The endless stream of training images: what stands at each position is a function of (seed, position) alone."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from bigbigan.data.pictures import FILTER, UNIFORMS, centre_square, cut, random_crop, resample, to_rgb
+from bigbigan.data.sources import DataError, Images
+from bigbigan.latents import uniforms
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Augment:
+    """How a training picture is cut: see `random_crop`; then a horizontal flip with probability 1/2 if `flip`."""
+
+    kind: str = "resnet"
+    flip: bool = True
+
+
+@dataclass
+class RealImages:
+    """A batch of the stream. x: uint8 (n, 3, S, S); labels: (n,) or None; positions: its places in the run, (n,)."""
+
+    x: Tensor
+    labels: Tensor | None
+    positions: np.ndarray
+
+
+class Order:
+    """Position in the run → index in the data set: every epoch a new permutation, a function of (seed, epoch)."""
+
+    def __init__(self, seed: int, length: int):
+        self.seed, self.length = seed, length
+        self.epoch, self.permutation = -1, None
+
+    def __getitem__(self, position: int) -> int:
+        epoch, place = divmod(int(position), self.length)
+        if epoch != self.epoch:
+            self.epoch = epoch
+            self.permutation = np.random.default_rng([self.seed, epoch]).permutation(self.length)
+        return int(self.permutation[place])
+
+
+class Stream:
+    """Batches of training images for one of `processes` processes: process r takes the positions r, r + processes, ...
+
+    images: the data set.  size: of the pictures given, E's.  cache: "auto", "device" or "none", see `config.Data`.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        size: int,
+        seed: int,
+        augment: Augment,
+        rank: int = 0,
+        processes: int = 1,
+        workers: int = 0,
+        device: torch.device | str = "cpu",
+        cache: str = "auto",
+        cache_bytes: float = 2**30,
+        max_unreadable: float = 0.01,
+    ):
+        self.images, self.size, self.seed, self.augment = images, size, seed, augment
+        self.rank, self.processes, self.workers = rank, processes, workers
+        self.device, self.max_unreadable = torch.device(device), max_unreadable
+        self.labels = None if images.labels is None else torch.from_numpy(images.labels)
+        self.order = Order(seed, len(images))
+        self.unreadable: set[str] = set()
+        self.cached = self._fill_cache(cache, cache_bytes) if cache != "none" else None
+
+    def batches(self, start: int, stop: int, batch: int) -> Iterator[RealImages]:
+        """Yield this process's share of the global batches of `batch` images from position `start`, while they begin before `stop`."""
+        shares = (range(first + self.rank, first + batch, self.processes) for first in range(start, stop, batch))
+        if self.cached is not None:
+            yield from (self._from_cache(np.asarray(share)) for share in shares)
+            return
+        loader = DataLoader(
+            _Decoded(self.images, self.size, self.seed, self.augment),
+            batch_sampler=shares,
+            num_workers=self.workers,
+            collate_fn=_collate,
+            pin_memory=self.device.type == "cuda",
+            prefetch_factor=4 if self.workers else None,
+        )
+        for x, indices, positions, broken in loader:
+            self._count(broken)
+            labels = None if self.labels is None else self.labels[indices]
+            yield RealImages(
+                x.to(self.device, non_blocking=True),
+                None if labels is None else labels.to(self.device, non_blocking=True),
+                positions,
+            )
+
+    def _count(self, broken: list[str]) -> None:
+        for name in set(broken) - self.unreadable:
+            self.unreadable.add(name)
+            log.warning("unreadable image %s: skipped (%d so far)", name, len(self.unreadable))
+        if len(self.unreadable) > self.max_unreadable * len(self.images):
+            raise DataError(
+                f"{len(self.unreadable)} of {len(self.images)} images of {self.images.origin} are unreadable, the last {broken[-1]}: "
+                f"expected at most a share of {self.max_unreadable} (--data.max_unreadable)"
+            )
+
+    def _fill_cache(self, cache: str, cache_bytes: float) -> Tensor | None:
+        """All images as uint8 (n, 3, H, W) on the device, if they have one size (and are few enough, for "auto")."""
+        try:
+            width, height = self.images[0].size
+        except Exception:  # a broken first image is the stream's business, which counts it
+            return None
+        if cache == "auto" and 3 * width * height * len(self.images) > cache_bytes:
+            return None
+        pixels = np.empty((len(self.images), 3, height, width), np.uint8)
+        for i in range(len(self.images)):
+            try:
+                image = to_rgb(self.images[i])
+            except Exception:
+                return self._cannot_cache(cache, f"{self.images.name(i)} is unreadable")
+            if image.size != (width, height):
+                return self._cannot_cache(cache, f"{self.images.name(i)} is {image.size[0]}×{image.size[1]}, the first is {width}×{height}")
+            pixels[i] = np.asarray(image).transpose(2, 0, 1)
+        return torch.from_numpy(pixels).to(self.device)
+
+    def _cannot_cache(self, cache: str, why: str) -> None:
+        if cache == "device":
+            raise DataError(f"--data.cache device: expected readable images of one size, found that {why}; use --data.cache none")
+
+    def _from_cache(self, positions: np.ndarray) -> RealImages:
+        indices = torch.tensor([self.order[p] for p in positions])
+        images = self.cached[indices.to(self.device)]
+        height, width = images.shape[2:]
+        u = uniforms(self.seed, "crop", positions, UNIFORMS)
+        boxes = np.asarray([random_crop(row, width, height, self.augment.kind) for row in u])
+        if (boxes != (0, 0, self.size, self.size)).any() or (width, height) != (self.size, self.size):
+            images = resample(images, torch.from_numpy(boxes), self.size, FILTER[self.augment.kind])
+        if self.augment.flip:
+            mirrored = torch.from_numpy(u[:, -1] < 0.5).to(self.device)
+            images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
+        labels = None if self.labels is None else self.labels[indices].to(self.device)
+        return RealImages(images, labels, positions)
+
+
+class _Decoded(Dataset):
+    """Position in the run → (uint8 (3, S, S), index, position, names of images that could not be read on the way)."""
+
+    def __init__(self, images: Images, size: int, seed: int, augment: Augment):
+        self.images, self.size, self.seed, self.augment = images, size, seed, augment
+        self.order = Order(seed, len(images))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, position: int):
+        u = uniforms(self.seed, "crop", np.asarray([position]), UNIFORMS)[0]
+        broken = []
+        first = self.order[position]
+        for step in range(len(self.images)):
+            index = (first + step) % len(self.images)  # an unreadable image is replaced by the next of the data set
+            try:
+                image = to_rgb(self.images[index])
+            except Exception:  # whatever a decoder raises
+                broken.append(self.images.name(index))
+                continue
+            box = random_crop(u, *image.size, self.augment.kind)
+            pixels = cut(image, box, self.size, FILTER[self.augment.kind])
+            if self.augment.flip and u[-1] < 0.5:
+                pixels = pixels[:, :, ::-1]
+            return pixels, index, position, broken
+        raise DataError(f"{self.images.origin}: none of its {len(self.images)} images can be read")
+
+
+def _collate(samples):
+    pixels, indices, positions, broken = zip(*samples, strict=True)
+    return torch.from_numpy(np.stack(pixels)), torch.tensor(indices), np.asarray(positions), [n for b in broken for n in b]
+
+
+def evaluation_batches(images: Images, size: int, batch: int, limit: int | None = None) -> Iterator[tuple[Tensor, np.ndarray]]:
+    """The centre squares of `images` in order: yields uint8 (n, 3, size, size) and their indices; unreadable ones are left out."""
+    pixels, indices = [], []
+    for i in range(len(images) if limit is None else min(limit, len(images))):
+        try:
+            image = to_rgb(images[i])
+        except Exception:
+            log.warning("unreadable image %s: left out of the evaluation", images.name(i))
+            continue
+        pixels.append(cut(image, centre_square(*image.size), size))
+        indices.append(i)
+        if len(pixels) == batch:
+            yield torch.from_numpy(np.stack(pixels)), np.asarray(indices)
+            pixels, indices = [], []
+    if pixels:
+        yield torch.from_numpy(np.stack(pixels)), np.asarray(indices)

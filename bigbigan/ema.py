@@ -1,0 +1,67 @@
+"""Averages of E and G, and the statistics their batch norms sample with."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from bigbigan.layers import advance_power_iteration, record_statistics
+from bigbigan.model import BigBiGAN
+
+POWER_ITERATIONS = 10  # for u, v of the averaged weights
+
+
+class Averages:
+    """Exponential moving averages of E's and G's parameters, for evaluation and release (BigBiGAN, section 3; BigGAN).
+
+    half_life: in images. rampup: the half-life is at most this share of the images seen, so that a short run is not an average
+    of its initial weights. Buffers are not averaged: they are derived by `refresh`.
+    """
+
+    def __init__(self, generator: nn.Module, encoder: nn.Module, half_life: float, rampup: float):
+        self.sources = (generator, encoder)
+        self.generator, self.encoder = (copy.deepcopy(net).eval().requires_grad_(False) for net in self.sources)
+        self.half_life, self.rampup = half_life, rampup
+
+    def decay(self, images_seen: int, images: int) -> float:
+        """The weight of the old average in an update that saw `images` new images, `images_seen` with them."""
+        half_life = min(self.half_life, self.rampup * images_seen)
+        return 0.5 ** (images / half_life)
+
+    @torch.no_grad()
+    def update(self, images_seen: int, images: int) -> None:
+        weight = 1 - self.decay(images_seen, images)
+        for average, source in zip((self.generator, self.encoder), self.sources, strict=True):
+            torch._foreach_lerp_(list(average.parameters()), list(source.parameters()), weight)
+
+    @torch.no_grad()
+    def refresh(self, latents: list[Tensor], images: list[Tensor], classes: list[Tensor] | None = None) -> None:
+        """Make the averages ready to sample: u, v from the raw networks and ten power iterations; then `standing_statistics` of
+        G over `latents`, (n, Z) each, and of E over training `images`, (n, 3, S, S) each.
+
+        A function of parameters, u, v and these inputs alone, so refreshing never changes what a run becomes.
+        """
+        for average, source in zip((self.generator, self.encoder), self.sources, strict=True):
+            for mine, theirs in zip(average.buffers(), source.buffers(), strict=True):
+                mine.copy_(theirs)
+        advance_power_iteration(self.generator, POWER_ITERATIONS)
+        labels = classes if classes is not None else [None] * len(latents)
+        standing_statistics(self.generator, list(zip(latents, labels, strict=True)), lambda g, batch: g(*batch))
+        standing_statistics(self.encoder, images, lambda e, x: e.bn_crelu(e.avepool(x)))
+
+
+@torch.no_grad()
+def standing_statistics(network: nn.Module, batches: list, forward) -> None:
+    """Replace the running statistics of `network` by those pooled over training-mode forwards (BigGAN, appendix on sampling)."""
+    training = network.training
+    network.train()
+    with record_statistics(network) as recorder:
+        for batch in batches:
+            forward(network, batch)
+    recorder.move(momentum=1.0)
+    network.train(training)
+
+
+def averaged_model(model: BigBiGAN, averages: Averages) -> BigBiGAN:
+    """The model to look at: averaged E and G beside D."""
+    return BigBiGAN(averages.generator, averages.encoder, model.discriminator, model.config)

@@ -1,0 +1,130 @@
+"""E: x → q(z|x), a pre-activation ResNet, average pooling and a residual MLP (BigBiGAN, section 2). The only file that knows timm."""
+
+import difflib
+import inspect
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.layers import BatchNormAct2d
+from torch import Tensor, nn
+
+from bigbigan.latents import Posterior
+from bigbigan.layers import CrossReplicaBatchNorm, ResidualMLP
+
+POSTERIORS = ("gaussian", "deterministic", "tanh")
+STEMS = ("auto", "imagenet", "stride2", "stride1")
+
+
+class Encoder(nn.Module):
+    """The stochastic encoder.
+
+    latent_dim: Z.  backbone: a timm name that yields a feature vector ("resnetv2_50" in the paper; also 18, 34, 101).
+    image_size: E's own input size, which may be a multiple of G's.  width: channel multiple of a ResNet-v2 (2 for "×2").
+    stem: "imagenet" 7×7/2 and a max-pool, "stride2" the 7×7/2 alone, "stride1" 3×3/1; "auto" by image size, see `automatic_stem`.
+    mlp_width, mlp_layers: the head (4,096 units and 4 layers in the paper).
+    posterior: "gaussian" (mean, softplus stddev), "deterministic", or "tanh" (deterministic in (−1, 1), for the uniform prior).
+
+    forward: x (N, 3, S, S) in [−1, 1] → Posterior(mean, stddev), (N, Z) each.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        backbone: str = "resnetv2_50",
+        image_size: int = 128,
+        width: float = 1.0,
+        stem: str = "auto",
+        mlp_width: int = 4096,
+        mlp_layers: int = 4,
+        posterior: str = "gaussian",
+    ):
+        super().__init__()
+        if posterior not in POSTERIORS:
+            raise ValueError(f"posterior: expected one of {', '.join(POSTERIORS)}; found {posterior!r}")
+        self.latent_dim, self.image_size, self.posterior = latent_dim, image_size, posterior
+        self.trunk = build_trunk(backbone, width, automatic_stem(image_size) if stem == "auto" else stem)
+        self.features = self.trunk.num_features
+        # BN+CReLU features normalise without gain or bias; the path to z does not pass here.
+        self.feature_norm = CrossReplicaBatchNorm(self.features, affine=False)
+        self.mlp = ResidualMLP(self.features, mlp_width, mlp_layers, spectral_norm=False)
+        self.linear = nn.Linear(mlp_width, latent_dim * (2 if posterior == "gaussian" else 1))
+        initialise_head(self.mlp, self.linear)
+
+    def avepool(self, x: Tensor) -> Tensor:
+        """x (N, 3, S, S) → the AvePool feature, (N, features): after the last batch norm and ReLU, averaged over places."""
+        return self.trunk(x)
+
+    def bn_crelu(self, avepool: Tensor) -> Tensor:
+        """a → [ReLU(ā), ReLU(−ā)] with ā = parameter-free batch norm of a (BigBiGAN, section 3.2): (N, C) → (N, 2C)."""
+        normalised = self.feature_norm(avepool)
+        return torch.cat([F.relu(normalised), F.relu(-normalised)], dim=1)
+
+    def head(self, avepool: Tensor) -> Posterior:
+        """AvePool feature (N, features) → Posterior."""
+        out = self.linear(self.mlp(avepool)).float()
+        if self.posterior == "gaussian":
+            mean, raw = out.chunk(2, dim=1)
+            return Posterior(mean, F.softplus(raw))  # σ = log(1 + exp(σ̂))
+        mean = torch.tanh(out) if self.posterior == "tanh" else out
+        return Posterior(mean, torch.zeros_like(mean))
+
+    def forward(self, x: Tensor) -> Posterior:
+        return self.head(self.avepool(x))
+
+
+def automatic_stem(image_size: int) -> str:
+    """The stem that leaves the last feature map 4×4 or larger where the image allows it: from 128 px, from 64 px, below."""
+    return "imagenet" if image_size >= 128 else "stride2" if image_size >= 64 else "stride1"
+
+
+def build_trunk(backbone: str, width: float, stem: str) -> nn.Module:
+    """A randomly initialised timm network without classifier, its batch norms replaced by ours and its stem by the named one."""
+    if stem not in STEMS:
+        raise ValueError(f"encoder stem: expected one of {', '.join(STEMS)}; found {stem!r}")
+    if not timm.is_model(backbone):
+        near = difflib.get_close_matches(backbone, timm.list_models(), n=3)
+        raise ValueError(f"encoder {backbone!r}: expected the name of a timm model" + (f"; did you mean {', '.join(near)}?" if near else ""))
+    is_resnetv2 = "resnetv2" in backbone
+    if width != 1.0 and not is_resnetv2:
+        raise ValueError(f"encoder width {width}: expected 1 for {backbone!r}; only the resnetv2 family can be widened")
+    trunk = timm.create_model(backbone, pretrained=False, num_classes=0, **({"width_factor": width} if width != 1.0 else {}))
+    if getattr(trunk, "num_features", 0) <= 0 or "x" not in inspect.signature(trunk.forward).parameters:
+        raise ValueError(f"encoder {backbone!r}: expected a network that yields a feature vector")
+    if stem != "imagenet" and is_resnetv2:
+        replace_stem(trunk, stem)
+    replace_batch_norms(trunk)
+    return trunk
+
+
+def replace_stem(trunk: nn.Module, stem: str) -> None:
+    channels = trunk.stem.conv.out_channels
+    kernel, stride = (7, 2) if stem == "stride2" else (3, 1)
+    conv = nn.Conv2d(3, channels, kernel, stride=stride, padding=kernel // 2, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    trunk.stem = nn.Sequential()
+    trunk.stem.add_module("conv", conv)
+
+
+def replace_batch_norms(network: nn.Module) -> None:
+    """Every BatchNorm2d becomes a CrossReplicaBatchNorm of the same gain, bias and eps; timm's BatchNormAct2d keeps its activation."""
+    for name, child in network.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            activation = child.act if isinstance(child, BatchNormAct2d) and not isinstance(child.act, nn.Identity) else None
+            norm = CrossReplicaBatchNorm(child.num_features, child.eps, child.affine, activation)
+            norm.load_state_dict({k: v for k, v in child.state_dict().items() if k in norm.state_dict()})
+            setattr(network, name, norm)
+        else:
+            replace_batch_norms(child)
+
+
+@torch.no_grad()
+def initialise_head(mlp: ResidualMLP, linear: nn.Linear) -> None:
+    """He-normal hidden layers with the residual branches closed at first; small last layer, so that z starts near its prior's scale."""
+    for block in mlp.blocks:
+        for layer in block.values():
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+        nn.init.zeros_(block["linear2"].weight)
+    nn.init.xavier_normal_(linear.weight)
+    nn.init.zeros_(linear.bias)

@@ -1,0 +1,75 @@
+"""Latents: the priors p(z), the posterior q(z|x), and the random numbers of a sample as a function of its place in the run."""
+
+import hashlib
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+PRIORS = ("normal", "uniform")
+
+
+class Posterior(NamedTuple):
+    """What the stochastic encoder says of an image: z ~ N(mean, diag(stddev²)). mean, stddev: (N, Z); stddev ≥ 0."""
+
+    mean: Tensor
+    stddev: Tensor
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """z = mean + noise · stddev with noise ~ N(0, I), (N, Z) (BigBiGAN, section 2)."""
+        return self.mean + noise * self.stddev
+
+
+def uniforms(seed: int, purpose: str, indices: np.ndarray, width: int) -> np.ndarray:
+    """(len(indices), width) float64 in (0, 1): row k depends on (seed, purpose, indices[k]) alone.
+
+    The rows are those of one Philox stream, which can be entered anywhere; so a sample's crop, flip and noise do not depend on
+    the batch, the process or the worker that happens to draw them. `indices`: integers ≥ 0.
+    """
+    indices = np.asarray(indices, dtype=np.int64)
+    stride = -(-width // 4)  # Philox yields four 64-bit words a step
+    key = int.from_bytes(hashlib.sha256(f"{seed}/{purpose}".encode()).digest()[:16], "little")
+    rows = np.empty((len(indices), width))
+    # Runs of equally spaced indices (a batch, or one process's share of it) are read in one go.
+    for start, stop in _dense_spans(indices):
+        first, last = int(indices[start]), int(indices[stop - 1])
+        words = np.random.Philox(key=key).advance(first * stride).random_raw((last - first + 1) * stride * 4)
+        words = words.reshape(-1, stride * 4)[indices[start:stop] - first, :width]
+        rows[start:stop] = ((words >> np.uint64(11)) + 0.5) * 2.0**-53
+    return rows
+
+
+def _dense_spans(indices: np.ndarray, gap: int = 64):
+    """Cut `indices` wherever they fall or leap, so that no span makes the generator run over many unused rows."""
+    steps = np.diff(indices)
+    cuts = np.flatnonzero((steps < 0) | (steps > gap)) + 1
+    edges = [0, *cuts.tolist(), len(indices)]
+    return [(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a]
+
+
+def normal_noise(seed: int, purpose: str, indices: np.ndarray, width: int) -> Tensor:
+    """(len(indices), width) float32 on the CPU, N(0, 1) by inversion; row k depends on (seed, purpose, indices[k]) alone."""
+    return torch.special.ndtri(torch.from_numpy(uniforms(seed, purpose, indices, width))).float()
+
+
+def sample_prior(prior: str, seed: int, purpose: str, indices: np.ndarray, width: int) -> Tensor:
+    """(len(indices), width) float32 on the CPU from p(z): "normal" is N(0, I), "uniform" is U(−1, 1) (BigBiGAN, section 3.1)."""
+    if prior == "normal":
+        return normal_noise(seed, purpose, indices, width)
+    if prior == "uniform":
+        return torch.from_numpy(2 * uniforms(seed, purpose, indices, width) - 1).float()
+    raise ValueError(f"prior: expected one of {', '.join(PRIORS)}; found {prior!r}")
+
+
+def truncate(z: Tensor, threshold: float, seed: int) -> Tensor:
+    """BigGAN's truncation trick: redraw every component of z ~ N(0, I) whose magnitude exceeds `threshold` until none does.
+
+    The law of the result, N(0, 1) cut at ±threshold, is reached by inversion in one draw. z: (N, Z) float32 → the same.
+    """
+    if not threshold > 0:
+        raise ValueError(f"truncation: expected a threshold above 0, found {threshold}")
+    u = torch.from_numpy(uniforms(seed, "truncation", np.arange(len(z)), z.shape[1]))
+    low = torch.special.ndtr(torch.tensor(-float(threshold), dtype=torch.float64))
+    redrawn = torch.special.ndtri(low + u * (1 - 2 * low)).to(z)
+    return torch.where(z.abs() > threshold, redrawn, z)

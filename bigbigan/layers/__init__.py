@@ -1,0 +1,36 @@
+"""Parts the networks are made of."""
+
+from bigbigan.layers.blocks import DiscriminatorBlock, GeneratorBlock, ResidualMLP, SelfAttention
+from bigbigan.layers.collectives import all_reduce, rank, world_size
+from bigbigan.layers.norm import ConditionalBatchNorm, CrossReplicaBatchNorm, batch_norms, record_statistics
+from bigbigan.layers.sizes import place_of_attention, split_size
+from bigbigan.layers.spectral import (
+    SNConv2d,
+    SNEmbedding,
+    SNLinear,
+    advance_power_iteration,
+    initialise,
+    spectral_layers,
+)
+
+__all__ = [
+    "ConditionalBatchNorm",
+    "CrossReplicaBatchNorm",
+    "DiscriminatorBlock",
+    "GeneratorBlock",
+    "ResidualMLP",
+    "SNConv2d",
+    "SNEmbedding",
+    "SNLinear",
+    "SelfAttention",
+    "advance_power_iteration",
+    "all_reduce",
+    "batch_norms",
+    "initialise",
+    "place_of_attention",
+    "rank",
+    "record_statistics",
+    "spectral_layers",
+    "split_size",
+    "world_size",
+]

@@ -1,0 +1,26 @@
+"""The two collective operations the networks need, the same on every backend (gloo, NCCL) and in a lone process."""
+
+import torch
+import torch.distributed as dist
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def all_reduce(tensor: torch.Tensor) -> torch.Tensor:
+    """Sum `tensor` over all processes, in place; a no-op in a lone process."""
+    if world_size() > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def all_rows(row: torch.Tensor) -> torch.Tensor:
+    """(C,) on each of P processes → (P, C) on all of them, in one all-reduce (each process adds its row to zeros)."""
+    rows = row.new_zeros(world_size(), row.numel())
+    rows[rank()] = row
+    return all_reduce(rows)

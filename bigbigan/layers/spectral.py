@@ -1,0 +1,101 @@
+"""Spectral normalisation, W/σ(W) (Miyato et al. 2018), with a power iteration that the training step advances.
+
+The vectors u, v are buffers that a forward only reads, so a forward is pure: it gives the same result under chunks,
+recomputation, compilation and many processes. `advance_power_iteration` moves u, v of all layers of a network; `step.py` calls it
+once before each update of that network.
+"""
+
+from collections import defaultdict
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+EPS = 1e-4  # BigGAN's value, for the norm of u and v
+WARM_UP = 15  # power iterations at construction
+
+
+class SpectralNorm(nn.Module):
+    """Mixin for a layer with a `weight` of two or more dimensions: gives it u, v and `normalised_weight()`.
+
+    u: (out,), v: (in · kernel area,), unit vectors in float32 or float64.
+    """
+
+    spectral_norm: bool
+
+    def _init_spectral(self, enabled: bool) -> None:
+        self.spectral_norm = enabled
+        if enabled:
+            rows, columns = self.weight.flatten(1).shape
+            self.register_buffer("u", F.normalize(torch.randn(rows), dim=0, eps=EPS))
+            self.register_buffer("v", F.normalize(torch.randn(columns), dim=0, eps=EPS))
+
+    def sigma(self) -> Tensor:
+        """σ = uᵀ W v (a scalar), in at least float32 whatever the autocast; gradients flow to W alone."""
+        with torch.autocast(self.weight.device.type, enabled=False):
+            weight = self.weight.flatten(1)
+            weight = weight if weight.dtype == torch.float64 else weight.float()
+            return torch.dot(self.u.to(weight.dtype), torch.mv(weight, self.v.to(weight.dtype)))
+
+    def normalised_weight(self) -> Tensor:
+        return self.weight / self.sigma() if self.spectral_norm else self.weight
+
+
+class SNConv2d(nn.Conv2d, SpectralNorm):
+    def __init__(self, in_channels, out_channels, kernel_size, padding=0, bias=True, spectral_norm=True):
+        super().__init__(in_channels, out_channels, kernel_size, padding=padding, bias=bias)
+        self._init_spectral(spectral_norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.normalised_weight(), self.bias, padding=self.padding)
+
+
+class SNLinear(nn.Linear, SpectralNorm):
+    def __init__(self, in_features, out_features, bias=True, spectral_norm=True):
+        super().__init__(in_features, out_features, bias=bias)
+        self._init_spectral(spectral_norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.normalised_weight(), self.bias)
+
+
+class SNEmbedding(nn.Embedding, SpectralNorm):
+    def __init__(self, num_embeddings, embedding_dim, spectral_norm=True):
+        super().__init__(num_embeddings, embedding_dim)
+        self._init_spectral(spectral_norm)
+
+    def forward(self, index: Tensor) -> Tensor:
+        return F.embedding(index, self.normalised_weight())
+
+
+def spectral_layers(network: nn.Module) -> list[SpectralNorm]:
+    """The spectrally normalised layers of `network`, in the order of its modules."""
+    return [layer for layer in network.modules() if isinstance(layer, SpectralNorm) and layer.spectral_norm]
+
+
+@torch.no_grad()
+def advance_power_iteration(network: nn.Module, iterations: int = 1) -> None:
+    """v ← Wᵀu/‖Wᵀu‖, u ← Wv/‖Wv‖ for every layer of `network`; layers of one shape go through one batched product."""
+    groups = defaultdict(list)
+    for layer in spectral_layers(network):
+        groups[layer.weight.flatten(1).shape].append(layer)
+    for layers in groups.values():
+        weight = torch.stack([layer.weight.flatten(1) for layer in layers]).to(layers[0].u.dtype)  # (L, out, in)
+        u = torch.stack([layer.u for layer in layers]).unsqueeze(2)
+        for _ in range(iterations):
+            v = F.normalize(weight.mT @ u, dim=1, eps=EPS)
+            u = F.normalize(weight @ v, dim=1, eps=EPS)
+        for i, layer in enumerate(layers):
+            layer.u.copy_(u[i, :, 0])
+            layer.v.copy_(v[i, :, 0])
+
+
+@torch.no_grad()
+def initialise(network: nn.Module) -> None:
+    """Orthogonal weights and zero biases (BigGAN, section 3 of 1809.11096), then a converged power iteration."""
+    for layer in network.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear, nn.Embedding)):
+            nn.init.orthogonal_(layer.weight)
+            if getattr(layer, "bias", None) is not None:
+                nn.init.zeros_(layer.bias)
+    advance_power_iteration(network, WARM_UP)

@@ -1,0 +1,70 @@
+"""Scores → scalars. Pure functions: no networks, no configuration, no device.
+
+The discriminator gives a pair (x, z) three scores, each (N,): s_x = θ_xᵀF(x), s_z = θ_zᵀH(z), s_xz = θ_xzᵀJ(F(x), H(z))
+(BigBiGAN, equations 1-3). y = +1 marks encoder pairs (x, E(x)), y = −1 generator pairs (G(z), z).
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Scores(NamedTuple):
+    """The three scores of a batch of pairs, (N,) each; a term that the objective leaves out is None."""
+
+    x: Tensor | None
+    z: Tensor | None
+    xz: Tensor | None
+
+    def terms(self) -> list[Tensor]:
+        return [term for term in self if term is not None]
+
+    def split(self, first: int) -> tuple["Scores", "Scores"]:
+        """The scores of the first `first` pairs, and of the rest."""
+        halves = [(None, None) if term is None else (term[:first], term[first:]) for term in self]
+        return Scores(*(a for a, _ in halves)), Scores(*(b for _, b in halves))
+
+
+def select_terms(scores: Scores, unary_x: bool = True, unary_z: bool = True, joint: bool = True) -> Scores:
+    """The scores of an ablation (BigBiGAN, table 1): "No Unaries" keeps only s_xz, a plain GAN only s_x."""
+    return Scores(scores.x if unary_x else None, scores.z if unary_z else None, scores.xz if joint else None)
+
+
+def hinge(t: Tensor) -> Tensor:
+    """h(t) = max(0, 1 − t)."""
+    return F.relu(1 - t)
+
+
+def discriminator_loss(encoder_pairs: Scores, generator_pairs: Scores, form: str = "hinge") -> Tensor:
+    """L_D, the mean over each kind of pair, summed over the two kinds (BigBiGAN, equation 4).
+
+    form "hinge":        ℓ_D = h(y s_x) + h(y s_z) + h(y s_xz), the paper's, per term;
+    form "joint_hinge":  ℓ_D = h(y (s_x + s_z + s_xz)), which the paper tried and found worse;
+    form "logistic":     ℓ_D = −log σ(y Σs), the cross-entropy of BiGAN and ALI on the summed score.
+    """
+    return _pair_loss(encoder_pairs, +1, form) + _pair_loss(generator_pairs, -1, form)
+
+
+def _pair_loss(scores: Scores, y: int, form: str) -> Tensor:
+    if form == "hinge":
+        return torch.stack([hinge(y * term) for term in scores.terms()]).sum(0).mean()
+    total = torch.stack(scores.terms()).sum(0)
+    if form == "joint_hinge":
+        return hinge(y * total).mean()
+    if form == "logistic":
+        return F.softplus(-y * total).mean()
+    raise ValueError(f"loss form: expected hinge, joint_hinge or logistic; found {form!r}")
+
+
+def encoder_generator_loss(encoder_pairs: Scores, generator_pairs: Scores, form: str = "hinge") -> Tensor:
+    """L_EG = E[ℓ_EG(x, E(x), +1)] + E[ℓ_EG(G(z), z, −1)], ℓ_EG = y (s_x + s_z + s_xz): linear, no hinge (BigBiGAN, equation 4).
+
+    E lowers the scores of its pairs, G raises those of its own. form "logistic": the non-saturating −log σ(−y Σs) of BiGAN and ALI.
+    """
+    encoder_total = torch.stack(encoder_pairs.terms()).sum(0)
+    generator_total = torch.stack(generator_pairs.terms()).sum(0)
+    if form == "logistic":
+        return F.softplus(encoder_total).mean() + F.softplus(-generator_total).mean()
+    return encoder_total.mean() - generator_total.mean()

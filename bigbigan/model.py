@@ -1,0 +1,146 @@
+"""BigBiGAN holds E, G and D, with the methods of the published hub module: encode, generate, discriminate, reconstruct."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from huggingface_hub import ModelHubMixin, hf_hub_download
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from bigbigan.config import Model
+from bigbigan.discriminator import Discriminator
+from bigbigan.encoder import Encoder
+from bigbigan.generator import Generator, default_latent_dim
+from bigbigan.losses import Scores
+
+FORMAT = 1  # of a release
+
+
+class BigBiGAN(nn.Module, ModelHubMixin):
+    """The three networks of one model.
+
+    Build it from its flat config with `from_config`, from a release folder or a hub id with `from_pretrained`, or of your own
+    networks, which then need an `image_size` and a `latent_dim`.
+    """
+
+    def __init__(self, generator: nn.Module, encoder: nn.Module, discriminator: nn.Module, config: Model | None = None):
+        super().__init__()
+        self.generator, self.encoder, self.discriminator = generator, encoder, discriminator
+        self.config = config
+        self.card: dict = {}  # what a release tells about itself: images seen, data, version
+
+    @classmethod
+    def from_config(cls, config: Model) -> "BigBiGAN":
+        """Randomly initialised networks from the flat section `model` of the config."""
+        config = dataclasses.replace(config, latent_dim=config.latent_dim or default_latent_dim(config.image_size))
+        generator = Generator(
+            config.latent_dim, config.image_size, config.generator_width, config.classes, config.embedding_dim, config.generator_attention
+        )  # fmt: skip
+        encoder = Encoder(
+            config.latent_dim, config.encoder, config.encoder_image_size or config.image_size, config.encoder_width,
+            config.encoder_stem, config.encoder_mlp_width, config.encoder_mlp_layers, config.posterior,
+        )  # fmt: skip
+        discriminator = Discriminator(
+            config.latent_dim, config.image_size, config.discriminator_width, config.classes,
+            config.mlp_width, config.mlp_layers, config.discriminator_attention,
+        )  # fmt: skip
+        return cls(generator, encoder, discriminator, config)
+
+    def encode(self, x: Tensor, noise: Tensor | None = None) -> dict[str, Tensor]:
+        """x (N, 3, S, S) in [−1, 1] at E's size → the outputs of the hub module's `encode`.
+
+        z_mean, z_stdev, z_sample: (N, Z); avepool_feat: (N, C); bn_crelu_feat: (N, 2C). noise: (N, Z) ~ N(0, I) for z_sample,
+        drawn anew when None.
+        """
+        avepool = self.encoder.avepool(x)
+        posterior = self.encoder.head(avepool)
+        noise = torch.randn_like(posterior.mean) if noise is None else noise
+        return {
+            "z_mean": posterior.mean,
+            "z_stdev": posterior.stddev,
+            "z_sample": posterior.sample(noise),
+            "avepool_feat": avepool,
+            "bn_crelu_feat": self.encoder.bn_crelu(avepool),
+        }
+
+    def generate(self, z: Tensor, classes: Tensor | None = None) -> Tensor:
+        """z (N, Z) → images (N, 3, S, S) in [−1, 1] at G's size."""
+        return self.generator(z, classes)
+
+    def discriminate(self, x: Tensor, z: Tensor, classes: Tensor | None = None) -> dict[str, Tensor]:
+        """x (N, 3, S, S) at G's or E's size, z (N, Z) → score_x, score_z, score_xz, (N,) each; high for encoder pairs."""
+        scores: Scores = self.discriminator(self.for_discriminator(x), z, classes)
+        return {"score_x": scores.x, "score_z": scores.z, "score_xz": scores.xz}
+
+    def reconstruct(self, x: Tensor, use_sample: bool = False, noise: Tensor | None = None) -> Tensor:
+        """G(z) of the posterior's mean, or of a sample: x (N, 3, S, S) at E's size → (N, 3, S', S') at G's size."""
+        posterior = self.encoder(x)
+        if not use_sample:
+            return self.generator(posterior.mean)
+        return self.generator(posterior.sample(torch.randn_like(posterior.mean) if noise is None else noise))
+
+    def for_discriminator(self, x: Tensor) -> Tensor:
+        """E's image → D's: average-pooled where E's size is larger (the official notebook pools 256 px to 128 px)."""
+        return pool_to(x, self.discriminator.image_size)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        save_file({k: v.contiguous() for k, v in self.state_dict().items()}, save_directory / "model.safetensors")
+        config = {"format": FORMAT, "model": dataclasses.asdict(self.config), "card": self.card}
+        (save_directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+    @classmethod
+    def _from_pretrained(
+        cls, *, model_id, revision=None, cache_dir=None, force_download=False, local_files_only=False, token=None, **_
+    ) -> "BigBiGAN":  # fmt: skip
+        def file(name: str) -> Path:
+            if Path(model_id).is_dir():
+                return Path(model_id) / name
+            return Path(
+                hf_hub_download(
+                    model_id, name, revision=revision, cache_dir=cache_dir, force_download=force_download,
+                    local_files_only=local_files_only, token=token,
+                )  # fmt: skip
+            )
+
+        config = json.loads(file("config.json").read_text())
+        return release_from(config, load_file(file("model.safetensors")), str(model_id))
+
+
+def release_from(config: dict, tensors: dict[str, Tensor], where: str) -> BigBiGAN:
+    """A release's parsed config.json and its tensors → the model in evaluation mode; ValueError says what does not fit."""
+    if config.get("format") != FORMAT:
+        raise ValueError(f"{where}/config.json: expected a bigbigan release of format {FORMAT}, found {config.get('format', 'none')!r}")
+    unknown = set(config["model"]) - {f.name for f in dataclasses.fields(Model)}
+    if unknown:
+        raise ValueError(f"{where}/config.json: unknown keys {', '.join(sorted(unknown))}; was it written by a newer version?")
+    model = BigBiGAN.from_config(Model(**config["model"]))
+    model.card = config.get("card", {})
+    load_weights(model, tensors, where)
+    return model.eval()
+
+
+def load_weights(network: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
+    """Load strictly; ValueError lists the first tensors that are missing, unknown or of another shape."""
+    own = network.state_dict()
+    wrong = [f"{k} is missing" for k in own.keys() - tensors.keys()]
+    wrong += [f"{k} is unknown" for k in tensors.keys() - own.keys()]
+    wrong += [
+        f"{k} has shape {tuple(tensors[k].shape)}, expected {tuple(own[k].shape)}"
+        for k in own.keys() & tensors.keys()
+        if own[k].shape != tensors[k].shape
+    ]
+    if wrong:
+        shown = "; ".join(sorted(wrong)[:4])
+        raise ValueError(f"{where}: the weights are of another architecture than the config ({len(wrong)} tensors): {shown}")
+    network.load_state_dict(tensors)
+
+
+def pool_to(x: Tensor, size: int) -> Tensor:
+    """(N, 3, S, S) → (N, 3, size, size) by average pooling; S a multiple of `size`."""
+    factor, remainder = divmod(x.shape[-1], size)
+    if remainder or factor == 0:
+        raise ValueError(f"expected images whose size is a multiple of {size}, found {tuple(x.shape)}")
+    return x if factor == 1 else F.avg_pool2d(x, factor)

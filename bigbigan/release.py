@@ -1,0 +1,123 @@
+"""What a run gives away: the release folder; and loading a model from anything that holds one."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from bigbigan.checkpoint import FILES, CheckpointError, complete, read
+from bigbigan.config import Model
+from bigbigan.model import BigBiGAN, load_weights, release_from
+
+README = """---
+library_name: bigbigan
+tags: [bigbigan, gan, representation-learning, unconditional-image-generation]
+---
+# {name}
+
+A BigBiGAN: an encoder, a generator and a joint discriminator trained against each other on images without labels
+(Donahue & Simonyan, NeurIPS 2019), from random weights{init}.
+
+| | |
+|---|---|
+| data | {path}, split {split} |
+| real images seen | {images_seen:,} |
+| image size | {image_size} px; the encoder sees {encoder_size} px |
+| latents | {latent_dim}, {prior} prior |
+| encoder | {encoder} × {encoder_width:g} |
+| seed | {seed} |
+
+```python
+import bigbigan
+features = bigbigan.encode(images, model="PATH OR HUB ID OF THIS FOLDER", outputs="avepool_feat")
+```
+
+`model.safetensors` holds the averaged encoder and generator with their sampling statistics, and the discriminator.
+Use it within the terms of the data it was trained on. Figures of this model: {figures}.
+"""
+
+
+def write_release(folder: Path, model: BigBiGAN, about: dict, figures: str = "not measured") -> None:
+    """release/{config.json, model.safetensors, README.md}, each complete or absent. about: what `card` returns."""
+    beside = folder.with_name(f".writing-{folder.name}")
+    beside.mkdir(parents=True, exist_ok=True)
+    model.card = about
+    model.save_pretrained(beside)
+    write_readme(beside, model, figures)
+    folder.mkdir(exist_ok=True)
+    for name in ("model.safetensors", "README.md", "config.json"):  # the config last: with it the release is there
+        os.replace(beside / name, folder / name)
+    beside.rmdir()
+
+
+def write_readme(folder: Path, model: BigBiGAN, figures: str) -> None:
+    config, about = model.config, model.card
+    text = README.format(
+        name=about["name"], path=about["data"]["path"], split=about["data"]["split"], images_seen=about["images_seen"],
+        seed=about["seed"], image_size=config.image_size, encoder_size=config.encoder_image_size or config.image_size,
+        latent_dim=config.latent_dim or model.generator.latent_dim, prior=config.prior, encoder=config.encoder,
+        encoder_width=config.encoder_width, init=f", after {config.init_from}" if config.init_from else "", figures=figures,
+    )  # fmt: skip
+    (folder / "README.md").write_text(text)
+
+
+def load_model(source: str | os.PathLike) -> BigBiGAN:
+    """A run folder, checkpoint folder, release folder or hub id → the model to use (averaged E and G), in evaluation mode.
+
+    A run folder gives its release, or its newest checkpoint while it has none. Raises CheckpointError.
+    """
+    folder = Path(source).expanduser()
+    if (folder / "config.json").is_file():
+        return _release(folder)
+    if (folder / "state.json").is_file():
+        return _from_checkpoint(folder)
+    if (folder / "release" / "config.json").is_file():
+        return _release(folder / "release")
+    if (folder / "checkpoints").is_dir() and complete(folder / "checkpoints"):
+        return _from_checkpoint(complete(folder / "checkpoints")[-1])
+    if folder.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
+        raise CheckpointError(f"{source}: expected a run folder, checkpoint, release or hub id; {_found(folder)}")
+    try:
+        return BigBiGAN.from_pretrained(str(source))
+    except Exception as error:  # the hub's own errors have many types; each becomes one sentence
+        raise CheckpointError(f"{source}: no such folder, and the hub gave none ({type(error).__name__}); {_runs()}") from None
+
+
+def _release(folder: Path) -> BigBiGAN:
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        return release_from(config, load_file(folder / "model.safetensors"), str(folder))
+    except (OSError, json.JSONDecodeError, KeyError, SafetensorError) as error:
+        raise CheckpointError(f"{folder}: expected a release, found {type(error).__name__}: {error}") from None
+    except ValueError as error:
+        raise CheckpointError(str(error)) from None
+
+
+def _from_checkpoint(folder: Path) -> BigBiGAN:
+    content, tensors = read(folder, FILES[:2])
+    section = {key.removeprefix("model."): v for key, v in content["config"].items() if key.startswith("model.")}
+    model = BigBiGAN.from_config(Model(**section))
+    raw, averaged = tensors[FILES[0]], tensors[FILES[1]]
+    discriminator = {key: value for key, value in raw.items() if key.startswith("discriminator.")}
+    load_weights(model, averaged | discriminator, str(folder))
+    model.card = card(content["config"], content["images_seen"])
+    return model.eval()
+
+
+def card(config: dict, images_seen: int) -> dict:
+    """What a release tells about itself; config: flat."""
+    data = {key.removeprefix("data."): config[key] for key in config if key.startswith("data.")}
+    kept = ("path", "split", "test_split", "test_share", "image_column", "label_column", "augment", "flip")
+    return {"images_seen": images_seen, "seed": config["run.seed"], "name": config["run.name"], "data": {k: data[k] for k in kept}}
+
+
+def _found(folder: Path) -> str:
+    return f"found none of these in {folder}" if folder.exists() else f"no such folder; {_runs()}"
+
+
+def _runs() -> str:
+    names = sorted(str(p.parent) for p in Path("runs").glob("*/config.yaml"))
+    return f"runs here: {', '.join(names)}" if names else "there are no runs here"

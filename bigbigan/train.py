@@ -1,0 +1,368 @@
+"""Train a BigBiGAN: `accelerate launch bigbigan/train.py [--config NAME or PATH] [--section.field VALUE ...] [--dry-run]`.
+
+The same command again resumes an interrupted run.
+"""
+
+import dataclasses
+import logging
+import os
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # run by its path: the repository root takes the place of this folder
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from torch import Tensor
+
+import bigbigan
+from bigbigan import checkpoint
+from bigbigan.checkpoint import CheckpointError, TrainingState
+from bigbigan.config import Config, ConfigError, find_config, flatten, parse, write_yaml
+from bigbigan.data import Augment, DataError, Images, RealImages, Stream, evaluation_batches, open_images, to_signed
+from bigbigan.ema import Averages, averaged_model
+from bigbigan.guard import StopRequest, TrainingFailure, check_finite
+from bigbigan.latents import normal_noise, sample_prior, uniforms
+from bigbigan.metrics import nearest_neighbour_agreement, relative_error
+from bigbigan.model import BigBiGAN, load_weights
+from bigbigan.monitor import Monitor, block, count_parameters
+from bigbigan.release import card, load_model, write_readme, write_release
+from bigbigan.step import Batch, Step, build_optimizers
+
+EVALUATION_LIMIT = 2048  # held-out images that the closing reconstruction figures look at
+
+
+def main(argv: list[str] | None = None) -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    config, options = parse(argv)
+    try:
+        status = Training(config, find_config(options.config)).run(dry=options.dry_run)
+    except (ConfigError, DataError, CheckpointError, TrainingFailure) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1 if isinstance(error, TrainingFailure) else 2) from None
+    if status:
+        raise SystemExit(status)
+
+
+class Training:
+    """One run: everything that it is made of, and the loop."""
+
+    def __init__(self, config: Config, preset: Path):
+        self.config = config
+        self.folder = Path(config.run.root) / config.run.name
+        self.preset = preset
+        self.accelerator = build_accelerator(config, self.folder)
+        processes = self.accelerator.num_processes
+        config.validate(processes)
+        torch.manual_seed(config.run.seed)
+        self.checkpoints = self.folder / "checkpoints"
+        source = adopt_architecture(config, self.checkpoints)
+        self.train_images, self.test_images = open_split(config, test=False), open_split(config, test=True)
+        self._check_classes()
+        try:
+            self.model = BigBiGAN.from_config(config.model).to(self.accelerator.device).train()
+        except ValueError as error:  # a network that cannot be built as asked
+            raise ConfigError(f"--model: {error}") from None
+        if source is not None:
+            load_weights(self.model, source.state_dict(), config.model.init_from)
+        o = config.optim
+        self.averages = Averages(self.model.generator, self.model.encoder, o.ema_half_life, o.ema_rampup)
+        d_optimizer, eg_optimizer = build_optimizers(
+            self.model, o.generator_lr, o.discriminator_lr, o.encoder_lr, o.betas, o.eps
+        )  # fmt: skip
+        self.step = Step(
+            self.model, d_optimizer, eg_optimizer, config.loss.form, config.loss.unary_x, config.loss.unary_z,
+            config.data.chunks, self.accelerator.autocast,
+        )  # fmt: skip
+        self.state = TrainingState(self.model, self.averages, {"discriminator": d_optimizer, "encoder_generator": eg_optimizer})
+        self.stream = Stream(
+            self.train_images, self.model.encoder.image_size, config.run.seed, Augment(config.data.augment, config.data.flip),
+            self.accelerator.process_index, processes, decoders(config), self.accelerator.device,
+            config.data.cache, config.data.cache_gib * 2**30, config.data.max_unreadable,
+        )  # fmt: skip
+
+    def run(self, dry: bool = False) -> int:
+        """→ the exit status: 0 when the run is complete, 128 + signal when it was asked to stop."""
+        resumed = checkpoint.resume(self.checkpoints, self.state, self.config)
+        main = self.accelerator.is_main_process
+        if main:
+            print(self.start_block(resumed), flush=True)
+        if dry:
+            if main:
+                print(self.shapes_block(), flush=True)
+            return 0
+        if main:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_yaml(self.config, self.folder / "config.yaml", f"bigbigan {bigbigan.__version__}, {revision()}")
+        self.accelerator.init_trackers("bigbigan", {k: str(v) for k, v in flatten(self.config).items()})
+        self.stop = StopRequest()
+        self.monitor = Monitor(self.folder, self.state.images_seen, self.config.run.images, main, self.track())
+        try:
+            self.loop()
+        finally:
+            self.monitor.close()
+            self.stop.restore()
+        if self.state.images_seen < self.config.run.images:
+            self.monitor.say(f"stopped at {self.state.images_seen:,} images; the same command goes on from {self.saved}")
+            self.accelerator.end_training()
+            return self.stop.status
+        self.finish()
+        return 0
+
+    def loop(self) -> None:
+        """D updates, one E+G update, averages; then whatever is due. All counts are in real images."""
+        run, optim, batch_size = self.config.run, self.config.optim, self.config.data.batch_size
+        state, step = self.state, self.step
+        reals = self.stream.batches(state.images_seen, sys.maxsize, batch_size)
+        sums: dict[str, Tensor] = {}
+        since = 0
+        self.saved = None
+        while state.images_seen < run.images:
+            before = state.images_seen
+            for _ in range(optim.d_steps):
+                scores = step.discriminator_update(self.batch(next(reals)))
+            values = scores | step.encoder_generator_update(self.batch(next(reals)))
+            state.images_seen += (optim.d_steps + 1) * batch_size
+            state.iterations += 1
+            self.averages.update(state.images_seen, state.images_seen - before)
+            sums = {name: sums.get(name, 0) + value for name, value in values.items()}
+            since += 1
+            self.monitor.advance(state.images_seen)
+
+            def due(every: int, before: int = before) -> bool:
+                return state.images_seen // every > before // every or state.images_seen >= run.images
+
+            if due(run.log_every):
+                self.log({name: value / since for name, value in sums.items()})
+                sums, since = {}, 0
+            stopping = self.stop.agreed(state.iterations, self.accelerator.device)
+            looking, saving = due(run.sample_every), due(run.checkpoint_every) or stopping
+            if looking or saving:
+                self.refresh()
+            if looking:
+                self.grids()
+            if saving:
+                self.save()
+            if stopping:
+                return
+
+    def batch(self, real: RealImages) -> Batch:
+        """Real images and their share of the run's random numbers, on the device."""
+        seed, device, places = self.config.run.seed, self.accelerator.device, real.positions
+        width, classes = self.model.generator.latent_dim, self.config.model.classes
+        z = sample_prior(self.config.model.prior, seed, "z", places, width)
+        noise = normal_noise(seed, "posterior", places, width)
+        x_classes = z_classes = None
+        if classes:
+            x_classes = real.labels
+            z_classes = torch.from_numpy(uniforms(seed, "classes", places, 1)[:, 0] * classes).long().to(device)
+        return Batch(to_signed(real.x), z.to(device), noise.to(device), x_classes, z_classes)
+
+    def log(self, values: dict[str, Tensor]) -> None:
+        stacked = self.accelerator.reduce(torch.stack([values[name].to(self.accelerator.device) for name in values]), "mean")
+        numbers = dict(zip(values, stacked.tolist(), strict=True))
+        self.monitor.log(numbers, self.state.images_seen, self.state.iterations)
+        check_finite(numbers, self.state.images_seen, str(self.saved or "the beginning"))
+
+    def refresh(self) -> None:
+        """Sampling statistics for the averages: every process takes its share of fixed latents and training images."""
+        c = self.config
+        batches = [
+            self.batch(real) for real in self.stream.batches(0, c.run.statistics_images, min(c.data.batch_size, c.run.statistics_images))
+        ]
+        classes = [b.z_classes for b in batches] if c.model.classes else None
+        self.averages.refresh([b.z for b in batches], [b.x for b in batches], classes)
+
+    @torch.no_grad()
+    def grids(self) -> None:
+        """Samples of fixed latents, and fixed test images beside their reconstructions: the grids of a run are a film."""
+        if not self.accelerator.is_main_process:
+            return
+        c, device, side = self.config, self.accelerator.device, self.config.run.grid
+        places = np.arange(side * side)
+        z = sample_prior(c.model.prior, c.run.seed, "grid", places, self.model.generator.latent_dim).to(device)
+        classes = torch.arange(side * side, device=device) // side % c.model.classes if c.model.classes else None
+        self.monitor.samples(self.averages.generator(z, classes), self.state.images_seen, side)
+        pixels, indices = next(evaluation_batches(self.test_images, self.model.encoder.image_size, side * side // 2))
+        x = to_signed(pixels).to(device)
+        self.monitor.reconstructions(x, self.reconstruct(x, indices), self.state.images_seen, max(1, side // 2))
+
+    def reconstruct(self, x: Tensor, indices: np.ndarray) -> Tensor:
+        """G(z_mean) of the averaged networks; a conditional G is told the images' classes."""
+        classes = torch.from_numpy(self.test_images.labels[indices]).to(x.device) if self.config.model.classes else None
+        return self.averages.generator(self.averages.encoder(x).mean, classes)
+
+    def save(self) -> None:
+        if self.accelerator.is_main_process:
+            self.saved = checkpoint.save(self.checkpoints, self.state, self.config, self.config.run.keep_checkpoints)
+        self.accelerator.wait_for_everyone()
+
+    def finish(self) -> None:
+        """The release, the closing figures and the probe; from here on the main process works alone."""
+        images_seen, main = self.state.images_seen, self.accelerator.is_main_process
+        if not (self.folder / "release" / "config.json").is_file() and not checkpoint.complete(self.checkpoints):
+            self.refresh()
+        self.accelerator.end_training()
+        if not main:
+            return
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+        model, about = averaged_model(self.model, self.averages), card(flatten(self.config), images_seen)
+        write_release(self.folder / "release", model, about)
+        figures = self.closing_figures()
+        write_readme(self.folder / "release", model, figures or "not measured")
+        probed = self.probe() if self.config.run.probe and self.train_images.labels is not None else ""
+        newest = lambda kind: max((self.folder / kind).glob("*.png"), default="(none: run.sample_every was never reached)")  # noqa: E731
+        rows = [
+            ("samples", str(newest("samples"))),
+            ("reconstructions", f"{newest('reconstructions')} (input | reconstruction)"),
+            ("curves", str(self.folder / "stats.jsonl")),
+            ("model", str(self.folder / "release")),
+            ("figures", figures),
+            ("next", f'python -c "import bigbigan; print(bigbigan.encode(IMAGES, model={str(self.folder)!r}).keys())"'),
+        ]
+        print(probed + "\n" + block(f"finished: {images_seen:,} images", rows), flush=True)
+
+    @torch.no_grad()
+    def closing_figures(self) -> str:
+        """Reconstruction of held-out images by the averages, beside its baseline."""
+        size = self.model.encoder.image_size
+        x, y = [], []
+        for pixels, indices in evaluation_batches(self.test_images, size, 256, EVALUATION_LIMIT):
+            part = to_signed(pixels).to(self.accelerator.device)
+            y.append(self.reconstruct(part, indices).float().cpu())
+            x.append(torch.nn.functional.avg_pool2d(part, part.shape[-1] // y[-1].shape[-1]).cpu())
+        x, y = torch.cat(x), torch.cat(y)
+        if len(x) < 2:
+            return ""
+        figures = {"reconstruction_error_relative": relative_error(x, y), "n_test": len(x)}
+        text = f"reconstruction error {figures['reconstruction_error_relative']:.3f} of random pairs (n = {len(x)})"
+        if self.test_images.labels is not None and self.train_images.labels is not None and len(self.train_images) <= 20_000:
+            real = torch.cat([to_signed(p) for p, _ in evaluation_batches(self.train_images, y.shape[-1], 1024)])
+            labels = torch.from_numpy(self.test_images.labels[: len(x)])
+            agreement = nearest_neighbour_agreement(y, labels, real, torch.from_numpy(self.train_images.labels))
+            figures["reconstruction_1nn_agreement"] = agreement
+            text += f"; {100 * agreement:.1f} % of them have their input's class by 1-NN"
+        self.monitor.write({"images_seen": self.state.images_seen, "iteration": self.state.iterations} | figures)
+        return text
+
+    def probe(self) -> str:
+        from eval_linear.probe import Probe, run_probe
+
+        return run_probe(Probe(ckpt=str(self.folder)))
+
+    def track(self):
+        if not self.config.run.trackers:
+            return None
+        return lambda values, images_seen: self.accelerator.log(values, step=images_seen)
+
+    def _check_classes(self) -> None:
+        wanted, found = self.config.model.classes, self.train_images.class_names
+        if wanted and (found is None or len(found) != wanted):
+            raise ConfigError(f"--model.classes {wanted}: expected data with as many classes, found {len(found) if found else 'no labels'}")
+
+    def start_block(self, resumed: Path | None) -> str:
+        c, m, processes = self.config, self.config.model, self.accelerator.num_processes
+        per_iteration = (c.optim.d_steps + 1) * c.data.batch_size
+        weights = f"resumed from {resumed} at {self.state.images_seen:,} images" if resumed else f"random (seed {c.run.seed})"
+        if m.init_from and not resumed:
+            weights = f"from {m.init_from}, whose architecture is taken over"
+        rows = [
+            ("data", self.train_images.summary() + (", kept on the device" if self.stream.cached is not None else "")),
+            ("test", f"{len(self.test_images):,} images"),
+            ("networks", f"G {count_parameters(self.model.generator)}, E {count_parameters(self.model.encoder)}, "
+                         f"D {count_parameters(self.model.discriminator)} parameters"),
+            ("sizes", f"G and D {m.image_size} px, E {self.model.encoder.image_size} px; z {self.model.generator.latent_dim} ({m.prior})"),
+            ("weights", weights),
+            ("batch", f"{c.data.batch_size} = {processes} process{'es' * (processes > 1)} × {c.data.chunks} "
+                      f"chunk{'s' * (c.data.chunks > 1)} × {c.data.batch_size // processes // c.data.chunks}"),
+            ("device", f"{self.accelerator.device}, {self.accelerator.mixed_precision.replace('no', 'float32')}"),
+            ("iteration", f"{c.optim.d_steps} D + 1 E+G updates, {per_iteration:,} images; rates D {c.optim.discriminator_lr:g}, "
+                          f"G {c.optim.generator_lr:g}, E {c.optim.encoder_lr:g}"),
+            ("length", f"{c.run.images:,} images = {-(-c.run.images // per_iteration):,} iterations = "
+                       f"{c.run.images / len(self.train_images):,.1f} epochs"),
+            ("writes", str(self.folder)),
+        ]  # fmt: skip
+        return block(f"bigbigan {bigbigan.__version__}: {c.run.name} (--config {self.preset.stem})", rows)
+
+    @torch.no_grad()
+    def shapes_block(self) -> str:
+        n, device = 2, self.accelerator.device
+        x = torch.zeros(n, 3, self.model.encoder.image_size, self.model.encoder.image_size, device=device)
+        z = torch.zeros(n, self.model.generator.latent_dim, device=device)
+        classes = torch.zeros(n, dtype=torch.long, device=device) if self.config.model.classes else None
+        model = self.model.eval()
+        features, x_hat = model.encode(x), model.generate(z, classes)
+        scores = model.discriminate(x, features["z_sample"], classes)
+        rows = [("x", x), ("z", z), *features.items(), ("G(z)", x_hat), *scores.items()]
+        return block("one forward, dry run", [(name, str(tuple(t.shape))) for name, t in rows])
+
+
+def build_accelerator(config: Config, folder: Path) -> Accelerator:
+    """Accelerate's launcher, device, precision and collectives; refuses what the networks cannot be trained with."""
+    wanted = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if config.run.precision == "auto" and wanted in ("fp16", "fp8"):
+        raise ConfigError(f"mixed precision {wanted}: expected no or bf16 (three networks cannot share one gradient scaler); see `accelerate config`")
+    for variable, name in (("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"), ("ACCELERATE_USE_FSDP", "FSDP")):
+        if os.environ.get(variable, "false").lower() == "true":
+            raise ConfigError(f"{name}: expected plain data parallelism, since the three networks fit on one device; see `accelerate config`")
+    bf16 = wanted == "bf16" or (torch.cuda.is_available() and torch.cuda.is_bf16_supported())
+    precision = {"auto": "bf16" if bf16 else "no", "bf16": "bf16", "float32": "no"}[config.run.precision]
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    torch.set_num_threads(config.run.threads or max(1, cores // local))  # `accelerate launch` would leave one thread
+    if config.run.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = not config.run.deterministic
+    trackers = [name.strip() for name in config.run.trackers.split(",") if name.strip()]
+    for name in trackers:
+        import importlib.util
+
+        if importlib.util.find_spec({"tensorboard": "tensorboard"}.get(name, name)) is None:
+            raise ConfigError(f"--run.trackers {name}: it is not installed; pip install {name}")
+    accelerator = Accelerator(mixed_precision=precision, log_with=trackers or None, project_dir=str(folder))
+    if accelerator.distributed_type in (DistributedType.DEEPSPEED, DistributedType.FSDP, DistributedType.MEGATRON_LM):
+        raise ConfigError(f"{accelerator.distributed_type}: expected plain data parallelism; see `accelerate config`")
+    return accelerator
+
+
+def adopt_architecture(config: Config, checkpoints: Path) -> BigBiGAN | None:
+    """With --model.init_from: give the config the architecture of that model, and return it unless the run only resumes."""
+    source = config.model.init_from
+    if not source:
+        return None
+    begun = checkpoint.complete(checkpoints)
+    model = load_model(begun[-1] if begun else source)
+    config.model = dataclasses.replace(model.config, init_from=source)
+    return None if begun else model
+
+
+def open_split(config: Config, test: bool) -> Images:
+    d = config.data
+    return open_images(d.path, d.test_split if test else d.split, d.image_column, d.label_column, test, d.test_share)
+
+
+def decoders(config: Config) -> int:
+    if config.data.workers >= 0:
+        return config.data.workers
+    return max(1, (os.cpu_count() or 2) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - 1)
+
+
+def revision() -> str:
+    """The git revision of the code, if it is run from a repository."""
+    import subprocess
+
+    try:
+        root = Path(__file__).parent.parent
+        found = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True, timeout=10)
+        return f"git {found.stdout.strip()}" if found.returncode == 0 else "installed"
+    except (OSError, subprocess.TimeoutExpired):
+        return "installed"
+
+
+if __name__ == "__main__":
+    main()
