@@ -1,7 +1,7 @@
 """BigBiGAN (Donahue & Simonyan, NeurIPS 2019): train it, and use its encoder.
 
-    import bigbigan
-    features = bigbigan.encode("photos/", model="runs/digits", outputs="avepool_feat")
+import bigbigan
+features = bigbigan.encode("photos/", model="runs/digits", outputs="avepool_feat")
 """
 
 import importlib

@@ -126,7 +126,8 @@ def read(folder: Path, files: tuple[str, ...] = FILES) -> tuple[dict, dict[str, 
         content = json.loads((folder / "state.json").read_text())
         if content.get("format") != FORMAT:
             raise CheckpointError(
-                f"{folder}: expected a checkpoint of format {FORMAT}, found {content.get('format')!r}; it needs another version of bigbigan"
+                f"{folder}: expected a checkpoint of format {FORMAT}, found {content.get('format')!r}; "
+                "it needs another version of bigbigan"
             )
         for file in files:
             if _sha256(folder / file) != content["sha256"][file]:
@@ -139,7 +140,8 @@ def read(folder: Path, files: tuple[str, ...] = FILES) -> tuple[dict, dict[str, 
 def resume(folder: Path, state: TrainingState, config: Config) -> Path | None:
     """Load the newest sound checkpoint of `folder` into `state` → its path, or None if there is none.
 
-    A damaged one is named in the log and the one before it is taken. Refuses changed hyper-parameters unless the config accepts them.
+    A damaged one is named in the log and the one before it is taken. Changed hyper-parameters are refused unless the config
+    accepts them.
     """
     checkpoints = complete(folder)
     for path in reversed(checkpoints):

@@ -99,7 +99,9 @@ class Discriminator(nn.Module):
         s_x = self.score_x(f).squeeze(1)
         if self.embedding is not None:
             if classes is None:
-                raise ValueError(f"a discriminator of {self.classes} classes expected the classes of its {len(x)} images, found none")
+                raise ValueError(
+                    f"a discriminator of {self.classes} classes expected the classes of its {len(x)} images, found none"
+                )
             s_x = s_x + (self.embedding(classes) * f).sum(1)
         if not self.joint:
             return Scores(s_x, None, None)

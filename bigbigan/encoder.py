@@ -1,4 +1,4 @@
-"""E: x → q(z|x), a pre-activation ResNet, average pooling and a residual MLP (BigBiGAN, section 2). The only file that knows timm."""
+"""E: x → q(z|x): a pre-activation ResNet, average pooling, a residual MLP (BigBiGAN, section 2). Only this file knows timm."""
 
 import difflib
 import inspect
@@ -84,7 +84,9 @@ def build_trunk(backbone: str, width: float, stem: str) -> nn.Module:
         raise ValueError(f"encoder stem: expected one of {', '.join(STEMS)}; found {stem!r}")
     if not timm.is_model(backbone):
         near = difflib.get_close_matches(backbone, timm.list_models(), n=3)
-        raise ValueError(f"encoder {backbone!r}: expected the name of a timm model" + (f"; did you mean {', '.join(near)}?" if near else ""))
+        raise ValueError(
+            f"encoder {backbone!r}: expected the name of a timm model" + (f"; did you mean {', '.join(near)}?" if near else "")
+        )
     is_resnetv2 = "resnetv2" in backbone
     if width != 1.0 and not is_resnetv2:
         raise ValueError(f"encoder width {width}: expected 1 for {backbone!r}; only the resnetv2 family can be widened")
@@ -107,7 +109,7 @@ def replace_stem(trunk: nn.Module, stem: str) -> None:
 
 
 def replace_batch_norms(network: nn.Module) -> None:
-    """Every BatchNorm2d becomes a CrossReplicaBatchNorm of the same gain, bias and eps; timm's BatchNormAct2d keeps its activation."""
+    """Every BatchNorm2d becomes a CrossReplicaBatchNorm of equal gain, bias and eps; timm's BatchNormAct2d keeps its activation."""
     for name, child in network.named_children():
         if isinstance(child, nn.BatchNorm2d):
             activation = child.act if isinstance(child, BatchNormAct2d) and not isinstance(child.act, nn.Identity) else None
@@ -120,7 +122,7 @@ def replace_batch_norms(network: nn.Module) -> None:
 
 @torch.no_grad()
 def initialise_head(mlp: ResidualMLP, linear: nn.Linear) -> None:
-    """He-normal hidden layers with the residual branches closed at first; small last layer, so that z starts near its prior's scale."""
+    """He-normal hidden layers, the residual branches closed at first; Xavier-normal means and deviations."""
     for block in mlp.blocks:
         for layer in block.values():
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")

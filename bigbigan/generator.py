@@ -65,15 +65,16 @@ class Generator(nn.Module):
         self.latent_dim, self.image_size, self.classes = latent_dim, image_size, classes
         chunk, remainder = divmod(latent_dim, doublings + 1)
         if chunk == 0:
-            raise ValueError(f"latent_dim {latent_dim}: expected at least {doublings + 1}, one for each slot of a {image_size} px generator")
+            raise ValueError(
+                f"latent_dim {latent_dim}: expected at least {doublings + 1}, one for each slot of a {image_size} px generator"
+            )
         self.chunks = [chunk + remainder] + [chunk] * doublings
         channels = [width * m for m in MULTIPLIERS[doublings]]
 
         self.embedding = nn.Embedding(max(classes, 1), embedding_dim)  # no spectral norm, as in BigGAN
         self.linear = SNLinear(self.chunks[0], channels[0] * self.bottom**2)
         self.blocks = nn.ModuleList(
-            GeneratorBlock(before, after, chunk + embedding_dim)
-            for before, after in zip(channels[:-1], channels[1:], strict=True)
+            GeneratorBlock(before, after, chunk + embedding_dim) for before, after in zip(channels[:-1], channels[1:], strict=True)
         )
         sizes = [self.bottom * 2 ** (i + 1) for i in range(doublings)]
         self.attention_after = place_of_attention(attention, sizes, "generator")

@@ -37,7 +37,8 @@ class BigBiGAN(nn.Module, ModelHubMixin):
         """Randomly initialised networks from the flat section `model` of the config."""
         config = dataclasses.replace(config, latent_dim=config.latent_dim or default_latent_dim(config.image_size))
         generator = Generator(
-            config.latent_dim, config.image_size, config.generator_width, config.classes, config.embedding_dim, config.generator_attention
+            config.latent_dim, config.image_size, config.generator_width, config.classes,
+            config.embedding_dim, config.generator_attention,
         )  # fmt: skip
         encoder = Encoder(
             config.latent_dim, config.encoder, config.encoder_image_size or config.image_size, config.encoder_width,
@@ -100,8 +101,13 @@ class BigBiGAN(nn.Module, ModelHubMixin):
                 return Path(model_id) / name
             return Path(
                 hf_hub_download(
-                    model_id, name, revision=revision, cache_dir=cache_dir, force_download=force_download,
-                    local_files_only=local_files_only, token=token,
+                    model_id,
+                    name,
+                    revision=revision,
+                    cache_dir=cache_dir,
+                    force_download=force_download,
+                    local_files_only=local_files_only,
+                    token=token,
                 )  # fmt: skip
             )
 
@@ -112,7 +118,9 @@ class BigBiGAN(nn.Module, ModelHubMixin):
 def release_from(config: dict, tensors: dict[str, Tensor], where: str) -> BigBiGAN:
     """A release's parsed config.json and its tensors → the model in evaluation mode; ValueError says what does not fit."""
     if config.get("format") != FORMAT:
-        raise ValueError(f"{where}/config.json: expected a bigbigan release of format {FORMAT}, found {config.get('format', 'none')!r}")
+        raise ValueError(
+            f"{where}/config.json: expected a bigbigan release of format {FORMAT}, found {config.get('format', 'none')!r}"
+        )
     unknown = set(config["model"]) - {f.name for f in dataclasses.fields(Model)}
     if unknown:
         raise ValueError(f"{where}/config.json: unknown keys {', '.join(sorted(unknown))}; was it written by a newer version?")

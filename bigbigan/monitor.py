@@ -52,7 +52,9 @@ class Monitor:
         record |= {name: round(value, 6) for name, value in values.items()}
         self.write(record)
         scores = "  ".join(
-            f"{name[6:-5]} {values[name]:+.2f}/{values[name[:-4] + 'fake']:+.2f}" for name in SHOWN if name.endswith("real") and name in values
+            f"{name[6:-5]} {values[name]:+.2f}/{values[name[:-4] + 'fake']:+.2f}"
+            for name in SHOWN
+            if name.endswith("real") and name in values
         )
         if self.bar.disable:
             share = 100 * min(images_seen / self.total, 1)
@@ -97,16 +99,6 @@ def save_grid(images: Tensor, path: Path, columns: int, pairs: bool = False) -> 
     save_image(tiles, beside, format="png", nrow=columns, padding=4, pad_value=0.35)
     beside.replace(path)
     return path
-
-
-def block(title: str, rows: list[tuple[str, str]]) -> str:
-    """An aligned block of text."""
-    width = max(len(name) for name, _ in rows)
-    return "\n".join([title, *(f"  {name:<{width}}  {value}" for name, value in rows)])
-
-
-def count_parameters(network: torch.nn.Module) -> str:
-    return f"{sum(p.numel() for p in network.parameters()):,}"
 
 
 def _drop_after(stats: Path, images_seen: int) -> None:

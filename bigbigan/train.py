@@ -5,7 +5,6 @@ The same command again resumes an interrupted run.
 
 import dataclasses
 import logging
-import os
 import sys
 from pathlib import Path
 
@@ -14,8 +13,6 @@ if __package__ in (None, ""):  # run by its path: the repository root takes the 
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.utils import DistributedType
 from torch import Tensor
 
 import bigbigan
@@ -26,10 +23,12 @@ from bigbigan.data import Augment, DataError, Images, RealImages, Stream, evalua
 from bigbigan.ema import Averages, averaged_model
 from bigbigan.guard import StopRequest, TrainingFailure, check_finite
 from bigbigan.latents import normal_noise, sample_prior, uniforms
+from bigbigan.launch import build_accelerator, decoders, revision
 from bigbigan.metrics import nearest_neighbour_agreement, relative_error
 from bigbigan.model import BigBiGAN, load_weights
-from bigbigan.monitor import Monitor, block, count_parameters
+from bigbigan.monitor import Monitor
 from bigbigan.release import card, load_model, write_readme, write_release
+from bigbigan.report import closing_block, shapes_block, start_block
 from bigbigan.step import Batch, Step, build_optimizers
 
 EVALUATION_LIMIT = 2048  # held-out images that the closing reconstruction figures look at
@@ -89,10 +88,10 @@ class Training:
         resumed = checkpoint.resume(self.checkpoints, self.state, self.config)
         main = self.accelerator.is_main_process
         if main:
-            print(self.start_block(resumed), flush=True)
+            print(self.start_text(resumed), flush=True)
         if dry:
             if main:
-                print(self.shapes_block(), flush=True)
+                print(shapes_block(self.model, self.accelerator.device), flush=True)
             return 0
         if main:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -171,7 +170,8 @@ class Training:
         """Sampling statistics for the averages: every process takes its share of fixed latents and training images."""
         c = self.config
         batches = [
-            self.batch(real) for real in self.stream.batches(0, c.run.statistics_images, min(c.data.batch_size, c.run.statistics_images))
+            self.batch(real)
+            for real in self.stream.batches(0, c.run.statistics_images, min(c.data.batch_size, c.run.statistics_images))
         ]
         classes = [b.z_classes for b in batches] if c.model.classes else None
         self.averages.refresh([b.z for b in batches], [b.x for b in batches], classes)
@@ -215,16 +215,19 @@ class Training:
         figures = self.closing_figures()
         write_readme(self.folder / "release", model, figures or "not measured")
         probed = self.probe() if self.config.run.probe and self.train_images.labels is not None else ""
-        newest = lambda kind: max((self.folder / kind).glob("*.png"), default="(none: run.sample_every was never reached)")  # noqa: E731
-        rows = [
-            ("samples", str(newest("samples"))),
-            ("reconstructions", f"{newest('reconstructions')} (input | reconstruction)"),
-            ("curves", str(self.folder / "stats.jsonl")),
-            ("model", str(self.folder / "release")),
-            ("figures", figures),
-            ("next", f'python -c "import bigbigan; print(bigbigan.encode(IMAGES, model={str(self.folder)!r}).keys())"'),
-        ]
-        print(probed + "\n" + block(f"finished: {images_seen:,} images", rows), flush=True)
+        print(f"{probed}\n{closing_block(self.folder, images_seen, figures)}", flush=True)
+
+    def start_text(self, resumed: Path | None) -> str:
+        seed, source = self.config.run.seed, self.config.model.init_from
+        weights = f"from {source}, with its architecture" if source else f"random, seed {seed}"
+        if resumed:
+            weights = f"resumed from {resumed} at {self.state.images_seen:,} images"
+        precision = "float32" if self.accelerator.mixed_precision == "no" else self.accelerator.mixed_precision
+        where = f"{self.accelerator.device}, {precision}" + (", images kept on it" if self.stream.cached is not None else "")
+        return start_block(
+            self.config, self.preset.stem, self.model, self.train_images, self.test_images, weights, where,
+            self.accelerator.num_processes, self.folder,
+        )  # fmt: skip
 
     @torch.no_grad()
     def closing_figures(self) -> str:
@@ -262,72 +265,9 @@ class Training:
     def _check_classes(self) -> None:
         wanted, found = self.config.model.classes, self.train_images.class_names
         if wanted and (found is None or len(found) != wanted):
-            raise ConfigError(f"--model.classes {wanted}: expected data with as many classes, found {len(found) if found else 'no labels'}")
-
-    def start_block(self, resumed: Path | None) -> str:
-        c, m, processes = self.config, self.config.model, self.accelerator.num_processes
-        per_iteration = (c.optim.d_steps + 1) * c.data.batch_size
-        weights = f"resumed from {resumed} at {self.state.images_seen:,} images" if resumed else f"random (seed {c.run.seed})"
-        if m.init_from and not resumed:
-            weights = f"from {m.init_from}, whose architecture is taken over"
-        rows = [
-            ("data", self.train_images.summary() + (", kept on the device" if self.stream.cached is not None else "")),
-            ("test", f"{len(self.test_images):,} images"),
-            ("networks", f"G {count_parameters(self.model.generator)}, E {count_parameters(self.model.encoder)}, "
-                         f"D {count_parameters(self.model.discriminator)} parameters"),
-            ("sizes", f"G and D {m.image_size} px, E {self.model.encoder.image_size} px; z {self.model.generator.latent_dim} ({m.prior})"),
-            ("weights", weights),
-            ("batch", f"{c.data.batch_size} = {processes} process{'es' * (processes > 1)} × {c.data.chunks} "
-                      f"chunk{'s' * (c.data.chunks > 1)} × {c.data.batch_size // processes // c.data.chunks}"),
-            ("device", f"{self.accelerator.device}, {self.accelerator.mixed_precision.replace('no', 'float32')}"),
-            ("iteration", f"{c.optim.d_steps} D + 1 E+G updates, {per_iteration:,} images; rates D {c.optim.discriminator_lr:g}, "
-                          f"G {c.optim.generator_lr:g}, E {c.optim.encoder_lr:g}"),
-            ("length", f"{c.run.images:,} images = {-(-c.run.images // per_iteration):,} iterations = "
-                       f"{c.run.images / len(self.train_images):,.1f} epochs"),
-            ("writes", str(self.folder)),
-        ]  # fmt: skip
-        return block(f"bigbigan {bigbigan.__version__}: {c.run.name} (--config {self.preset.stem})", rows)
-
-    @torch.no_grad()
-    def shapes_block(self) -> str:
-        n, device = 2, self.accelerator.device
-        x = torch.zeros(n, 3, self.model.encoder.image_size, self.model.encoder.image_size, device=device)
-        z = torch.zeros(n, self.model.generator.latent_dim, device=device)
-        classes = torch.zeros(n, dtype=torch.long, device=device) if self.config.model.classes else None
-        model = self.model.eval()
-        features, x_hat = model.encode(x), model.generate(z, classes)
-        scores = model.discriminate(x, features["z_sample"], classes)
-        rows = [("x", x), ("z", z), *features.items(), ("G(z)", x_hat), *scores.items()]
-        return block("one forward, dry run", [(name, str(tuple(t.shape))) for name, t in rows])
-
-
-def build_accelerator(config: Config, folder: Path) -> Accelerator:
-    """Accelerate's launcher, device, precision and collectives; refuses what the networks cannot be trained with."""
-    wanted = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    if config.run.precision == "auto" and wanted in ("fp16", "fp8"):
-        raise ConfigError(f"mixed precision {wanted}: expected no or bf16 (three networks cannot share one gradient scaler); see `accelerate config`")
-    for variable, name in (("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"), ("ACCELERATE_USE_FSDP", "FSDP")):
-        if os.environ.get(variable, "false").lower() == "true":
-            raise ConfigError(f"{name}: expected plain data parallelism, since the three networks fit on one device; see `accelerate config`")
-    bf16 = wanted == "bf16" or (torch.cuda.is_available() and torch.cuda.is_bf16_supported())
-    precision = {"auto": "bf16" if bf16 else "no", "bf16": "bf16", "float32": "no"}[config.run.precision]
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    torch.set_num_threads(config.run.threads or max(1, cores // local))  # `accelerate launch` would leave one thread
-    if config.run.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = not config.run.deterministic
-    trackers = [name.strip() for name in config.run.trackers.split(",") if name.strip()]
-    for name in trackers:
-        import importlib.util
-
-        if importlib.util.find_spec({"tensorboard": "tensorboard"}.get(name, name)) is None:
-            raise ConfigError(f"--run.trackers {name}: it is not installed; pip install {name}")
-    accelerator = Accelerator(mixed_precision=precision, log_with=trackers or None, project_dir=str(folder))
-    if accelerator.distributed_type in (DistributedType.DEEPSPEED, DistributedType.FSDP, DistributedType.MEGATRON_LM):
-        raise ConfigError(f"{accelerator.distributed_type}: expected plain data parallelism; see `accelerate config`")
-    return accelerator
+            raise ConfigError(
+                f"--model.classes {wanted}: expected data with as many classes, found {len(found) if found else 'no labels'}"
+            )
 
 
 def adopt_architecture(config: Config, checkpoints: Path) -> BigBiGAN | None:
@@ -344,24 +284,6 @@ def adopt_architecture(config: Config, checkpoints: Path) -> BigBiGAN | None:
 def open_split(config: Config, test: bool) -> Images:
     d = config.data
     return open_images(d.path, d.test_split if test else d.split, d.image_column, d.label_column, test, d.test_share)
-
-
-def decoders(config: Config) -> int:
-    if config.data.workers >= 0:
-        return config.data.workers
-    return max(1, (os.cpu_count() or 2) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - 1)
-
-
-def revision() -> str:
-    """The git revision of the code, if it is run from a repository."""
-    import subprocess
-
-    try:
-        root = Path(__file__).parent.parent
-        found = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True, timeout=10)
-        return f"git {found.stdout.strip()}" if found.returncode == 0 else "installed"
-    except (OSError, subprocess.TimeoutExpired):
-        return "installed"
 
 
 if __name__ == "__main__":

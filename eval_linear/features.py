@@ -46,7 +46,9 @@ def extract(encoder: Encoder, images: Images, batch_size: int, cache: Path | Non
 
     cache: a folder for the results; a file there is used only if weights, data and transform are the same.
     """
-    key = hashlib.sha256("/".join([digest(encoder), fingerprint(images), TRANSFORM, str(encoder.image_size)]).encode()).hexdigest()[:24]
+    key = hashlib.sha256("/".join([digest(encoder), fingerprint(images), TRANSFORM, str(encoder.image_size)]).encode()).hexdigest()[
+        :24
+    ]
     path = None if cache is None else cache / f"features-{key}.safetensors"
     if path is not None and path.is_file():
         try:

@@ -122,11 +122,15 @@ def labelled_splits(data: ProbeData, model: BigBiGAN) -> tuple[Images, Images, s
     train, test = splits
     for images, which in ((train, "training"), (test, "test")):
         if images.labels is None:
-            raise ProbeError(f"{path}: expected labels in the {which} split, found none; name their column with --data.label_column")
+            raise ProbeError(
+                f"{path}: expected labels in the {which} split, found none; name their column with --data.label_column"
+            )
     if len(np.unique(train.labels)) < 2:
         raise ProbeError(f"{path}: expected at least two classes in the training split, found one")
     if train.class_names != test.class_names:
-        raise ProbeError(f"{path}: expected the same classes in both splits, found {len(train.class_names)} and {len(test.class_names)}")
+        raise ProbeError(
+            f"{path}: expected the same classes in both splits, found {len(train.class_names)} and {len(test.class_names)}"
+        )
     return train, test, f"{path} ({train.origin})"
 
 
@@ -147,7 +151,14 @@ def fits(x, y, x_test, y_test, seeds: int) -> list[float]:
 
 def row(name: str, feature: str, scores: list[float], encoders: int) -> dict:
     spread = statistics.stdev(scores) if len(scores) > 1 else None
-    return {"encoder": name, "feature": feature, "top1": statistics.mean(scores), "sd": spread, "n": len(scores), "encoders": encoders}
+    return {
+        "encoder": name,
+        "feature": feature,
+        "top1": statistics.mean(scores),
+        "sd": spread,
+        "n": len(scores),
+        "encoders": encoders,
+    }
 
 
 def trained_rows(probe: Probe, model: BigBiGAN, train: Images, test: Images, folder: Path | None) -> list[dict]:

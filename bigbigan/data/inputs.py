@@ -125,7 +125,7 @@ def _single_3d(x) -> bool:
 
 
 def _as_batch(images: np.ndarray | Tensor) -> Tensor:
-    """Arrays are channels-last and tensors channels-first, unless only the other reading gives 1, 3 or 4 channels → (N, 3, H, W)."""
+    """→ (N, 3, H, W). Arrays are channels-last, tensors channels-first, unless only the other reading gives 1, 3 or 4 channels."""
     last = isinstance(images, np.ndarray)
     try:
         x = torch.as_tensor(images)
@@ -147,7 +147,9 @@ def _as_batch(images: np.ndarray | Tensor) -> Tensor:
         x = x.permute(0, 3, 1, 2)
     channels = x.shape[1]
     if channels == 4:
-        raise InputError(f"expected 1 or 3 channels, found 4 in the shape {tuple(images.shape)}; blend or drop the alpha channel first")
+        raise InputError(
+            f"expected 1 or 3 channels, found 4 in the shape {tuple(images.shape)}; blend or drop the alpha channel first"
+        )
     return x.expand(-1, 3, -1, -1) if channels == 1 else x
 
 
@@ -158,15 +160,15 @@ def _check_range(x: Tensor) -> None:
     if not torch.isfinite(x).all():
         raise InputError("expected finite values in [−1, 1], found NaN or infinity")
     if low < -1.001 or high > 1.001:
-        looks = " which looks like ImageNet's mean and standard deviation" if low > -2.2 and high < 2.7 and low < 0 else ""
-        looks = " which looks like 0 … 255 in float" if low >= 0 and high > 2 else looks
+        looks = ", which looks like ImageNet's mean and standard deviation" if low > -2.2 and high < 2.7 and low < 0 else ""
+        looks = ", which looks like 0 … 255 in float" if low >= 0 and high > 2 else looks
         raise InputError(
-            f"expected float images in [−1, 1] (x/127.5 − 1), found values from {low:.3g} to {high:.3g},{looks or ' another range'}; "
+            f"expected float images in [−1, 1] (x/127.5 − 1), found values from {low:.3g} to {high:.3g}{looks}; "
             "undo the normalisation, or give uint8, PIL images or paths"
         )
     if low >= 0 and high > 0 and x.numel() > 3 and len(x) > 1:
         warnings.warn(
-            f"float images are read as [−1, 1], and all values are from {low:.3g} to {high:.3g}: if they are in [0, 1], give 2x − 1",
+            f"float images are read as [−1, 1], and these lie from {low:.3g} to {high:.3g}: if they are in [0, 1], give 2x − 1",
             stacklevel=3,
         )
 

@@ -135,7 +135,9 @@ def open_images(
     elif location.is_dir():
         images, whole = _from_folder(location, split, image_column, label_column, test)
     elif location.exists():
-        raise DataError(f"--data.path {path}: expected a folder, a .parquet or .arrow file or a data set's name, found a {location.suffix or 'plain'} file")
+        raise DataError(
+            f"--data.path {path}: expected a folder, a .parquet or .arrow file or a data set's name, found another file"
+        )
     elif location.is_absolute() or path.startswith((".", "~")) or path.count("/") > 1:
         raise DataError(f"--data.path {path}: no such folder or file")
     else:
@@ -193,7 +195,9 @@ def _pick(split: str, found: list[str], where) -> str:
             return name
     if len(found) == 1:
         return found[0]
-    raise DataError(f"{where}: expected a split {split!r}, found {', '.join(found)}; choose with --data.split and --data.test_split")
+    raise DataError(
+        f"{where}: expected a split {split!r}, found {', '.join(found)}; choose with --data.split and --data.test_split"
+    )
 
 
 def _tables_by_split(paths: list[Path]) -> dict[str, list[Path]]:
@@ -234,7 +238,9 @@ def _from_table(table, origin: str, image_column: str, label_column: str) -> Ima
             "name it with --data.image_column"
         )
     if label_column and label_column not in features:
-        raise DataError(f"{origin}: expected a column of labels {label_column!r}, found {', '.join(features)}; see --data.label_column")
+        raise DataError(
+            f"{origin}: expected a column of labels {label_column!r}, found {', '.join(features)}; see --data.label_column"
+        )
     guesses = [n for n, kind in features.items() if isinstance(kind, ClassLabel)] + ["label", "labels", "fine_label", "class"]
     label = label_column or next((name for name in guesses if name in features), "")
     labels, names = (None, None) if not label else _labels(table[label], features[label], origin, label)
@@ -244,7 +250,9 @@ def _from_table(table, origin: str, image_column: str, label_column: str) -> Ima
 def _labels(values, feature, origin: str, column: str) -> tuple[np.ndarray | None, list[str] | None]:
     values = list(values)
     if any(v is None for v in values):
-        raise DataError(f"{origin}: expected a label in every row of column {column!r}, found {sum(v is None for v in values)} without")
+        raise DataError(
+            f"{origin}: expected a label in every row of column {column!r}, found {sum(v is None for v in values)} without"
+        )
     if getattr(feature, "names", None):
         labels = np.asarray(values, dtype=np.int64)
         return (None, None) if (labels < 0).any() else (labels, list(feature.names))  # hub test sets without labels say −1

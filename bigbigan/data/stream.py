@@ -77,7 +77,7 @@ class Stream:
         self.cached = self._fill_cache(cache, cache_bytes) if cache != "none" else None
 
     def batches(self, start: int, stop: int, batch: int) -> Iterator[RealImages]:
-        """Yield this process's share of the global batches of `batch` images from position `start`, while they begin before `stop`."""
+        """Yield this process's share of every global batch of `batch` images that begins at `start` or later and before `stop`."""
         shares = (range(first + self.rank, first + batch, self.processes) for first in range(start, stop, batch))
         if self.cached is not None:
             yield from (self._from_cache(np.asarray(share)) for share in shares)
@@ -105,7 +105,7 @@ class Stream:
             log.warning("unreadable image %s: skipped (%d so far)", name, len(self.unreadable))
         if len(self.unreadable) > self.max_unreadable * len(self.images):
             raise DataError(
-                f"{len(self.unreadable)} of {len(self.images)} images of {self.images.origin} are unreadable, the last {broken[-1]}: "
+                f"{len(self.unreadable)} of {len(self.images)} images of {self.images.origin} are unreadable, as {broken[-1]}: "
                 f"expected at most a share of {self.max_unreadable} (--data.max_unreadable)"
             )
 
@@ -124,7 +124,8 @@ class Stream:
             except Exception:
                 return self._cannot_cache(cache, f"{self.images.name(i)} is unreadable")
             if image.size != (width, height):
-                return self._cannot_cache(cache, f"{self.images.name(i)} is {image.size[0]}×{image.size[1]}, the first is {width}×{height}")
+                found = f"{self.images.name(i)} is {image.size[0]}×{image.size[1]}, the first is {width}×{height}"
+                return self._cannot_cache(cache, found)
             pixels[i] = np.asarray(image).transpose(2, 0, 1)
         return torch.from_numpy(pixels).to(self.device)
 

@@ -25,7 +25,5 @@ def place_of_attention(resolution: int, sizes: list[int], network: str) -> int:
     if not resolution:
         return -1
     if resolution not in sizes:
-        raise ValueError(
-            f"{network} attention {resolution}: expected 0 or a resolution of one of its blocks, {', '.join(map(str, sorted(set(sizes))))}"
-        )
+        raise ValueError(f"{network} attention {resolution}: expected 0 or the resolution of a block, one of {sorted(set(sizes))}")
     return sizes.index(resolution)

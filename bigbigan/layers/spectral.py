@@ -6,6 +6,7 @@ once before each update of that network.
 """
 
 from collections import defaultdict
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +33,7 @@ class SpectralNorm(nn.Module):
 
     def sigma(self) -> Tensor:
         """σ = uᵀ W v (a scalar), in at least float32 whatever the autocast; gradients flow to W alone."""
-        with torch.autocast(self.weight.device.type, enabled=False):
+        with full_precision(self.weight.device.type):
             weight = self.weight.flatten(1)
             weight = weight if weight.dtype == torch.float64 else weight.float()
             return torch.dot(self.u.to(weight.dtype), torch.mv(weight, self.v.to(weight.dtype)))
@@ -68,6 +69,13 @@ class SNEmbedding(nn.Embedding, SpectralNorm):
         return F.embedding(index, self.normalised_weight())
 
 
+def full_precision(device: str):
+    """A context that suspends autocast where it is on."""
+    if device != "meta" and torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()
+
+
 def spectral_layers(network: nn.Module) -> list[SpectralNorm]:
     """The spectrally normalised layers of `network`, in the order of its modules."""
     return [layer for layer in network.modules() if isinstance(layer, SpectralNorm) and layer.spectral_norm]
@@ -75,16 +83,16 @@ def spectral_layers(network: nn.Module) -> list[SpectralNorm]:
 
 @torch.no_grad()
 def advance_power_iteration(network: nn.Module, iterations: int = 1) -> None:
-    """v ← Wᵀu/‖Wᵀu‖, u ← Wv/‖Wv‖ for every layer of `network`; layers of one shape go through one batched product."""
+    """u ← Wv/‖Wv‖, v ← Wᵀu/‖Wᵀu‖ for every layer of `network`; layers of one shape go through one batched product."""
     groups = defaultdict(list)
     for layer in spectral_layers(network):
         groups[layer.weight.flatten(1).shape].append(layer)
     for layers in groups.values():
-        weight = torch.stack([layer.weight.flatten(1) for layer in layers]).to(layers[0].u.dtype)  # (L, out, in)
-        u = torch.stack([layer.u for layer in layers]).unsqueeze(2)
+        weight = torch.stack([layer.weight.flatten(1) for layer in layers]).to(layers[0].v.dtype)  # (L, out, in)
+        v = torch.stack([layer.v for layer in layers]).unsqueeze(2)
         for _ in range(iterations):
-            v = F.normalize(weight.mT @ u, dim=1, eps=EPS)
             u = F.normalize(weight @ v, dim=1, eps=EPS)
+            v = F.normalize(weight.mT @ u, dim=1, eps=EPS)
         for i, layer in enumerate(layers):
             layer.u.copy_(u[i, :, 0])
             layer.v.copy_(v[i, :, 0])

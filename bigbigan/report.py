@@ -1,0 +1,93 @@
+"""The texts of a run: what stands at its start and at its end."""
+
+from pathlib import Path
+
+import torch
+
+import bigbigan
+from bigbigan.config import Config
+from bigbigan.data import Images
+from bigbigan.model import BigBiGAN
+
+
+def block(title: str, rows: list[tuple[str, str]]) -> str:
+    """An aligned block of text."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join([title, *(f"  {name:<{width}}  {value}" for name, value in rows)])
+
+
+def start_block(
+    config: Config,
+    preset: str,
+    model: BigBiGAN,
+    train: Images,
+    test: Images,
+    weights: str,
+    device: str,
+    processes: int,
+    folder: Path,
+) -> str:
+    """The derived numbers of a run: what is trained, on what, from where, how far, and where it writes."""
+    m, d, o = config.model, config.data, config.optim
+    images = (o.d_steps + 1) * d.batch_size
+    total, per_chunk = config.run.images, d.batch_size // processes // d.chunks
+    rows = [
+        ("data", train.summary()),
+        ("test", f"{len(test):,} images"),
+        (
+            "networks",
+            ", ".join(
+                f"{name} {count(net):,}"
+                for name, net in (("G", model.generator), ("E", model.encoder), ("F", model.discriminator.f))
+            )
+            + f", H and J {count(model.discriminator.h) + count(model.discriminator.j):,} parameters",
+        ),
+        ("sizes", f"G and D {m.image_size} px, E {model.encoder.image_size} px; z {model.generator.latent_dim} ({m.prior} prior)"),
+        ("weights", weights),
+        ("batch", f"{d.batch_size} = {_many(processes, 'process', 'es')} × {_many(d.chunks, 'chunk')} × {per_chunk} images"),
+        ("device", device),
+        ("iteration", f"{_many(o.d_steps, 'D update')} and one of E+G on {images:,} images"),
+        ("rates", f"D {o.discriminator_lr:g}, G {o.generator_lr:g}, E {o.encoder_lr:g}"),
+        ("length", f"{total:,} images = {-(-total // images):,} iterations = {total / len(train):,.1f} epochs"),
+        ("writes", str(folder)),
+    ]  # fmt: skip
+    return block(f"bigbigan {bigbigan.__version__}: {config.run.name} (--config {preset})", rows)
+
+
+@torch.no_grad()
+def shapes_block(model: BigBiGAN, device: torch.device) -> str:
+    """One forward of every part, by its shapes."""
+    size, classes = model.encoder.image_size, model.generator.classes
+    x, z = torch.zeros(2, 3, size, size, device=device), torch.zeros(2, model.generator.latent_dim, device=device)
+    labels = torch.zeros(2, dtype=torch.long, device=device) if classes else None
+    model = model.eval()
+    features = model.encode(x)
+    found = {"x": x, "z": z, **features, "G(z)": model.generate(z, labels), **model.discriminate(x, features["z_sample"], labels)}
+    return block("one forward", [(name, str(tuple(tensor.shape))) for name, tensor in found.items()])
+
+
+def closing_block(folder: Path, images_seen: int, figures: str) -> str:
+    """Which files to open, and what to do next."""
+    newest = {kind: max((folder / kind).glob("*.png"), default="none") for kind in ("samples", "reconstructions")}
+    return block(
+        f"finished: {images_seen:,} images",
+        [
+            ("samples", str(newest["samples"])),
+            ("reconstructions", f"{newest['reconstructions']} (input | reconstruction)"),
+            ("curves", str(folder / "stats.jsonl")),
+            ("model", str(folder / "release")),
+            ("figures", figures),
+            (
+                "next",
+                f"python -c \"import bigbigan; print(bigbigan.encode('IMAGES', model='{folder}', outputs='avepool_feat').shape)\"",
+            ),
+        ],
+    )
+
+
+def count(network: torch.nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+def _many(n: int, noun: str, plural: str = "s") -> str:
+    return f"{n} {noun}{plural if n != 1 else ''}"

@@ -1,0 +1,77 @@
+"""What several tests need: tiny settings, a way to launch the real commands, small data sets made on the spot."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+SHARED = ROOT.parent / "shared" / "data"
+
+torch.set_num_threads(2)
+
+# The smallest sensible BigBiGAN, as flags.
+TINY_MODEL = {
+    "image_size": 8, "latent_dim": 8, "embedding_dim": 4, "generator_width": 2, "generator_attention": 0,
+    "discriminator_width": 2, "discriminator_attention": 0, "mlp_width": 16, "mlp_layers": 2,
+    "encoder": "resnetv2_18", "encoder_width": 0.125, "encoder_mlp_width": 16, "encoder_mlp_layers": 2,
+}  # fmt: skip
+TINY_RUN = [f"--model.{k}={v}" for k, v in TINY_MODEL.items()] + [
+    "--data.batch_size=8", "--data.workers=0", "--run.images=240", "--run.log_every=24", "--run.sample_every=120",
+    "--run.checkpoint_every=48", "--run.statistics_images=64", "--run.grid=2", "--run.threads=1",
+]  # fmt: skip
+
+
+def launch(*arguments: str, cwd: Path | str | None = None, timeout: float = 240, env: dict | None = None, code: int | None = 0):
+    """Run `python ARGUMENTS` and return (stdout, stderr); fails unless it exits with `code` (None: any)."""
+    result = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd or ROOT, capture_output=True, text=True, timeout=timeout, env={**os.environ, **(env or {})},
+    )  # fmt: skip
+    assert code is None or result.returncode == code, f"exit {result.returncode}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
+    return result.stdout, result.stderr
+
+
+def train(root: Path, *flags: str, processes: int = 1, **options):
+    """Launch a tiny training under `root`: as the README does, or with torchrun for several processes."""
+    script = ROOT / "bigbigan" / "train.py"
+    if processes == 1:
+        return launch(script, *TINY_RUN, f"--run.root={root}", *flags, **options)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    return launch(*torchrun, script, *TINY_RUN, f"--run.root={root}", *flags, **options)
+
+
+def tiny_model(**changes):
+    from bigbigan.config import Model
+    from bigbigan.model import BigBiGAN
+
+    torch.manual_seed(0)
+    return BigBiGAN.from_config(Model(**{**TINY_MODEL, **changes}))
+
+
+def picture(seed: int, size=(12, 10), mode: str = "RGB") -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    return Image.fromarray(pixels).convert(mode)
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory) -> Path:
+    """A finished tiny run with its release."""
+    root = tmp_path_factory.mktemp("runs")
+    train(root, "--run.name=done", "--run.probe=False")
+    return root / "done"
+
+
+@pytest.fixture
+def image_folder(tmp_path) -> Path:
+    """Two classes of eight pictures each, of several sizes and formats."""
+    for label in ("ant", "bee"):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for i in range(8):
+            picture(i, (12 + i, 10 + 2 * i)).save(tmp_path / "photos" / label / f"{i}.{'png' if i % 2 else 'jpg'}")
+    return tmp_path / "photos"

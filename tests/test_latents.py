@@ -1,0 +1,51 @@
+"""The priors, and random numbers as functions of (seed, purpose, index)."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from bigbigan.latents import Posterior, normal_noise, sample_prior, truncate, uniforms
+
+
+@pytest.mark.parametrize("width", [1, 4, 7, 120])
+def test_a_row_depends_on_its_index_alone(width):
+    whole = uniforms(3, "z", np.arange(1000), width)
+    some = np.array([999, 0, 512, 513, 17])
+    assert np.array_equal(uniforms(3, "z", some, width), whole[some])
+    assert np.array_equal(np.concatenate([uniforms(3, "z", np.arange(r, 1000, 2), width) for r in (0, 1)]), np.concatenate([whole[0::2], whole[1::2]]))
+    far = np.array([3_000_000_000, 3_000_000_001])
+    assert np.array_equal(uniforms(3, "z", far, width)[1:], uniforms(3, "z", far[1:], width))
+
+
+def test_seeds_and_purposes_differ():
+    rows = [uniforms(seed, purpose, np.arange(4), 8) for seed in (0, 1) for purpose in ("z", "posterior")]
+    assert len({row.tobytes() for row in rows}) == 4
+    assert len(np.unique(rows[0])) == 32, "rows of one stream repeat"
+
+
+def test_distributions():
+    u = uniforms(0, "z", np.arange(20_000), 3)
+    assert stats.kstest(u.ravel(), "uniform").pvalue > 1e-3
+    assert stats.kstest(normal_noise(0, "z", np.arange(20_000), 3).numpy().ravel(), "norm").pvalue > 1e-3
+    uniform = sample_prior("uniform", 0, "z", np.arange(20_000), 3).numpy().ravel()
+    assert stats.kstest(uniform, stats.uniform(-1, 2).cdf).pvalue > 1e-3
+    assert abs(np.corrcoef(u.T)[0, 1]) < 0.03
+    with pytest.raises(ValueError, match="expected one of normal, uniform; found 'cauchy'"):
+        sample_prior("cauchy", 0, "z", np.arange(2), 3)
+
+
+def test_truncation_is_the_truncated_normal():
+    z = truncate(normal_noise(0, "z", np.arange(20_000), 2), 0.5, seed=0)
+    assert z.abs().max() <= 0.5
+    assert stats.kstest(z.numpy().ravel(), stats.truncnorm(-0.5, 0.5).cdf).pvalue > 1e-3
+    z = normal_noise(0, "z", np.arange(100), 2)
+    kept = z.abs() <= 1
+    assert torch.equal(truncate(z, 1.0, seed=0)[kept], z[kept]), "components within the threshold stay"
+    with pytest.raises(ValueError, match="threshold above 0, found 0"):
+        truncate(z, 0, seed=0)
+
+
+def test_posterior_sample():
+    posterior = Posterior(torch.tensor([[1.0, 2.0]]), torch.tensor([[0.5, 0.0]]))
+    assert torch.equal(posterior.sample(torch.tensor([[2.0, 9.0]])), torch.tensor([[2.0, 2.0]]))
