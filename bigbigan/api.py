@@ -140,12 +140,14 @@ def discriminate(
     done = 0
     with torch.inference_mode():
         for x in image_batches(images, size, batch_size):
+            if done + len(x) > len(z):
+                break
             scores = model.discriminate(x.to(device), z[done : done + len(x)].to(device))
             for name, value in scores.items():
                 collected.setdefault(name, []).append(value.float().cpu())
             done += len(x)
     if done != len(z):
-        raise InputError(f"expected as many images as latents, found {done} and {len(z)}")
+        raise InputError(f"expected as many images as latents, found {count_images(images) or 'another number'} and {len(z)}")
     return {name: torch.cat(parts) for name, parts in collected.items()}
 
 

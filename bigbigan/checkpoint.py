@@ -75,10 +75,16 @@ class TrainingState:
             by_prefix.setdefault(prefix + "/", {})[key] = value
         for prefix, parameter, optimizer in self._named_states():
             if prefix in by_prefix:
-                # copies, since a tensor read from a file may share its memory
-                optimizer.state[parameter] = {k: v.to(parameter.device, copy=True) for k, v in by_prefix.pop(prefix).items()}
+                optimizer.state[parameter] = {k: _laid_out_like(parameter, v) for k, v in by_prefix.pop(prefix).items()}
         if by_prefix:
             raise CheckpointError(f"optimizer.safetensors: state of unknown parameters, such as {next(iter(by_prefix))}")
+
+
+def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
+    """A copy of `value` on the parameter's device, in its memory format: fused optimisers walk both side by side."""
+    if value.shape != parameter.shape:
+        return value.to(parameter.device, copy=True)
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def save(folder: Path, state: TrainingState, config: Config, keep: int) -> Path:

@@ -110,7 +110,7 @@ def _from_checkpoint(folder: Path) -> BigBiGAN:
 def card(config: dict, images_seen: int) -> dict:
     """What a release tells about itself; config: flat."""
     data = {key.removeprefix("data."): config[key] for key in config if key.startswith("data.")}
-    kept = ("path", "split", "test_split", "test_share", "image_column", "label_column", "augment", "flip")
+    kept = ("path", "subset", "split", "test_split", "test_share", "image_column", "label_column", "augment", "flip")
     return {"images_seen": images_seen, "seed": config["run.seed"], "name": config["run.name"], "data": {k: data[k] for k in kept}}
 
 

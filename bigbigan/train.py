@@ -62,7 +62,7 @@ class Training:
         self.train_images, self.test_images = open_split(config, test=False), open_split(config, test=True)
         self._check_classes()
         try:
-            self.model = BigBiGAN.from_config(config.model).to(self.accelerator.device).train()
+            self.model = BigBiGAN.from_config(config.model).to(self.accelerator.device, memory_format=torch.channels_last).train()
         except ValueError as error:  # a network that cannot be built as asked
             raise ConfigError(f"--model: {error}") from None
         if source is not None:
@@ -158,7 +158,8 @@ class Training:
         if classes:
             x_classes = real.labels
             z_classes = torch.from_numpy(uniforms(seed, "classes", places, 1)[:, 0] * classes).long().to(device)
-        return Batch(to_signed(real.x), z.to(device), noise.to(device), x_classes, z_classes)
+        x = to_signed(real.x).contiguous(memory_format=torch.channels_last)
+        return Batch(x, z.to(device), noise.to(device), x_classes, z_classes)
 
     def log(self, values: dict[str, Tensor]) -> None:
         stacked = self.accelerator.reduce(torch.stack([values[name].to(self.accelerator.device) for name in values]), "mean")
@@ -283,7 +284,7 @@ def adopt_architecture(config: Config, checkpoints: Path) -> BigBiGAN | None:
 
 def open_split(config: Config, test: bool) -> Images:
     d = config.data
-    return open_images(d.path, d.test_split if test else d.split, d.image_column, d.label_column, test, d.test_share)
+    return open_images(d.path, d.test_split if test else d.split, d.image_column, d.label_column, test, d.test_share, d.subset)
 
 
 if __name__ == "__main__":

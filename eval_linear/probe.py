@@ -32,6 +32,8 @@ class ProbeData:
 
     path: str = ""
     """As --data.path in training."""
+    subset: str = ""
+    """Configuration of a hub data set that has several."""
     split: str = ""
     """Split that the classifier is fitted on."""
     test_split: str = ""
@@ -118,7 +120,7 @@ def labelled_splits(data: ProbeData, model: BigBiGAN) -> tuple[Images, Images, s
     for test in (False, True):
         name = "test_split" if test else "split"
         split = column(name) or ("test" if test else "train")
-        splits.append(open_images(path, split, column("image_column"), column("label_column"), test, share))
+        splits.append(open_images(path, split, column("image_column"), column("label_column"), test, share, column("subset")))
     train, test = splits
     for images, which in ((train, "training"), (test, "test")):
         if images.labels is None:

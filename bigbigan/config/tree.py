@@ -95,6 +95,8 @@ class Data:
 
     path: str = "digits"
     """"digits" (embedded), a folder of images, Parquet or Arrow files, a saved `datasets` folder, or a hub name."""
+    subset: str = ""
+    """Configuration of a hub data set that has several, such as 160px."""
     split: str = "train"
     """Split to train on, where the data have splits."""
     test_split: str = "test"

@@ -74,7 +74,9 @@ def to_uint8(x: Tensor) -> Tensor:
 
 
 def resample(images: Tensor, boxes: Tensor, size: int, filter: str) -> Tensor:
-    """Crop and resize a batch at once on its device, as Pillow does: antialiased, a = −0.5 for the bicubic, rounded to 8 bits.
+    """Crop and resize a batch at once on its device, with Pillow's filters: antialiased, a = −0.5 for the bicubic.
+
+    Pillow also rounds to 8 bits between its two passes; we round once, so single values differ by a few units.
 
     images: uint8 (N, 3, H, W).  boxes: (N, 4) left, top, right, bottom → uint8 (N, 3, size, size).
     """
@@ -82,8 +84,7 @@ def resample(images: Tensor, boxes: Tensor, size: int, filter: str) -> Tensor:
     boxes = boxes.to(images.device, torch.float32)
     across = _filter_matrix(boxes[:, 0], boxes[:, 2], width, size, filter)  # (N, size, W)
     down = _filter_matrix(boxes[:, 1], boxes[:, 3], height, size, filter)  # (N, size, H)
-    rows = (images.float() @ across.mT[:, None]).round_().clamp_(0, 255)  # Pillow rounds between its two passes
-    return (down[:, None] @ rows).round_().clamp_(0, 255).to(torch.uint8)
+    return (down[:, None] @ images.float() @ across.mT[:, None]).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def _filter_matrix(start: Tensor, stop: Tensor, length: int, size: int, filter: str) -> Tensor:

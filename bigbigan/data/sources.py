@@ -121,11 +121,13 @@ def open_images(
     label_column: str = "",
     test: bool = False,
     test_share: float = 0.1,
+    subset: str = "",
 ) -> Images:
     """The images of `path`: see the module's docstring for what it may be.
 
     split: the split's name where the data have splits.  test: whether this is the evaluation split; where the data have only one,
-    a fixed `test_share` of its images is held out from training and given here.  Raises DataError.
+    a fixed `test_share` of its images is held out from training and given here.  subset: a hub data set's configuration.
+    Raises DataError.
     """
     if path == "digits":
         return _digits(test)
@@ -141,7 +143,7 @@ def open_images(
     elif location.is_absolute() or path.startswith((".", "~")) or path.count("/") > 1:
         raise DataError(f"--data.path {path}: no such folder or file")
     else:
-        images, whole = _from_hub(path, split, image_column, label_column)
+        images, whole = _from_hub(path, split, image_column, label_column, subset)
     if not len(images):
         raise DataError(f"--data.path {path}: expected images, found none")
     return _held_out(images, test, test_share) if whole else images
@@ -260,12 +262,12 @@ def _labels(values, feature, origin: str, column: str) -> tuple[np.ndarray | Non
     return labels.astype(np.int64), [str(n) for n in names]
 
 
-def _from_hub(name: str, split: str, image_column: str, label_column: str) -> tuple[Images, bool]:
+def _from_hub(name: str, split: str, image_column: str, label_column: str, subset: str) -> tuple[Images, bool]:
     from datasets import get_dataset_split_names, load_dataset
 
     try:
-        splits = get_dataset_split_names(name)
-        table = load_dataset(name, split=_pick(split, splits, name))
+        splits = get_dataset_split_names(name, subset or None)
+        table = load_dataset(name, subset or None, split=_pick(split, splits, name))
     except DataError:
         raise
     except Exception as error:  # no network, no such name, no permission: all reach the user as one sentence
