@@ -1,6 +1,6 @@
 """The default run on several seeds: `python benchmarks/digits.py [--seeds 0 1 2] [--out FOLDER]`.
 
-Launches the README's command for each seed, one after the other, and prints wall time, peak memory and closing figures, as JSON too.
+Launches the README's command for each seed, one after the other; prints wall time, peak memory and closing figures, as JSON too.
 """
 
 import argparse

@@ -24,6 +24,7 @@ class Encoder(nn.Module):
     stem: "imagenet" 7×7/2 and a max-pool, "stride2" the 7×7/2 alone, "stride1" 3×3/1; "auto" by image size, see `automatic_stem`.
     mlp_width, mlp_layers: the head (4,096 units and 4 layers in the paper).
     posterior: "gaussian" (mean, softplus stddev), "deterministic", or "tanh" (deterministic in (−1, 1), for the uniform prior).
+    blocks: blocks in each stage of a ResNet-v2, () for the backbone's own.
 
     forward: x (N, 3, S, S) in [−1, 1] → Posterior(mean, stddev), (N, Z) each.
     """
@@ -38,12 +39,13 @@ class Encoder(nn.Module):
         mlp_width: int = 4096,
         mlp_layers: int = 4,
         posterior: str = "gaussian",
+        blocks: tuple[int, ...] = (),
     ):
         super().__init__()
         if posterior not in POSTERIORS:
             raise ValueError(f"posterior: expected one of {', '.join(POSTERIORS)}; found {posterior!r}")
         self.latent_dim, self.image_size, self.posterior = latent_dim, image_size, posterior
-        self.trunk = build_trunk(backbone, width, automatic_stem(image_size) if stem == "auto" else stem)
+        self.trunk = build_trunk(backbone, width, automatic_stem(image_size) if stem == "auto" else stem, blocks)
         self.features = self.trunk.num_features
         # BN+CReLU features normalise without gain or bias; the path to z does not pass here.
         self.feature_norm = CrossReplicaBatchNorm(self.features, affine=False)
@@ -78,7 +80,7 @@ def automatic_stem(image_size: int) -> str:
     return "imagenet" if image_size >= 128 else "stride2" if image_size >= 64 else "stride1"
 
 
-def build_trunk(backbone: str, width: float, stem: str) -> nn.Module:
+def build_trunk(backbone: str, width: float, stem: str, blocks: tuple[int, ...] = ()) -> nn.Module:
     """A randomly initialised timm network without classifier, its batch norms replaced by ours and its stem by the named one."""
     if stem not in STEMS:
         raise ValueError(f"encoder stem: expected one of {', '.join(STEMS)}; found {stem!r}")
@@ -90,7 +92,10 @@ def build_trunk(backbone: str, width: float, stem: str) -> nn.Module:
     is_resnetv2 = "resnetv2" in backbone
     if width != 1.0 and not is_resnetv2:
         raise ValueError(f"encoder width {width}: expected 1 for {backbone!r}; only the resnetv2 family can be widened")
-    trunk = timm.create_model(backbone, pretrained=False, num_classes=0, **({"width_factor": width} if width != 1.0 else {}))
+    if blocks and not is_resnetv2:
+        raise ValueError(f"encoder blocks {list(blocks)}: expected none for {backbone!r}; only the resnetv2 family takes them")
+    changes = ({"width_factor": width} if width != 1.0 else {}) | ({"layers": list(blocks)} if blocks else {})
+    trunk = timm.create_model(backbone, pretrained=False, num_classes=0, **changes)
     if getattr(trunk, "num_features", 0) <= 0 or "x" not in inspect.signature(trunk.forward).parameters:
         raise ValueError(f"encoder {backbone!r}: expected a network that yields a feature vector")
     if stem != "imagenet" and is_resnetv2:

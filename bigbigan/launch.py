@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, is_torch_xla_available
 
 from bigbigan.config import Config, ConfigError
 
@@ -36,7 +36,11 @@ def build_accelerator(config: Config, folder: Path) -> Accelerator:
     for name in trackers:
         if importlib.util.find_spec(name) is None:
             raise ConfigError(f"--run.trackers {name}: it is not installed; pip install {name}")
-    accelerator = Accelerator(mixed_precision=precision, log_with=trackers or None, project_dir=str(folder))
+    # Several processes without an accelerator: Accelerate sees them only if it is told that this is meant.
+    several = int(os.environ.get("WORLD_SIZE", 1)) > 1 and not torch.accelerator.is_available() and not is_torch_xla_available()
+    accelerator = Accelerator(
+        cpu=True if several else None, mixed_precision=precision, log_with=trackers or None, project_dir=str(folder)
+    )
     if accelerator.distributed_type in (DistributedType.DEEPSPEED, DistributedType.FSDP, DistributedType.MEGATRON_LM):
         raise ConfigError(f"{accelerator.distributed_type}: expected plain data parallelism; see `accelerate config`")
     return accelerator

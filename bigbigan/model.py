@@ -42,7 +42,7 @@ class BigBiGAN(nn.Module, ModelHubMixin):
         )  # fmt: skip
         encoder = Encoder(
             config.latent_dim, config.encoder, config.encoder_image_size or config.image_size, config.encoder_width,
-            config.encoder_stem, config.encoder_mlp_width, config.encoder_mlp_layers, config.posterior,
+            config.encoder_stem, config.encoder_mlp_width, config.encoder_mlp_layers, config.posterior, config.encoder_blocks,
         )  # fmt: skip
         discriminator = Discriminator(
             config.latent_dim, config.image_size, config.discriminator_width, config.classes,

@@ -76,7 +76,10 @@ def test_a_wrong_file_is_one_message(tmp_path, text, message):
         (["--config", "digit"], "did you mean digits?"),
         (["--config", "nowhere.yaml"], "found no such file"),
         (["--data.batch_size", "1"], "--data.batch_size 1: expected at least 2"),
-        (["--data.batch_size", "64", "--data.chunks", "3"], "--data.batch_size 64: expected a multiple of processes × chunks = 1 × 3"),
+        (
+            ["--data.batch_size", "64", "--data.chunks", "3"],
+            "--data.batch_size 64: expected a multiple of processes × chunks = 1 × 3",
+        ),
         (["--model.encoder_image_size", "12"], "--model.encoder_image_size 12: expected a multiple of --model.image_size 8"),
         (["--model.prior", "uniform"], "expected the uniform prior and the tanh posterior together"),
         (["--optim.betas", "0", "1"], "--optim.betas"),

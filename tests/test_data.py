@@ -10,7 +10,18 @@ from datasets import Image as ImageFeature
 from PIL import Image
 from torchvision.transforms import v2
 
-from bigbigan.data import Augment, DataError, Stream, centre_square, cut, evaluation_batches, open_images, to_rgb, to_signed, to_uint8
+from bigbigan.data import (
+    Augment,
+    DataError,
+    Stream,
+    centre_square,
+    cut,
+    evaluation_batches,
+    open_images,
+    to_rgb,
+    to_signed,
+    to_uint8,
+)
 from bigbigan.data.pictures import UNIFORMS, random_crop, resample
 from bigbigan.latents import uniforms
 from tests.conftest import SHARED, picture

@@ -53,7 +53,9 @@ def test_imports_point_down():
             if other.startswith("__"):
                 continue
             below = floor(other) < floor(room) or (room, other) in ALLOWED_BESIDE
-            assert below, f"{path.relative_to(ROOT)} imports bigbigan.{other}, which is not on a floor below {room}; move what it needs down"
+            assert below, (
+                f"{path.relative_to(ROOT)} imports bigbigan.{other}, which is not on a floor below {room}; move what it needs down"
+            )
 
 
 def test_only_the_encoder_knows_timm():

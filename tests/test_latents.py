@@ -13,7 +13,9 @@ def test_a_row_depends_on_its_index_alone(width):
     whole = uniforms(3, "z", np.arange(1000), width)
     some = np.array([999, 0, 512, 513, 17])
     assert np.array_equal(uniforms(3, "z", some, width), whole[some])
-    assert np.array_equal(np.concatenate([uniforms(3, "z", np.arange(r, 1000, 2), width) for r in (0, 1)]), np.concatenate([whole[0::2], whole[1::2]]))
+    assert np.array_equal(
+        np.concatenate([uniforms(3, "z", np.arange(r, 1000, 2), width) for r in (0, 1)]), np.concatenate([whole[0::2], whole[1::2]])
+    )
     far = np.array([3_000_000_000, 3_000_000_001])
     assert np.array_equal(uniforms(3, "z", far, width)[1:], uniforms(3, "z", far[1:], width))
 

@@ -218,7 +218,8 @@ def test_residual_mlp_projects_only_where_the_width_changes():
 
 
 @pytest.mark.parametrize(
-    ("size", "expected"), [(8, (4, 1)), (12, (6, 1)), (32, (4, 3)), (48, (6, 3)), (96, (6, 4)), (128, (4, 5)), (224, (7, 5)), (512, (4, 7))]
+    ("size", "expected"),
+    [(8, (4, 1)), (12, (6, 1)), (32, (4, 3)), (48, (6, 3)), (96, (6, 4)), (128, (4, 5)), (224, (7, 5)), (512, (4, 7))],
 )
 def test_sizes(size, expected):
     assert split_size(size) == expected

@@ -117,7 +117,10 @@ def test_posteriors(posterior):
         torch.testing.assert_close(encoder(torch.ones(3, 3, 16, 16)).stddev, torch.log1p(raw.exp()))
 
 
-@pytest.mark.parametrize(("backbone", "width", "features"), [("resnetv2_18", 1, 512), ("resnetv2_34", 0.5, 256), ("resnetv2_50", 2, 4096), ("resnetv2_101", 1, 2048)])
+@pytest.mark.parametrize(
+    ("backbone", "width", "features"),
+    [("resnetv2_18", 1, 512), ("resnetv2_34", 0.5, 256), ("resnetv2_50", 2, 4096), ("resnetv2_101", 1, 2048)],
+)
 def test_pre_activation_family(backbone, width, features):
     with torch.device("meta"):
         assert Encoder(8, backbone, 64, width, mlp_width=8).avepool(torch.empty(2, 3, 64, 64)).shape == (2, features)

@@ -69,7 +69,9 @@ def test_the_d_gradient_is_that_of_the_written_out_objective():
     model, step = make()
     batch = make_batch()
     captured = {}
-    step.discriminator_optimizer.step = lambda: captured.update({n: p.grad.clone() for n, p in model.discriminator.named_parameters()})
+    step.discriminator_optimizer.step = lambda: captured.update(
+        {n: p.grad.clone() for n, p in model.discriminator.named_parameters()}
+    )
     step.discriminator_update(batch)
     d = model.discriminator
     with torch.no_grad():
@@ -132,7 +134,9 @@ def test_chunks_give_the_gradient_of_the_whole_where_nothing_looks_across_the_ba
         step.discriminator_update(make_batch())
         gradients = {n: p.grad.clone() for n, p in model.discriminator.named_parameters()}
         report = step.encoder_generator_update(make_batch())
-        gradients |= {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None and not n.startswith("discriminator")}
+        gradients |= {
+            n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None and not n.startswith("discriminator")
+        }
         results.append((gradients, report))
     (whole, a), (parts, b) = results
     assert whole.keys() == parts.keys()

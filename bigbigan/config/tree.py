@@ -43,6 +43,8 @@ class Model:
     """E's input size, a multiple of image_size; 0 for the same size."""
     encoder_width: float = 1.0
     """Channel multiple of a resnetv2 encoder; 2 for the paper's "x2"."""
+    encoder_blocks: tuple[int, ...] = ()
+    """Blocks in each of the four stages of a resnetv2 encoder; none for its own, such as 3 4 6 3 of resnetv2_50."""
     encoder_stem: Literal["auto", "imagenet", "stride2", "stride1"] = "auto"
     """First layer of a resnetv2 encoder: 7x7/2 and max-pool (from 128 px), 7x7/2 (from 64 px), 3x3/1 (below)."""
     encoder_mlp_width: int = 4096
