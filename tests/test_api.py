@@ -55,7 +55,8 @@ def test_every_kind_of_input_is_the_same_image(model, pictures, tmp_path):
     forms = {
         "folder": str(tmp_path), "paths": paths, "pathlike": tmp_path, "generator": (p for p in pictures),
         "uint8 array": uint8, "channels-first array": uint8.transpose(0, 3, 1, 2), "uint8 tensor": first,
-        "channels-last tensor": torch.from_numpy(uint8), "float tensor": to_signed(first), "float64 array": to_signed(first).double().numpy(),
+        "channels-last tensor": torch.from_numpy(uint8), "float tensor": to_signed(first),
+        "float64 array": to_signed(first).double().numpy(),
         "list of arrays": list(uint8), "list of tensors": list(first), "column": column["image"], "table": column,
     }  # fmt: skip
     for name, form in forms.items():
