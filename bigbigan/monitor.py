@@ -108,7 +108,8 @@ def _drop_after(stats: Path, images_seen: int) -> None:
     kept = []
     for line in stats.read_text().splitlines():
         try:
-            if json.loads(line)["images_seen"] <= images_seen:
+            record = json.loads(line)
+            if record["images_seen"] <= images_seen and "n_test" not in record:  # the closing figures will be measured again
                 kept.append(line)
         except (json.JSONDecodeError, KeyError, TypeError):
             continue  # a line cut short by a kill

@@ -42,6 +42,9 @@ def main(argv: list[str] | None = None) -> None:
     except (ConfigError, DataError, CheckpointError, TrainingFailure) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1 if isinstance(error, TrainingFailure) else 2) from None
+    except KeyboardInterrupt:  # a second Ctrl-C
+        print("interrupted; the same command goes on from the newest checkpoint", file=sys.stderr)
+        raise SystemExit(130) from None
     if status:
         raise SystemExit(status)
 
@@ -204,8 +207,6 @@ class Training:
     def finish(self) -> None:
         """The release, the closing figures and the probe; from here on the main process works alone."""
         images_seen, main = self.state.images_seen, self.accelerator.is_main_process
-        if not (self.folder / "release" / "config.json").is_file() and not checkpoint.complete(self.checkpoints):
-            self.refresh()
         self.accelerator.end_training()
         if not main:
             return

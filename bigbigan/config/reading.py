@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).parent.parent
 FREE_TO_CHANGE = {
     "run.name", "run.root", "run.images", "run.threads", "run.log_every", "run.sample_every", "run.checkpoint_every",
     "run.keep_checkpoints", "run.grid", "run.trackers", "run.accept_changes", "run.probe", "data.workers", "data.cache",
-    "data.cache_gib", "data.max_unreadable", "data.path",
+    "data.cache_gib", "data.max_unreadable",
 }  # fmt: skip
 
 

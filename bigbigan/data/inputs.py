@@ -126,24 +126,25 @@ def _single_3d(x) -> bool:
 
 def _as_batch(images: np.ndarray | Tensor) -> Tensor:
     """→ (N, 3, H, W). Arrays are channels-last, tensors channels-first, unless only the other reading gives 1, 3 or 4 channels."""
-    last = isinstance(images, np.ndarray)
+    channels_last = isinstance(images, np.ndarray)
+    if channels_last and not images.flags.writeable:
+        images = images.copy()  # torch warns of memory it may not write to
     try:
         x = torch.as_tensor(images)
     except TypeError as error:
         raise InputError(f"expected an array of uint8 or float, found {images.dtype}: {error}") from None
     if x.dtype != torch.uint8 and not x.is_floating_point():
         raise InputError(f"expected uint8 in 0 … 255 or float in [−1, 1], found {x.dtype}")
-    if x.ndim == 2:
-        x = x[None, None]
+    if x.ndim == 2 or (x.ndim == 3 and not _single_3d(images)):  # grey without an axis of channels
+        x, channels_last = x.reshape(-1, 1, *x.shape[-2:]), False
     elif x.ndim == 3:
-        x = x[None] if _single_3d(images) else x[:, None]
-        last = last and x.shape[1] != 1 if not _single_3d(images) else last
+        x = x[None]
     if x.ndim != 4 or 0 in x.shape:
         raise InputError(f"expected one image or a batch of images, found the shape {tuple(images.shape)}")
-    first_ok, last_ok = x.shape[1] in (1, 3, 4), x.shape[3] in (1, 3, 4)
-    if not (first_ok or last_ok):
+    first_fits, last_fits = x.shape[1] in (1, 3, 4), x.shape[3] in (1, 3, 4)
+    if not (first_fits or last_fits):
         raise InputError(f"expected 1, 3 or 4 channels, first or last; found the shape {tuple(images.shape)}")
-    if last_ok and (last or not first_ok):
+    if last_fits and (channels_last or not first_fits):
         x = x.permute(0, 3, 1, 2)
     channels = x.shape[1]
     if channels == 4:
