@@ -108,25 +108,30 @@ def reconstruct(
     images,
     model: BigBiGAN | str | os.PathLike,
     use_sample: bool = False,
+    classes: Tensor | np.ndarray | None = None,
     batch_size: int = 64,
     device: torch.device | str | None = None,
     seed: int = 0,
     progress: bool | None = None,
 ) -> Tensor:
-    """G of the posterior's mean, or of a sample from it: images as in `encode` → float (N, 3, S, S) in [−1, 1] on the CPU."""
+    """G of the posterior's mean, or of a sample from it: images as in `encode` → float (N, 3, S, S) in [−1, 1] on the CPU.
+
+    classes: (N,) for a conditional model, which are drawn when None.
+    """
     z = encode(images, model, "z_sample" if use_sample else "z_mean", batch_size, device, seed, progress)
-    return generate(z, model, batch_size=batch_size, device=device)
+    return generate(z, model, classes=classes, batch_size=batch_size, device=device, seed=seed)
 
 
 def discriminate(
     images,
     z: Tensor | np.ndarray,
     model: BigBiGAN | str | os.PathLike,
+    classes: Tensor | np.ndarray | None = None,
     batch_size: int = 64,
     device: torch.device | str | None = None,
 ) -> dict[str, Tensor]:
     """D's scores of pairs: images as in `encode` (arrays of G's or of E's size are taken as they are), z (N, Z) →
-    score_x, score_z, score_xz, (N,) each; high means "an encoder pair"."""
+    score_x, score_z, score_xz, (N,) each; high means "an encoder pair". A conditional model needs classes, (N,)."""
     model, device = _ready(model, device)
     z = torch.as_tensor(z).float()
     width = model.discriminator.latent_dim
@@ -142,7 +147,9 @@ def discriminate(
         for x in image_batches(images, size, batch_size):
             if done + len(x) > len(z):
                 break
-            scores = model.discriminate(x.to(device), z[done : done + len(x)].to(device))
+            place = slice(done, done + len(x))
+            labels = None if classes is None else torch.as_tensor(classes[place]).long().to(device)
+            scores = model.discriminate(x.to(device), z[place].to(device), labels)
             for name, value in scores.items():
                 collected.setdefault(name, []).append(value.float().cpu())
             done += len(x)

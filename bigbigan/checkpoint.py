@@ -162,7 +162,10 @@ def resume(folder: Path, state: TrainingState, config: Config) -> Path | None:
                 f"{path}: its hyper-parameters differ from this run's:\n  " + "\n  ".join(changed) + "\n"
                 "expected the same ones to resume; choose another --run.name, or override with --run.accept_changes True"
             )
-        state.load(tensors, str(path))
+        try:
+            state.load(tensors, str(path))
+        except ValueError as error:
+            raise CheckpointError(f"{error}; another architecture cannot be resumed, choose another --run.name") from None
         state.images_seen, state.iterations = content["images_seen"], content["iterations"]
         return path
     if checkpoints:

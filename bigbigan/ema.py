@@ -1,6 +1,8 @@
 """Averages of E and G, and the statistics their batch norms sample with."""
 
 import copy
+from collections.abc import Iterable
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -35,31 +37,35 @@ class Averages:
             torch._foreach_lerp_(list(average.parameters()), list(source.parameters()), weight)
 
     @torch.no_grad()
-    def refresh(self, latents: list[Tensor], images: list[Tensor], classes: list[Tensor] | None = None) -> None:
-        """Make the averages ready to sample: u, v from the raw networks and ten power iterations; then `standing_statistics` of
-        G over `latents`, (n, Z) each, and of E over training `images`, (n, 3, S, S) each.
+    def refresh(self, batches: Iterable[tuple[Tensor, Tensor, Tensor | None]]) -> None:
+        """Make the averages ready to sample: u, v from the raw networks and ten power iterations; then the standing statistics
+        of G over latents z (n, Z) with their classes or None, and of E over training images x (n, 3, S, S).
 
-        A function of parameters, u, v and these inputs alone, so refreshing never changes what a run becomes.
+        batches: (x, z, classes), looked at once. A function of parameters, u, v and these alone, so it never changes what a run
+        becomes.
         """
         for average, source in zip((self.generator, self.encoder), self.sources, strict=True):
             for mine, theirs in zip(average.buffers(), source.buffers(), strict=True):
                 mine.copy_(theirs)
         advance_power_iteration(self.generator, POWER_ITERATIONS)
-        labels = classes if classes is not None else [None] * len(latents)
-        standing_statistics(self.generator, list(zip(latents, labels, strict=True)), lambda g, batch: g(*batch))
-        standing_statistics(self.encoder, images, lambda e, x: e.bn_crelu(e.avepool(x)))
+        with standing_statistics(self.generator), standing_statistics(self.encoder):
+            for x, z, classes in batches:
+                self.generator(z, classes)
+                self.encoder.bn_crelu(self.encoder.avepool(x))
 
 
-@torch.no_grad()
-def standing_statistics(network: nn.Module, batches: list, forward) -> None:
-    """Replace the running statistics of `network` by those pooled over training-mode forwards (BigGAN, appendix on sampling)."""
+@contextmanager
+def standing_statistics(network: nn.Module):
+    """Replace the running statistics of `network` by those pooled over the training-mode forwards made in this context
+    (BigGAN, appendix on sampling: many fresh z)."""
     training = network.training
     network.train()
-    with record_statistics(network) as recorder:
-        for batch in batches:
-            forward(network, batch)
+    try:
+        with record_statistics(network) as recorder:
+            yield
+    finally:
+        network.train(training)
     recorder.move(momentum=1.0)
-    network.train(training)
 
 
 def averaged_model(model: BigBiGAN, averages: Averages) -> BigBiGAN:

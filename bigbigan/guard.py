@@ -22,10 +22,22 @@ def check_finite(values: dict[str, float], images_seen: int, checkpoint: str) ->
         )
 
 
+def check_finite_weights(network: torch.nn.Module, state_of: int, checkpoint: str) -> None:
+    """Raise TrainingFailure if a parameter is NaN or infinite, so that no broken state replaces a good checkpoint."""
+    parameters = dict(network.named_parameters())
+    norms = torch.stack([norm.float() for norm in torch._foreach_norm(list(parameters.values()))])
+    if not bool(norms.isfinite().all()):
+        name = next(n for n, norm in zip(parameters, norms.tolist(), strict=True) if not math.isfinite(norm))
+        raise TrainingFailure(
+            f"at {state_of:,} images the weight {name} is not finite. Nothing was saved since {checkpoint}; "
+            "expected finite numbers: lower the rates (--optim.*_lr), or train in float32 (--run.precision float32)"
+        )
+
+
 class StopRequest:
     """SIGTERM and Ctrl-C ask a run to end after the iteration at hand; a second Ctrl-C ends it at once.
 
-    Processes agree on stopping by `agreed`, which all must call after the same iterations.
+    Processes agree on stopping by `agreed`, which all must call after every iteration.
     """
 
     def __init__(self):
@@ -37,12 +49,10 @@ class StopRequest:
             raise KeyboardInterrupt
         self.signal = number
 
-    def agreed(self, iteration: int, device: torch.device) -> bool:
-        """Whether any process was asked to stop; among several processes it is settled every eighth iteration."""
+    def agreed(self, device: torch.device) -> bool:
+        """Whether any process was asked to stop."""
         if world_size() == 1:
             return bool(self.signal)
-        if iteration % 8:
-            return False
         noted = all_reduce(torch.tensor([float(self.signal > 0)], device=device))
         return bool(noted.item())
 

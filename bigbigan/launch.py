@@ -23,7 +23,7 @@ def build_accelerator(config: Config, folder: Path) -> Accelerator:
     for variable, name in (("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"), ("ACCELERATE_USE_FSDP", "FSDP")):
         if os.environ.get(variable, "false").lower() == "true":
             raise ConfigError(f"{name}: expected plain data parallelism, the networks fit on one device; see `accelerate config`")
-    bf16 = wanted == "bf16" or (torch.cuda.is_available() and torch.cuda.is_bf16_supported())
+    bf16 = wanted == "bf16" or (torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False))
     precision = {"auto": "bf16" if bf16 else "no", "bf16": "bf16", "float32": "no"}[config.run.precision]
     local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

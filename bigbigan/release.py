@@ -99,7 +99,10 @@ def _release(folder: Path) -> BigBiGAN:
 def _from_checkpoint(folder: Path) -> BigBiGAN:
     content, tensors = read(folder, FILES[:2])
     section = {key.removeprefix("model."): v for key, v in content["config"].items() if key.startswith("model.")}
-    model = BigBiGAN.from_config(Model(**section))
+    try:
+        model = BigBiGAN.from_config(Model(**section))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder}: its networks cannot be built: {error}") from None
     raw, averaged = tensors[FILES[0]], tensors[FILES[1]]
     discriminator = {key: value for key, value in raw.items() if key.startswith("discriminator.")}
     load_weights(model, averaged | discriminator, str(folder))

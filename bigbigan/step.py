@@ -109,7 +109,7 @@ class Step:
         x_hat = self.model.generator(part.z, part.z_classes)
         if report is not None:
             report.add("posterior_stddev", posterior.stddev.mean(), share)
-            report.add("posterior_rms", posterior.mean.square().mean(), share)
+            report.add("posterior_mean_square", posterior.mean.square().mean(), share)
         x = pool_to(part.x, self.model.discriminator.image_size)
         classes = None if part.x_classes is None else torch.cat([part.x_classes, part.z_classes])
         return torch.cat([x, x_hat.to(x)]), torch.cat([z_hat, part.z]), classes

@@ -4,6 +4,7 @@ The same command again resumes an interrupted run.
 """
 
 import dataclasses
+import itertools
 import logging
 import sys
 from pathlib import Path
@@ -21,17 +22,19 @@ from bigbigan.checkpoint import CheckpointError, TrainingState
 from bigbigan.config import Config, ConfigError, find_config, flatten, parse, write_yaml
 from bigbigan.data import Augment, DataError, Images, RealImages, Stream, evaluation_batches, open_images, to_signed
 from bigbigan.ema import Averages, averaged_model
-from bigbigan.guard import StopRequest, TrainingFailure, check_finite
+from bigbigan.guard import StopRequest, TrainingFailure, check_finite, check_finite_weights
 from bigbigan.latents import normal_noise, sample_prior, uniforms
 from bigbigan.launch import build_accelerator, decoders, revision
 from bigbigan.metrics import nearest_neighbour_agreement, relative_error
-from bigbigan.model import BigBiGAN, load_weights
+from bigbigan.model import BigBiGAN, load_weights, pool_to
 from bigbigan.monitor import Monitor
 from bigbigan.release import card, load_model, write_readme, write_release
 from bigbigan.report import closing_block, shapes_block, start_block
 from bigbigan.step import Batch, Step, build_optimizers
 
 EVALUATION_LIMIT = 2048  # held-out images that the closing reconstruction figures look at
+PROBE_LIMIT = 200_000  # training images up to which the closing probe, on the CPU, is a matter of minutes
+NEIGHBOURS_LIMIT = 20_000  # training images up to which their pixels are searched for neighbours
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -92,6 +95,7 @@ class Training:
         main = self.accelerator.is_main_process
         if main:
             print(self.start_text(resumed), flush=True)
+        self.saved = resumed
         if dry:
             if main:
                 print(shapes_block(self.model, self.accelerator.device), flush=True)
@@ -121,7 +125,6 @@ class Training:
         reals = self.stream.batches(state.images_seen, sys.maxsize, batch_size)
         sums: dict[str, Tensor] = {}
         since = 0
-        self.saved = None
         while state.images_seen < run.images:
             before = state.images_seen
             for _ in range(optim.d_steps):
@@ -140,7 +143,7 @@ class Training:
             if due(run.log_every):
                 self.log({name: value / since for name, value in sums.items()})
                 sums, since = {}, 0
-            stopping = self.stop.agreed(state.iterations, self.accelerator.device)
+            stopping = self.stop.agreed(self.accelerator.device)
             looking, saving = due(run.sample_every), due(run.checkpoint_every) or stopping
             if looking or saving:
                 self.refresh()
@@ -172,13 +175,10 @@ class Training:
 
     def refresh(self) -> None:
         """Sampling statistics for the averages: every process takes its share of fixed latents and training images."""
-        c = self.config
-        batches = [
-            self.batch(real)
-            for real in self.stream.batches(0, c.run.statistics_images, min(c.data.batch_size, c.run.statistics_images))
-        ]
-        classes = [b.z_classes for b in batches] if c.model.classes else None
-        self.averages.refresh([b.z for b in batches], [b.x for b in batches], classes)
+        count = self.config.run.statistics_images
+        at_once = min(self.config.data.batch_size // self.config.data.chunks, count)
+        batches = (self.batch(real) for real in self.stream.batches(0, count, at_once))
+        self.averages.refresh((b.x, b.z, b.z_classes) for b in batches)
 
     @torch.no_grad()
     def grids(self) -> None:
@@ -190,9 +190,10 @@ class Training:
         z = sample_prior(c.model.prior, c.run.seed, "grid", places, self.model.generator.latent_dim).to(device)
         classes = torch.arange(side * side, device=device) // side % c.model.classes if c.model.classes else None
         self.monitor.samples(self.averages.generator(z, classes), self.state.images_seen, side)
-        pixels, indices = next(evaluation_batches(self.test_images, self.model.encoder.image_size, side * side // 2))
-        x = to_signed(pixels).to(device)
-        self.monitor.reconstructions(x, self.reconstruct(x, indices), self.state.images_seen, max(1, side // 2))
+        tests = evaluation_batches(self.test_images, self.model.encoder.image_size, max(1, side * side // 2))
+        for pixels, indices in itertools.islice(tests, 1):
+            x = to_signed(pixels).to(device)
+            self.monitor.reconstructions(x, self.reconstruct(x, indices), self.state.images_seen, max(1, side // 2))
 
     def reconstruct(self, x: Tensor, indices: np.ndarray) -> Tensor:
         """G(z_mean) of the averaged networks; a conditional G is told the images' classes."""
@@ -201,6 +202,7 @@ class Training:
 
     def save(self) -> None:
         if self.accelerator.is_main_process:
+            check_finite_weights(self.model, state_of=self.state.images_seen, checkpoint=str(self.saved or "the beginning"))
             self.saved = checkpoint.save(self.checkpoints, self.state, self.config, self.config.run.keep_checkpoints)
         self.accelerator.wait_for_everyone()
 
@@ -216,7 +218,9 @@ class Training:
         write_release(self.folder / "release", model, about)
         figures = self.closing_figures()
         write_readme(self.folder / "release", model, figures or "not measured")
-        probed = self.probe() if self.config.run.probe and self.train_images.labels is not None else ""
+        labelled = self.train_images.labels is not None and self.test_images.labels is not None
+        small = len(self.train_images) <= PROBE_LIMIT
+        probed = self.probe() if self.config.run.probe and labelled and small else ""
         print(f"{probed}\n{closing_block(self.folder, images_seen, figures)}", flush=True)
 
     def start_text(self, resumed: Path | None) -> str:
@@ -234,30 +238,35 @@ class Training:
     @torch.no_grad()
     def closing_figures(self) -> str:
         """Reconstruction of held-out images by the averages, beside its baseline."""
-        size = self.model.encoder.image_size
-        x, y = [], []
-        for pixels, indices in evaluation_batches(self.test_images, size, 256, EVALUATION_LIMIT):
+        x, y, at = [], [], []
+        for pixels, indices in evaluation_batches(self.test_images, self.model.encoder.image_size, 256, EVALUATION_LIMIT):
             part = to_signed(pixels).to(self.accelerator.device)
             y.append(self.reconstruct(part, indices).float().cpu())
-            x.append(torch.nn.functional.avg_pool2d(part, part.shape[-1] // y[-1].shape[-1]).cpu())
-        x, y = torch.cat(x), torch.cat(y)
-        if len(x) < 2:
+            x.append(pool_to(part, y[-1].shape[-1]).cpu())
+            at.append(indices)
+        if sum(map(len, at)) < 2:
             return ""
+        x, y, at = torch.cat(x), torch.cat(y), np.concatenate(at)
         figures = {"reconstruction_error_relative": relative_error(x, y), "n_test": len(x)}
         text = f"reconstruction error {figures['reconstruction_error_relative']:.3f} of random pairs (n = {len(x)})"
-        if self.test_images.labels is not None and self.train_images.labels is not None and len(self.train_images) <= 20_000:
-            real = torch.cat([to_signed(p) for p, _ in evaluation_batches(self.train_images, y.shape[-1], 1024)])
-            labels = torch.from_numpy(self.test_images.labels[: len(x)])
-            agreement = nearest_neighbour_agreement(y, labels, real, torch.from_numpy(self.train_images.labels))
+        train, test = self.train_images, self.test_images
+        if train.labels is not None and test.labels is not None and len(train) <= NEIGHBOURS_LIMIT:
+            real, indices = zip(*evaluation_batches(train, y.shape[-1], 1024), strict=True)
+            real_labels = torch.from_numpy(train.labels[np.concatenate(indices)])
+            labels = torch.from_numpy(test.labels[at])
+            agreement = nearest_neighbour_agreement(y, labels, to_signed(torch.cat(real)), real_labels)
             figures["reconstruction_1nn_agreement"] = agreement
             text += f"; {100 * agreement:.1f} % of them have their input's class by 1-NN"
         self.monitor.write({"images_seen": self.state.images_seen, "iteration": self.state.iterations} | figures)
         return text
 
     def probe(self) -> str:
-        from eval_linear.probe import Probe, run_probe
+        from eval_linear.probe import Probe, ProbeError, run_probe
 
-        return run_probe(Probe(ckpt=str(self.folder)))
+        try:
+            return run_probe(Probe(ckpt=str(self.folder)))
+        except (ProbeError, DataError) as error:
+            return f"no probe: {error}"
 
     def track(self):
         if not self.config.run.trackers:
@@ -266,6 +275,8 @@ class Training:
 
     def _check_classes(self) -> None:
         wanted, found = self.config.model.classes, self.train_images.class_names
+        if wanted and self.test_images.labels is None:
+            raise ConfigError(f"--model.classes {wanted}: expected labels in the test split too, found none; see --data.test_split")
         if wanted and (found is None or len(found) != wanted):
             raise ConfigError(
                 f"--model.classes {wanted}: expected data with as many classes, found {len(found) if found else 'no labels'}"
@@ -277,10 +288,15 @@ def adopt_architecture(config: Config, checkpoints: Path) -> BigBiGAN | None:
     source = config.model.init_from
     if not source:
         return None
-    begun = checkpoint.complete(checkpoints)
-    model = load_model(begun[-1] if begun else source)
+    for begun in reversed(checkpoint.complete(checkpoints)):
+        try:
+            config.model = dataclasses.replace(load_model(begun).config, init_from=source)
+            return None
+        except CheckpointError:
+            continue  # resuming will name it and try the one before
+    model = load_model(source)
     config.model = dataclasses.replace(model.config, init_from=source)
-    return None if begun else model
+    return model
 
 
 def open_split(config: Config, test: bool) -> Images:

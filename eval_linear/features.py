@@ -77,12 +77,12 @@ def untrained(encoder_like: Encoder, build, seed: int, images: Images, batch_siz
     """The same architecture at random initialisation, its batch norms given the statistics of training images."""
     torch.manual_seed(seed)
     encoder = build().to(next(encoder_like.parameters()).device).requires_grad_(False)
-    batches = [
-        to_signed(pixels).to(next(encoder.parameters()).device)
-        for pixels, _ in evaluation_batches(images, encoder.image_size, batch_size, statistics_images)
-        if len(pixels) > 1
-    ]
-    standing_statistics(encoder, batches, lambda e, x: e.bn_crelu(e.avepool(x)))
+    device = next(encoder.parameters()).device
+    with torch.no_grad(), standing_statistics(encoder):
+        some = np.random.default_rng(0).permutation(len(images))[:statistics_images]  # of all classes, whatever the order
+        for pixels, _ in evaluation_batches(images.subset(some), encoder.image_size, batch_size):
+            if len(pixels) > 1:
+                encoder.bn_crelu(encoder.avepool(to_signed(pixels).to(device)))
     return encoder.eval()
 
 

@@ -50,7 +50,7 @@ def train(rank, processes, chunks):
         reports.append(step.discriminator_update(mine[0]) | step.encoder_generator_update(mine[1]))
         averages.update(32 * (i + 1), 32)
     b = make_batch(24, seed=99)
-    averages.refresh([b.z[rank::processes]], [b.x[rank::processes]])
+    averages.refresh([(b.x[rank::processes], b.z[rank::processes], None)])
     states = (model.state_dict(), averages.generator.state_dict(), averages.encoder.state_dict())
     return [copy.deepcopy(dict(s)) for s in states], [{k: float(v) for k, v in r.items()} for r in reports]
 

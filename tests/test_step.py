@@ -186,10 +186,10 @@ def test_refresh_is_a_function_of_the_state_alone():
     step.encoder_generator_update(make_batch())
     averages.update(8, 8)
     raw = copy.deepcopy(model.state_dict())
-    z, x = [normal_noise(0, "z", np.arange(32), 8).double()], [make_batch(32).x]
-    averages.refresh(z, x)
+    batches = [(make_batch(32).x, normal_noise(0, "z", np.arange(32), 8).double(), None)]
+    averages.refresh(batches)
     first = copy.deepcopy(averages.generator.state_dict() | averages.encoder.state_dict())
-    averages.refresh(z, x)
+    averages.refresh(batches)
     again = averages.generator.state_dict() | averages.encoder.state_dict()
     assert all(torch.equal(first[k], again[k]) for k in first)
     assert all(torch.equal(raw[k], v) for k, v in model.state_dict().items()), "the run itself was disturbed"
@@ -202,8 +202,10 @@ def test_refresh_is_a_function_of_the_state_alone():
 def test_standing_statistics_make_evaluation_equal_training_on_one_batch():
     model = tiny_model().double()
     z = torch.randn(64, 8, dtype=torch.float64)
-    standing_statistics(model.generator, [z], lambda g, batch: g(batch))
+    with torch.no_grad(), standing_statistics(model.generator):
+        model.generator(z)
     torch.testing.assert_close(model.generator.eval()(z), model.generator.train()(z))
     x = torch.rand(16, 3, 8, 8, dtype=torch.float64)
-    standing_statistics(model.encoder, [x], lambda e, batch: e.bn_crelu(e.avepool(batch)))
+    with torch.no_grad(), standing_statistics(model.encoder):
+        model.encoder.avepool(x)
     torch.testing.assert_close(model.encoder.eval().avepool(x), model.encoder.train().avepool(x))

@@ -1,6 +1,7 @@
 """The real commands: train, resume, stop, two processes, other data, fine-tuning, refusals."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -86,7 +87,7 @@ def begin(root, *flags):
         "--run.images=100000000",
         *flags,
     ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
     deadline = time.time() + 120
     while not list(root.glob("*/checkpoints/0*")):
         assert process.poll() is None, process.stdout.read()
@@ -97,8 +98,9 @@ def begin(root, *flags):
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_stop_is_clean_and_loses_nothing(tmp_path, number, status):
-    process = begin(tmp_path, "--run.name=stopped", "--run.checkpoint_every=480")
-    process.send_signal(number)
+    """The whole group is signalled, decoding workers too, as schedulers and terminals do."""
+    process = begin(tmp_path, "--run.name=stopped", "--run.checkpoint_every=480", "--data.cache=none", "--data.workers=1")
+    os.killpg(process.pid, number)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == status, out
     seen = int(out.split("stopped at ")[1].split(" images")[0].replace(",", ""))
@@ -137,7 +139,7 @@ def test_two_processes_follow_one(run_folder, tmp_path):
 
 def test_another_configuration_is_refused(run_folder):
     out, err = train(run_folder.parent, f"--run.name={run_folder.name}", "--optim.encoder_lr=0.5", "--run.probe=False", code=2)
-    assert "optim.encoder_lr: 0.002 → 0.5" in err and "--run.accept_changes" in err and "Traceback" not in err
+    assert "optim.encoder_lr: 0.004 → 0.5" in err and "--run.accept_changes" in err and "Traceback" not in err
 
 
 def test_own_images_fine_tune_a_release(run_folder, image_folder, tmp_path):

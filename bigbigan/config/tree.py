@@ -124,7 +124,7 @@ class Data:
     cache_gib: float = 1.0
     """Largest size of a data set that `auto` keeps on the device, in GiB."""
     max_unreadable: float = 0.01
-    """Share of unreadable images above which the run ends."""
+    """Share of unreadable images above which the run ends; each process counts those it met."""
 
 
 @dataclass
@@ -142,7 +142,7 @@ class Run:
     deterministic: bool = False
     """Only deterministic kernels: a resumed run on one GPU is equal bit for bit; slower."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
-    """auto: what `accelerate launch` was told, else bf16 on a GPU that has it, else float32."""
+    """auto: bf16 if `accelerate launch` was told so or the GPU has it, else float32."""
     threads: int = 0
     """CPU threads of a process; 0 to share the machine's cores among its processes."""
     log_every: int = 200_000
@@ -162,7 +162,7 @@ class Run:
     accept_changes: bool = False
     """Resume although hyper-parameters differ from the checkpoint's."""
     probe: bool = True
-    """At the end of the run, probe the encoder if the data have labels."""
+    """At the end of the run, probe the encoder if the data have labels and at most 200,000 training images."""
 
 
 @dataclass
@@ -205,6 +205,16 @@ class Config:
         for name in ("generator_lr", "discriminator_lr", "encoder_lr", "ema_half_life", "ema_rampup"):
             if not getattr(o, name) > 0:
                 raise ConfigError(f"--optim.{name} {getattr(o, name)}: expected a number above 0")
+        if not 0 < d.test_share < 1:
+            raise ConfigError(f"--data.test_share {d.test_share}: expected a share between 0 and 1")
+        if r.statistics_images < 2 * processes:
+            raise ConfigError(
+                f"--run.statistics_images {r.statistics_images}: expected at least two for each of {processes} processes"
+            )
+        if m.mlp_layers < 2 or m.encoder_mlp_layers < 2:
+            raise ConfigError(
+                f"--model.mlp_layers {m.mlp_layers}, --model.encoder_mlp_layers {m.encoder_mlp_layers}: expected at least 2"
+            )
         if not all(0 <= beta < 1 for beta in o.betas):
             raise ConfigError(f"--optim.betas {o.betas}: expected two numbers in [0, 1)")
 

@@ -44,9 +44,7 @@ def image_batches(images, size: int | None, batch_size: int) -> Iterator[Tensor]
     with ThreadPoolExecutor(DECODERS) as pool:  # decoding releases the interpreter, so it overlaps with the network
         ready = _prefetch(pool, _single_items(images), lambda item: _read(item, size), ahead=2 * batch_size)
         while part := list(islice(ready, batch_size)):
-            batch = torch.cat(part)
-            _check_range(batch)
-            yield batch
+            yield torch.cat(part)
 
 
 def count_images(images) -> int | None:
@@ -55,6 +53,8 @@ def count_images(images) -> int | None:
         return len(images) if images.ndim == 4 or (images.ndim == 3 and not _single_3d(images)) else 1
     if isinstance(images, (str, os.PathLike)):
         return len(_paths(images))
+    if isinstance(images, Image.Image):
+        return 1
     return len(images) if hasattr(images, "__len__") else None
 
 
@@ -102,6 +102,7 @@ def _read(item, size: int) -> Tensor:
         batch = _as_batch(item)
         if len(batch) != 1:
             raise InputError(f"expected one image per item of the list, found a batch of {len(batch)}")
+        _check_range(batch)
         return _fit(batch, size)
     if isinstance(item, (str, os.PathLike)):
         try:
@@ -121,7 +122,9 @@ def _fit_picture(image: Image.Image, size: int) -> Tensor:
 
 def _single_3d(x) -> bool:
     """Whether three axes are one image with channels, rather than a batch of grey images."""
-    return x.shape[0] in (1, 3, 4) if isinstance(x, Tensor) else x.shape[2] in (1, 3, 4) or x.shape[0] in (1, 3)
+    if isinstance(x, Tensor):
+        return x.shape[0] in (1, 3, 4) or x.shape[2] in (1, 3)
+    return x.shape[2] < 8 or x.shape[0] in (1, 3)  # a last axis that small is one of channels, if of a wrong number
 
 
 def _as_batch(images: np.ndarray | Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The endless stream of training images: what stands at each position is a function of (seed, position) alone."""
 
 import logging
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -89,6 +90,7 @@ class Stream:
             collate_fn=_collate,
             pin_memory=self.device.type == "cuda",
             prefetch_factor=4 if self.workers else None,
+            worker_init_fn=_leave_signals_to_the_main_process,
         )
         for x, indices, positions, broken in loader:
             self._count(broken)
@@ -175,6 +177,12 @@ class _Decoded(Dataset):
                 pixels = pixels[:, :, ::-1]
             return pixels, index, position, broken
         raise DataError(f"{self.images.origin}: none of its {len(self.images)} images can be read")
+
+
+def _leave_signals_to_the_main_process(_worker: int) -> None:
+    """A scheduler signals the whole group; a worker that dies of it would take the run's last checkpoint with it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _collate(samples):

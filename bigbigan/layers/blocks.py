@@ -66,11 +66,11 @@ class SelfAttention(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        query = self.query(x).flatten(2).mT  # (N, HW, C/8)
-        key = F.max_pool2d(self.key(x), 2).flatten(2).mT  # (N, HW/4, C/8)
-        value = F.max_pool2d(self.value(x), 2).flatten(2).mT  # (N, HW/4, C/2)
+        query = self.query(x).flatten(2).mT[:, None]  # (N, 1 head, HW, C/8)
+        key = F.max_pool2d(self.key(x), 2).flatten(2).mT[:, None]  # (N, 1, HW/4, C/8)
+        value = F.max_pool2d(self.value(x), 2).flatten(2).mT[:, None]  # (N, 1, HW/4, C/2)
         mixed = F.scaled_dot_product_attention(query, key, value, scale=1.0)  # SAGAN does not scale by 1/√d
-        return x + self.gamma * self.output(mixed.mT.unflatten(2, x.shape[2:]))
+        return x + self.gamma * self.output(mixed[:, 0].mT.unflatten(2, x.shape[2:]))
 
 
 class ResidualMLP(nn.Module):

@@ -79,7 +79,7 @@ class CrossReplicaBatchNorm(nn.Module):
         if world_size() > 1:
             normalised, mean, var, count = _JoinedBatchNorm.apply(x, self.eps)
             if self.weight is not None:
-                normalised = normalised * _channels(self.weight, x) + _channels(self.bias, x)
+                normalised = (normalised * _channels(self.weight, x) + _channels(self.bias, x)).to(x.dtype)
         else:
             count = x.numel() // x.shape[1]
             if count < 2:
