@@ -34,7 +34,7 @@ def build_accelerator(config: Config, folder: Path) -> Accelerator:
     torch.backends.cudnn.benchmark = not config.run.deterministic
     trackers = [name.strip() for name in config.run.trackers.split(",") if name.strip()]
     for name in trackers:
-        if importlib.util.find_spec(name) is None:
+        if not name.isidentifier() or importlib.util.find_spec(name) is None:
             raise ConfigError(f"--run.trackers {name}: it is not installed; pip install {name}")
     # Several processes without an accelerator: Accelerate sees them only if it is told that this is meant.
     several = int(os.environ.get("WORLD_SIZE", 1)) > 1 and not torch.accelerator.is_available() and not is_torch_xla_available()

@@ -45,6 +45,9 @@ def main(argv: list[str] | None = None) -> None:
     except (ConfigError, DataError, CheckpointError, TrainingFailure) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1 if isinstance(error, TrainingFailure) else 2) from None
+    except OSError as error:  # a full disk, a folder that may not be written
+        print(f"error: {error}; what is in the newest checkpoint is safe, and the same command goes on from it", file=sys.stderr)
+        raise SystemExit(1) from None
     except KeyboardInterrupt:  # a second Ctrl-C
         print("interrupted; the same command goes on from the newest checkpoint", file=sys.stderr)
         raise SystemExit(130) from None

@@ -20,7 +20,7 @@ from bigbigan.checkpoint import CheckpointError
 from bigbigan.data import DataError, Images, open_images
 from bigbigan.model import BigBiGAN
 from eval_linear.features import digest, extract, raw_pixels, untrained
-from eval_linear.solvers import fit_linear
+from eval_linear.solvers import LinearFit, fit_linear
 
 LABELS = {"avepool_feat": "AvePool", "bn_crelu_feat": "BN+CReLU", "z_mean": "z_mean"}
 PROTOCOL = "logistic regression, centre crop, C chosen on 20 % of train"
@@ -147,19 +147,21 @@ def results_folder(ckpt: str) -> Path | None:
     return path
 
 
-def fits(x, y, x_test, y_test, seeds: int) -> list[float]:
-    return [fit_linear(np.asarray(x), y, np.asarray(x_test), y_test, seed).top1 for seed in range(seeds)]
+def fits(x, y, x_test, y_test, seeds: int) -> list[LinearFit]:
+    return [fit_linear(np.asarray(x), y, np.asarray(x_test), y_test, seed) for seed in range(seeds)]
 
 
-def row(name: str, feature: str, scores: list[float], encoders: int) -> dict:
-    spread = statistics.stdev(scores) if len(scores) > 1 else None
+def row(name: str, feature: str, results: list[LinearFit]) -> dict:
+    """One line of the table: mean and spread over fits, the regularisation they chose, whether all of them converged."""
+    scores = [fit.top1 for fit in results]
     return {
         "encoder": name,
         "feature": feature,
         "top1": statistics.mean(scores),
-        "sd": spread,
+        "sd": statistics.stdev(scores) if len(scores) > 1 else None,
         "n": len(scores),
-        "encoders": encoders,
+        "strengths": [fit.strength for fit in results],  # C
+        "converged": all(fit.converged for fit in results),
     }
 
 
@@ -168,14 +170,14 @@ def trained_rows(probe: Probe, model: BigBiGAN, train: Images, test: Images, fol
     x, at = extract(model.encoder, train, probe.data.batch_size, cache)
     x_test, at_test = extract(model.encoder, test, probe.data.batch_size, cache)
     y, y_test = train.labels[at], test.labels[at_test]
-    return [row("trained", LABELS[name], fits(x[name], y, x_test[name], y_test, probe.seeds), 1) for name in probe.features]
+    return [row("trained", LABELS[name], fits(x[name], y, x_test[name], y_test, probe.seeds)) for name in probe.features]
 
 
 def untrained_rows(probe: Probe, model: BigBiGAN, train: Images, test: Images) -> list[dict]:
     """The baseline that says whether training helped: random convolutions alone are good features."""
     if model.config is None or not probe.untrained:
         return []
-    scores: dict[str, list[float]] = {name: [] for name in probe.features}
+    scores: dict[str, list[LinearFit]] = {name: [] for name in probe.features}
     for seed in range(1, probe.untrained + 1):
         build = lambda: BigBiGAN.from_config(model.config).encoder  # noqa: E731
         encoder = untrained(model.encoder, build, seed, train, probe.data.batch_size, 4096)
@@ -183,7 +185,7 @@ def untrained_rows(probe: Probe, model: BigBiGAN, train: Images, test: Images) -
         x_test, at_test = extract(encoder, test, probe.data.batch_size)
         for name in probe.features:
             scores[name] += fits(x[name], train.labels[at], x_test[name], test.labels[at_test], 1)
-    return [row("untrained", LABELS[name], scores[name], probe.untrained) for name in probe.features]
+    return [row("untrained", LABELS[name], scores[name]) for name in probe.features]
 
 
 def plain_rows(probe: Probe, model: BigBiGAN, train: Images, test: Images) -> list[dict]:
@@ -192,8 +194,8 @@ def plain_rows(probe: Probe, model: BigBiGAN, train: Images, test: Images) -> li
     x_test, at_test = raw_pixels(test, size, probe.data.batch_size)
     majority = np.bincount(train.labels).argmax()
     return [
-        row("none", f"pixels {size}×{size}", fits(x, train.labels[at], x_test, test.labels[at_test], probe.seeds), 0),
-        row("none", "majority class", [float((test.labels == majority).mean())], 0),
+        row("none", f"pixels {size}×{size}", fits(x, train.labels[at], x_test, test.labels[at_test], probe.seeds)),
+        row("none", "majority class", [LinearFit(float((test.labels == majority).mean()), None, True)]),
     ]
 
 
@@ -206,7 +208,9 @@ def table(result: dict, folder: Path | None) -> str:
     ]
     for entry in result["rows"]:
         spread = f"{100 * entry['sd']:5.2f}" if entry["sd"] is not None else "    -"
-        lines.append(f"{entry['encoder']:<12}{entry['feature']:<18}{100 * entry['top1']:>8.2f}  {spread}  {entry['n']:>4}")
+        limit = "" if entry["converged"] else "  (stopped at the iteration limit)"
+        lines.append(f"{entry['encoder']:<12}{entry['feature']:<18}{100 * entry['top1']:>8.2f}  {spread}  {entry['n']:>4}{limit}")
+    lines.append("n: fits on different held-out fifths; of untrained encoders, different initialisations")
     lines.append("the encoder did not move" + (f"; written to {folder / 'probe.json'}" if folder is not None else ""))
     return "\n".join(lines)
 

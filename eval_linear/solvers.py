@@ -14,10 +14,10 @@ STRENGTHS = tuple(10.0**k for k in np.arange(-4, 2.1, 1))  # C of scikit-learn: 
 
 @dataclass
 class LinearFit:
-    """top1: accuracy on the test split.  strength: the chosen C.  converged: whether the last fit did."""
+    """top1: accuracy on the test split.  strength: the chosen C, None if there was none.  converged: whether the last fit did."""
 
     top1: float
-    strength: float
+    strength: float | None
     converged: bool
 
 
@@ -35,6 +35,8 @@ def fit_linear(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.ndar
     for strength in STRENGTHS:  # from strong to weak, each start from the last solution
         _fit(model.set_params(C=strength), part, y_part)
         scores.append(model.score(held, y_held))
+        if len(scores) > 2 and max(scores[-2:]) < max(scores[:-2]):
+            break  # two weaker ones in a row were worse, and weak fits are the slow ones
     best = STRENGTHS[int(np.argmax(scores))]
     scaler = StandardScaler().fit(x)
     model = LogisticRegression(C=best, max_iter=max_iter)

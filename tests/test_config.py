@@ -61,6 +61,8 @@ def test_command_line_over_file_over_defaults(tmp_path):
         ("loss: {form: hing}", "hing"),
         ("model: [1, 2]", "Model"),
         ("model: {image_size: 8", "mapping"),
+        ("- a\n- b", "mine.yaml"),
+        ("just words", "mine.yaml"),
     ],
 )
 def test_a_wrong_file_is_one_message(tmp_path, text, message):

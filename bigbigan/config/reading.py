@@ -77,7 +77,7 @@ def read_yaml(path: Path, default: Any) -> Any:
     """The dataclass `default` with the values of a YAML file; unknown keys and wrong types raise ConfigError."""
     try:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(default), OmegaConf.load(path)))
-    except (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError) as error:
+    except (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError, TypeError, ValueError) as error:
         raise ConfigError(f"{path}: {str(error).strip().splitlines()[0]}{_full_key(error)}") from None
 
 
