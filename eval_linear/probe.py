@@ -189,7 +189,7 @@ def untrained_rows(probe: Probe, model: BigBiGAN, train: Images, test: Images) -
 
 
 def plain_rows(probe: Probe, model: BigBiGAN, train: Images, test: Images) -> list[dict]:
-    size = min(model.encoder.image_size, 32)  # raw pixels of larger images would be more numbers than a solver wants
+    size = min(model.encoder.image_size, 16)  # raw pixels of larger images are more numbers than the solver takes in minutes
     x, at = raw_pixels(train, size, probe.data.batch_size)
     x_test, at_test = raw_pixels(test, size, probe.data.batch_size)
     majority = np.bincount(train.labels).argmax()
