@@ -156,7 +156,10 @@ def test_own_images_fine_tune_a_release(run_folder, image_folder, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--data.path=/no/such"], "--data.path /no/such: no such folder or file"),
+        (
+            ["--data.path=/no/such"],
+            "--data.path /no/such: expected a folder, a file or a data set's name, found no such folder or file",
+        ),
         (["--model.encoder=resnetv2_5"], "did you mean"),
         (["--model.image_size=9", "--model.encoder_image_size=0"], "image_size 9: expected b·2^k"),
         (["--model.init_from=nowhere"], "expected a run folder, checkpoint, release or hub id"),

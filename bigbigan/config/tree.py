@@ -217,6 +217,3 @@ class Config:
             )
         if not all(0 <= beta < 1 for beta in o.betas):
             raise ConfigError(f"--optim.betas {o.betas}: expected two numbers in [0, 1)")
-
-    def batch_per_process(self, processes: int) -> int:
-        return self.data.batch_size // processes

@@ -141,7 +141,7 @@ def open_images(
             f"--data.path {path}: expected a folder, a .parquet or .arrow file or a data set's name, found another file"
         )
     elif location.is_absolute() or path.startswith((".", "~")) or path.count("/") > 1:
-        raise DataError(f"--data.path {path}: no such folder or file")
+        raise DataError(f"--data.path {path}: expected a folder, a file or a data set's name, found no such folder or file")
     else:
         images, whole = _from_hub(path, split, image_column, label_column, subset)
     if not len(images):
