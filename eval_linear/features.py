@@ -9,13 +9,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bigbigan.data import Images, evaluation_batches, to_signed
+from bigbigan.data import Images, evaluation_batches, fingerprint, to_signed
 from bigbigan.ema import standing_statistics
 from bigbigan.encoder import Encoder
 
 TRANSFORM = "centre square, bicubic"
 FEATURES = ("avepool_feat", "bn_crelu_feat", "z_mean")
-FINGERPRINTED = 32  # images whose pixels enter a data set's fingerprint
 
 
 def digest(network: torch.nn.Module) -> str:
@@ -24,19 +23,6 @@ def digest(network: torch.nn.Module) -> str:
     for name, value in sorted(network.state_dict().items()):
         found.update(name.encode())
         found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
-
-
-def fingerprint(images: Images) -> str:
-    """Tells data sets apart: count, labels, and the pixels of `FINGERPRINTED` images spread over it."""
-    found = hashlib.sha256(str(len(images)).encode())
-    if images.labels is not None:
-        found.update(images.labels.tobytes())
-    for i in np.linspace(0, len(images) - 1, min(FINGERPRINTED, len(images))).astype(int):
-        try:
-            found.update(np.asarray(images[int(i)]).tobytes())
-        except Exception:  # an unreadable image is known by its name
-            found.update(images.name(int(i)).encode())
     return found.hexdigest()
 
 

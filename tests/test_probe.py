@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from bigbigan.data import open_images
+from bigbigan.data import fingerprint, open_images
 from eval_linear import probe as room
-from eval_linear.features import digest, extract, fingerprint
+from eval_linear.features import digest, extract
 from eval_linear.probe import Probe, ProbeData, ProbeError, run_probe
 from eval_linear.solvers import STRENGTHS, fit_linear
 from tests.conftest import ROOT, launch, tiny_model

@@ -1,5 +1,6 @@
 """Folders, Arrow and Parquet files, hub data sets and the embedded digits → batches; order = f(seed, images seen)."""
 
+from bigbigan.data.fingerprint import fingerprint
 from bigbigan.data.pictures import EXTENSIONS, centre_square, cut, to_rgb, to_signed, to_uint8
 from bigbigan.data.sources import DataError, Images, open_images
 from bigbigan.data.stream import Augment, Order, RealImages, Stream, evaluation_batches
@@ -15,6 +16,7 @@ __all__ = [
     "centre_square",
     "cut",
     "evaluation_batches",
+    "fingerprint",
     "open_images",
     "to_rgb",
     "to_signed",

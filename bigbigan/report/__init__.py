@@ -1,0 +1,5 @@
+"""The report of a run: the texts at its start and its end, and the page."""
+
+from bigbigan.report.texts import block, closing_block, shapes_block, start_block
+
+__all__ = ["block", "closing_block", "shapes_block", "start_block"]
