@@ -66,7 +66,7 @@ def shapes_block(model: BigBiGAN, device: torch.device) -> str:
     return block("one forward", [(name, str(tuple(tensor.shape))) for name, tensor in found.items()])
 
 
-def closing_block(folder: Path, images_seen: int, figures: str) -> str:
+def closing_block(folder: Path, images_seen: int, figures: str, page: Path) -> str:
     """Which files to open, and what to do next."""
     newest = {kind: max((folder / kind).glob("*.png"), default="none") for kind in ("samples", "reconstructions")}
     return block(
@@ -74,9 +74,11 @@ def closing_block(folder: Path, images_seen: int, figures: str) -> str:
         [
             ("samples", str(newest["samples"])),
             ("reconstructions", f"{newest['reconstructions']} (input | reconstruction)"),
+            ("page", f"{page}: curves, the film of the grids, figures; open it in a browser"),
             ("curves", str(folder / "stats.jsonl")),
             ("model", str(folder / "release")),
             ("figures", figures),
+            ("all figures", f"python eval_linear/probe.py {folder}"),
             (
                 "next",
                 f"python -c \"import bigbigan; print(bigbigan.encode('IMAGES', model='{folder}', outputs='avepool_feat').shape)\"",

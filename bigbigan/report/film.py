@@ -1,0 +1,91 @@
+"""The pictures of a run as data URLs: the film of its grids, and the sheets of its evaluation."""
+
+import base64
+import io
+from pathlib import Path
+
+from PIL import Image
+
+from bigbigan.report.tables import Html, tag
+
+FRAMES = 40  # at most
+FILM_LIMIT, SHEETS_LIMIT = 9_000_000, 4_500_000  # characters of data URLs; with them the page stays below 15 MB
+PLAIN_BYTES, LONGEST_SIDE = 200_000, 1600  # a picture above either is stored as JPEG with no side longer than that
+PIXEL_ART = 800  # a picture narrower than this is enlarged without smoothing
+
+
+def read_film(folder: Path) -> dict:
+    """At most FRAMES times, evenly spread from the first to the last, and the grids there; fewer where pictures are large.
+
+    → {"times": [images seen], "samples": [picture or None], "reconstructions": [picture or None]}, one of each per time.
+    """
+    found = {kind: _by_time(folder / kind) for kind in ("samples", "reconstructions")}
+    every = sorted(set().union(*found.values()))
+    read: dict[Path, dict | None] = {}
+    count = min(FRAMES, len(every))
+    while True:
+        times = spread(every, count)
+        for paths in found.values():
+            read |= {paths[time]: picture(paths[time]) for time in times if time in paths and paths[time] not in read}
+        film = {kind: [read.get(paths.get(time)) for time in times] for kind, paths in found.items()}
+        size = sum(len(frame["src"]) for frames in film.values() for frame in frames if frame)
+        if size <= FILM_LIMIT or count <= 1:
+            return {"times": times, **film}
+        count = max(1, min(count - 1, count * FILM_LIMIT // size))
+
+
+def _by_time(folder: Path) -> dict[int, Path]:
+    return {int(path.stem): path for path in folder.glob("*.png") if path.stem.isdecimal()}
+
+
+def spread(times: list[int], count: int) -> list[int]:
+    """`count` of the sorted times, those nearest to an even spacing between the first and the last; of one, the last."""
+    if count <= 1:
+        return times[-1:] if count else []
+    steps = [times[0] + i * (times[-1] - times[0]) / (count - 1) for i in range(count)]
+    chosen, left = [], list(times)
+    for i, step in enumerate(steps):
+        ahead = len(left) - (count - 1 - i)  # so many may be passed over, and enough remain for the steps to come
+        k = min(range(ahead), key=lambda k: abs(left[k] - step))
+        chosen.append(left[k])
+        left = left[k + 1 :]
+    return chosen
+
+
+def picture(path: Path) -> dict | None:
+    """A PNG or JPEG → {"src": data URL, "width", "height"}, or None where it is absent or damaged.
+
+    A file of more than PLAIN_BYTES or a side of more than LONGEST_SIDE becomes a JPEG without chroma subsampling.
+    """
+    try:
+        content = path.read_bytes()
+        image = Image.open(io.BytesIO(content), formats=("PNG", "JPEG"))
+        kind = image.format.lower()
+        image.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # Pillow's ways of saying that a file is no use
+        return None
+    if len(content) > PLAIN_BYTES or max(image.size) > LONGEST_SIDE:
+        image = image.convert("RGB")
+        image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+        buffer, kind = io.BytesIO(), "jpeg"
+        image.save(buffer, kind, quality=88, subsampling=0)
+        content = buffer.getvalue()
+    text = base64.b64encode(content).decode()
+    return {"src": f"data:image/{kind};base64,{text}", "width": image.width, "height": image.height}
+
+
+def sheets(folder: Path, probe: dict) -> Html:
+    """The pictures that the evaluation made, such as neighbours and filters; none from outside the run folder."""
+    parts, left = [], SHEETS_LIMIT
+    for sheet in probe.get("sheets") or []:
+        title, path = str(sheet.get("title", "")), str(sheet.get("path", ""))
+        inside = (folder / path).resolve().is_relative_to(folder.resolve())
+        found = picture(folder / path) if inside else None
+        if found and len(found["src"]) <= left:
+            left -= len(found["src"])
+            image = tag("img", alt=title, class_="pixels" if found["width"] < PIXEL_ART else None, **found)
+            parts.append(tag("figure", tag("h3", title), image, tag("figcaption", sheet.get("caption", ""))))
+            continue
+        reason = "is outside the run folder" if not inside else "makes the page too large" if found else "is absent or damaged"
+        parts.append(tag("p", f"{title}: ", tag("code", path), f" {reason} and is not shown.", class_="absent"))
+    return tag("div", *parts, class_="sheets") if parts else Html("")
