@@ -1,0 +1,111 @@
+"""A classifier trained on labelled images: any network that yields features, and a linear layer."""
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bigbigan.data import Augment, Images, Stream, evaluation_batches, to_signed
+from bigbigan.ema import standing_statistics
+from bigbigan.layers.collectives import rank, world_size
+from bigbigan.metrics.errors import MetricsError
+from bigbigan.metrics.joining import summed
+
+STATISTICS_IMAGES = 8192  # that the batch norms' statistics are taken from after training
+WARM_UP = 0.1  # share of the steps in which the learning rate rises
+
+
+class Classifier(nn.Module):
+    """x (N, 3, S, S) in [−1, 1] → (features (N, trunk.num_features), logits (N, classes))."""
+
+    def __init__(self, trunk: nn.Module, classes: int):
+        super().__init__()
+        self.trunk = trunk
+        self.linear = nn.Linear(trunk.num_features, classes)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.trunk(x)
+        return features, self.linear(features)
+
+
+def class_count(images: Images) -> int:
+    """How many classes `images` have; MetricsError if they are not labelled with two or more."""
+    if images.labels is None:
+        raise MetricsError(f"classifier: expected labelled images, found none in {images.origin}; see --data.label_column")
+    count = max(len(images.class_names or []), int(images.labels.max()) + 1)
+    if len(np.unique(images.labels)) < 2:
+        raise MetricsError(f"classifier: expected at least two classes in {images.origin}, found one")
+    return count
+
+
+def train_classifier(
+    trunk: nn.Module,
+    images: Images,
+    size: int,
+    steps: int,
+    batch_size: int = 128,
+    rate: float = 3e-3,
+    weight_decay: float = 0.0,
+    augment: str = "none",
+    flip: bool = False,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> Classifier:
+    """Train `trunk`, (N, 3, S, S) → (N, num_features), and a linear layer by cross-entropy with Adam → the Classifier, evaluating.
+
+    images: labelled.  size: S.  rate: the learning rate's peak, reached by a straight line and left by a half cosine.  augment,
+    flip: as in `Augment`; "none" is the centre square.  A function of the trunk's weights, the images and `seed`; the global
+    random state stays as it is. All processes of a job train together, each on its share of every batch. Raises MetricsError.
+    """
+    classes = class_count(images)
+    batch_size = min(batch_size, len(images))
+    device = torch.device(device)
+    with torch.random.fork_rng([device.index or 0] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        classifier = Classifier(trunk, classes).to(device).requires_grad_(True).train()
+        adam = torch.optim.Adam(classifier.parameters(), lr=rate, weight_decay=weight_decay)
+        stream = Stream(images, size, seed, Augment(augment, flip), rank(), world_size(), device=device)
+        for step, batch in enumerate(stream.batches(0, steps * batch_size, batch_size)):
+            adam.param_groups[0]["lr"] = rate * _schedule((step + 1) / steps)
+            loss = F.cross_entropy(classifier(to_signed(batch.x))[1], batch.labels, reduction="sum") / batch_size
+            adam.zero_grad()
+            loss.backward()
+            _join_gradients(classifier)
+            adam.step()
+        with torch.no_grad(), standing_statistics(classifier):
+            some = min(STATISTICS_IMAGES, len(images)) // batch_size * batch_size
+            for batch in stream.batches(0, some, batch_size):
+                classifier(to_signed(batch.x))
+    return classifier.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def accuracy(classifier: Classifier, images: Images, size: int, batch_size: int = 256) -> float:
+    """The share of `images` whose largest logit is their label's, over all processes."""
+    device = next(classifier.parameters()).device
+    mine = np.arange(rank(), len(images), world_size())
+    right = seen = 0
+    for pixels, indices in evaluation_batches(images.subset(mine), size, batch_size):
+        guess = classifier(to_signed(pixels).to(device))[1].argmax(1).cpu().numpy()
+        right += int((guess == images.labels[mine[indices]]).sum())
+        seen += len(guess)
+    right, seen = summed(torch.tensor([right, seen])).tolist()
+    if not seen:
+        raise MetricsError(f"accuracy: expected readable images in {images.origin}, found none")
+    return right / seen
+
+
+def _schedule(progress: float) -> float:
+    """The learning rate's share of its peak at `progress` in (0, 1]."""
+    return progress / WARM_UP if progress < WARM_UP else 0.5 + 0.5 * math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP))
+
+
+def _join_gradients(network: nn.Module) -> None:
+    """Every process's gradient becomes the sum of all, in one collective."""
+    if world_size() > 1:
+        gradients = [p.grad for p in network.parameters() if p.grad is not None]
+        flat = summed(torch.cat([g.flatten() for g in gradients]))
+        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
