@@ -1,23 +1,45 @@
 """The frozen encoder → features of a data set, cached under a key of weights, data and transform."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from bigbigan.data import Images, evaluation_batches, fingerprint, to_signed
+from bigbigan.data import Augment, Images, Stream, evaluation_batches, fingerprint, to_signed
 from bigbigan.ema import standing_statistics
 from bigbigan.encoder import Encoder
 
 TRANSFORM = "centre square, bicubic"
-FEATURES = ("avepool_feat", "bn_crelu_feat", "z_mean")
+FEATURES = {"avepool_feat": "AvePool", "bn_crelu_feat": "BN+CReLU", "z_mean": "z_mean"}
 
 
-def digest(network: torch.nn.Module) -> str:
+class FeatureError(ValueError):
+    """Features that cannot be had or used; the message says what was expected and what was found."""
+
+
+def label(feature: str) -> str:
+    """What a feature is called in the tables."""
+    return FEATURES.get(feature, f"layer {feature}")
+
+
+def check_names(encoder: Encoder, features: tuple[str, ...]) -> None:
+    """FeatureError unless each is one of `FEATURES` or the name of a layer of E."""
+    layers = dict(encoder.named_modules())
+    for name in features:
+        if name not in FEATURES and (not name or name not in layers):
+            blocks = [layer for layer in layers if layer.startswith("trunk.") and layer.count(".") <= 2]
+            raise FeatureError(
+                f"--features {name}: expected some of {', '.join(FEATURES)}, or a layer of E such as {', '.join(blocks[:8])}"
+            )
+
+
+def digest(network: nn.Module) -> str:
     """SHA-256 of parameters and buffers, batch-norm statistics included."""
     found = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):
@@ -26,50 +48,116 @@ def digest(network: torch.nn.Module) -> str:
     return found.hexdigest()
 
 
+@contextmanager
+def recorded(encoder: Encoder, layers: tuple[str, ...]) -> Iterator[dict[str, Tensor]]:
+    """In this context every forward of E leaves the named layers' outputs, averaged over places, (N, C), in the dictionary."""
+    outputs: dict[str, Tensor] = {}
+
+    def keep(name: str):
+        def hook(_module, _inputs, output):
+            output = output[0] if isinstance(output, tuple) else output
+            outputs[name] = output.flatten(2).mean(2) if output.ndim > 2 else output
+
+        return hook
+
+    with ExitStack() as hooks:
+        for name in layers:
+            hooks.enter_context(encoder.get_submodule(name).register_forward_hook(keep(name)))
+        yield outputs
+
+
 @torch.no_grad()
-def extract(encoder: Encoder, images: Images, batch_size: int, cache: Path | None = None) -> tuple[dict[str, Tensor], np.ndarray]:
+def features_of(encoder: Encoder, x: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
+    """x (N, 3, S, S) in [−1, 1] → {name: float32 (N, C)}."""
+    with recorded(encoder, tuple(n for n in names if n not in FEATURES)) as outputs:
+        avepool = encoder.avepool(x)
+        wanted = {
+            "avepool_feat": lambda: avepool,
+            "bn_crelu_feat": lambda: encoder.bn_crelu(avepool),
+            "z_mean": lambda: encoder.head(avepool).mean,
+        }
+        outputs |= {name: wanted[name]() for name in names if name in wanted}
+        return {name: outputs[name].float() for name in names}
+
+
+def extract(
+    encoder: Encoder, images: Images, batch_size: int, cache: Path | None = None, names: tuple[str, ...] = tuple(FEATURES)
+) -> tuple[dict[str, Tensor], np.ndarray]:
     """Features of the centre squares → ({name: float32 (n, C)}, indices of the images read, (n,)).
 
-    cache: a folder for the results; a file there is used only if weights, data and transform are the same.
+    cache: a folder for the results; a file there is used only if weights, data, transform and names are the same.
+    Raises FeatureError if a feature is not finite.
     """
-    key = hashlib.sha256("/".join([digest(encoder), fingerprint(images), TRANSFORM, str(encoder.image_size)]).encode()).hexdigest()[
-        :24
-    ]
+    described = [digest(encoder), fingerprint(images), TRANSFORM, str(encoder.image_size), *sorted(names)]
+    key = hashlib.sha256("/".join(described).encode()).hexdigest()[:24]
     path = None if cache is None else cache / f"features-{key}.safetensors"
     if path is not None and path.is_file():
         try:
             stored = load_file(path)
-            return {name: stored[name] for name in FEATURES}, stored["indices"].numpy()
+            return {name: stored[name] for name in names}, stored["indices"].numpy()
         except (SafetensorError, KeyError):
             path.unlink()  # cut short by a kill; extracted anew
     device = next(encoder.parameters()).device
-    collected: dict[str, list[Tensor]] = {name: [] for name in FEATURES}
+    collected: dict[str, list[Tensor]] = {name: [] for name in names}
     kept = []
     for pixels, indices in evaluation_batches(images, encoder.image_size, batch_size):
-        avepool = encoder.avepool(to_signed(pixels).to(device))
-        found = {"avepool_feat": avepool, "bn_crelu_feat": encoder.bn_crelu(avepool), "z_mean": encoder.head(avepool).mean}
-        for name in FEATURES:
-            collected[name].append(found[name].float().cpu())
+        for name, values in features_of(encoder, to_signed(pixels).to(device), names).items():
+            collected[name].append(values.cpu())
         kept.append(indices)
+    if not kept:
+        raise FeatureError(f"{images.origin}: expected images that can be read, found none among {len(images)}")
     features = {name: torch.cat(parts).contiguous() for name, parts in collected.items()}
+    for name, values in features.items():
+        if not bool(values.isfinite().all()):
+            rows = int((~values.isfinite().all(1)).sum())
+            raise FeatureError(
+                f"{label(name)}: expected finite features, found NaN or infinity in {rows} of {len(values)} images of "
+                f"{images.origin}; the encoder's weights or statistics are broken, take an earlier checkpoint"
+            )
     kept = np.concatenate(kept)
     if path is not None:
         cache.mkdir(parents=True, exist_ok=True)
-        save_file(features | {"indices": torch.from_numpy(kept)}, path)
+        beside = path.with_suffix(".tmp")
+        save_file(features | {"indices": torch.from_numpy(kept)}, beside)
+        beside.replace(path)
     return features, kept
+
+
+def augmented(
+    encoder: Encoder, images: Images, names: tuple[str, ...], augment: str, seed: int, batch_size: int, step: int
+) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+    """Endless batches of features of randomly cut and flipped training images, a new cut each time an image comes by.
+
+    augment: "resnet" (the paper's) or "light", see `bigbigan.config.Data`.  step: images through E at once.
+    Yields ({name: (batch_size, C)}, labels (batch_size,)) on E's device.
+    """
+    device = next(encoder.parameters()).device
+    stream = Stream(images, encoder.image_size, seed, Augment(augment, flip=True), device=device)
+    for batch in stream.batches(0, 2**62, batch_size):
+        parts = [features_of(encoder, to_signed(part), names) for part in batch.x.split(step)]
+        yield {name: torch.cat([part[name] for part in parts]) for name in names}, batch.labels.to(device)
 
 
 def untrained(encoder_like: Encoder, build, seed: int, images: Images, batch_size: int, statistics_images: int) -> Encoder:
     """The same architecture at random initialisation, its batch norms given the statistics of training images."""
-    torch.manual_seed(seed)
-    encoder = build().to(next(encoder_like.parameters()).device).requires_grad_(False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder = build()
+    device = next(encoder_like.parameters()).device
+    encoder = encoder.to(device).requires_grad_(False)
+    some = np.random.default_rng(0).permutation(len(images))[:statistics_images]  # of all classes, whatever the order
+    estimate_statistics(encoder, images.subset(some), batch_size)
+    return encoder.eval()
+
+
+@torch.no_grad()
+def estimate_statistics(encoder: Encoder, images: Images, batch_size: int) -> None:
+    """Give E's batch norms the statistics of these images."""
     device = next(encoder.parameters()).device
-    with torch.no_grad(), standing_statistics(encoder):
-        some = np.random.default_rng(0).permutation(len(images))[:statistics_images]  # of all classes, whatever the order
-        for pixels, _ in evaluation_batches(images.subset(some), encoder.image_size, batch_size):
+    with standing_statistics(encoder):
+        for pixels, _ in evaluation_batches(images, encoder.image_size, batch_size):
             if len(pixels) > 1:
                 encoder.bn_crelu(encoder.avepool(to_signed(pixels).to(device)))
-    return encoder.eval()
 
 
 def raw_pixels(images: Images, size: int, batch_size: int) -> tuple[Tensor, np.ndarray]:

@@ -1,13 +1,15 @@
-"""What a frozen encoder is worth: `python eval_linear/probe.py CKPT [--field VALUE ...]`.
+"""What a model is worth: `python eval_linear/probe.py CKPT [--field VALUE ...]`.
 
-CKPT: a run folder, checkpoint folder, release folder or hub id. Prints one table, writes probe.json beside the checkpoint.
+CKPT: a run folder, checkpoint folder, release folder or hub id. Frozen features, generation, and encoder and generator together:
+one table, one probe.json, one page (report.html), beside the checkpoint.
 """
 
 import json
-import statistics
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 if __package__ in (None, ""):  # run by its path: the repository root takes the place of this folder
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
@@ -17,13 +19,20 @@ import tyro
 
 from bigbigan.api import load
 from bigbigan.checkpoint import CheckpointError
-from bigbigan.data import DataError, Images, open_images
+from bigbigan.data import DataError, open_images
+from bigbigan.metrics import MetricsError
 from bigbigan.model import BigBiGAN
-from eval_linear.features import digest, extract, raw_pixels, untrained
-from eval_linear.solvers import LinearFit, fit_linear
+from bigbigan.report import write_page
+from eval_linear import measures
+from eval_linear.bidirectional import bidirectional
+from eval_linear.features import FeatureError, check_names, digest, label
+from eval_linear.generation import Generation, generation
+from eval_linear.representations import Splits, of_encoder, of_pixels, of_supervised, of_untrained
+from eval_linear.sheets import Sheets
+from eval_linear.table import table
 
-LABELS = {"avepool_feat": "AvePool", "bn_crelu_feat": "BN+CReLU", "z_mean": "z_mean"}
-PROTOCOL = "logistic regression, centre crop, C chosen on 20 % of train"
+Part = Literal["linear", "knn", "kmeans", "generation", "pairs"]
+Protocol = Literal["full_batch", "adam_5k", "adam_100k"]
 
 
 @dataclass
@@ -48,17 +57,32 @@ class ProbeData:
 
 @dataclass
 class Probe:
-    """Fit a linear classifier on frozen features, beside the same encoder untrained, raw pixels and the majority class."""
+    """Say what a model is worth: its frozen features beside their baselines, its samples, and encoder and generator together."""
 
     ckpt: tyro.conf.Positional[str]
     """A run folder, checkpoint folder, release folder or hub id."""
+    parts: tuple[Part, ...] = ("linear", "knn", "kmeans", "generation", "pairs")
+    """What to measure; pairs is reconstruction, round trip, neighbours, interpolation and the filters."""
     data: ProbeData = field(default_factory=ProbeData)
+    transfer: str = ""
+    """A second labelled data set, as --data.path, whose linear, knn and kmeans rows stand beside the first's."""
     features: tuple[str, ...] = ("avepool_feat", "bn_crelu_feat")
-    """Of avepool_feat, bn_crelu_feat, z_mean."""
+    """Of avepool_feat, bn_crelu_feat, z_mean, or names of E's layers such as trunk.stages.2, averaged over places."""
+    linear: tuple[Protocol, ...] = ("full_batch",)
+    """full_batch: a regularisation path chosen on held-out training images; adam_5k, adam_100k: the paper's Table 1 and Table 2."""
+    augment: Literal["none", "light", "resnet"] = "none"
+    """Crops that the adam protocols train on: the centre square, or random ones (resnet is the paper's)."""
+    labels: tuple[float, ...] = (1.0, 0.1, 0.01)
+    """Shares of the training labels that linear classifiers are given."""
+    seeds: int = 1
+    """Fits per row: each chooses on another held-out part, with other labels when they are few."""
     untrained: int = 3
     """How many randomly initialised encoders to compare with."""
-    seeds: int = 1
-    """Fits per row: each chooses the regularisation on another held-out part."""
+    supervised: int = 0
+    """Epochs that the same architecture is trained for with the labels, to stand beside; 0 for none."""
+    queries: int = 2000
+    """Test images that k-NN is measured on; 0 for all."""
+    generation: Generation = field(default_factory=Generation)
     cache: bool = True
     """Keep extracted features beside the checkpoint."""
 
@@ -67,47 +91,74 @@ class ProbeError(ValueError):
     """A probe that cannot be made; the message says what was expected and what was found."""
 
 
+EXPECTED = (CheckpointError, DataError, ProbeError, FeatureError, MetricsError)
+
+
 def main(argv: list[str] | None = None) -> None:
     try:
         print(run_probe(tyro.cli(Probe, args=argv, config=(tyro.conf.FlagConversionOff,))))
-    except (CheckpointError, DataError, ProbeError) as error:
+    except EXPECTED as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
 
 
 def run_probe(probe: Probe) -> str:
-    """Extract, fit, prove that the encoder did not move; write probe.json → the table."""
-    unknown = set(probe.features) - set(LABELS)
-    if unknown:
-        raise ProbeError(f"--features {' '.join(sorted(unknown))}: expected some of {', '.join(LABELS)}")
+    """Measure all parts, prove that the encoder did not move, write probe.json and report.html → the table."""
+    started = time.perf_counter()
     model = load(probe.ckpt)
-    train, test, origin = labelled_splits(probe.data, model)
+    check(probe, model)
+    splits = labelled_splits(probe.data, model)
     folder = results_folder(probe.ckpt)
     before = digest(model.encoder)
-    rows = trained_rows(probe, model, train, test, folder)
-    rows += untrained_rows(probe, model, train, test)
-    rows += plain_rows(probe, model, train, test)
+    sheets = None if folder is None else Sheets(folder)
+    rows, confusion = feature_rows(probe, model, splits, folder)
+    if probe.transfer:
+        other = labelled_splits(ProbeData(probe.transfer, batch_size=probe.data.batch_size), model)
+        rows += [{**row, "data": probe.transfer} for row in feature_rows(probe, model, other, folder)[0]]
+    batch_size = probe.data.batch_size
+    generated = generation(probe.generation, model, splits, batch_size) if "generation" in probe.parts else None
+    pairs = bidirectional(model, splits.train, splits.test, batch_size, sheets) if "pairs" in probe.parts else None
     if digest(model.encoder) != before:
         raise ProbeError("the encoder moved while it was probed; the figures are void")
     result = {
         "checkpoint": probe.ckpt,
         "images_seen": model.card.get("images_seen"),
         "encoder_sha256": before,
-        "data": origin,
-        "protocol": PROTOCOL,
-        "n_train": len(train),
-        "n_test": len(test),
-        "classes": len(train.class_names),
+        "data": splits.origin,
+        "n_train": len(splits.train),
+        "n_test": len(splits.test),
+        "classes": splits.classes,
+        "class_names": list(splits.train.class_names),
         "seeds": probe.seeds,
+        "seconds": round(time.perf_counter() - started, 1),
+        "device": str(next(model.encoder.parameters()).device),
         "rows": rows,
-        "generation": None,  # IS and FID have their place here
+        "confusion": confusion,
+        "generation": generated,
+        "bidirectional": pairs,
+        "sheets": sheets.entries if sheets is not None else [],
     }
-    if folder is not None:
-        (folder / "probe.json").write_text(json.dumps(result, indent=2) + "\n")
-    return table(result, folder)
+    if folder is None:
+        return table(result)
+    (folder / "probe.json").write_text(json.dumps(result, indent=1) + "\n")
+    write_page(folder)
+    return table(result | {"folder": str(folder)})
 
 
-def labelled_splits(data: ProbeData, model: BigBiGAN) -> tuple[Images, Images, str]:
+def check(probe: Probe, model: BigBiGAN) -> None:
+    """Refuse what cannot be measured before anything is."""
+    check_names(model.encoder, probe.features)
+    for share in probe.labels:
+        if not 0 < share <= 1:
+            raise ProbeError(f"--labels {share:g}: expected shares of the training labels in (0, 1], such as 1 0.1 0.01")
+    for name, least in (("seeds", 1), ("untrained", 0), ("supervised", 0), ("queries", 0)):
+        if getattr(probe, name) < least:
+            raise ProbeError(f"--{name} {getattr(probe, name)}: expected at least {least}")
+    if probe.augment != "none" and set(probe.linear) == {"full_batch"}:
+        raise ProbeError(f"--augment {probe.augment}: expected --linear adam_5k or adam_100k, since full_batch fits fixed features")
+
+
+def labelled_splits(data: ProbeData, model: BigBiGAN) -> Splits:
     """The two labelled splits of the probe's data, or of those the model was trained on."""
     own = model.card.get("data", {})
     path = data.path or own.get("path", "")
@@ -133,11 +184,11 @@ def labelled_splits(data: ProbeData, model: BigBiGAN) -> tuple[Images, Images, s
         raise ProbeError(
             f"{path}: expected the same classes in both splits, found {len(train.class_names)} and {len(test.class_names)}"
         )
-    return train, test, f"{path} ({train.origin})"
+    return Splits(train, test, f"{path} ({train.origin})")
 
 
 def results_folder(ckpt: str) -> Path | None:
-    """Where probe.json and the features go: the run, or the given folder; nowhere for a model of the hub."""
+    """Where the results go: the run, or the given folder; nowhere for a model of the hub."""
     path = Path(ckpt)
     if not path.is_dir():
         return None
@@ -147,72 +198,41 @@ def results_folder(ckpt: str) -> Path | None:
     return path
 
 
-def fits(x, y, x_test, y_test, seeds: int) -> list[LinearFit]:
-    return [fit_linear(np.asarray(x), y, np.asarray(x_test), y_test, seed) for seed in range(seeds)]
-
-
-def row(name: str, feature: str, results: list[LinearFit]) -> dict:
-    """One line of the table: mean and spread over fits, the regularisation they chose, whether all of them converged."""
-    scores = [fit.top1 for fit in results]
-    return {
-        "encoder": name,
-        "feature": feature,
-        "top1": statistics.mean(scores),
-        "sd": statistics.stdev(scores) if len(scores) > 1 else None,
-        "n": len(scores),
-        "strengths": [fit.strength for fit in results],  # C
-        "converged": all(fit.converged for fit in results),
-    }
-
-
-def trained_rows(probe: Probe, model: BigBiGAN, train: Images, test: Images, folder: Path | None) -> list[dict]:
+def feature_rows(probe: Probe, model: BigBiGAN, splits: Splits, folder: Path | None) -> tuple[list[dict], dict | None]:
+    """Every figure of the frozen features, each beside its baselines; and the confusion matrix of the first linear row."""
+    rows = measures.Rows()
     cache = folder / "features" if folder is not None and probe.cache else None
-    x, at = extract(model.encoder, train, probe.data.batch_size, cache)
-    x_test, at_test = extract(model.encoder, test, probe.data.batch_size, cache)
-    y, y_test = train.labels[at], test.labels[at_test]
-    return [row("trained", LABELS[name], fits(x[name], y, x_test[name], y_test, probe.seeds)) for name in probe.features]
+    names, batch_size = probe.features, probe.data.batch_size
+    if not {"linear", "knn", "kmeans"} & set(probe.parts):
+        return [], None
+    for r in of_encoder("trained", model.encoder, splits, names, batch_size, cache):
+        measure(rows, r, probe, splits)
+    if probe.supervised:
+        for r in of_supervised(model, splits, names, batch_size, probe.supervised, rows):
+            measure(rows, r, probe, splits)
+    for r in of_untrained(model, splits, names, batch_size, probe.untrained):
+        measure(rows, r, probe, splits, once=True)
+    for r in of_pixels(splits, model.encoder.image_size, batch_size):
+        measure(rows, r, probe, splits)
+    measures.majority(rows, splits)
+    return list(rows), rows.confusion
 
 
-def untrained_rows(probe: Probe, model: BigBiGAN, train: Images, test: Images) -> list[dict]:
-    """The baseline that says whether training helped: random convolutions alone are good features."""
-    if model.config is None or not probe.untrained:
-        return []
-    scores: dict[str, list[LinearFit]] = {name: [] for name in probe.features}
-    for seed in range(1, probe.untrained + 1):
-        build = lambda: BigBiGAN.from_config(model.config).encoder  # noqa: E731
-        encoder = untrained(model.encoder, build, seed, train, probe.data.batch_size, 4096)
-        x, at = extract(encoder, train, probe.data.batch_size)
-        x_test, at_test = extract(encoder, test, probe.data.batch_size)
-        for name in probe.features:
-            scores[name] += fits(x[name], train.labels[at], x_test[name], test.labels[at_test], 1)
-    return [row("untrained", LABELS[name], scores[name]) for name in probe.features]
+def measure(rows: measures.Rows, r, probe: Probe, splits: Splits, once: bool = False) -> None:
+    """All figures of one representation. Of the encoder's features, only the first named meets k-NN and k-means."""
+    for seed in range(1 if once else probe.seeds):
+        if "linear" in probe.parts:
+            for protocol in probe.linear:
+                for share in probe.labels:
+                    measures.linear(rows, r, splits, protocol, share, seed, probe.augment, probe.data.batch_size)
+        if "kmeans" in probe.parts and r.feature in (label(probe.features[0]), *_plain(r)):
+            measures.kmeans(rows, r, splits.classes, seed)
+    if "knn" in probe.parts and r.feature in (label(probe.features[0]), *_plain(r)):
+        measures.knn(rows, r, splits.classes, probe.queries)
 
 
-def plain_rows(probe: Probe, model: BigBiGAN, train: Images, test: Images) -> list[dict]:
-    size = min(model.encoder.image_size, 16)  # raw pixels of larger images are more numbers than the solver takes in minutes
-    x, at = raw_pixels(train, size, probe.data.batch_size)
-    x_test, at_test = raw_pixels(test, size, probe.data.batch_size)
-    majority = np.bincount(train.labels).argmax()
-    return [
-        row("none", f"pixels {size}×{size}", fits(x, train.labels[at], x_test, test.labels[at_test], probe.seeds)),
-        row("none", "majority class", [LinearFit(float((test.labels == majority).mean()), None, True)]),
-    ]
-
-
-def table(result: dict, folder: Path | None) -> str:
-    """The printed table."""
-    lines = [
-        f"linear probe of {result['checkpoint']}: {result['protocol']}",
-        f"data {result['data']}: n_train {result['n_train']:,}, n_test {result['n_test']:,}, {result['classes']} classes",
-        f"{'encoder':<12}{'feature':<18}{'top-1 %':>8}   ± sd     n",
-    ]
-    for entry in result["rows"]:
-        spread = f"{100 * entry['sd']:5.2f}" if entry["sd"] is not None else "    -"
-        limit = "" if entry["converged"] else "  (stopped at the iteration limit)"
-        lines.append(f"{entry['encoder']:<12}{entry['feature']:<18}{100 * entry['top1']:>8.2f}  {spread}  {entry['n']:>4}{limit}")
-    lines.append("n: fits on different held-out fifths; of untrained encoders, different initialisations")
-    lines.append("the encoder did not move" + (f"; written to {folder / 'probe.json'}" if folder is not None else ""))
-    return "\n".join(lines)
+def _plain(r) -> tuple[str, ...]:
+    return (r.feature,) if r.network is None else ()
 
 
 if __name__ == "__main__":

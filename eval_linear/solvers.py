@@ -1,56 +1,97 @@
-"""A linear classifier on fixed features, its regularisation chosen on a held-out part of the training split."""
+"""Linear classifiers on fixed features: the full-batch one, its strength chosen on held-out training rows, and the paper's."""
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
+import torch
 from sklearn.model_selection import train_test_split
-from sklearn.preprocessing import StandardScaler
+from torch import Tensor
 
-STRENGTHS = tuple(10.0**k for k in np.arange(-4, 2.1, 1))  # C of scikit-learn: the inverse strength
+from eval_linear.adam import BATCH, PROTOCOLS, AdamProbe, shuffled, train_adam_probe
+from eval_linear.logistic import logistic_path
+
+PENALTIES = tuple(10.0 ** (-k / 4) for k in range(-4, 29))  # λ of mean cross-entropy + λ/2 ‖W‖²: from 10 to 1e-7
+HELD_OUT = 0.2  # of the training rows
+HELD_OUT_MOST = 10_000  # rows: the paper's train_val
 
 
 @dataclass
 class LinearFit:
-    """top1: accuracy on the test split.  strength: the chosen C, None if there was none.  converged: whether the last fit did."""
+    """Figures on the test rows.
+
+    top1, top5: accuracies, top5 None with five classes or fewer.  confusion: (K, K) counts, truth × prediction.
+    strength: the chosen C of scikit-learn or learning rate, None if there was none.  converged: whether the last fit did.
+    """
 
     top1: float
-    strength: float | None
-    converged: bool
+    top5: float | None
+    confusion: np.ndarray
+    strength: float | None = None
+    converged: bool = True
+
+    @property
+    def per_class(self) -> list[float | None]:
+        """Accuracy on the rows of each class; None for a class without rows."""
+        rows = self.confusion.sum(1)
+        return [float(hit / n) if n else None for hit, n in zip(self.confusion.diagonal(), rows, strict=True)]
 
 
-def fit_linear(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.ndarray, seed: int, max_iter: int = 500) -> LinearFit:
+def judge(logits: Tensor, y: Tensor, strength: float | None = None, converged: bool = True) -> LinearFit:
+    """Scores of the classes (m, K) against labels y (m,)."""
+    logits, y = logits.cpu(), y.cpu()
+    classes = logits.shape[1]
+    predicted = logits.argmax(1)
+    confusion = torch.bincount(y * classes + predicted, minlength=classes**2).reshape(classes, classes).numpy()
+    top5 = float((logits.topk(5).indices == y[:, None]).any(1).double().mean()) if classes > 5 else None
+    return LinearFit(float((predicted == y).double().mean()), top5, confusion, strength, converged)
+
+
+def held_out(y: Tensor, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to fit on, rows to choose on: a fifth of the training rows, at most 10,000, drawn by `seed`, by class if possible."""
+    count = max(1, min(round(HELD_OUT * len(y)), HELD_OUT_MOST))
+    counts = torch.bincount(y)
+    counts = counts[counts > 0]
+    by_class = y.numpy() if int(counts.min()) >= 2 and count >= len(counts) and len(y) - count >= len(counts) else None
+    return tuple(train_test_split(np.arange(len(y)), test_size=count, random_state=seed, stratify=by_class))
+
+
+def fit_linear(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, classes: int, seed: int) -> LinearFit:
     """Multinomial logistic regression on standardised features.
 
-    x (n, C), y (n,), x_test (m, C), y_test (m,). A fifth of the training split chooses C; the classifier is then fitted on all of
-    the training split. The test split is looked at once.
+    x (n, C), y (n,), x_test (m, C), y_test (m,). Held-out rows choose the strength along a path from strong to weak; the
+    classifier is then fitted on all rows. The test rows are looked at once.
     """
-    part, held, y_part, y_held = train_test_split(x, y, test_size=0.2, random_state=seed, stratify=_stratified(y))
-    scaler = StandardScaler().fit(part)
-    part, held = scaler.transform(part), scaler.transform(held)
-    model = LogisticRegression(warm_start=True, max_iter=max_iter)
-    scores = []
-    for strength in STRENGTHS:  # from strong to weak, each start from the last solution
-        _fit(model.set_params(C=strength), part, y_part)
-        scores.append(model.score(held, y_held))
-        if len(scores) > 2 and max(scores[-2:]) < max(scores[:-2]):
-            break  # two weaker ones in a row were worse, and weak fits are the slow ones
-    best = STRENGTHS[int(np.argmax(scores))]
-    scaler = StandardScaler().fit(x)
-    model = LogisticRegression(C=best, max_iter=max_iter)
-    converged = _fit(model, scaler.transform(x), y)
-    return LinearFit(float(model.score(scaler.transform(x_test), y_test)), best, converged)
+    fit, choose = held_out(y, seed)
+    scores: list[float] = []
+    for solution in logistic_path(x[fit], y[fit], classes, _strengths(len(fit))):
+        logits = x[choose] @ solution.weight.T.to(x) + solution.bias.to(x)
+        scores.append(float((logits.argmax(1) == y[choose]).double().mean()))
+        if len(scores) > 8 and max(scores[-6:]) < max(scores[:-6]):
+            break  # six weaker ones in a row were worse
+    best = int(np.argmax(scores))
+    *_, solution = logistic_path(x, y, classes, _strengths(len(x))[max(0, best - 2) : best + 1])
+    logits = x_test @ solution.weight.T.to(x) + solution.bias.to(x)
+    return judge(logits, y_test, float(solution.strength), bool(solution.converged))
 
 
-def _stratified(y: np.ndarray) -> np.ndarray | None:
-    counts = np.bincount(y)
-    return y if counts[counts > 0].min() >= 2 and len(y) >= 5 * len(counts) else None
+def _strengths(n: int) -> tuple[float, ...]:
+    """C of scikit-learn for n rows, so that a penalty means the same whatever n."""
+    return tuple(1 / (penalty * n) for penalty in PENALTIES)
 
 
-def _fit(model: LogisticRegression, x: np.ndarray, y: np.ndarray) -> bool:
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ConvergenceWarning)
-        model.fit(x, y)
-    return not any(issubclass(w.category, ConvergenceWarning) for w in caught)
+def fit_adam(
+    protocol: str, x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, classes: int, seed: int, batches=None
+) -> LinearFit:
+    """The paper's probe (`adam.PROTOCOLS`): as `fit_linear`, the rate chosen on held-out training rows.
+
+    batches: a function (rows to fit on) → endless (features, labels) of augmented images, in place of the rows of x themselves.
+    """
+    steps, rates = PROTOCOLS[protocol]
+    fit, choose = held_out(y, seed)
+    source = shuffled(x[fit], y[fit], seed, BATCH) if batches is None else batches(fit)
+    first = next(source)
+    probe = AdamProbe(x.shape[1], classes, rates, first[0].device)
+    probe.step(*first)
+    train_adam_probe(source, probe, steps - 1)
+    best = probe.best(x[choose], y[choose])
+    return judge(probe.logits(x_test, best), y_test, rates[best])

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
+from bigbigan.release import load_model
 from tests.conftest import ROOT, SHARED, TINY_RUN, launch, train
 
 
@@ -237,3 +238,33 @@ def test_help_names_every_section():
         "digits",
     ):
         assert word in out
+
+
+def test_evaluations_are_written_down_keep_the_best_and_do_not_disturb_the_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("BIGBIGAN_CACHE", str(tmp_path / "cache"))
+    flags = ("--run.name=a", "--run.probe=False", "--run.images=144", "--run.log_every=48")
+    train(tmp_path / "plain", *flags)
+    out, _ = train(
+        tmp_path / "looked", *flags, "--run.evaluate_every=72", "--run.evaluate_images=60", "--run.best=top1_linear"
+    )  # fmt: skip
+    assert same(weights(tmp_path / "plain" / "a", 144), weights(tmp_path / "looked" / "a", 144))
+    figures = [line for line in stats(tmp_path / "looked" / "a") if "top1_linear" in line]
+    assert [line["images_seen"] for line in figures] == [72, 144]
+    expected = {
+        "top1_linear", "top1_knn", "is_classifier_digits_n60", "fid_classifier_digits_train_n60", "reconstruction_error_relative",
+    }  # fmt: skip
+    assert expected <= set(figures[0]) and "top1_linear" in out
+    (kept,) = (tmp_path / "looked" / "a" / "best").iterdir()
+    best = max(figures, key=lambda line: line["top1_linear"])
+    note = json.loads((kept / "best.json").read_text())
+    assert int(kept.name) == best["images_seen"] and note == {"figure": "top1_linear", "value": best["top1_linear"]}
+    model = load_model(tmp_path / "looked" / "a" / "best")
+    assert model.card["images_seen"] == best["images_seen"]
+
+
+def test_a_best_figure_that_is_not_measured_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("BIGBIGAN_CACHE", str(tmp_path / "cache"))
+    _, err = train(tmp_path, "--run.best=top1", code=2)
+    assert "expected --run.evaluate_every too" in err
+    _, err = train(tmp_path, "--run.name=b", "--run.evaluate_every=24", "--run.evaluate_images=20", "--run.best=elo", code=2)
+    assert "--run.best elo: expected the beginning of one of top1_linear" in err

@@ -1,0 +1,104 @@
+"""The generation half of the probe: IS, FID and their kin by the Inception of 2015 and by a classifier of the data's own domain."""
+
+from dataclasses import dataclass
+
+from bigbigan.data import Images
+from bigbigan.metrics import (
+    MetricsError,
+    MetricsUnavailable,
+    cache_folder,
+    curve_figures,
+    evaluate_generation,
+    evaluate_pixels,
+    frechet_distance,
+    in_domain_extractor,
+    inception2015,
+    truncation_curve,
+)
+from bigbigan.metrics.reference import real_statistics
+from bigbigan.metrics.sampling import sampler
+from bigbigan.model import BigBiGAN
+from eval_linear.representations import Splits
+
+
+@dataclass
+class Generation:
+    """IS, FID, KID, precision, recall, density, coverage, sliced Wasserstein distance, MS-SSIM; over truncation, too."""
+
+    images: int = 10_000
+    """Samples of G. The figures' names carry the number; published FIDs take 50,000."""
+    inception: bool = True
+    """With the Inception of 2015, the network of published figures, if its weights can be had."""
+    inception_weights: str = ""
+    """Path of its weights; empty for torch's cache, then the download."""
+    in_domain: bool = True
+    """With a small classifier trained once on the labelled training split, and cached."""
+    thresholds: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+    """Truncations of the curve, beside none."""
+    truncation_images: int = 2_000
+    """Samples per truncation; 0 for no curve."""
+
+
+def generation(options: Generation, model: BigBiGAN, splits: Splits, batch_size: int) -> dict:
+    """→ {"results": [{"extractor", "note", "figures"}], "skipped": [sentences], "truncation": curve or None}."""
+    if options.images < 20:
+        raise MetricsError(f"--generation.images {options.images}: expected at least 20 samples, published figures take 50,000")
+    device = next(model.generator.parameters()).device
+    sample, size, cache = sampler(model, batch_size=batch_size), model.generator.image_size, cache_folder()
+    extractors, skipped = _extractors(options, splits, size, device)
+    results = []
+    for extractor, note in extractors:
+        figures = {}
+        for reals, split in ((splits.train, "train"), (splits.test, "test")):
+            figures |= evaluate_generation(sample, reals, size, extractor, options.images, split, cache, batch_size)
+        figures |= real_distance(splits, size, extractor, batch_size)
+        results.append({"extractor": extractor.name, "note": note, "figures": figures})
+    pixels = evaluate_pixels(sample, splits.train, size, "train", min(options.images, 16_384), batch_size, device=device)
+    results.append({"extractor": "pixels", "note": "sliced Wasserstein distance × 10³, similarity of pairs", "figures": pixels})
+    curve = _curve(options, model, splits, extractors, batch_size)
+    if curve is not None:
+        results[0]["figures"] |= curve_figures(curve)
+    return {"results": results, "skipped": skipped, "truncation": curve}
+
+
+def _extractors(options: Generation, splits: Splits, size: int, device) -> tuple[list, list[str]]:
+    """[(extractor, note)], and a sentence for each that cannot be had."""
+    found, skipped = [], []
+    if options.inception:
+        try:
+            found.append((inception2015(options.inception_weights or None, device), "the network of published figures"))
+        except MetricsUnavailable as error:
+            skipped.append(str(error))
+    if options.in_domain:
+        extractor = in_domain_extractor(splits.train, size, splits.name, cache_folder(), device)
+        found.append((extractor, extractor.note()))
+    return found, skipped
+
+
+def _curve(options: Generation, model: BigBiGAN, splits: Splits, extractors: list, batch_size: int) -> dict | None:
+    """FID and IS over truncation by the first extractor there is; only a normal prior can be truncated."""
+    if not options.truncation_images or not extractors or (model.config is not None and model.config.prior != "normal"):
+        return None
+    return truncation_curve(
+        lambda threshold: sampler(model, threshold, batch_size=batch_size), [*options.thresholds, None], splits.train, splits.test,
+        model.generator.image_size, extractors[0][0], options.truncation_images, "train", cache_folder(), batch_size,
+    )  # fmt: skip
+
+
+def real_distance(splits: Splits, size: int, extractor, batch_size: int) -> dict[str, float]:
+    """What real images reach: FID of the test split against the training split, the floor of any model."""
+    test, train = (
+        real_statistics(images, size, extractor, name, cache_folder(), batch_size)
+        for images, name in ((splits.test, "test"), (splits.train, "train"))
+    )
+    return {f"fid_real_{extractor.name}_test_train_n{test.moments.count}": frechet_distance(test.moments, train.moments)}
+
+
+def quick_generation(model: BigBiGAN, train: Images, name: str, limit: int, batch_size: int = 256) -> dict[str, float]:
+    """FID and IS of `limit` samples by the in-domain extractor, the former against all training images."""
+    device, size = next(model.generator.parameters()).device, model.generator.image_size
+    extractor = in_domain_extractor(train, size, name, cache_folder(), device)
+    figures = evaluate_generation(
+        sampler(model, batch_size=batch_size), train, size, extractor, limit, "train", cache_folder(), batch_size
+    )
+    return {k: v for k, v in figures.items() if k.startswith(("fid_", f"is_{extractor.name}"))}

@@ -1,0 +1,59 @@
+"""k-nearest-neighbour classification of frozen features: the paper's, and the weighted one of self-supervised libraries."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+PAPER_K = (1, 5, 25, 50)
+WEIGHTED_K, TEMPERATURE = 20, 0.07
+BLOCK = 2**25  # numbers of a distance table at a time
+
+
+def paper_knn(x: Tensor, y: Tensor, x_test: Tensor, classes: int, p: int, ks: tuple[int, ...] = PAPER_K) -> dict[int, Tensor]:
+    """Majority vote of the k nearest by d_p(a, b) = ‖a/‖a‖_p − b/‖b‖_p‖_p (BigBiGAN, appendix C) → {k: predicted labels (m,)}.
+
+    x (n, C) with labels y (n,), x_test (m, C), p 1 or 2. Labels with equally many votes: the one among them that the nearest
+    neighbour of these has. k is cut to n.
+    """
+    reference, queries = _normalised(x, p), _normalised(x_test, p)
+    most = min(max(ks), len(x))
+    found = []
+    for part in queries.split(max(1, BLOCK // len(x))):
+        distance = _euclidean(part, reference) if p == 2 else torch.cdist(part, reference, p=1)
+        found.append(distance.topk(most, largest=False, sorted=True).indices)
+    neighbours = y.to(x.device)[torch.cat(found)]  # (m, most), nearest first
+    return {k: majority(neighbours[:, :k], classes) for k in ks}
+
+
+def majority(neighbours: Tensor, classes: int) -> Tensor:
+    """The most frequent label of each row, (m, k) nearest first → (m,); a tie goes to the tied label that stands first."""
+    votes = F.one_hot(neighbours, classes).sum(1)
+    tied = votes == votes.max(1, keepdim=True).values
+    first = tied.gather(1, neighbours).to(torch.uint8).argmax(1, keepdim=True)
+    return neighbours.gather(1, first).squeeze(1)
+
+
+def weighted_knn(
+    x: Tensor, y: Tensor, x_test: Tensor, classes: int, k: int = WEIGHTED_K, temperature: float = TEMPERATURE
+) -> Tensor:
+    """Votes of the k most similar by cosine s, each weighing exp(s/temperature) (Wu et al. 2018; k and temperature of DINO).
+
+    → scores of the classes, (m, classes).
+    """
+    reference, queries = _normalised(x, 2), _normalised(x_test, 2)
+    y = y.to(x.device)
+    scores = []
+    for part in queries.split(max(1, BLOCK // len(x))):
+        similar, at = (part @ reference.T).topk(min(k, len(x)))
+        weight = torch.exp((similar - similar[:, :1]) / temperature)  # relative to the nearest: the order is the same
+        scores.append(torch.zeros(len(part), classes, device=x.device).scatter_add_(1, y[at], weight))
+    return torch.cat(scores)
+
+
+def _normalised(x: Tensor, p: int) -> Tensor:
+    return F.normalize(x.float(), p=p, dim=1)
+
+
+def _euclidean(a: Tensor, b: Tensor) -> Tensor:
+    """Squared distances up to a constant of each row: enough for an order, and one matrix product."""
+    return b.square().sum(1) - 2 * a @ b.T

@@ -1,0 +1,53 @@
+"""A few figures in a short time, for a run to write down on its way: linear probe, k-NN, FID, reconstruction."""
+
+import numpy as np
+import torch
+
+from bigbigan.config import ConfigError
+from bigbigan.data import Images
+from bigbigan.metrics.closing import reconstruction_figures
+from bigbigan.model import BigBiGAN
+from eval_linear.features import extract
+from eval_linear.generation import quick_generation
+from eval_linear.knn import weighted_knn
+from eval_linear.solvers import fit_linear
+
+BATCH = 256
+LOWER_IS_BETTER = ("fid", "kid", "reconstruction_error", "swd")
+
+
+def quick_figures(model: BigBiGAN, train: Images, test: Images, name: str, limit: int, seed: int) -> dict[str, float]:
+    """Figures by name, each on at most `limit` training images, test images and samples; a function of model, data and seed.
+
+    top1_linear, top1_knn (weighted cosine, k = 20) of AvePool features, with labels; FID and IS of the in-domain extractor, with
+    labels; reconstruction_error_relative. The global random state stays as it is.
+    """
+    rng = np.random.default_rng(0)
+    train_part, test_part = (images.subset(np.sort(rng.permutation(len(images))[:limit])) for images in (train, test))
+    figures: dict[str, float] = {}
+    if train.labels is not None and test.labels is not None and len(np.unique(train_part.labels)) > 1:
+        x, at = extract(model.encoder, train_part, BATCH, names=("avepool_feat",))
+        x_test, at_test = extract(model.encoder, test_part, BATCH, names=("avepool_feat",))
+        x, x_test = x["avepool_feat"], x_test["avepool_feat"]
+        y, y_test = torch.from_numpy(train_part.labels[at]), torch.from_numpy(test_part.labels[at_test])
+        classes = len(train.class_names)
+        figures["top1_linear"] = fit_linear(x, y, x_test, y_test, classes, seed).top1
+        figures["top1_knn"] = float((weighted_knn(x, y, x_test, classes).argmax(1) == y_test).double().mean())
+        figures |= quick_generation(model, train, name, limit)
+    reconstructed = reconstruction_figures(model, train_part, test_part, neighbours=False)
+    return figures | {k: v for k, v in reconstructed.items() if k != "n_test"}
+
+
+def chosen(wanted: str, figures: dict[str, float]) -> str:
+    """The first figure whose name begins with `wanted`; ConfigError lists what there is."""
+    for name in figures:
+        if name.startswith(wanted):
+            return name
+    raise ConfigError(f"--run.best {wanted}: expected the beginning of one of {', '.join(figures) or 'no figure'}; change it")
+
+
+def better(name: str, value: float, before: float | None) -> bool:
+    """Whether `value` is better than `before`: lower for distances and errors, higher for the rest."""
+    if before is None:
+        return True
+    return value < before if name.startswith(LOWER_IS_BETTER) else value > before

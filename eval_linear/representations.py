@@ -1,0 +1,133 @@
+"""What is probed: the trained encoder's features, and beside them what they must beat."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.decomposition import PCA
+from torch import Tensor
+
+from bigbigan.data import Images
+from bigbigan.encoder import Encoder
+from bigbigan.metrics.classifier import accuracy, train_classifier
+from bigbigan.model import BigBiGAN
+from eval_linear.features import estimate_statistics, extract, label, raw_pixels, untrained
+
+STATISTICS_IMAGES = 4096  # for the batch norms of an untrained encoder
+PIXELS = 16  # px: raw pixels of larger images are resized, so that nearest neighbours remain a matter of minutes
+COMPONENTS = 64  # of the principal component analysis
+
+
+@dataclass
+class Splits:
+    """The labelled images that the probe fits on and is judged on, and what to call them."""
+
+    train: Images
+    test: Images
+    origin: str
+
+    @property
+    def name(self) -> str:
+        """The data set's, without folders."""
+        return self.origin.split(" (")[0].rstrip("/").split("/")[-1]
+
+    @property
+    def classes(self) -> int:
+        return len(self.train.class_names)
+
+
+@dataclass
+class Representation:
+    """Both splits described by numbers: x (n, C) float32, y (n,) int64; x_test (m, C), y_test (m,).
+
+    encoder: "trained", "untrained", "supervised" or "none".  network: E itself where there is one, for augmented features, with the
+    name of the feature in E and the indices of the training images that the rows are of.
+    """
+
+    encoder: str
+    feature: str
+    x: Tensor
+    y: Tensor
+    x_test: Tensor
+    y_test: Tensor
+    network: Encoder | None = None
+    name: str = ""
+    indices: np.ndarray | None = None
+
+
+def of_encoder(
+    kind: str, encoder: Encoder, splits: Splits, names: tuple[str, ...], batch_size: int, cache: Path | None = None
+) -> Iterator[Representation]:
+    """One representation per named feature of E."""
+    x, at = extract(encoder, splits.train, batch_size, cache, names)
+    x_test, at_test = extract(encoder, splits.test, batch_size, cache, names)
+    y, y_test = _labels(splits.train, at), _labels(splits.test, at_test)
+    for name in names:
+        yield Representation(kind, label(name), x[name], y, x_test[name], y_test, encoder, name, at)
+
+
+def of_untrained(model: BigBiGAN, splits: Splits, names: tuple[str, ...], batch_size: int, count: int) -> Iterator[Representation]:
+    """The baseline that says whether training helped: random convolutions alone are good features."""
+    if model.config is None:
+        return
+    for seed in range(1, count + 1):
+        build = lambda: BigBiGAN.from_config(model.config).encoder  # noqa: E731
+        encoder = untrained(model.encoder, build, seed, splits.train, batch_size, STATISTICS_IMAGES)
+        yield from of_encoder("untrained", encoder, splits, names, batch_size)
+
+
+def of_pixels(splits: Splits, image_size: int, batch_size: int) -> Iterator[Representation]:
+    """Raw pixels, and their principal components (fitted on the training split, in the order of variance, not whitened)."""
+    size = min(image_size, PIXELS)
+    x, at = raw_pixels(splits.train, size, batch_size)
+    x_test, at_test = raw_pixels(splits.test, size, batch_size)
+    y, y_test = _labels(splits.train, at), _labels(splits.test, at_test)
+    yield Representation("none", f"pixels {size}×{size}", x, y, x_test, y_test)
+    pca = PCA(min(COMPONENTS, len(x), x.shape[1]), random_state=0).fit(x.numpy())
+    x, x_test = (torch.from_numpy(pca.transform(part.numpy()).astype(np.float32)) for part in (x, x_test))
+    yield Representation("none", f"PCA of pixels ({x.shape[1]})", x, y, x_test, y_test)
+
+
+def few_labels(y: Tensor, share: float, seed: int) -> Tensor:
+    """Indices of `share` of the rows, the same share of every class and at least one of each, drawn by `seed`."""
+    if share >= 1:
+        return torch.arange(len(y))
+    generator = torch.Generator().manual_seed(seed)
+    kept = []
+    for c in y.unique():
+        at = (y == c).nonzero().flatten()
+        kept.append(at[torch.randperm(len(at), generator=generator)[: max(1, round(share * len(at)))]])
+    return torch.cat(kept).sort().values
+
+
+def _labels(images: Images, at: np.ndarray) -> Tensor:
+    return torch.from_numpy(images.labels[at])
+
+
+def of_supervised(
+    model: BigBiGAN, splits: Splits, names: tuple[str, ...], batch_size: int, epochs: int, rows
+) -> Iterator[Representation]:
+    """The same architecture trained with the labels (BigBiGAN, table 4): its own accuracy goes to `rows`, its features are given.
+
+    Adam on the paper's random crops and flips, for `epochs` passes.
+    """
+    if model.config is None:
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        encoder = BigBiGAN.from_config(model.config).encoder
+    device = next(model.encoder.parameters()).device
+    batch = min(128, len(splits.train))
+    steps = max(1, epochs * len(splits.train) // batch)
+    classifier = train_classifier(
+        encoder.trunk, splits.train, encoder.image_size, steps, batch, augment="resnet", flip=True, device=device
+    )
+    encoder = encoder.to(device).requires_grad_(False)
+    own = Representation("supervised", "its own output", *[torch.empty(0)] * 4)
+    top1 = accuracy(classifier, splits.test, encoder.image_size, batch_size)
+    rows.add(own, f"trained with labels end to end, {epochs} epochs, the paper's random crops", {"top1": top1})
+    some = splits.train.subset(np.random.default_rng(0).permutation(len(splits.train))[:STATISTICS_IMAGES])
+    estimate_statistics(encoder, some, batch_size)
+    yield from of_encoder("supervised", encoder.eval(), splits, names, batch_size)

@@ -1,0 +1,105 @@
+"""Pictures of a model: neighbours in the training set, interpolations, the encoder's first filters. Each a PNG with a caption."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bigbigan.data import Images, evaluation_batches, to_signed
+from bigbigan.latents import sample_prior
+from bigbigan.metrics.bidirectional import some_classes
+from bigbigan.metrics.neighbours import nearest
+from bigbigan.model import BigBiGAN
+from bigbigan.monitor import save_grid
+
+ROWS, NEIGHBOURS, STEPS = 8, 7, 9
+
+
+class Sheets:
+    """Writes pictures under `folder`/evaluation and remembers what they show."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.entries = folder, []
+
+    def add(self, name: str, title: str, caption: str, images: Tensor, columns: int) -> None:
+        """images (N, 3, S, S) in [−1, 1], `columns` a row."""
+        path = self.folder / "evaluation" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_grid(images, path, columns)
+        self.entries.append({"title": title, "path": f"evaluation/{name}.png", "caption": caption})
+
+
+def neighbours(
+    sheets: Sheets,
+    name: str,
+    what: str,
+    space: str,
+    shown: Tensor,
+    queries: Tensor,
+    reference: Tensor,
+    training: Images,
+    at: np.ndarray,
+) -> None:
+    """Rows of a query, shown (R, 3, S, S) with its vector (R, C), and its nearest training images among reference (n, C).
+
+    at: indices in `training` of the rows of `reference`.
+    """
+    distances, found = nearest(queries, reference, min(NEIGHBOURS, len(reference)))
+    size = shown.shape[-1]
+    rows = []
+    for picture, places in zip(shown, found, strict=True):
+        chosen = [next(evaluation_batches(training.subset(at[[int(i)]]), size, 1))[0] for i in places]
+        rows += [picture[None], to_signed(torch.cat(chosen))]
+    caption = (
+        f"First column: {what}. Then the {found.shape[1]} nearest of {len(reference):,} training images, nearest first, "
+        f"by L2 of {space}; median distance of the first {float(distances[:, 0].median()):.3g}."
+    )
+    sheets.add(name, f"Nearest training images of {what}, {space}", caption, torch.cat(rows), 1 + found.shape[1])
+
+
+@torch.inference_mode()
+def interpolations(sheets: Sheets, model: BigBiGAN, x: Tensor, seed: int) -> None:
+    """Straight lines in z: between two latents of the prior, and between the latents of two images x (2·R, 3, S, S) at E's size."""
+    device = next(model.encoder.parameters()).device
+    prior = "normal" if model.config is None else model.config.prior
+    z = sample_prior(prior, seed, "interpolation", np.arange(2 * ROWS), model.generator.latent_dim).to(device)
+    classes = some_classes(model, ROWS, seed).to(device)
+    film = _lines(model, z[:ROWS], z[ROWS:], classes)
+    caption = f"Each row: G on the straight line between two latents of the prior, {STEPS} steps, not truncated."
+    sheets.add("interpolation-latents", "Interpolation between latents", caption, film.flatten(0, 1), STEPS)
+    count = len(x) // 2
+    if not count:
+        return
+    x = x[: 2 * count].to(device)
+    mean = model.encoder(x).mean
+    film = _lines(model, mean[:count], mean[count:], classes[:count])
+    ends = model.for_discriminator(x).cpu()
+    rows = torch.cat([ends[:count, None], film, ends[count:, None]], dim=1)
+    caption = (
+        f"Each row: a test image, G on the straight line between the two images' latents in {STEPS} steps, the other test image."
+    )
+    sheets.add("interpolation-images", "Interpolation between images", caption, rows.flatten(0, 1), STEPS + 2)
+
+
+def _lines(model: BigBiGAN, a: Tensor, b: Tensor, classes: Tensor) -> Tensor:
+    """Latents (R, Z) to latents (R, Z) → images (R, STEPS, 3, S, S)."""
+    parts = [
+        model.generate(torch.lerp(a, b, t), classes if model.generator.classes else None)
+        for t in torch.linspace(0, 1, STEPS).tolist()
+    ]
+    return torch.stack([part.float().cpu() for part in parts], dim=1)
+
+
+def filters(sheets: Sheets, model: BigBiGAN) -> None:
+    """The first convolution of E, each filter scaled to its own largest weight; none if it does not see three channels."""
+    first = next((m for m in model.encoder.modules() if isinstance(m, torch.nn.Conv2d)), None)
+    if first is None or first.weight.shape[1] != 3:
+        return
+    weight = first.weight.detach().float().cpu()
+    weight = weight / weight.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-12)
+    caption = (
+        f"The encoder's first convolution, {len(weight)} filters of {weight.shape[2]}×{weight.shape[3]}, grey is zero. "
+        "Oriented edges and colours are a sign of training, noise is a sign of too little (BigBiGAN, appendix)."
+    )
+    sheets.add("filters", "First filters of the encoder", caption, weight, int(np.ceil(len(weight) ** 0.5)))
