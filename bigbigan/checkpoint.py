@@ -119,6 +119,43 @@ def save(folder: Path, state: TrainingState, config: Config, keep: int) -> Path:
     return target
 
 
+def keep_best(folder: Path, checkpoint: Path, figure: str, value: float) -> Path:
+    """Copy `checkpoint` to `folder`/<images seen>/ with best.json, which says by which figure; then drop the one kept before."""
+    target, beside = folder / checkpoint.name, folder / f".writing-{checkpoint.name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob(".writing-*"):
+        shutil.rmtree(leftover)
+    beside.mkdir()
+    for file in checkpoint.iterdir():
+        try:
+            os.link(file, beside / file.name)  # a checkpoint's files are never written again, so both may share them
+        except OSError:
+            shutil.copyfile(file, beside / file.name)
+    (beside / "best.json").write_text(json.dumps({"figure": figure, "value": value}) + "\n")
+    for path in (*beside.iterdir(), beside):
+        _fsync(path)
+    if target.exists():
+        shutil.rmtree(target)
+    os.rename(beside, target)
+    _fsync(folder)
+    for old in complete(folder):
+        if old != target:
+            shutil.rmtree(old)
+    return target
+
+
+def best_value(folder: Path, figure: str) -> float | None:
+    """The value of `figure` that the checkpoint kept in `folder` has, None if there is none by this figure."""
+    for kept in complete(folder):
+        try:
+            note = json.loads((kept / "best.json").read_text())
+            if note["figure"] == figure:
+                return float(note["value"])
+        except (OSError, json.JSONDecodeError, KeyError, TypeError, ValueError):
+            continue  # kept by hand, or damaged: whatever comes next is better
+    return None
+
+
 def complete(folder: Path) -> list[Path]:
     """The checkpoints in `folder`, oldest first; what a kill left half-written has another name and is not among them."""
     if not folder.is_dir():

@@ -62,14 +62,15 @@ def sample_prior(prior: str, seed: int, purpose: str, indices: np.ndarray, width
     raise ValueError(f"prior: expected one of {', '.join(PRIORS)}; found {prior!r}")
 
 
-def truncate(z: Tensor, threshold: float, seed: int) -> Tensor:
+def truncate(z: Tensor, threshold: float, seed: int, indices: np.ndarray | None = None) -> Tensor:
     """BigGAN's truncation trick: redraw every component of z ~ N(0, I) whose magnitude exceeds `threshold` until none does.
 
     The law of the result, N(0, 1) cut at ±threshold, is reached by inversion in one draw. z: (N, Z) float32 → the same.
+    indices: places of the rows among all samples, (N,); 0 … N − 1 when None.
     """
     if not threshold > 0:
         raise ValueError(f"truncation: expected a threshold above 0, found {threshold}")
-    u = torch.from_numpy(uniforms(seed, "truncation", np.arange(len(z)), z.shape[1]))
+    u = torch.from_numpy(uniforms(seed, "truncation", np.arange(len(z)) if indices is None else indices, z.shape[1]))
     low = torch.special.ndtr(torch.tensor(-float(threshold), dtype=torch.float64))
     redrawn = torch.special.ndtri(low + u * (1 - 2 * low)).to(z)
     return torch.where(z.abs() > threshold, redrawn, z)

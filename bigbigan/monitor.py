@@ -64,6 +64,15 @@ class Monitor:
         if self.track is not None:
             self.track({k: v for k, v in record.items() if k != "images_seen"}, images_seen)
 
+    def figures(self, values: dict[str, float], images_seen: int, iteration: int) -> None:
+        """An evaluation's figures: a line of stats.jsonl, of the trackers, and one to read."""
+        if not self.main:
+            return
+        self.write({"images_seen": images_seen, "iteration": iteration} | values)
+        self.say(f"{images_seen:>12,} images  " + "  ".join(f"{name} {value:.4g}" for name, value in values.items()))
+        if self.track is not None:
+            self.track(values, images_seen)
+
     def write(self, record: dict) -> None:
         if self.main:
             with open(self.stats, "a") as file:

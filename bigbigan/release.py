@@ -1,5 +1,6 @@
 """What a run gives away: the release folder; and loading a model from anything that holds one."""
 
+import dataclasses
 import json
 import os
 import re
@@ -9,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from bigbigan.checkpoint import FILES, CheckpointError, complete, read
-from bigbigan.config import Model
+from bigbigan.config import Config, Model
 from bigbigan.model import BigBiGAN, load_weights, release_from
 
 README = """---
@@ -78,12 +79,30 @@ def load_model(source: str | os.PathLike) -> BigBiGAN:
         return _release(folder / "release")
     if (folder / "checkpoints").is_dir() and complete(folder / "checkpoints"):
         return _from_checkpoint(complete(folder / "checkpoints")[-1])
+    if complete(folder):  # the folder of the best checkpoint
+        return _from_checkpoint(complete(folder)[-1])
     if folder.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
         raise CheckpointError(f"{source}: expected a run folder, checkpoint, release or hub id; {_found(folder)}")
     try:
         return BigBiGAN.from_pretrained(str(source))
     except Exception as error:  # the hub's own errors have many types; each becomes one sentence
         raise CheckpointError(f"{source}: no such folder, and the hub gave none ({type(error).__name__}); {_runs()}") from None
+
+
+def adopt_architecture(config: Config, checkpoints: Path) -> BigBiGAN | None:
+    """With --model.init_from: give the config the architecture of that model, and return it unless the run only resumes."""
+    source = config.model.init_from
+    if not source:
+        return None
+    for begun in reversed(complete(checkpoints)):
+        try:
+            config.model = dataclasses.replace(load_model(begun).config, init_from=source)
+            return None
+        except CheckpointError:
+            continue  # resuming will name it and try the one before
+    model = load_model(source)
+    config.model = dataclasses.replace(model.config, init_from=source)
+    return model
 
 
 def _release(folder: Path) -> BigBiGAN:

@@ -3,7 +3,6 @@
 The same command again resumes an interrupted run.
 """
 
-import dataclasses
 import itertools
 import logging
 import sys
@@ -25,16 +24,16 @@ from bigbigan.ema import Averages, averaged_model
 from bigbigan.guard import StopRequest, TrainingFailure, check_finite, check_finite_weights
 from bigbigan.latents import normal_noise, sample_prior, uniforms
 from bigbigan.launch import build_accelerator, decoders, revision
-from bigbigan.metrics import nearest_neighbour_agreement, relative_error
-from bigbigan.model import BigBiGAN, load_weights, pool_to
+from bigbigan.layers import alone
+from bigbigan.metrics.closing import reconstruction_figures
+from bigbigan.model import BigBiGAN, load_weights
 from bigbigan.monitor import Monitor
-from bigbigan.release import card, load_model, write_readme, write_release
-from bigbigan.report import closing_block, shapes_block, start_block
+from bigbigan.release import adopt_architecture, card, write_readme, write_release
+from bigbigan.report import closing_block, shapes_block, start_block, write_page
 from bigbigan.step import Batch, Step, build_optimizers
 
-EVALUATION_LIMIT = 2048  # held-out images that the closing reconstruction figures look at
 PROBE_LIMIT = 200_000  # training images up to which the closing probe, on the CPU, is a matter of minutes
-NEIGHBOURS_LIMIT = 20_000  # training images up to which their pixels are searched for neighbours
+QUICK_LIMIT = 20_000  # training images up to which its other quick parts are a matter of seconds
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -147,13 +146,16 @@ class Training:
                 self.log({name: value / since for name, value in sums.items()})
                 sums, since = {}, 0
             stopping = self.stop.agreed(self.accelerator.device)
-            looking, saving = due(run.sample_every), due(run.checkpoint_every) or stopping
-            if looking or saving:
+            evaluating = bool(run.evaluate_every) and due(run.evaluate_every)
+            looking, saving = due(run.sample_every), due(run.checkpoint_every) or stopping or (evaluating and bool(run.best))
+            if looking or saving or evaluating:
                 self.refresh()
             if looking:
                 self.grids()
             if saving:
                 self.save()
+            if evaluating:
+                self.evaluate()
             if stopping:
                 return
 
@@ -209,6 +211,24 @@ class Training:
             self.saved = checkpoint.save(self.checkpoints, self.state, self.config, self.config.run.keep_checkpoints)
         self.accelerator.wait_for_everyone()
 
+    def evaluate(self) -> None:
+        """Quick figures of the averages, which the run does not feel; the best checkpoint by --run.best is kept."""
+        if self.accelerator.is_main_process:
+            from eval_linear.quick import better, chosen, quick_figures
+
+            run, state = self.config.run, self.state
+            with alone():
+                model = averaged_model(self.model, self.averages)
+                figures = quick_figures(
+                    model, self.train_images, self.test_images, Path(self.config.data.path).name, run.evaluate_images, run.seed
+                )
+            self.monitor.figures(figures, state.images_seen, state.iterations)
+            if run.best:
+                name, folder = chosen(run.best, figures), self.folder / "best"
+                if better(name, figures[name], checkpoint.best_value(folder, name)):
+                    checkpoint.keep_best(folder, self.saved, name, figures[name])
+        self.accelerator.wait_for_everyone()
+
     def finish(self) -> None:
         """The release, the closing figures and the probe; from here on the main process works alone."""
         images_seen, main = self.state.images_seen, self.accelerator.is_main_process
@@ -224,7 +244,8 @@ class Training:
         labelled = self.train_images.labels is not None and self.test_images.labels is not None
         small = len(self.train_images) <= PROBE_LIMIT
         probed = self.probe() if self.config.run.probe and labelled and small else ""
-        print(f"{probed}\n{closing_block(self.folder, images_seen, figures)}", flush=True)
+        page = write_page(self.folder)
+        print(f"{probed}\n{closing_block(self.folder, images_seen, figures, page)}", flush=True)
 
     def start_text(self, resumed: Path | None) -> str:
         seed, source = self.config.run.seed, self.config.model.init_from
@@ -238,37 +259,26 @@ class Training:
             self.accelerator.num_processes, self.folder,
         )  # fmt: skip
 
-    @torch.no_grad()
     def closing_figures(self) -> str:
         """Reconstruction of held-out images by the averages, beside its baseline."""
-        x, y, at = [], [], []
-        for pixels, indices in evaluation_batches(self.test_images, self.model.encoder.image_size, 256, EVALUATION_LIMIT):
-            part = to_signed(pixels).to(self.accelerator.device)
-            y.append(self.reconstruct(part, indices).float().cpu())
-            x.append(pool_to(part, y[-1].shape[-1]).cpu())
-            at.append(indices)
-        if sum(map(len, at)) < 2:
+        model = averaged_model(self.model, self.averages)
+        figures = reconstruction_figures(model, self.train_images, self.test_images)
+        if not figures:
             return ""
-        x, y, at = torch.cat(x), torch.cat(y), np.concatenate(at)
-        figures = {"reconstruction_error_relative": relative_error(x, y), "n_test": len(x)}
-        text = f"reconstruction error {figures['reconstruction_error_relative']:.3f} of random pairs (n = {len(x)})"
-        train, test = self.train_images, self.test_images
-        if train.labels is not None and test.labels is not None and len(train) <= NEIGHBOURS_LIMIT:
-            real, indices = zip(*evaluation_batches(train, y.shape[-1], 1024), strict=True)
-            real_labels = torch.from_numpy(train.labels[np.concatenate(indices)])
-            labels = torch.from_numpy(test.labels[at])
-            agreement = nearest_neighbour_agreement(y, labels, to_signed(torch.cat(real)), real_labels)
-            figures["reconstruction_1nn_agreement"] = agreement
-            text += f"; {100 * agreement:.1f} % of them have their input's class by 1-NN"
         self.monitor.write({"images_seen": self.state.images_seen, "iteration": self.state.iterations} | figures)
+        text = f"reconstruction error {figures['reconstruction_error_relative']:.3f} of random pairs (n = {figures['n_test']})"
+        if "reconstruction_1nn_agreement" in figures:
+            text += f"; {100 * figures['reconstruction_1nn_agreement']:.1f} % of them have their input's class by 1-NN"
         return text
 
     def probe(self) -> str:
-        from eval_linear.probe import Probe, ProbeError, run_probe
+        """The quick parts of the probe; `eval_linear/probe.py` by itself measures generation too, and more."""
+        from eval_linear.probe import EXPECTED, Probe, run_probe
 
+        parts = ("linear", "knn", "pairs") if len(self.train_images) <= QUICK_LIMIT else ("linear",)
         try:
-            return run_probe(Probe(ckpt=str(self.folder)))
-        except (ProbeError, DataError) as error:
+            return run_probe(Probe(ckpt=str(self.folder), parts=parts, labels=(1.0,)))
+        except EXPECTED as error:
             return f"no probe: {error}"
 
     def track(self):
@@ -284,22 +294,6 @@ class Training:
             raise ConfigError(
                 f"--model.classes {wanted}: expected data with as many classes, found {len(found) if found else 'no labels'}"
             )
-
-
-def adopt_architecture(config: Config, checkpoints: Path) -> BigBiGAN | None:
-    """With --model.init_from: give the config the architecture of that model, and return it unless the run only resumes."""
-    source = config.model.init_from
-    if not source:
-        return None
-    for begun in reversed(checkpoint.complete(checkpoints)):
-        try:
-            config.model = dataclasses.replace(load_model(begun).config, init_from=source)
-            return None
-        except CheckpointError:
-            continue  # resuming will name it and try the one before
-    model = load_model(source)
-    config.model = dataclasses.replace(model.config, init_from=source)
-    return model
 
 
 def open_split(config: Config, test: bool) -> Images:

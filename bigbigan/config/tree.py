@@ -153,6 +153,12 @@ class Run:
     """Images between checkpoints."""
     keep_checkpoints: int = 3
     """How many of the newest checkpoints to keep."""
+    evaluate_every: int = 0
+    """Images between evaluations (a quick linear probe, k-NN, FID, reconstruction); 0 for none before the end."""
+    evaluate_images: int = 5_000
+    """Training images, test images and samples that such an evaluation looks at, each at most."""
+    best: str = ""
+    """Keep the best checkpoint by this figure of the evaluations, such as top1_linear or fid; empty for none."""
     statistics_images: int = 16_384
     """Images and latents for the sampling statistics of averaged E and G before each evaluation."""
     grid: int = 8
@@ -182,7 +188,9 @@ class Config:
             ("data.batch_size", d.batch_size, 2), ("data.chunks", d.chunks, 1), ("optim.d_steps", o.d_steps, 1),
             ("run.images", r.images, 1), ("run.log_every", r.log_every, 1), ("run.sample_every", r.sample_every, 1),
             ("run.checkpoint_every", r.checkpoint_every, 1), ("run.keep_checkpoints", r.keep_checkpoints, 1),
-            ("run.grid", r.grid, 1), ("run.statistics_images", r.statistics_images, 2), ("model.classes", m.classes, 0),
+            ("run.grid", r.grid, 1),
+            ("run.evaluate_every", r.evaluate_every, 0), ("run.evaluate_images", r.evaluate_images, 20),
+            ("run.statistics_images", r.statistics_images, 2), ("model.classes", m.classes, 0),
         ]  # fmt: skip
         for flag, value, least in at_least:
             if value < least:
@@ -197,6 +205,8 @@ class Config:
                 f"--model.encoder_image_size {m.encoder_image_size}: expected a multiple of --model.image_size {m.image_size}, "
                 "since D sees E's image average-pooled"
             )
+        if r.best and not r.evaluate_every:
+            raise ConfigError(f"--run.best {r.best}: expected --run.evaluate_every too, the number of images between evaluations")
         if (m.prior == "uniform") != (m.posterior == "tanh"):
             raise ConfigError(
                 f"--model.prior {m.prior} with --model.posterior {m.posterior}: "

@@ -1,7 +1,7 @@
 """Parts the networks are made of."""
 
 from bigbigan.layers.blocks import DiscriminatorBlock, GeneratorBlock, ResidualMLP, SelfAttention
-from bigbigan.layers.collectives import all_reduce, rank, world_size
+from bigbigan.layers.collectives import all_reduce, alone, rank, world_size
 from bigbigan.layers.norm import ConditionalBatchNorm, CrossReplicaBatchNorm, batch_norms, record_statistics
 from bigbigan.layers.sizes import place_of_attention, split_size
 from bigbigan.layers.spectral import (
@@ -25,6 +25,7 @@ __all__ = [
     "SelfAttention",
     "advance_power_iteration",
     "all_reduce",
+    "alone",
     "batch_norms",
     "initialise",
     "place_of_attention",
