@@ -11,7 +11,7 @@ Martens & Grosse 2015, section 3). In the eigenbases of Σ̂ (D × D, found once
 a division.
 
 Memory beyond x: O(D²) up to `logistic_rows.FULL` features and O(D · RANK) above, some vectors of K · D float64, and a chunk of rows
-in the dtype of the products (float64 once, for the moments) with its logits.
+with its logits (`CHUNK` numbers unless chunk_rows says otherwise; float64 once, for the moments).
 """
 
 import itertools
@@ -59,7 +59,7 @@ def logistic_path(
     tolerance: float = 1e-6,
     standardise: bool = True,
     max_steps: int = 50,
-    chunk_rows: int = 8192,
+    chunk_rows: int | None = None,
 ) -> Iterator[Solution]:
     """Solutions from strong to weak regularisation (rising C), each within `tolerance` of its minimum.
 
@@ -175,12 +175,17 @@ def _smallest_ritz(lengths: list[float], ratios: list[float]) -> float:
 
 
 def _line_search(rows: Rows, point: Point, direction: Tensor, fall: float, ridge: float) -> Point | None:
-    """The longest step 1, ½, ¼, … with Armijo's decrease (Nocedal & Wright, section 3.1); None if rounding hides all of them."""
-    rounding = 1e-13 if rows.dtype == torch.float64 else 1e-7
+    """The longest step 1, ½, ¼, … with Armijo's decrease (Nocedal & Wright, section 3.1); None if rounding hides all of them.
+
+    Where F hardly changes, its derivative along the step tells more: small at the end means a minimum along it (the approximate
+    Wolfe condition of Hager & Zhang 2005, section 4).
+    """
     for halvings in range(30):
         length = 0.5**halvings
         tried = rows.evaluate(point.parameters + length * direction, ridge)
-        if tried.objective <= point.objective * (1 + rounding) - 1e-4 * length * fall:
+        (slope,) = agreed(_dot(tried.gradient, direction))
+        close = fall < 1e-4 * point.objective and abs(slope) <= 0.1 * fall
+        if close or tried.objective <= point.objective - 1e-4 * length * fall:
             return tried
     return None
 

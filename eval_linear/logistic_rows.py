@@ -15,6 +15,7 @@ FULL = 4096  # features up to which Σ̂ is decomposed fully: 10 D³ operations,
 RANK = 1024  # directions of Σ̂ that are kept above it
 BLOCK = 512  # rows of one product: with few classes, many small products keep all cores busy and a single thin one does not
 THIN = 64  # classes up to which a chunk is cut into blocks
+CHUNK = 2**25  # numbers in a chunk of rows with its logits, their probabilities and so on: 128 MiB in float32
 UNCENTRED = 30.0  # |mean| / standard deviation up to which the mean is taken out by algebra; above, float32 would lose digits
 
 
@@ -38,10 +39,11 @@ class Rows:
     x̂ = (x − mean) / scale. The mean is always taken out, because with a free intercept that changes no minimum.
     """
 
-    def __init__(self, x: Tensor, y: Tensor, classes: int, standardise: bool, chunk_rows: int):
+    def __init__(self, x: Tensor, y: Tensor, classes: int, standardise: bool, chunk_rows: int | None = None):
         if x.ndim != 2 or y.shape != x.shape[:1] or not x.dtype.is_floating_point or y.dtype.is_floating_point:
             found = f"{tuple(x.shape)} {x.dtype} and {tuple(y.shape)} {y.dtype}"
             raise ValueError(f"x and y: expected (n, D) floats and (n,) integers, found {found}")
+        chunk_rows = CHUNK // (x.shape[1] + 4 * classes) + 1 if chunk_rows is None else chunk_rows
         if classes < 2 or chunk_rows < 1:
             raise ValueError(f"expected classes ≥ 2 and chunk_rows ≥ 1, found {classes} and {chunk_rows}")
         self.x, self.y, self.classes, self.chunk_rows = x, y.to(x.device, torch.int64), classes, chunk_rows
@@ -116,23 +118,23 @@ class Rows:
         parameters = of_first_process(parameters)
         weight, bias = self.fold(parameters)
         classes, features = weight.shape
-        sums = parameters.new_zeros(classes, features + classes + 2)  # Σ r xᵀ | Σ p pᵀ | Σ p | Σ −log p[y], in its first row
-        counts = parameters.new_tensor(self.counts)[:, None]
-        gradient, squares, mass, loss = sums.split([features, classes, 1, 1], 1)
+        sums = parameters.new_zeros(classes, features + classes + 3)  # Σ r (x, 1)ᵀ | Σ p pᵀ | Σ p | Σ −log p[y] at the top
+        gradient, squares, mass, loss = sums.split([features + 1, classes, 1, 1], 1)
         self.probabilities = [] if self.keep else None
         for x, y in self.blocks():
-            logs = torch.baddbmm(bias, weight.expand(len(x), -1, -1), x.mT).log_softmax(1)
-            loss[0] -= logs.gather(1, y).sum(dtype=torch.float64)
-            p = logs.exp_()
+            p, losses = _softmax(torch.baddbmm(bias, weight.expand(len(x), -1, -1), x.mT), y)
+            loss[0] += losses.sum(dtype=torch.float64)
             if self.probabilities is not None:
                 self.probabilities.append(p.clone())
             squares += torch.bmm(p, p.mT).sum(0)
-            mass += p.sum((0, 2), dtype=torch.float64)[:, None]
-            gradient += torch.bmm(p.scatter_add_(1, y, -torch.ones_like(p[:, :1])), x).sum(0)
+            mass += p.sum((0, 2))[:, None]
+            p.scatter_(1, y, 0)
+            residual = p.scatter_(1, y, -p.sum(1, keepdim=True))  # p − 1 in the row's class, without its cancellation
+            gradient += torch.cat([torch.bmm(residual, x).sum(0), residual.sum((0, 2))[:, None]], 1)
         self.readings += 1
         all_reduce(sums)
         curvature = (torch.diag(mass[:, 0]) - squares) / self.total
-        gradient = self.unfold(gradient, mass - counts)
+        gradient = self.unfold(gradient[:, :-1], gradient[:, -1:])
         gradient[:, :-1] += ridge * parameters[:, :-1]
         mean = float(loss[0]) / self.total
         return Point(parameters, mean, mean + penalty(parameters, ridge), gradient, curvature)
@@ -143,16 +145,16 @@ class Rows:
         here, here_bias = self.fold(point.parameters)
         classes, features = weight.shape
         sums = direction.new_zeros(classes, features + 1)
-        for i, (x, _) in enumerate(self.blocks()):
+        for i, (x, y) in enumerate(self.blocks()):
             if self.probabilities is not None:
                 p, change = self.probabilities[i], torch.baddbmm(bias, weight.expand(len(x), -1, -1), x.mT)
             else:  # both in one product
                 both = torch.baddbmm(torch.cat([here_bias, bias]), torch.cat([here, weight]).expand(len(x), -1, -1), x.mT)
-                p, change = both[:, :classes].softmax(1), both[:, classes:]
-            change = p * change
+                p, change = _softmax(both[:, :classes], y)[0], both[:, classes:]
+            change = p * (change - change.gather(1, y))  # small where p is near 1, as S is
             change -= p * change.sum(1, keepdim=True)
             sums[:, :-1] += torch.bmm(change, x).sum(0)
-            sums[:, -1] += change.sum((0, 2), dtype=torch.float64)
+            sums[:, -1] += change.sum((0, 2))
         self.readings += 1
         all_reduce(sums)
         result = self.unfold(sums[:, :-1], sums[:, -1:])
@@ -222,6 +224,13 @@ class Basis:
             return mixing.T @ torch.cat([weight.double(), mixed[:, -1:] / spread], 1)
 
         return apply
+
+
+def _softmax(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, K, m) logits, labels (B, 1, m) → probabilities, and −log p[y] (B, 1, m), exact to a relative rounding however small."""
+    behind = (logits - logits.gather(1, y)).scatter_(1, y, -torch.inf)
+    losses = torch.nn.functional.softplus(behind.logsumexp(1, keepdim=True), threshold=80)
+    return behind.sub_(losses).exp_().scatter_(1, y, (-losses).exp_()), losses
 
 
 def penalty(parameters: Tensor, ridge: float) -> float:

@@ -10,7 +10,8 @@ from torch import Tensor
 from eval_linear.adam import BATCH, PROTOCOLS, AdamProbe, shuffled, train_adam_probe
 from eval_linear.logistic import logistic_path
 
-PENALTIES = tuple(10.0 ** (-k / 4) for k in range(-4, 29))  # λ of mean cross-entropy + λ/2 ‖W‖²: from 10 to 1e-7
+PENALTIES = tuple(10.0 ** (-k / 2) for k in range(-2, 13))  # λ of mean cross-entropy + λ/2 ‖W‖²: from 10 to 1e-6
+PATIENCE = 4  # strengths without a better held-out accuracy after which weaker ones, the slow ones, are not tried
 HELD_OUT = 0.2  # of the training rows
 HELD_OUT_MOST = 10_000  # rows: the paper's train_val
 
@@ -66,8 +67,8 @@ def fit_linear(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, classes: in
     for solution in logistic_path(x[fit], y[fit], classes, _strengths(len(fit))):
         logits = x[choose] @ solution.weight.T.to(x) + solution.bias.to(x)
         scores.append(float((logits.argmax(1) == y[choose]).double().mean()))
-        if len(scores) > 8 and max(scores[-6:]) < max(scores[:-6]):
-            break  # six weaker ones in a row were worse
+        if len(scores) - 1 - int(np.argmax(scores)) >= PATIENCE:
+            break
     best = int(np.argmax(scores))
     *_, solution = logistic_path(x, y, classes, _strengths(len(x))[max(0, best - 2) : best + 1])
     logits = x_test @ solution.weight.T.to(x) + solution.bias.to(x)
