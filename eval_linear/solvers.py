@@ -1,5 +1,6 @@
 """Linear classifiers on fixed features: the full-batch one, its strength chosen on held-out training rows, and the paper's."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +9,7 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from eval_linear.adam import BATCH, PROTOCOLS, AdamProbe, shuffled, train_adam_probe
-from eval_linear.logistic import logistic_path
+from eval_linear.logistic import Solution, logistic_path
 
 PENALTIES = tuple(10.0 ** (-k / 2) for k in range(-2, 13))  # λ of mean cross-entropy + λ/2 ‖W‖²: from 10 to 1e-6
 PATIENCE = 4  # strengths without a better held-out accuracy after which weaker ones, the slow ones, are not tried
@@ -64,15 +65,33 @@ def fit_linear(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, classes: in
     """
     fit, choose = held_out(y, seed)
     scores: list[float] = []
-    for solution in logistic_path(x[fit], y[fit], classes, _strengths(len(fit))):
-        logits = x[choose] @ solution.weight.T.to(x) + solution.bias.to(x)
-        scores.append(float((logits.argmax(1) == y[choose]).double().mean()))
+    if len(y[fit].unique()) < 2:  # a handful of labels: nothing to choose with
+        fit, choose = np.arange(len(y)), np.arange(len(y))
+    for _, classify in _path(x[fit], y[fit], classes, _strengths(len(fit))):
+        scores.append(float((classify(x[choose]).argmax(1) == y[choose]).double().mean()))
         if len(scores) - 1 - int(np.argmax(scores)) >= PATIENCE:
             break
     best = int(np.argmax(scores))
-    *_, solution = logistic_path(x, y, classes, _strengths(len(x))[max(0, best - 2) : best + 1])
-    logits = x_test @ solution.weight.T.to(x) + solution.bias.to(x)
-    return judge(logits, y_test, float(solution.strength), bool(solution.converged))
+    *_, (solution, classify) = _path(x, y, classes, _strengths(len(x))[max(0, best - 2) : best + 1])
+    return judge(classify(x_test), y_test, solution.strength, solution.converged)
+
+
+def _path(
+    x: Tensor, y: Tensor, classes: int, strengths: tuple[float, ...]
+) -> Iterator[tuple[Solution, Callable[[Tensor], Tensor]]]:
+    """`logistic_path` for rows that may lack some of the classes: (solution, features (m, C) → scores (m, classes)).
+
+    A class without rows is never named.
+    """
+    present, renumbered = y.unique(return_inverse=True)
+    for solution in logistic_path(x, renumbered, len(present), strengths):
+
+        def classify(rows: Tensor, solution: Solution = solution) -> Tensor:
+            scores = rows.new_full((len(rows), classes), -torch.inf)
+            scores[:, present] = solution.logits(rows).to(rows)
+            return scores
+
+        yield solution, classify
 
 
 def _strengths(n: int) -> tuple[float, ...]:

@@ -181,6 +181,14 @@ def test_the_fit_recovers_a_linear_rule_and_chooses_without_the_test_split():
     assert noise.top1 < 0.45 and noise.confusion.sum() == 400
 
 
+def test_classes_without_training_rows_are_never_named():
+    x = torch.tensor([[0.0, 1.0], [0.1, 0.9], [1.0, 0.0], [0.9, 0.2]]).repeat(10, 1)
+    y = torch.tensor([1, 1, 4, 4]).repeat(10)
+    fit = fit_linear(x, y, x, torch.cat([y[:-1], torch.tensor([3])]), 6, seed=0)
+    assert fit_linear(x[1:3], y[1:3], x, y, 6, seed=0).top1 == 1, "one label of each of two classes"
+    assert fit.top1 == pytest.approx(39 / 40) and fit.confusion[:, [0, 2, 3, 5]].sum() == 0 and fit.top5 >= fit.top1
+
+
 def test_one_class_is_refused(run, tmp_path):
     for split in ("train", "test"):
         (tmp_path / "one" / split / "a").mkdir(parents=True)

@@ -35,6 +35,7 @@ def stats(run):
 def test_a_run_leaves_what_it_should(run_folder):
     assert {p.name for p in run_folder.iterdir()} == {
         "config.yaml",
+        "report.html",
         "stats.jsonl",
         "samples",
         "reconstructions",
