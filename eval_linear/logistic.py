@@ -81,7 +81,7 @@ def logistic_path(
         ridge = (2 if classes == 2 else 1) / (strength * rows.total)
         before = rows.readings
         start = _predict(rows, history, math.log(strength), ridge)
-        point, gap, steps, ritz = _newton(rows, basis, start, ridge, tolerance, min(slowest[-2:], default=1.0), max_steps)
+        point, gap, steps, ritz = _newton(rows, basis, start, ridge, tolerance, min(slowest, default=1.0), max_steps)
         history = [*history[-2:], (math.log(strength), point)]
         slowest.append(ritz)
         weight, bias = (part.to(rows.dtype) for part in rows.raw(point.parameters))

@@ -51,7 +51,8 @@ class ClassifierExtractor:
     """
 
     def __init__(self, classifier: Classifier, name: str, size: int, facts: dict, device: torch.device | str = "cpu"):
-        self.classifier, self.name, self.size, self.device = classifier.to(device), name, size, torch.device(device)
+        self.classifier = classifier.to(device, memory_format=torch.channels_last)
+        self.name, self.size, self.device = name, size, torch.device(device)
         self.accuracy, self.majority, self.held_out = facts["accuracy"], facts["majority"], facts["held_out"]
         self.digest = facts["sha256"]
 

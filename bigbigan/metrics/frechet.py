@@ -2,6 +2,7 @@
 
 import numpy as np
 from scipy.linalg import eigvalsh, lapack
+from threadpoolctl import threadpool_limits
 
 from bigbigan.metrics.errors import MetricsError
 from bigbigan.metrics.moments import Moments
@@ -25,7 +26,9 @@ def gaussian_distance(mean1: np.ndarray, c1: np.ndarray, mean2: np.ndarray, c2: 
     distance = difference @ difference + np.trace(c1) + np.trace(c2)
     if not (np.isfinite(distance) and np.isfinite(c1).all() and np.isfinite(c2).all()):
         raise MetricsError("Fréchet distance: expected finite means and covariances, found NaN or infinity")
-    eigenvalues = eigvalsh(_symmetric_product(c1, c2), lower=True, overwrite_a=True, check_finite=False, driver="evd")
+    # One thread: LAPACK's reductions wait for their threads at every column, many times as long where cores are shared.
+    with threadpool_limits(1, "blas"):
+        eigenvalues = eigvalsh(_symmetric_product(c1, c2), lower=True, overwrite_a=True, check_finite=False, driver="evd")
     # Rounding may put an eigenvalue, and the distance of a set to itself, a little below zero.
     return float(max(0.0, distance - 2 * np.sqrt(eigenvalues.clip(0)).sum()))
 
