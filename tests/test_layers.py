@@ -19,6 +19,8 @@ from bigbigan.layers import (
     advance_power_iteration,
     initialise,
     record_statistics,
+    resampling,
+    set_folded,
     spectral_layers,
     split_size,
 )
@@ -228,3 +230,32 @@ def test_sizes(size, expected):
 def test_impossible_size_names_the_nearest():
     with pytest.raises(ValueError, match="image_size 100: .* nearest: 96 and 112"):
         split_size(100)
+
+
+@pytest.mark.parametrize("make", [
+    lambda: (GeneratorBlock(6, 4, 5), (torch.randn(3, 6, 4, 6, dtype=F64), torch.randn(3, 5, dtype=F64))),
+    lambda: (DiscriminatorBlock(6, 4, downsample=True), (torch.randn(3, 6, 4, 6, dtype=F64),)),
+])  # fmt: skip
+def test_the_folded_resampling_equals_the_plain_form(make, monkeypatch):
+    """Outputs, gradients and second gradients (which R1 needs); and a wrong sum of taps is noticed."""
+    torch.manual_seed(0)
+    block, inputs = make()
+    block = block.double().train()
+
+    def everything(folded: bool):
+        set_folded(block, folded)
+        x = inputs[0].clone().requires_grad_()
+        y = block(x, *inputs[1:])
+        weights = torch.linspace(-1, 1, y.numel(), dtype=F64).reshape(y.shape)
+        (gradient,) = torch.autograd.grad((y * weights).sum(), x, create_graph=True)
+        block.zero_grad()
+        (gradient.square().sum() + y.square().sum()).backward()
+        return [y, gradient, x.grad, *(p.grad for p in block.parameters() if p.grad is not None)]
+
+    def equal() -> bool:
+        return all(torch.allclose(a, b, rtol=1e-9, atol=1e-10) for a, b in zip(everything(True), everything(False), strict=True))
+
+    assert equal()
+    honest = resampling._summed_taps
+    monkeypatch.setattr(resampling, "_summed_taps", lambda w: honest(w).transpose(2, 3))
+    assert not equal()

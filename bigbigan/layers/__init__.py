@@ -3,6 +3,7 @@
 from bigbigan.layers.blocks import DiscriminatorBlock, GeneratorBlock, ResidualMLP, SelfAttention
 from bigbigan.layers.collectives import all_reduce, alone, rank, world_size
 from bigbigan.layers.norm import ConditionalBatchNorm, CrossReplicaBatchNorm, batch_norms, record_statistics
+from bigbigan.layers.resampling import set_folded
 from bigbigan.layers.sizes import place_of_attention, split_size
 from bigbigan.layers.spectral import (
     SNConv2d,
@@ -31,6 +32,7 @@ __all__ = [
     "place_of_attention",
     "rank",
     "record_statistics",
+    "set_folded",
     "spectral_layers",
     "split_size",
     "world_size",

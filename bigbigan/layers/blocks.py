@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bigbigan.layers.norm import ConditionalBatchNorm
+from bigbigan.layers.resampling import pooled_conv, upsampled_conv
 from bigbigan.layers.spectral import SNConv2d, SNLinear
 
 
@@ -21,10 +22,12 @@ class GeneratorBlock(nn.Module):
         self.norm2 = ConditionalBatchNorm(out_channels, condition_dim)
         self.conv2 = SNConv2d(out_channels, out_channels, 3, padding=1)
         self.shortcut = SNConv2d(in_channels, out_channels, 1)
+        self.folded = True  # see `resampling`
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        h = F.interpolate(F.relu(self.norm1(x, condition)), scale_factor=2, mode="nearest")
-        h = self.conv2(F.relu(self.norm2(self.conv1(h), condition)))
+        h = F.relu(self.norm1(x, condition))
+        h = upsampled_conv(h, self.conv1.normalised_weight(), self.conv1.bias, self.folded)
+        h = self.conv2(F.relu(self.norm2(h, condition)))
         # A 1×1 convolution commutes with nearest upsampling: a quarter of the work before it.
         return h + F.interpolate(self.shortcut(x), scale_factor=2, mode="nearest")
 
@@ -38,16 +41,19 @@ class DiscriminatorBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, downsample: bool, first: bool = False):
         super().__init__()
         self.downsample, self.first = downsample, first
+        self.folded = True  # see `resampling`
         self.conv1 = SNConv2d(in_channels, out_channels, 3, padding=1)
         self.conv2 = SNConv2d(out_channels, out_channels, 3, padding=1)
         self.shortcut = SNConv2d(in_channels, out_channels, 1) if in_channels != out_channels or downsample else None
 
     def forward(self, x: Tensor) -> Tensor:
         h = x if self.first else F.relu(x)
-        h = self.conv2(F.relu(self.conv1(h)))
-        # Average pooling commutes with a 1×1 convolution, so the shortcut pools first wherever it has one.
+        h = F.relu(self.conv1(h))
         if self.downsample:
-            h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)
+            h = pooled_conv(h, self.conv2.normalised_weight(), self.conv2.bias, self.folded)
+            x = F.avg_pool2d(x, 2)  # which commutes with a 1×1 convolution, so the shortcut pools first
+        else:
+            h = self.conv2(h)
         return h + (x if self.shortcut is None else self.shortcut(x))
 
 

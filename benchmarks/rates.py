@@ -1,0 +1,45 @@
+"""What the processor can do: the best matrix rate met in a product and a convolution, which every benchmark relates to."""
+
+import time
+
+import torch
+import torch.nn.functional as F
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype, seconds: float = 2.0) -> float:
+    """The highest rate of a square matrix product and of a 3×3 convolution of 256 channels, in FLOP a second."""
+    side = 8192 if device.type == "cuda" else 2048
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    n, s = (256, 64) if device.type == "cuda" else (32, 32)
+    x = torch.randn(n, 256, s, s, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    w = torch.randn(256, 256, 3, 3, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    work = [(lambda: a @ b, 2 * side**3), (lambda: F.conv2d(x, w, padding=1), 2 * n * s * s * 256 * 256 * 9)]
+    return max(flop / best(run, device, seconds / 2) for run, flop in work)
+
+
+def best(run, device: torch.device, seconds: float) -> float:
+    """The shortest of as many calls of `run` as fit into `seconds`, at least three; the first is not counted."""
+    run()
+    synchronise(device)
+    times, end = [], time.perf_counter() + seconds
+    while len(times) < 3 or time.perf_counter() < end:
+        start = time.perf_counter()
+        run()
+        synchronise(device)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def describe(device: torch.device) -> str:
+    """The hardware, for the head of a table."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    import platform
+
+    names = [line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]  # noqa: SIM115
+    return f"{torch.get_num_threads()} threads of {names[0] if names else platform.machine()}"
