@@ -1,0 +1,133 @@
+"""`bigbigan.encode` against the bare network: `python benchmarks/encode.py [--backbone resnetv2_50 --image_size 128 --images 64]`.
+
+In turn, on the same images: the encoder's forward alone in batches, `encode` of a float tensor, `encode` of a folder of JPEGs, and
+decoding that folder alone. Prints images a second and the share of the bare rate; then the cold start of a fresh process (import,
+load, first image) and the largest mean difference of decoded pixels from torchvision's decoder. JSON with --out.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+import torch
+from PIL import Image
+
+import bigbigan
+from benchmarks.rates import describe, synchronise
+from bigbigan.config import Model
+from bigbigan.data.inputs import image_batches
+from bigbigan.model import BigBiGAN
+
+COLD = """
+import time; start = time.perf_counter()
+import torch; torch_done = time.perf_counter()
+import bigbigan; imported = time.perf_counter()
+model = bigbigan.load({release!r}); loaded = time.perf_counter()
+bigbigan.encode({image!r}, model=model, outputs="avepool_feat"); done = time.perf_counter()
+print(torch_done - start, imported - torch_done, loaded - imported, done - loaded)
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", default="resnetv2_50")
+    for name, value in (("image_size", 128), ("images", 64), ("batch_size", 16), ("repeats", 5)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path)
+    o = parser.parse_args()
+    device = torch.device(o.device)
+    torch.manual_seed(0)
+    config = Model(
+        image_size=o.image_size, encoder=o.backbone, generator_width=8, discriminator_width=8, generator_attention=0,
+        discriminator_attention=0, mlp_width=64, mlp_layers=2, encoder_mlp_width=64, encoder_mlp_layers=2,
+    )  # fmt: skip
+    model = BigBiGAN.from_config(config).to(device).eval()
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        photos(folder / "photos", o.images, o.image_size)
+        result = rates(model, folder / "photos", o, device)
+        model.save_pretrained(folder / "release")
+        result["cold_start_s"] = cold_start(folder)
+        result["largest_pixel_difference"] = pixel_difference(folder / "photos", o.image_size)
+    print(f"{describe(device)}; {o.backbone}, {o.image_size} px, batch {o.batch_size}, {o.images} images, best of {o.repeats}")
+    bare = result["images_per_second"]["bare forward"]
+    for name, rate in result["images_per_second"].items():
+        print(f"{name:<26}{rate:10.1f} images/s   {100 * rate / bare:6.1f} % of the bare forward")
+    print("cold start, s: " + ", ".join(f"{name} {value:.2f}" for name, value in result["cold_start_s"].items()))
+    print(f"decoded pixels against torchvision's: mean absolute difference at most {result['largest_pixel_difference']:.4f} / 255")
+    if o.out:
+        o.out.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def photos(folder: Path, count: int, size: int) -> None:
+    """Smooth random pictures with noise, as JPEGs somewhat larger than needed."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((size * 5 // 4, size), Image.BICUBIC)
+        noisy = np.asarray(coarse).astype(int) + rng.integers(-12, 13, (size, size * 5 // 4, 3))
+        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / f"{i:04d}.jpg", quality=90)
+
+
+def rates(model: BigBiGAN, folder: Path, o: argparse.Namespace, device: torch.device) -> dict:
+    x = torch.cat(list(image_batches(folder, o.image_size, o.batch_size)))
+    ready = x.to(device)
+
+    @torch.inference_mode()
+    def bare():
+        return [model.encoder.avepool(part) for part in ready.split(o.batch_size)]
+
+    ways = {
+        "bare forward": bare,
+        "encode(tensor)": lambda: bigbigan.encode(x, model=model, outputs="avepool_feat", batch_size=o.batch_size, progress=False),
+        "encode(folder)": lambda: bigbigan.encode(
+            folder, model=model, outputs="avepool_feat", batch_size=o.batch_size, progress=False
+        ),
+        "decoding the folder alone": lambda: list(image_batches(folder, o.image_size, o.batch_size)),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for repeat in range(o.repeats + 1):
+        for name, run in ways.items():
+            start = time.perf_counter()
+            run()
+            synchronise(device)
+            if repeat:
+                seconds[name].append(time.perf_counter() - start)
+    return {
+        "images_per_second": {name: len(x) / min(times) for name, times in seconds.items()},
+        "median_images_per_second": {name: len(x) / statistics.median(times) for name, times in seconds.items()},
+    }
+
+
+def cold_start(folder: Path) -> dict[str, float]:
+    image = next((folder / "photos").iterdir())
+    code = COLD.format(release=str(folder / "release"), image=str(image))
+    root = Path(__file__).resolve().parent.parent
+    out = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True).stdout
+    names = ("import torch", "import bigbigan", "load", "first image")
+    return dict(zip(names, map(float, out.split()), strict=True))
+
+
+def pixel_difference(folder: Path, size: int) -> float:
+    """Largest mean absolute difference of a decoded image from torchvision's, in steps of 8 bits; no draft mode anywhere."""
+    from torchvision.io import ImageReadMode, decode_image
+
+    differences = []
+    for path in sorted(folder.iterdir())[:16]:
+        ours = np.asarray(Image.open(path).convert("RGB")).transpose(2, 0, 1).astype(int)
+        theirs = decode_image(str(path), ImageReadMode.RGB).numpy().astype(int)
+        differences.append(np.abs(ours - theirs).mean())
+    return float(max(differences))
+
+
+if __name__ == "__main__":
+    main()
