@@ -1,0 +1,154 @@
+"""One training iteration, d_steps D updates, one E+G update and the averages, in several forms in turn.
+
+    python benchmarks/iteration.py [--config imagenet128 --batch_sizes 64 128 256 --repeats 5] [--section.field VALUE ...]
+
+Forms: plain eager in float32 (TF32 on a GPU) and in bf16, contiguous and with the papers' resampling; ours in bf16, channels last
+and folded; ours compiled (--compile MODE ... of torch.compile, networks one by one). Prints seconds, images a second, FLOPs of the
+plain form by torch's counter, the share of the bf16 matrix rate of the same run, peak memory, and the time of each part alone. A
+batch that does not fit is said to. JSON with --out.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.rates import best, describe, matrix_rate, synchronise
+from bigbigan.config import Config, parse
+from bigbigan.ema import Averages
+from bigbigan.layers import advance_power_iteration, set_folded
+from bigbigan.model import BigBiGAN
+from bigbigan.step import Batch, Step, build_optimizers
+
+
+class Iteration:
+    """A model with its optimisers and averages, and one batch of random pictures that every update sees again."""
+
+    def __init__(self, config: Config, batch_size: int, device: torch.device, bf16: bool, ours: bool, compiled: str = ""):
+        torch.manual_seed(0)
+        o, layout = config.optim, torch.channels_last if ours else torch.contiguous_format
+        self.model = BigBiGAN.from_config(config.model).to(device, memory_format=layout).train()
+        set_folded(self.model, ours)
+        if compiled:
+            for network in (self.model.generator, self.model.encoder, self.model.discriminator):
+                network.compile(mode=None if compiled == "default" else compiled)
+        d, eg = build_optimizers(self.model, o.generator_lr, o.discriminator_lr, o.encoder_lr, o.betas, o.eps)
+        self.step = Step(self.model, d, eg, autocast=lambda: torch.autocast(device.type, torch.bfloat16, enabled=bf16))
+        self.averages = Averages(self.model.generator, self.model.encoder, o.ema_half_life, o.ema_rampup)
+        size, width = self.model.encoder.image_size, self.model.generator.latent_dim
+        x = (torch.rand(batch_size, 3, size, size, device=device) * 2 - 1).contiguous(memory_format=layout)
+        self.batch = Batch(x, torch.randn(batch_size, width, device=device), torch.randn(batch_size, width, device=device))
+        self.d_steps, self.seen = o.d_steps, 10**6
+
+    def __call__(self) -> None:
+        for _ in range(self.d_steps):
+            self.step.discriminator_update(self.batch)
+        self.step.encoder_generator_update(self.batch)
+        self.averages.update(self.seen, (self.d_steps + 1) * len(self.batch))
+
+    def parts(self) -> dict:
+        """What an iteration is made of, each alone: forward and backward of the networks, and the rest."""
+        model, batch, autocast = self.model.requires_grad_(True), self.batch, self.step.autocast
+        joined = torch.cat([model.for_discriminator(batch.x)] * 2), torch.cat([batch.z] * 2)
+
+        def both(forward):
+            def run():
+                with autocast():
+                    out = forward()
+                out.float().sum().backward()
+
+            return run
+
+        return {
+            "G, forward and backward": both(lambda: model.generator(batch.z)),
+            "E, forward and backward": both(lambda: model.encoder(batch.x).mean),
+            "F, forward and backward": both(lambda: model.discriminator.f(joined[0])),
+            "D = F, H, J, forward and backward": both(lambda: sum(model.discriminator(*joined).terms())),
+            "spectral norm, D and G": lambda: [advance_power_iteration(n) for n in (model.discriminator, model.generator)],
+            "averages": lambda: self.averages.update(self.seen, 1),
+            "Adam, D": self.step.discriminator_optimizer.step,
+            "Adam, E and G": self.step.encoder_generator_optimizer.step,
+        }
+
+
+def measure(config: Config, batch_size: int, device: torch.device, o: argparse.Namespace) -> list[dict]:
+    forms = {"plain float32": (False, False, ""), "plain bf16": (True, False, ""), "ours bf16": (True, True, "")}
+    forms |= {f"ours bf16, compile {mode}": (True, True, mode) for mode in o.compile}
+    rate, rows, flop = matrix_rate(device, torch.bfloat16), [], None
+    for name, (bf16, ours, compiled) in forms.items():
+        try:
+            rows.append(measure_form(Iteration(config, batch_size, device, bf16, ours, compiled), device, o.repeats))
+        except torch.OutOfMemoryError:
+            print(f"batch {batch_size:<6}{name:<32} does not fit")
+            torch.cuda.empty_cache()
+            continue
+        if flop is None:
+            with FlopCounterMode(display=False) as counter:
+                Iteration(config, 4, device, False, False)()
+            flop = counter.get_total_flops() / 4
+        row = rows[-1]
+        row |= {
+            "form": name,
+            "batch": batch_size,
+            "utilisation": flop * batch_size / row["best_s"] / rate,
+            "gflop_per_element": flop / 1e9,
+        }
+        print(
+            f"batch {batch_size:<6}{name:<32} best {row['best_s']:8.3f} s  median {row['median_s']:8.3f} s  "
+            f"{batch_size / row['best_s']:9.1f} elements/s  utilisation {100 * row['utilisation']:5.1f} %  "
+            f"peak {row['peak_gib']:6.1f} GiB",
+            flush=True,
+        )
+    return rows
+
+
+def measure_form(iteration: Iteration, device: torch.device, repeats: int) -> dict:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    times = []
+    for repeat in range(repeats + 2):
+        start = time.perf_counter()
+        iteration()
+        synchronise(device)
+        if repeat > 1:  # the first two compile and choose algorithms
+            times.append(time.perf_counter() - start)
+    peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else 0.0
+    return {"best_s": min(times), "median_s": statistics.median(times), "n": repeats, "peak_gib": peak}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch_sizes", type=int, nargs="+", default=[64])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--compile", nargs="*", default=[], help="modes of torch.compile, such as default, reduce-overhead")
+    parser.add_argument("--no_parts", action="store_true")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path)
+    o, rest = parser.parse_known_args()
+    config, options = parse(rest)
+    device = torch.device(o.device)
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    print(f"{describe(device)}, torch {torch.__version__}; --config {options.config}; bf16 matrix rate "
+          f"{matrix_rate(device, torch.bfloat16) / 1e9:,.0f} GFLOP/s")  # fmt: skip
+    rows = [row for batch_size in o.batch_sizes for row in measure(config, batch_size, device, o)]
+    parts = {}
+    if not o.no_parts:
+        iteration = Iteration(config, o.batch_sizes[0], device, True, True)
+        iteration()
+        parts = {name: best(run, device, 1.0) for name, run in iteration.parts().items()}
+        for name, seconds in parts.items():
+            print(f"  {name:<36}{1e3 * seconds:10.2f} ms")
+    if o.out:
+        o.out.write_text(json.dumps({"device": describe(device), "rows": rows, "parts_s": parts}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
