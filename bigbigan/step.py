@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from bigbigan.data import RealImages, to_signed
+from bigbigan.latents import normal_noise, sample_prior, uniforms
 from bigbigan.layers import advance_power_iteration, all_reduce, record_statistics, world_size
 from bigbigan.losses import Scores, discriminator_loss, encoder_generator_loss, select_terms
 from bigbigan.model import BigBiGAN, pool_to
@@ -35,6 +37,19 @@ class Batch:
         columns = (self.x, self.z, self.noise, self.x_classes, self.z_classes)
         pieces = [[None] * parts if column is None else column.tensor_split(parts) for column in columns]
         return (Batch(*piece) for piece in zip(*pieces, strict=True))
+
+
+def draw_batch(real: RealImages, seed: int, prior: str, latent_dim: int, classes: int, device: torch.device) -> Batch:
+    """Real images and their share of the run's random numbers, which depend on the images' places in the run alone."""
+    places = real.positions
+    z = sample_prior(prior, seed, "z", places, latent_dim)
+    noise = normal_noise(seed, "posterior", places, latent_dim)
+    x_classes = z_classes = None
+    if classes:
+        x_classes = real.labels
+        z_classes = torch.from_numpy(uniforms(seed, "classes", places, 1)[:, 0] * classes).long().to(device)
+    x = to_signed(real.x).contiguous(memory_format=torch.channels_last)
+    return Batch(x, z.to(device), noise.to(device), x_classes, z_classes)
 
 
 class Step:
