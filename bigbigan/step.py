@@ -131,7 +131,7 @@ class Step:
 
     def _scores(self, images: Tensor, latents: Tensor, classes: Tensor | None) -> tuple[Scores, Scores]:
         scores = self.model.discriminator(images, latents, classes)
-        scores = Scores(*(None if term is None else term.float() for term in scores))
+        scores = Scores(*(None if term is None else at_least_float32(term) for term in scores))
         return select_terms(scores, self.unary_x, self.unary_z).split(len(images) // 2)
 
 
@@ -142,13 +142,17 @@ class Report:
         self.values: dict[str, Tensor] = {}
 
     def add(self, name: str, value: Tensor, share: float) -> None:
-        self.values[name] = self.values.get(name, 0) + value.detach().float() * share
+        self.values[name] = self.values.get(name, 0) + at_least_float32(value.detach()) * share
 
     def add_scores(self, encoder_pairs: Scores, generator_pairs: Scores, share: float) -> None:
         for side, scores in (("real", encoder_pairs), ("fake", generator_pairs)):
             for name, term in zip(Scores._fields, scores, strict=True):
                 if term is not None:
                     self.add(f"score_{name}_{side}", term.mean(), share)
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def average_gradients(networks: list[nn.Module]) -> None:
