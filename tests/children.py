@@ -51,15 +51,24 @@ def free_port() -> int:
 
 
 class Run:
-    """One training by `processes` processes, started at once. flags: of the command line.  fault: of process `faulty`."""
+    """One training by `processes` processes, started at once.
 
-    def __init__(self, root: Path, *flags: str, processes: int = 1, fault: Fault | None = None, faulty: int = 0, env=None):
+    flags: of the command line.  fault: of process `faulty`.  roots: a --run.root for each process, if not `root` for all.
+    """
+
+    def __init__(
+        self, root: Path, *flags: str, processes: int = 1, fault: Fault | None = None, faulty: int = 0, env=None, roots=None
+    ):  # fmt: skip
         self.folder, self.log = root / "run", root / "log"
         root.mkdir(parents=True, exist_ok=True)
-        command = [*SMALLEST, f"--run.root={root}", "--run.name=run", *map(str, flags)]
+        command = [*SMALLEST, "--run.name=run", *map(str, flags)]
+        roots = roots or [root] * processes
         port, env = free_port(), {"BIGBIGAN_CACHE": str(root.parent / "cache"), **(env or {})}
         self.processes = [
-            context().Process(target=train, args=(command, r, processes, port, fault if r == faulty else None, self.log, env))
+            context().Process(
+                target=train,
+                args=([*command, f"--run.root={roots[r]}"], r, processes, port, fault if r == faulty else None, self.log, env),
+            )
             for r in range(processes)
         ]
         self.log.write_text("")

@@ -55,8 +55,7 @@ def uninterrupted(settings, tmp_path_factory):
         if name not in made:
             flags, processes = settings[name]
             folder = root / name.replace(", ", "-").replace(" ", "-")
-            if name.startswith("evaluating"):
-                finish(folder / "first", *flags, processes=processes)  # fills the cache
+            finish(folder / "first", *flags, processes=processes)  # warms the server and the caches
             started = time.monotonic()
             finish(folder / "again", *flags, processes=processes)
             calls = (folder / "again" / "calls").read_text().splitlines()
