@@ -15,6 +15,7 @@ from accelerate.utils import DistributedType, InitProcessGroupKwargs, is_torch_x
 
 from bigbigan.config import Config, ConfigError
 from bigbigan.data import Images, open_images
+from bigbigan.layers import LostProcess
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +46,18 @@ def build_accelerator(config: Config, folder: Path) -> Accelerator:
             raise ConfigError(f"--run.trackers {name}: it is not installed; pip install {name}")
     # Several processes without an accelerator: Accelerate sees them only if it is told that this is meant.
     several = int(os.environ.get("WORLD_SIZE", 1)) > 1 and not torch.accelerator.is_available() and not is_torch_xla_available()
-    accelerator = Accelerator(
-        cpu=True if several else None, mixed_precision=precision, log_with=trackers or None, project_dir=str(folder),
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(minutes=config.run.timeout))],
-    )  # fmt: skip
+    try:
+        accelerator = Accelerator(
+            cpu=True if several else None, mixed_precision=precision, log_with=trackers or None, project_dir=str(folder),
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(minutes=config.run.timeout))],
+        )  # fmt: skip
+    except RuntimeError as error:
+        if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+            raise
+        raise LostProcess(
+            f"expected {os.environ['WORLD_SIZE']} processes to meet within --run.timeout, found one gone or late "
+            f"({str(error).strip().splitlines()[0]})"
+        ) from error
     if accelerator.distributed_type in (DistributedType.DEEPSPEED, DistributedType.FSDP, DistributedType.MEGATRON_LM):
         raise ConfigError(f"{accelerator.distributed_type}: expected plain data parallelism; see `accelerate config`")
     return accelerator

@@ -54,11 +54,20 @@ class Run:
     """One training by `processes` processes, started at once.
 
     flags: of the command line.  fault: of process `faulty`.  roots: a --run.root for each process, if not `root` for all.
+    absent: how many of them never start.
     """
 
     def __init__(
-        self, root: Path, *flags: str, processes: int = 1, fault: Fault | None = None, faulty: int = 0, env=None, roots=None
-    ):  # fmt: skip
+        self,
+        root: Path,
+        *flags: str,
+        processes: int = 1,
+        fault: Fault | None = None,
+        faulty: int = 0,
+        env: dict | None = None,
+        roots: list[Path] | None = None,
+        absent: int = 0,
+    ):
         self.folder, self.log = root / "run", root / "log"
         root.mkdir(parents=True, exist_ok=True)
         command = [*SMALLEST, "--run.name=run", *map(str, flags)]
@@ -69,7 +78,7 @@ class Run:
                 target=train,
                 args=([*command, f"--run.root={roots[r]}"], r, processes, port, fault if r == faulty else None, self.log, env),
             )
-            for r in range(processes)
+            for r in range(processes - absent)
         ]
         self.log.write_text("")
         for process in self.processes:

@@ -106,6 +106,12 @@ def test_when_a_process_dies_the_other_ends_with_a_sentence(tmp_path):
     assert "the same command goes on from the newest checkpoint" in run.text() and "Traceback" not in run.text()
 
 
+def test_a_process_that_meets_nobody_ends_with_a_sentence(tmp_path):
+    run = Run(tmp_path, "--run.timeout=0.03", processes=2, absent=1)
+    assert run.wait(60) == [1]
+    assert "expected 2 processes to meet within --run.timeout" in run.text() and "Traceback" not in run.text()
+
+
 def test_a_silent_process_is_waited_for_no_longer_than_the_timeout(tmp_path):
     run = Run(tmp_path, *ENDLESS, "--run.timeout=0.05", processes=2)
     run.until("96 images")
