@@ -15,7 +15,7 @@ from accelerate.utils import DistributedType, InitProcessGroupKwargs, is_torch_x
 
 from bigbigan.config import Config, ConfigError
 from bigbigan.data import Images, open_images
-from bigbigan.layers import LostProcess
+from bigbigan.layers import LostProcess, world_size
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +60,11 @@ def build_accelerator(config: Config, folder: Path) -> Accelerator:
         ) from error
     if accelerator.distributed_type in (DistributedType.DEEPSPEED, DistributedType.FSDP, DistributedType.MEGATRON_LM):
         raise ConfigError(f"{accelerator.distributed_type}: expected plain data parallelism; see `accelerate config`")
+    if accelerator.num_processes != world_size():
+        raise ConfigError(
+            f"{accelerator.distributed_type}: expected one process, or a torch.distributed group, found {accelerator.num_processes} "
+            "processes without one, which could not join their batches; start one process"
+        )
     return accelerator
 
 

@@ -95,6 +95,7 @@ class Step:
         average_gradients([discriminator])
         self.discriminator_optimizer.step()
         self.discriminator_optimizer.zero_grad(set_to_none=True)
+        compute_now(batch.x.device)
         return report.values
 
     def encoder_generator_update(self, batch: Batch) -> dict[str, Tensor]:
@@ -115,6 +116,7 @@ class Step:
         average_gradients([generator, encoder])
         self.encoder_generator_optimizer.step()
         self.encoder_generator_optimizer.zero_grad(set_to_none=True)
+        compute_now(batch.x.device)
         return report.values
 
     def _pairs(self, part: Batch, report: "Report | None" = None, share: float = 1.0):
@@ -151,6 +153,14 @@ class Report:
                     self.add(f"score_{name}_{side}", term.mean(), share)
 
 
+def compute_now(device: torch.device) -> None:
+    """On XLA: run what was recorded since the last time, so that every update is one graph, compiled once."""
+    if device.type == "xla":
+        import torch_xla
+
+        torch_xla.sync()
+
+
 def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
@@ -172,7 +182,10 @@ def build_optimizers(
     model: BigBiGAN, generator_lr: float, discriminator_lr: float, encoder_lr: float, betas: tuple[float, float], eps: float
 ) -> tuple[torch.optim.Adam, torch.optim.Adam]:
     """Adam for D, and one Adam for E and G with a rate each."""
-    settings = {"betas": tuple(map(float, betas)), "eps": eps, "fused": True}
+    settings = {"betas": tuple(map(float, betas)), "eps": eps}
+    # XLA has no fused Adam; there the count of its steps must be a tensor of the graph, or every update compiled anew
+    lazy = next(model.parameters()).device.type == "xla"
+    settings |= {"capturable": True, "foreach": False} if lazy else {"fused": True}
     discriminator = torch.optim.Adam(model.discriminator.parameters(), lr=discriminator_lr, **settings)
     groups = [
         {"params": list(model.encoder.parameters()), "lr": encoder_lr},
