@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from bigbigan.config import Config, differences, flatten
 from bigbigan.ema import Averages
+from bigbigan.layers import all_rows, copy_from_main
 from bigbigan.model import BigBiGAN, load_weights
 
 FORMAT = 1
@@ -88,16 +89,19 @@ def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
 
 
 def save(folder: Path, state: TrainingState, config: Config, keep: int) -> Path:
-    """Write `folder/<images seen>/`: first beside, then fsync, then one rename; then drop all but the newest `keep`."""
+    """Write `folder/<images seen>/`: first beside, then fsync, then one rename; then drop all but the newest `keep` up to it.
+
+    Raises OSError where the file system fails; the checkpoints before it are then as they were.
+    """
     target = folder / f"{state.images_seen:012d}"
     beside = folder / f".writing-{target.name}"
-    folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(".writing-*"):
-        shutil.rmtree(leftover)
-    beside.mkdir()
+    _make_room(folder, beside)
     checksums = {}
     for file, tensors in state.tensors().items():
-        save_file(tensors, beside / file)
+        try:
+            save_file(tensors, beside / file)
+        except SafetensorError as error:  # its name for a full disk
+            raise OSError(f"{beside / file}: {error}") from None
         checksums[file] = _sha256(beside / file)
     content = {
         "format": FORMAT,
@@ -108,40 +112,54 @@ def save(folder: Path, state: TrainingState, config: Config, keep: int) -> Path:
         "config": flatten(config),
     }
     (beside / "state.json").write_text(json.dumps(content, indent=2) + "\n")
-    for path in (*beside.iterdir(), beside):
-        _fsync(path)
-    if target.exists():
-        shutil.rmtree(target)
-    os.rename(beside, target)
-    _fsync(folder)
-    for old in complete(folder)[:-keep]:
-        shutil.rmtree(old)
+    _publish(beside, target)
+    # One that lies ahead was passed over as damaged when the run resumed: it does not count, and must not push this one out.
+    for old in [path for path in complete(folder) if int(path.name) <= state.images_seen][:-keep]:
+        _remove(old)
     return target
 
 
 def keep_best(folder: Path, checkpoint: Path, figure: str, value: float) -> Path:
     """Copy `checkpoint` to `folder`/<images seen>/ with best.json, which says by which figure; then drop the one kept before."""
     target, beside = folder / checkpoint.name, folder / f".writing-{checkpoint.name}"
-    folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(".writing-*"):
-        shutil.rmtree(leftover)
-    beside.mkdir()
+    _make_room(folder, beside)
     for file in checkpoint.iterdir():
         try:
             os.link(file, beside / file.name)  # a checkpoint's files are never written again, so both may share them
         except OSError:
             shutil.copyfile(file, beside / file.name)
     (beside / "best.json").write_text(json.dumps({"figure": figure, "value": value}) + "\n")
-    for path in (*beside.iterdir(), beside):
-        _fsync(path)
-    if target.exists():
-        shutil.rmtree(target)
-    os.rename(beside, target)
-    _fsync(folder)
+    _publish(beside, target)
     for old in complete(folder):
         if old != target:
-            shutil.rmtree(old)
+            _remove(old)
     return target
+
+
+def _make_room(folder: Path, beside: Path) -> None:
+    """An empty `beside` in `folder`, without what a kill left there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _fsync(folder.parent)
+    for leftover in (*folder.glob(".writing-*"), *folder.glob(".removing-*")):
+        shutil.rmtree(leftover)
+    beside.mkdir()
+
+
+def _publish(beside: Path, target: Path) -> None:
+    """Bring `beside` to the disk, then give it its name in one rename; a damaged `target` of that name makes way."""
+    for path in (*beside.iterdir(), beside):
+        _fsync(path)
+    _remove(target)
+    os.rename(beside, target)
+    _fsync(target.parent)
+
+
+def _remove(checkpoint: Path) -> None:
+    """Rename, then delete: a kill on the way leaves nothing half-deleted under a checkpoint's name."""
+    if checkpoint.exists():
+        doomed = checkpoint.with_name(f".removing-{checkpoint.name}")
+        os.rename(checkpoint, doomed)
+        shutil.rmtree(doomed)
 
 
 def best_value(folder: Path, figure: str) -> float | None:
@@ -180,12 +198,26 @@ def read(folder: Path, files: tuple[str, ...] = FILES) -> tuple[dict, dict[str, 
         raise CheckpointError(f"{folder}: expected a complete checkpoint, found {type(error).__name__}: {error}") from None
 
 
-def resume(folder: Path, state: TrainingState, config: Config) -> Path | None:
+def resume(folder: Path, state: TrainingState, config: Config, device: torch.device | str = "cpu") -> Path | None:
     """Load the newest sound checkpoint of `folder` into `state` → its path, or None if there is none.
 
     A damaged one is named in the log and the one before it is taken. Changed hyper-parameters are refused unless the config
-    accepts them.
+    accepts them. Every process must call this: all go on from the same checkpoint, and with the main process's weights.
+    device: of the collectives.
     """
+    path = _resume_here(folder, state, config)
+    found = all_rows(torch.tensor([state.images_seen], device=device)).flatten().tolist()
+    if len(set(found)) > 1:
+        raise CheckpointError(
+            f"{folder}: expected the same newest checkpoint on every process, found those at {found} images; "
+            "all machines need the same --run.root, on a file system that they share"
+        )
+    for network in (state.model, state.averages.generator, state.averages.encoder):
+        copy_from_main(network.state_dict().values())
+    return path
+
+
+def _resume_here(folder: Path, state: TrainingState, config: Config) -> Path | None:
     checkpoints = complete(folder)
     for path in reversed(checkpoints):
         try:

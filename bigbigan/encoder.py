@@ -64,7 +64,8 @@ class Encoder(nn.Module):
 
     def head(self, avepool: Tensor) -> Posterior:
         """AvePool feature (N, features) → Posterior."""
-        out = self.linear(self.mlp(avepool)).float()
+        out = self.linear(self.mlp(avepool))
+        out = out if out.dtype == torch.float64 else out.float()
         if self.posterior == "gaussian":
             mean, raw = out.chunk(2, dim=1)
             return Posterior(mean, F.softplus(raw))  # σ = log(1 + exp(σ̂))

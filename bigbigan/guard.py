@@ -1,7 +1,10 @@
 """What watches a run."""
 
 import math
+import os
 import signal
+import threading
+from collections.abc import Callable
 
 import torch
 
@@ -35,32 +38,60 @@ def check_finite_weights(network: torch.nn.Module, state_of: int, checkpoint: st
 
 
 class StopRequest:
-    """SIGTERM and Ctrl-C ask a run to end after the iteration at hand; a second Ctrl-C ends it at once.
+    """SIGTERM, Ctrl-C and the time limit ask a run to end after the iteration at hand; a second Ctrl-C ends it at once.
 
-    Processes agree on stopping by `agreed`, which all must call after every iteration.
+    seconds: the time limit, None for none.  Processes agree on stopping by `agreed`, which all must call after every iteration.
     """
 
-    def __init__(self):
+    def __init__(self, seconds: float | None = None):
         self.signal = 0
+        self.asked = False
+        self._abandonable = False
         self._before = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
+        self._timer = threading.Timer(max(0.0, seconds or 0.0), signal.raise_signal, (signal.SIGTERM,))
+        self._timer.daemon = True
+        if seconds is not None:
+            self._timer.start()
 
     def _note(self, number: int, _frame) -> None:
         if self.signal and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.signal = number
+        self.signal = self.signal or number
+        if self._abandonable:
+            self._abandonable = False
+            raise _Abandoned
 
     def agreed(self, device: torch.device) -> bool:
         """Whether any process was asked to stop."""
-        if world_size() == 1:
-            return bool(self.signal)
-        noted = all_reduce(torch.tensor([float(self.signal > 0)], device=device))
-        return bool(noted.item())
+        noted = all_reduce(torch.tensor([float(self.signal > 0)], device=device)) if world_size() > 1 else self.signal
+        self.asked = bool(noted)
+        return self.asked
+
+    def unless_asked(self, work: Callable[[], None]) -> None:
+        """Do `work`, which can be repeated later; a request to stop abandons it on the spot."""
+        try:
+            self._abandonable = True
+            if not self.signal:
+                work()
+            self._abandonable = False
+        except _Abandoned:
+            pass
 
     @property
     def status(self) -> int:
-        """The exit status of a stopped run, by the shell's custom 128 + signal."""
-        return 128 + (self.signal or signal.SIGTERM)
+        """The exit status of a stopped run: 130 after Ctrl-C, by the shell's custom; else 75, sysexits' "try again" (EX_TEMPFAIL).
+
+        0 under torchrun, which makes 1 of any other status, and would take the stop for a failure and start the run again.
+        """
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            return 0
+        return 128 + signal.SIGINT if self.signal == signal.SIGINT else 75
 
     def restore(self) -> None:
+        self._timer.cancel()
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+
+class _Abandoned(BaseException):
+    """Not an Exception: what skips unreadable images must not catch it."""

@@ -1,15 +1,23 @@
-"""How a run meets its machine: Accelerate's launcher, device, precision and collectives; threads, decoders, revision."""
+"""How a run meets its machine: Accelerate's launcher, device, precision and collectives; its folder, data, decoders, revision."""
 
 import importlib.util
+import logging
 import os
+import socket
 import subprocess
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, is_torch_xla_available
+from accelerate.utils import DistributedType, InitProcessGroupKwargs, is_torch_xla_available
 
 from bigbigan.config import Config, ConfigError
+from bigbigan.data import Images, open_images
+from bigbigan.layers import LostProcess, world_size
+
+log = logging.getLogger(__name__)
 
 
 def build_accelerator(config: Config, folder: Path) -> Accelerator:
@@ -38,12 +46,72 @@ def build_accelerator(config: Config, folder: Path) -> Accelerator:
             raise ConfigError(f"--run.trackers {name}: it is not installed; pip install {name}")
     # Several processes without an accelerator: Accelerate sees them only if it is told that this is meant.
     several = int(os.environ.get("WORLD_SIZE", 1)) > 1 and not torch.accelerator.is_available() and not is_torch_xla_available()
-    accelerator = Accelerator(
-        cpu=True if several else None, mixed_precision=precision, log_with=trackers or None, project_dir=str(folder)
-    )
+    try:
+        accelerator = Accelerator(
+            cpu=True if several else None, mixed_precision=precision, log_with=trackers or None, project_dir=str(folder),
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(minutes=config.run.timeout))],
+        )  # fmt: skip
+    except RuntimeError as error:
+        if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+            raise
+        raise LostProcess(
+            f"expected {os.environ['WORLD_SIZE']} processes to meet within --run.timeout, found one gone or late "
+            f"({str(error).strip().splitlines()[0]})"
+        ) from error
     if accelerator.distributed_type in (DistributedType.DEEPSPEED, DistributedType.FSDP, DistributedType.MEGATRON_LM):
         raise ConfigError(f"{accelerator.distributed_type}: expected plain data parallelism; see `accelerate config`")
+    if accelerator.num_processes != world_size():
+        raise ConfigError(
+            f"{accelerator.distributed_type}: expected one process, or a torch.distributed group, found {accelerator.num_processes} "
+            "processes without one, which could not join their batches; start one process"
+        )
     return accelerator
+
+
+@contextmanager
+def hold(folder: Path):
+    """Keep `folder` for this run; ConfigError if another run is at work in it.
+
+    A POSIX record lock on run.lock: it dies with its process, however that ends, and decoding workers do not inherit it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # Windows has another kind
+        yield
+        return
+    with open(folder / "run.lock", "a+") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            file.seek(0)
+            other = file.read().strip() or "another process"
+            raise ConfigError(
+                f"{folder}: expected a run folder to itself, found that {other} is training in it; "
+                "stop that run, wait for its end, or choose another --run.name"
+            ) from None
+        except OSError as error:
+            log.warning("%s: this file system has no locks (%s); see to it that no second run is started here", folder, error)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} of {socket.gethostname()}\n")
+        file.flush()
+        yield
+
+
+def open_split(config: Config, test: bool) -> Images:
+    d = config.data
+    return open_images(d.path, d.test_split if test else d.split, d.image_column, d.label_column, test, d.test_share, d.subset)
+
+
+def check_classes(wanted: int, train: Images, test: Images) -> None:
+    """Raise ConfigError for a conditional model, of `wanted` classes, whose data have not as many."""
+    found = train.class_names
+    if wanted and test.labels is None:
+        raise ConfigError(f"--model.classes {wanted}: expected labels in the test split too, found none; see --data.test_split")
+    if wanted and (found is None or len(found) != wanted):
+        raise ConfigError(
+            f"--model.classes {wanted}: expected data with as many classes, found {len(found) if found else 'no labels'}"
+        )
 
 
 def decoders(config: Config) -> int:

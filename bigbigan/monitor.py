@@ -73,6 +73,13 @@ class Monitor:
         if self.track is not None:
             self.track(values, images_seen)
 
+    def owed(self, images_seen: int, looking: bool, evaluating: bool) -> list[bool]:
+        """Of the grids and the figures that are due at this moment, those which are not there yet."""
+        looked = all((self.folder / name / f"{images_seen:012d}.png").is_file() for name in ("samples", "reconstructions"))
+        records = map(json.loads, self.stats.read_text().splitlines() if self.stats.is_file() else ())
+        evaluated = any(record["images_seen"] == images_seen and "loss_d" not in record for record in records)
+        return [looking and not looked, evaluating and not evaluated]
+
     def write(self, record: dict) -> None:
         if self.main:
             with open(self.stats, "a") as file:
@@ -122,4 +129,6 @@ def _drop_after(stats: Path, images_seen: int) -> None:
                 kept.append(line)
         except (json.JSONDecodeError, KeyError, TypeError):
             continue  # a line cut short by a kill
-    stats.write_text("".join(f"{line}\n" for line in kept))
+    beside = stats.with_name(f".{stats.name}.tmp")  # a kill must not cost the lines of days
+    beside.write_text("".join(f"{line}\n" for line in kept))
+    beside.replace(stats)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from bigbigan.data import RealImages, to_signed
+from bigbigan.latents import normal_noise, sample_prior, uniforms
 from bigbigan.layers import advance_power_iteration, all_reduce, record_statistics, world_size
 from bigbigan.losses import Scores, discriminator_loss, encoder_generator_loss, select_terms
 from bigbigan.model import BigBiGAN, pool_to
@@ -35,6 +37,19 @@ class Batch:
         columns = (self.x, self.z, self.noise, self.x_classes, self.z_classes)
         pieces = [[None] * parts if column is None else column.tensor_split(parts) for column in columns]
         return (Batch(*piece) for piece in zip(*pieces, strict=True))
+
+
+def draw_batch(real: RealImages, seed: int, prior: str, latent_dim: int, classes: int, device: torch.device) -> Batch:
+    """Real images and their share of the run's random numbers, which depend on the images' places in the run alone."""
+    places = real.positions
+    z = sample_prior(prior, seed, "z", places, latent_dim)
+    noise = normal_noise(seed, "posterior", places, latent_dim)
+    x_classes = z_classes = None
+    if classes:
+        x_classes = real.labels
+        z_classes = torch.from_numpy(uniforms(seed, "classes", places, 1)[:, 0] * classes).long().to(device)
+    x = to_signed(real.x).contiguous(memory_format=torch.channels_last)
+    return Batch(x, z.to(device), noise.to(device), x_classes, z_classes)
 
 
 class Step:
@@ -80,6 +95,7 @@ class Step:
         average_gradients([discriminator])
         self.discriminator_optimizer.step()
         self.discriminator_optimizer.zero_grad(set_to_none=True)
+        compute_now(batch.x.device)
         return report.values
 
     def encoder_generator_update(self, batch: Batch) -> dict[str, Tensor]:
@@ -100,6 +116,7 @@ class Step:
         average_gradients([generator, encoder])
         self.encoder_generator_optimizer.step()
         self.encoder_generator_optimizer.zero_grad(set_to_none=True)
+        compute_now(batch.x.device)
         return report.values
 
     def _pairs(self, part: Batch, report: "Report | None" = None, share: float = 1.0):
@@ -116,7 +133,7 @@ class Step:
 
     def _scores(self, images: Tensor, latents: Tensor, classes: Tensor | None) -> tuple[Scores, Scores]:
         scores = self.model.discriminator(images, latents, classes)
-        scores = Scores(*(None if term is None else term.float() for term in scores))
+        scores = Scores(*(None if term is None else at_least_float32(term) for term in scores))
         return select_terms(scores, self.unary_x, self.unary_z).split(len(images) // 2)
 
 
@@ -127,13 +144,25 @@ class Report:
         self.values: dict[str, Tensor] = {}
 
     def add(self, name: str, value: Tensor, share: float) -> None:
-        self.values[name] = self.values.get(name, 0) + value.detach().float() * share
+        self.values[name] = self.values.get(name, 0) + at_least_float32(value.detach()) * share
 
     def add_scores(self, encoder_pairs: Scores, generator_pairs: Scores, share: float) -> None:
         for side, scores in (("real", encoder_pairs), ("fake", generator_pairs)):
             for name, term in zip(Scores._fields, scores, strict=True):
                 if term is not None:
                     self.add(f"score_{name}_{side}", term.mean(), share)
+
+
+def compute_now(device: torch.device) -> None:
+    """On XLA: run what was recorded since the last time, so that every update is one graph, compiled once."""
+    if device.type == "xla":
+        import torch_xla
+
+        torch_xla.sync()
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def average_gradients(networks: list[nn.Module]) -> None:
@@ -153,7 +182,10 @@ def build_optimizers(
     model: BigBiGAN, generator_lr: float, discriminator_lr: float, encoder_lr: float, betas: tuple[float, float], eps: float
 ) -> tuple[torch.optim.Adam, torch.optim.Adam]:
     """Adam for D, and one Adam for E and G with a rate each."""
-    settings = {"betas": tuple(map(float, betas)), "eps": eps, "fused": True}
+    settings = {"betas": tuple(map(float, betas)), "eps": eps}
+    # XLA has no fused Adam; there the count of its steps must be a tensor of the graph, or every update compiled anew
+    lazy = next(model.parameters()).device.type == "xla"
+    settings |= {"capturable": True, "foreach": False} if lazy else {"fused": True}
     discriminator = torch.optim.Adam(model.discriminator.parameters(), lr=discriminator_lr, **settings)
     groups = [
         {"params": list(model.encoder.parameters()), "lr": encoder_lr},

@@ -6,6 +6,8 @@ The same command again resumes an interrupted run.
 import itertools
 import logging
 import sys
+import time
+from contextlib import nullcontext
 from pathlib import Path
 
 if __package__ in (None, ""):  # run by its path: the repository root takes the place of this folder
@@ -19,21 +21,22 @@ import bigbigan
 from bigbigan import checkpoint
 from bigbigan.checkpoint import CheckpointError, TrainingState
 from bigbigan.config import Config, ConfigError, find_config, flatten, parse, write_yaml
-from bigbigan.data import Augment, DataError, Images, RealImages, Stream, evaluation_batches, open_images, to_signed
+from bigbigan.data import Augment, DataError, RealImages, Stream, evaluation_batches, to_signed
 from bigbigan.ema import Averages, averaged_model
 from bigbigan.guard import StopRequest, TrainingFailure, check_finite, check_finite_weights
-from bigbigan.latents import normal_noise, sample_prior, uniforms
-from bigbigan.launch import build_accelerator, decoders, revision
-from bigbigan.layers import alone
+from bigbigan.latents import sample_prior
+from bigbigan.launch import build_accelerator, check_classes, decoders, hold, open_split, revision
+from bigbigan.layers import LostProcess, all_reduce, alone, barrier
 from bigbigan.metrics.closing import reconstruction_figures
 from bigbigan.model import BigBiGAN, load_weights
 from bigbigan.monitor import Monitor
 from bigbigan.release import adopt_architecture, card, write_readme, write_release
 from bigbigan.report import closing_block, shapes_block, start_block, write_page
-from bigbigan.step import Batch, Step, build_optimizers
+from bigbigan.step import Batch, Step, build_optimizers, draw_batch
 
 PROBE_LIMIT = 200_000  # training images up to which the closing probe, on the CPU, is a matter of minutes
 QUICK_LIMIT = 20_000  # training images up to which its other quick parts are a matter of seconds
+log = logging.getLogger(__name__)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -44,6 +47,9 @@ def main(argv: list[str] | None = None) -> None:
     except (ConfigError, DataError, CheckpointError, TrainingFailure) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1 if isinstance(error, TrainingFailure) else 2) from None
+    except LostProcess as error:
+        print(f"error: {error}; the same command goes on from the newest checkpoint", file=sys.stderr)
+        raise SystemExit(1) from None
     except OSError as error:  # a full disk, a folder that may not be written
         print(f"error: {error}; what is in the newest checkpoint is safe, and the same command goes on from it", file=sys.stderr)
         raise SystemExit(1) from None
@@ -58,6 +64,7 @@ class Training:
     """One run: everything that it is made of, and the loop."""
 
     def __init__(self, config: Config, preset: Path):
+        self.started = time.monotonic()
         self.config = config
         self.folder = Path(config.run.root) / config.run.name
         self.preset = preset
@@ -68,7 +75,7 @@ class Training:
         self.checkpoints = self.folder / "checkpoints"
         source = adopt_architecture(config, self.checkpoints)
         self.train_images, self.test_images = open_split(config, test=False), open_split(config, test=True)
-        self._check_classes()
+        check_classes(config.model.classes, self.train_images, self.test_images)
         try:
             self.model = BigBiGAN.from_config(config.model).to(self.accelerator.device, memory_format=torch.channels_last).train()
         except ValueError as error:  # a network that cannot be built as asked
@@ -92,42 +99,46 @@ class Training:
         )  # fmt: skip
 
     def run(self, dry: bool = False) -> int:
-        """→ the exit status: 0 when the run is complete, 128 + signal when it was asked to stop."""
-        resumed = checkpoint.resume(self.checkpoints, self.state, self.config)
+        """→ the exit status: 0 when the run is complete, see `StopRequest.status` when it was asked to stop."""
         main = self.accelerator.is_main_process
-        if main:
-            print(self.start_text(resumed), flush=True)
-        self.saved = resumed
-        if dry:
+        with hold(self.folder) if main and not dry else nullcontext():
+            barrier(self.accelerator.device)  # until the main process holds the folder
+            self.saved = checkpoint.resume(self.checkpoints, self.state, self.config, self.accelerator.device)
+            self.saved_at = self.state.images_seen
             if main:
-                print(shapes_block(self.model, self.accelerator.device), flush=True)
-            return 0
-        if main:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_yaml(self.config, self.folder / "config.yaml", f"bigbigan {bigbigan.__version__}, {revision()}")
-        self.accelerator.init_trackers("bigbigan", {k: str(v) for k, v in flatten(self.config).items()})
-        self.stop = StopRequest()
-        self.monitor = Monitor(self.folder, self.state.images_seen, self.config.run.images, main, self.track())
-        try:
-            self.loop()
-        finally:
-            self.monitor.close()
-            self.stop.restore()
-        if self.state.images_seen < self.config.run.images:
-            self.monitor.say(f"stopped at {self.state.images_seen:,} images; the same command goes on from {self.saved}")
-            self.accelerator.end_training()
-            return self.stop.status
-        self.finish()
+                print(self.start_text(self.saved), flush=True)
+            if dry:
+                if main:
+                    print(shapes_block(self.model, self.accelerator.device), flush=True)
+                return 0
+            if main:
+                write_yaml(self.config, self.folder / "config.yaml", f"bigbigan {bigbigan.__version__}, {revision()}")
+            self.accelerator.init_trackers("bigbigan", {k: str(v) for k, v in flatten(self.config).items()})
+            limit = self.config.run.stop_after
+            self.stop = StopRequest(self.started + 60 * limit - time.monotonic() if limit else None)
+            self.monitor = Monitor(self.folder, self.state.images_seen, self.config.run.images, main, self.track())
+            try:
+                self.loop()
+            finally:
+                self.monitor.close()
+                self.stop.restore()
+            if self.stop.asked:
+                where = self.saved or "the beginning"
+                self.monitor.say(f"stopped at {self.state.images_seen:,} images; the same command goes on from {where}")
+                self.accelerator.end_training()
+                return self.stop.status
+            self.finish()
         return 0
 
     def loop(self) -> None:
         """D updates, one E+G update, averages; then whatever is due. All counts are in real images."""
         run, optim, batch_size = self.config.run, self.config.optim, self.config.data.batch_size
+        self.catch_up()
         state, step = self.state, self.step
         reals = self.stream.batches(state.images_seen, sys.maxsize, batch_size)
         sums: dict[str, Tensor] = {}
         since = 0
-        while state.images_seen < run.images:
+        while not self.stop.agreed(self.accelerator.device) and state.images_seen < run.images:
             before = state.images_seen
             for _ in range(optim.d_steps):
                 scores = step.discriminator_update(self.batch(next(reals)))
@@ -138,17 +149,12 @@ class Training:
             sums = {name: sums.get(name, 0) + value for name, value in values.items()}
             since += 1
             self.monitor.advance(state.images_seen)
-
-            def due(every: int, before: int = before) -> bool:
-                return state.images_seen // every > before // every or state.images_seen >= run.images
-
-            if due(run.log_every):
+            if self.due(run.log_every):
                 self.log({name: value / since for name, value in sums.items()})
                 sums, since = {}, 0
-            stopping = self.stop.agreed(self.accelerator.device)
-            evaluating = bool(run.evaluate_every) and due(run.evaluate_every)
-            looking, saving = due(run.sample_every), due(run.checkpoint_every) or stopping or (evaluating and bool(run.best))
-            if looking or saving or evaluating:
+            looking, evaluating = self.due(run.sample_every), self.due(run.evaluate_every)
+            saving = self.due(run.checkpoint_every) or evaluating  # before an evaluation, so that its time puts nothing at risk
+            if looking or saving:
                 self.refresh()
             if looking:
                 self.grids()
@@ -156,24 +162,37 @@ class Training:
                 self.save()
             if evaluating:
                 self.evaluate()
-            if stopping:
-                return
+        if state.images_seen > self.saved_at:  # asked to stop
+            self.refresh()
+            self.save()
+
+    def due(self, every: int) -> bool:
+        """Whether the last iteration crossed a multiple of `every` images (0: never), or ended the run."""
+        seen, run = self.state.images_seen, self.config.run
+        before = seen - (self.config.optim.d_steps + 1) * self.config.data.batch_size
+        return bool(every) and (seen // every > before // every or seen >= run.images)
+
+    def catch_up(self) -> None:
+        """What was due at the checkpoint that the run resumes from, and that a kill or a stop prevented."""
+        run, owed = self.config.run, [False, False]
+        if self.state.images_seen and self.accelerator.is_main_process:
+            owed = self.monitor.owed(self.state.images_seen, self.due(run.sample_every), self.due(run.evaluate_every))
+        looking, evaluating = all_reduce(torch.tensor(owed, device=self.accelerator.device, dtype=torch.float32)).tolist()
+        if looking or evaluating:
+            self.refresh()
+        if looking:
+            self.grids()
+        if evaluating:
+            self.evaluate()
 
     def batch(self, real: RealImages) -> Batch:
         """Real images and their share of the run's random numbers, on the device."""
-        seed, device, places = self.config.run.seed, self.accelerator.device, real.positions
-        width, classes = self.model.generator.latent_dim, self.config.model.classes
-        z = sample_prior(self.config.model.prior, seed, "z", places, width)
-        noise = normal_noise(seed, "posterior", places, width)
-        x_classes = z_classes = None
-        if classes:
-            x_classes = real.labels
-            z_classes = torch.from_numpy(uniforms(seed, "classes", places, 1)[:, 0] * classes).long().to(device)
-        x = to_signed(real.x).contiguous(memory_format=torch.channels_last)
-        return Batch(x, z.to(device), noise.to(device), x_classes, z_classes)
+        model, width = self.config.model, self.model.generator.latent_dim
+        return draw_batch(real, self.config.run.seed, model.prior, width, model.classes, self.accelerator.device)
 
     def log(self, values: dict[str, Tensor]) -> None:
-        stacked = self.accelerator.reduce(torch.stack([values[name].to(self.accelerator.device) for name in values]), "mean")
+        stacked = all_reduce(torch.stack([values[name].to(self.accelerator.device) for name in values]))
+        stacked /= self.accelerator.num_processes
         numbers = dict(zip(values, stacked.tolist(), strict=True))
         self.monitor.log(numbers, self.state.images_seen, self.state.iterations)
         check_finite(numbers, self.state.images_seen, str(self.saved or "the beginning"))
@@ -209,25 +228,34 @@ class Training:
         if self.accelerator.is_main_process:
             check_finite_weights(self.model, state_of=self.state.images_seen, checkpoint=str(self.saved or "the beginning"))
             self.saved = checkpoint.save(self.checkpoints, self.state, self.config, self.config.run.keep_checkpoints)
-        self.accelerator.wait_for_everyone()
+        self.saved_at = self.state.images_seen
+        barrier(self.accelerator.device)
 
     def evaluate(self) -> None:
-        """Quick figures of the averages, which the run does not feel; the best checkpoint by --run.best is kept."""
-        if self.accelerator.is_main_process:
-            from eval_linear.quick import better, chosen, quick_figures
+        """Quick figures of the averages, which the run does not feel; the best checkpoint by --run.best is kept.
 
-            run, state = self.config.run, self.state
+        The main process works alone, the others wait for it; a stop abandons it, and the next start catches up.
+        """
+        if self.accelerator.is_main_process:
+            self.stop.unless_asked(self._evaluate)
+        barrier(self.accelerator.device)
+
+    def _evaluate(self) -> None:
+        from eval_linear.quick import better, chosen, quick_figures
+
+        run, state = self.config.run, self.state
+        try:
             with alone():
-                model = averaged_model(self.model, self.averages)
-                figures = quick_figures(
-                    model, self.train_images, self.test_images, Path(self.config.data.path).name, run.evaluate_images, run.seed
-                )
-            self.monitor.figures(figures, state.images_seen, state.iterations)
-            if run.best:
-                name, folder = chosen(run.best, figures), self.folder / "best"
-                if better(name, figures[name], checkpoint.best_value(folder, name)):
-                    checkpoint.keep_best(folder, self.saved, name, figures[name])
-        self.accelerator.wait_for_everyone()
+                model, name = averaged_model(self.model, self.averages), Path(self.config.data.path).name
+                figures = quick_figures(model, self.train_images, self.test_images, name, run.evaluate_images, run.seed)
+        except ValueError as error:  # such as too few images of a class; no reason to end the run
+            log.warning("no figures at %s images: %s", f"{state.images_seen:,}", error)
+            return
+        if run.best:
+            name, folder = chosen(run.best, figures), self.folder / "best"
+            if better(name, figures[name], checkpoint.best_value(folder, name)):
+                checkpoint.keep_best(folder, self.saved, name, figures[name])
+        self.monitor.figures(figures, state.images_seen, state.iterations)  # last: this line says that all of it was done
 
     def finish(self) -> None:
         """The release, the closing figures and the probe; from here on the main process works alone."""
@@ -285,20 +313,6 @@ class Training:
         if not self.config.run.trackers:
             return None
         return lambda values, images_seen: self.accelerator.log(values, step=images_seen)
-
-    def _check_classes(self) -> None:
-        wanted, found = self.config.model.classes, self.train_images.class_names
-        if wanted and self.test_images.labels is None:
-            raise ConfigError(f"--model.classes {wanted}: expected labels in the test split too, found none; see --data.test_split")
-        if wanted and (found is None or len(found) != wanted):
-            raise ConfigError(
-                f"--model.classes {wanted}: expected data with as many classes, found {len(found) if found else 'no labels'}"
-            )
-
-
-def open_split(config: Config, test: bool) -> Images:
-    d = config.data
-    return open_images(d.path, d.test_split if test else d.split, d.image_column, d.label_column, test, d.test_share, d.subset)
 
 
 if __name__ == "__main__":

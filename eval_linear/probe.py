@@ -5,6 +5,7 @@ one table, one probe.json, one page (report.html), beside the checkpoint.
 """
 
 import json
+import os
 import sys
 import time
 from dataclasses import dataclass, field
@@ -95,6 +96,8 @@ EXPECTED = (CheckpointError, DataError, ProbeError, FeatureError, MetricsError)
 
 
 def main(argv: list[str] | None = None) -> None:
+    if int(os.environ.get("RANK", 0)):  # of several processes, as torchrun starts them, the first works alone
+        return
     try:
         print(run_probe(tyro.cli(Probe, args=argv, config=(tyro.conf.FlagConversionOff,))))
     except EXPECTED as error:

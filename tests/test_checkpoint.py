@@ -109,4 +109,4 @@ def test_another_format_and_another_architecture_are_refused(tmp_path):
 
 def test_no_file_is_a_pickle(run_folder):
     names = {p.suffix for p in run_folder.rglob("*") if p.is_file()}
-    assert names == {".safetensors", ".json", ".yaml", ".jsonl", ".png", ".md"}
+    assert names == {".safetensors", ".json", ".yaml", ".jsonl", ".png", ".md", ".html", ".lock"}

@@ -41,6 +41,8 @@ def test_a_run_leaves_what_it_should(run_folder):
         "reconstructions",
         "checkpoints",
         "release",
+        "report.html",
+        "run.lock",
     }
     assert {p.name for p in (run_folder / "release").iterdir()} == {"config.json", "model.safetensors", "README.md"}
     assert [p.name for p in sorted((run_folder / "samples").iterdir())] == [f"{n:012d}.png" for n in (120, 240)]
@@ -98,7 +100,7 @@ def begin(root, *flags):
     return process
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
 def test_a_stop_is_clean_and_loses_nothing(tmp_path, number, status):
     """The whole group is signalled, decoding workers too, as schedulers and terminals do."""
     process = begin(tmp_path, "--run.name=stopped", "--run.checkpoint_every=480", "--data.cache=none", "--data.workers=1")
@@ -267,5 +269,5 @@ def test_a_best_figure_that_is_not_measured_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("BIGBIGAN_CACHE", str(tmp_path / "cache"))
     _, err = train(tmp_path, "--run.best=top1", code=2)
     assert "expected --run.evaluate_every too" in err
-    _, err = train(tmp_path, "--run.name=b", "--run.evaluate_every=24", "--run.evaluate_images=20", "--run.best=elo", code=2)
+    _, err = train(tmp_path, "--run.name=b", "--run.evaluate_every=24", "--run.evaluate_images=60", "--run.best=elo", code=2)
     assert "--run.best elo: expected the beginning of one of top1_linear" in err

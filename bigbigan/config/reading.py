@@ -19,8 +19,9 @@ PACKAGE = Path(__file__).parent.parent
 # What may differ between a checkpoint and the run that resumes it: how far to go, what to show, where and how fast to compute.
 FREE_TO_CHANGE = {
     "run.name", "run.root", "run.images", "run.threads", "run.log_every", "run.sample_every", "run.checkpoint_every",
-    "run.keep_checkpoints", "run.grid", "run.trackers", "run.accept_changes", "run.probe", "data.workers", "data.cache",
-    "data.cache_gib", "data.max_unreadable",
+    "run.keep_checkpoints", "run.grid", "run.trackers", "run.accept_changes", "run.probe", "run.evaluate_every",
+    "run.evaluate_images", "run.best", "run.stop_after", "run.timeout", "data.workers", "data.cache", "data.cache_gib",
+    "data.max_unreadable",
 }  # fmt: skip
 
 
@@ -34,8 +35,11 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def differences(old: dict, new: Config) -> list[str]:
-    """Lines "section.field: old → new" for the hyper-parameters that differ from a checkpoint's config."""
-    before, after = flatten(old), flatten(new)
+    """Lines "section.field: old → new" for the hyper-parameters that differ from a checkpoint's config.
+
+    A setting that is younger than the checkpoint had its default then.
+    """
+    before, after = flatten(Config()) | flatten(old), flatten(new)
     same = lambda a, b: (list(a) if isinstance(a, tuple) else a) == (list(b) if isinstance(b, tuple) else b)  # noqa: E731
     return [
         f"{key}: {before.get(key, 'absent')} → {after.get(key, 'absent')}"
@@ -115,7 +119,9 @@ def parse(argv: list[str] | None = None, tree: type = Config) -> tuple[Any, argp
 
 def write_yaml(config: Any, path: Path, header: str = "") -> None:
     text = yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False, allow_unicode=True)
-    path.write_text("".join(f"# {line}\n" for line in header.splitlines()) + text)
+    beside = path.with_name(f".{path.name}.tmp")
+    beside.write_text("".join(f"# {line}\n" for line in header.splitlines()) + text)
+    beside.replace(path)
 
 
 def _plain(tree: Any) -> Any:

@@ -165,6 +165,10 @@ class Run:
     """Rows and columns of the sample grids."""
     trackers: str = ""
     """Comma-separated trackers of Accelerate, such as tensorboard or wandb."""
+    stop_after: float = 0.0
+    """Minutes from the start after which the run ends with a checkpoint, to be started again by a scheduler; 0 for never."""
+    timeout: float = 30.0
+    """Minutes that a process waits for the others before it ends; longer than the longest evaluation and checkpoint take."""
     accept_changes: bool = False
     """Resume although hyper-parameters differ from the checkpoint's."""
     probe: bool = True
@@ -215,6 +219,10 @@ class Config:
         for name in ("generator_lr", "discriminator_lr", "encoder_lr", "ema_half_life", "ema_rampup"):
             if not getattr(o, name) > 0:
                 raise ConfigError(f"--optim.{name} {getattr(o, name)}: expected a number above 0")
+        if not r.stop_after >= 0:
+            raise ConfigError(f"--run.stop_after {r.stop_after}: expected minutes, or 0 for never")
+        if not r.timeout > 0:
+            raise ConfigError(f"--run.timeout {r.timeout}: expected minutes above 0")
         if not 0 < d.test_share < 1:
             raise ConfigError(f"--data.test_share {d.test_share}: expected a share between 0 and 1")
         if r.statistics_images < 2 * processes:

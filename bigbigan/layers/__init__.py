@@ -1,7 +1,7 @@
 """Parts the networks are made of."""
 
 from bigbigan.layers.blocks import DiscriminatorBlock, GeneratorBlock, ResidualMLP, SelfAttention
-from bigbigan.layers.collectives import all_reduce, alone, rank, world_size
+from bigbigan.layers.collectives import LostProcess, all_reduce, all_rows, alone, barrier, copy_from_main, rank, world_size
 from bigbigan.layers.norm import ConditionalBatchNorm, CrossReplicaBatchNorm, batch_norms, record_statistics
 from bigbigan.layers.resampling import set_folded
 from bigbigan.layers.sizes import place_of_attention, split_size
@@ -19,6 +19,7 @@ __all__ = [
     "CrossReplicaBatchNorm",
     "DiscriminatorBlock",
     "GeneratorBlock",
+    "LostProcess",
     "ResidualMLP",
     "SNConv2d",
     "SNEmbedding",
@@ -26,8 +27,11 @@ __all__ = [
     "SelfAttention",
     "advance_power_iteration",
     "all_reduce",
+    "all_rows",
     "alone",
+    "barrier",
     "batch_norms",
+    "copy_from_main",
     "initialise",
     "place_of_attention",
     "rank",

@@ -1,11 +1,16 @@
-"""The two collective operations the networks need, the same on every backend (gloo, NCCL) and in a lone process."""
+"""The few collective operations there are, the same on every backend (gloo, NCCL) and in a lone process."""
 
+from collections.abc import Iterable
 from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
 
 _alone = False
+
+
+class LostProcess(RuntimeError):
+    """Another process of the run is gone, or silent for longer than the group's timeout."""
 
 
 def world_size() -> int:
@@ -27,10 +32,22 @@ def alone():
         _alone = before
 
 
+@contextmanager
+def _together():
+    try:
+        yield
+    except RuntimeError as error:  # gloo's and NCCL's errors have no narrower type in common
+        raise LostProcess(
+            "expected all processes of the run at a common step, found one gone, or silent for longer than --run.timeout "
+            f"({str(error).strip().splitlines()[0]})"
+        ) from error
+
+
 def all_reduce(tensor: torch.Tensor) -> torch.Tensor:
-    """Sum `tensor` over all processes, in place; a no-op in a lone process."""
+    """Sum `tensor` over all processes, in place; a no-op in a lone process. Raises LostProcess."""
     if world_size() > 1:
-        dist.all_reduce(tensor)
+        with _together():
+            dist.all_reduce(tensor)
     return tensor
 
 
@@ -39,3 +56,19 @@ def all_rows(row: torch.Tensor) -> torch.Tensor:
     rows = row.new_zeros(world_size(), row.numel())
     rows[rank()] = row
     return all_reduce(rows)
+
+
+@torch.no_grad()
+def copy_from_main(tensors: Iterable[torch.Tensor]) -> None:
+    """Give every process the main process's values, in place; a no-op in a lone process. Raises LostProcess."""
+    if world_size() > 1:
+        for tensor in tensors:
+            with _together():
+                packed = tensor.contiguous()
+                dist.broadcast(packed, 0)
+            tensor.copy_(packed)
+
+
+def barrier(device: torch.device | str = "cpu") -> None:
+    """Wait for all processes. Raises LostProcess."""
+    all_reduce(torch.zeros(1, device=device))

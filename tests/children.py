@@ -1,0 +1,195 @@
+"""Trainings to be killed, in processes forked from a server that has imported everything once: a start costs no imports.
+
+The calls by which a run writes are numbered as they happen; a `Fault` strikes at one of them, or at all.
+"""
+
+import errno
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import time
+from dataclasses import dataclass
+from multiprocessing import forkserver
+from pathlib import Path
+from unittest import mock
+
+from safetensors import SafetensorError
+
+from tests.conftest import ROOT, TINY_RUN
+
+# Smaller still than TINY_RUN: one block a stage, four iterations, a checkpoint after each.
+SMALLEST = [
+    *TINY_RUN, "--model.encoder_width=0.03125", "--model.encoder_blocks", "1", "1", "1", "1", "--model.mlp_width=8",
+    "--model.encoder_mlp_width=8", "--run.images=96", "--run.checkpoint_every=24", "--run.sample_every=48",
+    "--run.statistics_images=16", "--run.keep_checkpoints=2", "--run.probe=False",
+]  # fmt: skip
+
+
+@dataclass
+class Fault:
+    """at: number of the writing call, -1 for all.  how: "before", "half", "after" (SIGKILL), "fail" (an error), "slow"."""
+
+    at: int
+    how: str
+
+
+def context():
+    """multiprocessing's fork server with everything imported."""
+    found = multiprocessing.get_context("forkserver")
+    found.set_forkserver_preload(["tests.children", "tests.test_distributed", "bigbigan.train", "eval_linear.quick"])
+    with mock.patch.dict(os.environ, {"PYTHONPATH": str(ROOT)}):
+        forkserver.ensure_running()
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Run:
+    """One training by `processes` processes, started at once.
+
+    flags: of the command line.  fault: of process `faulty`.  roots: a --run.root for each process, if not `root` for all.
+    absent: how many of them never start.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *flags: str,
+        processes: int = 1,
+        fault: Fault | None = None,
+        faulty: int = 0,
+        env: dict | None = None,
+        roots: list[Path] | None = None,
+        absent: int = 0,
+    ):
+        self.folder, self.log = root / "run", root / "log"
+        root.mkdir(parents=True, exist_ok=True)
+        command = [*SMALLEST, "--run.name=run", *map(str, flags)]
+        roots = roots or [root] * processes
+        port, env = free_port(), {"BIGBIGAN_CACHE": str(root.parent / "cache"), **(env or {})}
+        self.processes = [
+            context().Process(
+                target=train,
+                args=([*command, f"--run.root={roots[r]}"], r, processes, port, fault if r == faulty else None, self.log, env),
+            )
+            for r in range(processes - absent)
+        ]
+        self.log.write_text("")
+        for process in self.processes:
+            process.start()
+
+    def wait(self, seconds: float = 120) -> list[int]:
+        """→ the exit statuses; −9 of a killed process."""
+        deadline = time.monotonic() + seconds
+        for process in self.processes:
+            process.join(max(0.01, deadline - time.monotonic()))
+        alive = [p for p in self.processes if p.exitcode is None]
+        for process in alive:
+            process.kill()
+        assert not alive, f"still alive after {seconds} s\n{self.text()}"
+        return [p.exitcode for p in self.processes]
+
+    def send(self, number: int, *ranks: int) -> None:
+        for rank in ranks or range(len(self.processes)):
+            if self.processes[rank].exitcode is None:
+                os.kill(self.processes[rank].pid, number)
+
+    def text(self) -> str:
+        return self.log.read_text()
+
+    def until(self, words: str, seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while words not in self.text():
+            assert time.monotonic() < deadline and any(p.exitcode is None for p in self.processes), self.text()
+            time.sleep(0.01)
+
+
+def finish(root: Path, *flags: str, **options) -> str:
+    """Run to the end → what it said."""
+    run = Run(root, *flags, **options)
+    statuses = run.wait()
+    assert set(statuses) == {0}, f"{statuses}\n{run.text()}"
+    return run.text()
+
+
+def train(command: list[str], rank: int, processes: int, port: int, fault: Fault | None, log: Path, env: dict) -> None:
+    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(descriptor, stream)
+    import torch
+
+    from bigbigan.train import main
+
+    multiprocessing.set_start_method("fork", force=True)  # of decoding workers: not this server's, but a script's own
+    torch.set_num_threads(1)
+    if processes > 1:
+        group = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
+        env = {**env, **group, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({key: str(value) for key, value in env.items()})
+    strike(fault or Fault(0, "count"), log.with_name("calls"))
+    main(command)
+
+
+def strike(fault: Fault, record: Path) -> None:
+    """Number the calls by which a run writes, note their names in `record`, and let `fault` strike."""
+    import shutil
+
+    import bigbigan.checkpoint
+    import bigbigan.monitor
+
+    record.write_text("")
+    counted = 0
+
+    def faulty(owner, name: str, torn=None, error=None):
+        whole = getattr(owner, name)
+
+        def call(*args, **options):
+            nonlocal counted
+            counted += 1
+            with open(record, "a") as file:
+                print(name, file=file)
+            if fault.at not in (counted, -1) or fault.how == "count":
+                return whole(*args, **options)
+            if fault.how == "slow":
+                time.sleep(0.03)
+            if fault.how == "fail":
+                raise (error or OSError)(*([] if error else [errno.ENOSPC]), "No space left on device")
+            if fault.how == "half" and torn is not None:
+                torn(whole, *args, **options)
+            result = whole(*args, **options) if fault.how in ("after", "slow") else None
+            if fault.how != "slow":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        setattr(owner, name, call)
+
+    def halved(path: Path) -> None:
+        os.truncate(path, path.stat().st_size // 2)
+
+    def torn_file(write, tensors, path, *args, **options):
+        write(tensors, path, *args, **options)
+        halved(Path(path))
+
+    def torn_text(write, path, text, *args, **options):
+        write(path, text[: len(text) // 2], *args, **options)
+
+    def torn_line(_write, monitor, values):
+        with open(monitor.stats, "a") as file:
+            file.write(json.dumps(values)[:20])
+
+    def torn_folder(_remove, folder, *_args, **_options):
+        sorted(Path(folder).iterdir())[0].unlink()
+
+    faulty(bigbigan.checkpoint, "save_file", torn_file, SafetensorError)
+    faulty(bigbigan.monitor, "save_image", torn_file)
+    faulty(bigbigan.monitor.Monitor, "write", torn_line)
+    faulty(Path, "write_text", torn_text)
+    faulty(shutil, "rmtree", torn_folder)
+    for name in ("fsync", "rename", "replace", "link"):
+        faulty(os, name)
