@@ -138,6 +138,19 @@ def test_the_estimated_gap_may_be_trusted(tolerance):
         assert gap < tolerance and solution.gap <= tolerance
 
 
+def test_the_estimated_gap_does_not_drift_along_a_fine_path():
+    """Good starts make short steps, which show nothing of the slow directions: what earlier strengths showed must be remembered."""
+    draw, (n, width, classes) = torch.Generator().manual_seed(0), (1000, 64, 10)
+    scales = torch.arange(1, width + 1) ** -0.8
+    y = torch.randint(classes, (n,), generator=draw)
+    latent = (2 * torch.randn(classes, width, generator=draw)[y] + torch.randn(n, width, generator=draw)) * scales / scales.norm()
+    x = torch.relu(latent @ torch.randn(width, width, generator=draw) + 0.3 * torch.randn(n, width, generator=draw) - 0.5)
+    strengths = np.logspace(-4, 2, 40)
+    paths = logistic_path(x, y, classes, strengths), logistic_path(x.double(), y, classes, strengths, 1e-10)
+    for solution, tight in zip(*paths, strict=True):
+        assert solution.objective / tight.objective - 1 < 5e-7
+
+
 def test_an_unreachable_tolerance_is_owned_up_to():
     x, y = problem(dtype=torch.float32)
     assert not next(logistic_path(x, y, 4, [1.0], 1e-16)).converged

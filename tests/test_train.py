@@ -41,7 +41,6 @@ def test_a_run_leaves_what_it_should(run_folder):
         "reconstructions",
         "checkpoints",
         "release",
-        "report.html",
         "run.lock",
     }
     assert {p.name for p in (run_folder / "release").iterdir()} == {"config.json", "model.safetensors", "README.md"}
@@ -61,7 +60,7 @@ def test_a_run_leaves_what_it_should(run_folder):
 def test_accelerate_launches_it_from_anywhere(tmp_path):
     command = ["-m", "accelerate.commands.launch", "--cpu", ROOT / "bigbigan" / "train.py"]
     out, _ = launch(*command, *TINY_RUN, "--run.images=24", "--run.probe=True", cwd=tmp_path)
-    assert "linear probe of runs/digits" in out and "finished: 24 images" in out
+    assert "runs/digits: 24 images seen" in out and "linear, full batch" in out and "finished: 24 images" in out
     assert (tmp_path / "runs" / "digits" / "probe.json").is_file()
     out, _ = launch("-m", "bigbigan.train", "--dry-run", "--run.name=dry", cwd=tmp_path, env={"PYTHONPATH": str(ROOT)})
     assert "one forward" in out and "bn_crelu_feat" in out
@@ -150,7 +149,7 @@ def test_own_images_fine_tune_a_release(run_folder, image_folder, tmp_path):
     flags = [f"--data.path={image_folder}", f"--model.init_from={run_folder}", "--data.augment=resnet", "--data.flip=True"]
     out, _ = train(tmp_path, "--config=small", "--run.name=tuned", *flags, "--run.images=48", "--model.latent_dim=100")
     assert f"from {run_folder}, with its architecture" in out
-    assert "linear probe" in out and "14 images, 2 classes" in out
+    assert "linear, full batch" in out and "14 images, 2 classes" in out
     config = json.loads((tmp_path / "tuned" / "release" / "config.json").read_text())
     assert config["model"]["latent_dim"] == 8
     out, _ = train(tmp_path, "--config=small", "--run.name=tuned", *flags, "--run.images=96", "--model.latent_dim=100")
