@@ -26,6 +26,8 @@ from torch import Tensor
 from eval_linear.logistic_rows import Basis, Point, Rows, agreed, penalty
 
 MARGIN = 0.5  # the part of the tolerance that the estimated gap may take, since it can be a few times too small
+LONG = 6  # products after which a run of conjugate gradients has shown the slow directions; good starts make shorter runs
+FRESH = 3.0  # the rise of C in which at least one run is that long: the slow parts of the error would add up unseen
 
 
 @dataclass
@@ -76,14 +78,15 @@ def logistic_path(
     rows = Rows(x, y, classes, standardise, chunk_rows)
     basis = Basis(rows)
     history: list[tuple[float, Point]] = []
-    slowest: list[float] = []
+    slowest, shown = 1.0, 0.0  # the smallest Ritz value so far, the strength of the last long run
     for strength in strengths:
         ridge = (2 if classes == 2 else 1) / (strength * rows.total)
         before = rows.readings
         start = _predict(rows, history, math.log(strength), ridge)
-        point, gap, steps, ritz = _newton(rows, basis, start, ridge, tolerance, min(slowest, default=1.0), max_steps)
+        least = 1 if strength <= FRESH * shown else LONG
+        point, gap, steps, slowest, longest = _newton(rows, basis, start, ridge, tolerance, slowest, max_steps, least)
+        shown = strength if longest >= LONG else shown
         history = [*history[-2:], (math.log(strength), point)]
-        slowest.append(ritz)
         weight, bias = (part.to(rows.dtype) for part in rows.raw(point.parameters))
         readings = rows.readings - before
         yield Solution(strength, weight, bias, point.objective, gap, steps, readings, gap <= tolerance)
@@ -105,64 +108,67 @@ def _predict(rows: Rows, history: list[tuple[float, Point]], place: float, ridge
 
 
 def _newton(
-    rows: Rows, basis: Basis, point: Point, ridge: float, tolerance: float, slowest: float, max_steps: int
-) -> tuple[Point, float, int, float]:
-    """Newton's steps from `point` → the last point, its estimated gap, the steps, and the smallest Ritz value met.
+    rows: Rows, basis: Basis, point: Point, ridge: float, tolerance: float, slowest: float, max_steps: int, least: int
+) -> tuple[Point, float, int, float, int]:
+    """Newton's steps from `point` → the last point, its estimated gap, the steps, the smallest Ritz value, the longest run.
 
     With gradient g and preconditioner M, F − min F ≈ ½ gᵀH⁻¹g ≤ ½ gᵀM⁻¹g / θ, where θ is the smallest eigenvalue of M⁻¹H. The
-    conjugate gradients find it from above: their Ritz values at this strength and the ones before it (`slowest`).
+    conjugate gradients find it from above: their Ritz values here and at the strengths before (`slowest`). least: see `LONG`.
     """
-    smallest, gap = 1.0, math.inf
+    longest, gap = 0, math.inf
     for step in itertools.count():
         apply = basis.preconditioner(point.curvature, ridge)
         (energy,) = agreed(_dot(point.gradient, apply(point.gradient)))
-        before, gap = gap, energy / (2 * min(slowest, smallest) * point.objective)
+        before, gap = gap, energy / (2 * slowest * point.objective)
         stalled = step > 1 and gap > 0.9 * before and before < 1e3 * tolerance  # rounding, not curvature
-        if gap <= MARGIN * tolerance or stalled or step == max_steps:
-            return point, gap, step, smallest
+        if (gap <= MARGIN * tolerance and longest >= least) or stalled or step == max_steps:
+            return point, gap, step, slowest, longest
         goal = MARGIN / 2 * tolerance * point.objective
-        direction, fall, ritz = _conjugate_gradients(rows, point, apply, ridge, goal, min(slowest, smallest))
-        smallest = min(smallest, ritz)
+        direction, fall, ritz, run = _conjugate_gradients(rows, point, apply, ridge, goal, slowest, least - longest)
+        slowest, longest = min(slowest, ritz), max(longest, run, least)  # a run that ended before `least` had nothing left
         advanced = _line_search(rows, point, direction, fall, ridge)
         if advanced is None:
-            return rows.evaluate(point.parameters, ridge), gap, step, smallest
+            return rows.evaluate(point.parameters, ridge), gap, step, slowest, longest
         point = advanced
 
 
 def _conjugate_gradients(
-    rows: Rows, point: Point, apply, ridge: float, goal: float, slowest: float, limit: int = 1000
-) -> tuple[Tensor, float, float]:
-    """H d = −g by preconditioned conjugate gradients → d (K, D + 1), gᵀH⁻¹g as far as known, the smallest Ritz value of M⁻¹H.
+    rows: Rows, point: Point, apply, ridge: float, goal: float, slowest: float, least: int, limit: int = 1000
+) -> tuple[Tensor, float, float, int]:
+    """H d = −g by preconditioned conjugate gradients → d (K, D + 1), gᵀH⁻¹g as far as known, the smallest Ritz value, the products.
 
     They end when what is left of F, estimated as in `_newton`, is below `goal` or below a part of what the step promises that
-    shrinks with it (Nocedal & Wright, section 7.1: superlinear convergence). The host waits once a product, for two numbers.
+    shrinks with it (Nocedal & Wright, section 7.1: superlinear convergence), though not before `least` products unless the
+    residual has vanished. The host waits once a product, for two numbers.
     """
     direction = torch.zeros_like(point.gradient)
     residual = -point.gradient
     preconditioned = apply(residual)
     search, energy = preconditioned, _dot(residual, preconditioned)
     (known,) = agreed(energy)
-    lengths, ratios, fall = [], [], 0.0
-    for _ in range(limit):
+    vanished = known * 1e-20
+    lengths, ratios, fall, ritz = [], [], 0.0, 1.0
+    while known > vanished and len(lengths) < limit:
         image = rows.product(point, search, ridge)
         bend = _dot(search, image)
         length = energy / bend
-        direction = direction + length * search
-        residual = residual - length * image
-        preconditioned = apply(residual)
-        fresh = _dot(residual, preconditioned)
+        reduced = residual - length * image
+        preconditioned = apply(reduced)
+        fresh = _dot(reduced, preconditioned)
         bent, left = agreed(torch.stack([bend, fresh]))
-        if not (bent > 0 and left >= 0 and known > 0):  # only rounding makes it so
+        if not (bent > 0 and left >= 0):  # only rounding makes it so
             break
+        direction, residual = direction + length * search, reduced
         lengths.append(known / bent)
         ratios.append(left / known)
         fall += known * lengths[-1]
         ritz = _smallest_ritz(lengths, ratios)
-        if left / (2 * min(slowest, ritz)) <= max(goal, fall / 2 * min(0.1, math.sqrt(fall / point.objective))):
+        promised = fall / 2 * min(0.1, math.sqrt(fall / point.objective))
+        if len(lengths) >= least and left / (2 * min(slowest, ritz)) <= max(goal, promised):
             break
         search = preconditioned + fresh / energy * search
         energy, known = fresh, left
-    return direction, fall, _smallest_ritz(lengths, ratios) if lengths else 1.0
+    return direction, fall, ritz, len(lengths)
 
 
 def _smallest_ritz(lengths: list[float], ratios: list[float]) -> float:
