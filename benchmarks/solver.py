@@ -170,7 +170,7 @@ def main() -> None:
         ratio = result[solver]["ratio"]
         missed = sum(not row["reached"] for row in rows)
         print(f"scikit-learn {solver}: {missed} of {len(rows)} strengths not reached, the closest attempt counted", end="; ")
-        print(f"scikit-learn {solver}: {len(rows)} strengths in {total:.1f} s, {ratio:.2f} times our time for {len(path)}")
+        print(f"{len(rows)} strengths in {total:.1f} s, {ratio:.2f} times our time for {len(path)}")
         print(f"    held-out accuracy ({held} rows) differs by {100 * difference:.2f} points at most")
     print(f"ours: {len(path)} strengths in {result['seconds'][0]:.1f} s and, again, {result['seconds'][1]:.1f} s, ", end="")
     print(f"worst gap {max(row['gap'] for row in path):.1e}, all converged: {all(row['converged'] for row in path)}")
