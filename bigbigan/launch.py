@@ -62,8 +62,8 @@ def build_accelerator(config: Config, folder: Path) -> Accelerator:
         raise ConfigError(f"{accelerator.distributed_type}: expected plain data parallelism; see `accelerate config`")
     if accelerator.num_processes != world_size():
         raise ConfigError(
-            f"{accelerator.distributed_type}: expected one process, or a torch.distributed group, found {accelerator.num_processes} "
-            "processes without one, which could not join their batches; start one process"
+            f"{accelerator.distributed_type}: expected one process, or a torch.distributed group, found "
+            f"{accelerator.num_processes} processes without one, which could not join their batches; start one process"
         )
     return accelerator
 
