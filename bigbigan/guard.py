@@ -4,6 +4,7 @@ import math
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 
 import torch
@@ -40,17 +41,19 @@ def check_finite_weights(network: torch.nn.Module, state_of: int, checkpoint: st
 class StopRequest:
     """SIGTERM, Ctrl-C and the time limit ask a run to end after the iteration at hand; a second Ctrl-C ends it at once.
 
-    seconds: the time limit, None for none.  Processes agree on stopping by `agreed`, which all must call after every iteration.
+    minutes: the time limit, 0 for none, from `started` on, a time of the monotonic clock.
+    Processes agree on stopping by `agreed`, which all must call after every iteration.
     """
 
-    def __init__(self, seconds: float | None = None):
+    def __init__(self, minutes: float = 0.0, started: float = 0.0):
         self.signal = 0
         self.asked = False
         self._abandonable = False
         self._before = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
-        self._timer = threading.Timer(max(0.0, seconds or 0.0), signal.raise_signal, (signal.SIGTERM,))
+        left = max(0.0, started + 60 * minutes - time.monotonic())
+        self._timer = threading.Timer(left, signal.raise_signal, (signal.SIGTERM,))
         self._timer.daemon = True
-        if seconds is not None:
+        if minutes:
             self._timer.start()
 
     def _note(self, number: int, _frame) -> None:

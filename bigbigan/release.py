@@ -1,5 +1,6 @@
 """What a run gives away: the release folder; and loading a model from anything that holds one."""
 
+import copy
 import dataclasses
 import json
 import os
@@ -46,7 +47,8 @@ def write_release(folder: Path, model: BigBiGAN, about: dict, figures: str = "no
     beside = folder.with_name(f".writing-{folder.name}")
     beside.mkdir(parents=True, exist_ok=True)
     model.card = about
-    model.save_pretrained(beside)
+    lazy = next(model.parameters()).device.type == "xla"  # whose tensors have no storage that could be written
+    (copy.deepcopy(model).cpu() if lazy else model).save_pretrained(beside)
     write_readme(beside, model, figures)
     folder.mkdir(exist_ok=True)
     for name in ("model.safetensors", "README.md", "config.json"):  # the config last: with it the release is there

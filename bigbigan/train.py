@@ -7,6 +7,7 @@ import itertools
 import logging
 import sys
 import time
+import traceback
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -108,23 +109,24 @@ class Training:
             if main:
                 print(self.start_text(self.saved), flush=True)
             if dry:
-                if main:
-                    print(shapes_block(self.model, self.accelerator.device), flush=True)
+                self.accelerator.print(shapes_block(self.model, self.accelerator.device), flush=True)
                 return 0
             if main:
                 write_yaml(self.config, self.folder / "config.yaml", f"bigbigan {bigbigan.__version__}, {revision()}")
             self.accelerator.init_trackers("bigbigan", {k: str(v) for k, v in flatten(self.config).items()})
-            limit = self.config.run.stop_after
-            self.stop = StopRequest(self.started + 60 * limit - time.monotonic() if limit else None)
+            self.stop = StopRequest(self.config.run.stop_after, self.started)
             self.monitor = Monitor(self.folder, self.state.images_seen, self.config.run.images, main, self.track())
             try:
                 self.loop()
+            except BaseException as error:
+                traceback.clear_frames(error.__traceback__)  # closes the loaders, whose workers would keep the process from ending
+                raise
             finally:
                 self.monitor.close()
                 self.stop.restore()
             if self.stop.asked:
-                where = self.saved or "the beginning"
-                self.monitor.say(f"stopped at {self.state.images_seen:,} images; the same command goes on from {where}")
+                seen, where = self.state.images_seen, self.saved or "the beginning"
+                self.monitor.say(f"stopped at {seen:,} images; the same command goes on from {where}")
                 self.accelerator.end_training()
                 return self.stop.status
             self.finish()
@@ -310,9 +312,8 @@ class Training:
             return f"no probe: {error}"
 
     def track(self):
-        if not self.config.run.trackers:
-            return None
-        return lambda values, images_seen: self.accelerator.log(values, step=images_seen)
+        log = lambda values, images_seen: self.accelerator.log(values, step=images_seen)  # noqa: E731
+        return log if self.config.run.trackers else None
 
 
 if __name__ == "__main__":

@@ -161,6 +161,18 @@ def test_machines_without_a_common_folder_are_refused(tmp_path):
     assert "found those at [24, 0] images; all machines need the same --run.root" in run.text()
 
 
+def test_a_process_with_decoding_workers_ends_too_when_another_dies(tmp_path):
+    """Workers ignore SIGTERM: unless their loader is closed, the interpreter waits for them for ever."""
+    (tmp_path / "photos").mkdir()
+    for i in range(20):
+        picture(i, (12 + i % 5, 10)).save(tmp_path / "photos" / f"{i}.png")
+    flags = (f"--data.path={tmp_path / 'photos'}", "--data.cache=none", "--data.workers=2")
+    run = Run(tmp_path, *ENDLESS, *flags, processes=2)
+    run.until("96 images")
+    run.send(signal.SIGKILL, 1)
+    assert run.wait(30) == [1, -9] and "Traceback" not in run.text()
+
+
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_any_number_of_decoding_workers_gives_the_same_run(tmp_path_factory, tmp_path, workers):
     folder = tmp_path / "photos"

@@ -189,7 +189,12 @@ def _collate(samples):
     pixels, indices, positions, broken = zip(*samples, strict=True)
     # Pictures lie in memory with their channels last: stacked so, they are copied whole, and the networks want them so.
     stacked = np.stack([picture.transpose(1, 2, 0) for picture in pixels])
-    return torch.from_numpy(stacked).permute(0, 3, 1, 2), torch.tensor(indices), np.asarray(positions), [n for b in broken for n in b]
+    return (
+        torch.from_numpy(stacked).permute(0, 3, 1, 2),
+        torch.tensor(indices),
+        np.asarray(positions),
+        [n for b in broken for n in b],
+    )
 
 
 def evaluation_batches(images: Images, size: int, batch: int, limit: int | None = None) -> Iterator[tuple[Tensor, np.ndarray]]:
