@@ -28,7 +28,8 @@ def one(seed: int, out: Path) -> dict:
     seconds = time.perf_counter() - start
     lines = [json.loads(line) for line in (out / name / "stats.jsonl").read_text().splitlines()]
     probe = json.loads((out / name / "probe.json").read_text())
-    top1 = {f"{row['encoder']} {row['feature']}": row["top1"] for row in probe["rows"]}
+    linear = [row for row in probe["rows"] if row["protocol"].startswith("linear")]
+    top1 = {f"{row['encoder']} {row['feature']}": row["figures"]["top1"]["mean"] for row in linear}
     return {
         "seed": seed,
         "seconds": round(seconds, 1),
