@@ -21,6 +21,7 @@ from torch import Tensor
 import bigbigan
 from bigbigan import checkpoint
 from bigbigan.checkpoint import CheckpointError, TrainingState
+from bigbigan.closing import close
 from bigbigan.config import Config, ConfigError, find_config, flatten, parse, write_yaml
 from bigbigan.data import Augment, DataError, RealImages, Stream, evaluation_batches, to_signed
 from bigbigan.ema import Averages, averaged_model
@@ -28,15 +29,12 @@ from bigbigan.guard import StopRequest, TrainingFailure, check_finite, check_fin
 from bigbigan.latents import sample_prior
 from bigbigan.launch import build_accelerator, check_classes, decoders, hold, open_split, revision
 from bigbigan.layers import LostProcess, all_reduce, alone, barrier
-from bigbigan.metrics.closing import reconstruction_figures
 from bigbigan.model import BigBiGAN, load_weights
 from bigbigan.monitor import Monitor
-from bigbigan.release import adopt_architecture, card, write_readme, write_release
-from bigbigan.report import closing_block, shapes_block, start_block, write_page
+from bigbigan.release import adopt_architecture
+from bigbigan.report import shapes_block, start_block
 from bigbigan.step import Batch, Step, build_optimizers, draw_batch
 
-PROBE_LIMIT = 200_000  # training images up to which the closing probe, on the CPU, is a matter of minutes
-QUICK_LIMIT = 20_000  # training images up to which its other quick parts are a matter of seconds
 log = logging.getLogger(__name__)
 
 
@@ -261,21 +259,14 @@ class Training:
 
     def finish(self) -> None:
         """The release, the closing figures and the probe; from here on the main process works alone."""
-        images_seen, main = self.state.images_seen, self.accelerator.is_main_process
+        main = self.accelerator.is_main_process
         self.accelerator.end_training()
         if not main:
             return
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
-        model, about = averaged_model(self.model, self.averages), card(flatten(self.config), images_seen)
-        write_release(self.folder / "release", model, about)
-        figures = self.closing_figures()
-        write_readme(self.folder / "release", model, figures or "not measured")
-        labelled = self.train_images.labels is not None and self.test_images.labels is not None
-        small = len(self.train_images) <= PROBE_LIMIT
-        probed = self.probe() if self.config.run.probe and labelled and small else ""
-        page = write_page(self.folder)
-        print(f"{probed}\n{closing_block(self.folder, images_seen, figures, page)}", flush=True)
+        model = averaged_model(self.model, self.averages)
+        close(self.folder, model, self.config, self.train_images, self.test_images, self.state, self.monitor, self.probe)
 
     def start_text(self, resumed: Path | None) -> str:
         seed, source = self.config.run.seed, self.config.model.init_from
@@ -289,23 +280,10 @@ class Training:
             self.accelerator.num_processes, self.folder,
         )  # fmt: skip
 
-    def closing_figures(self) -> str:
-        """Reconstruction of held-out images by the averages, beside its baseline."""
-        model = averaged_model(self.model, self.averages)
-        figures = reconstruction_figures(model, self.train_images, self.test_images)
-        if not figures:
-            return ""
-        self.monitor.write({"images_seen": self.state.images_seen, "iteration": self.state.iterations} | figures)
-        text = f"reconstruction error {figures['reconstruction_error_relative']:.3f} of random pairs (n = {figures['n_test']})"
-        if "reconstruction_1nn_agreement" in figures:
-            text += f"; {100 * figures['reconstruction_1nn_agreement']:.1f} % of them have their input's class by 1-NN"
-        return text
-
-    def probe(self) -> str:
-        """The quick parts of the probe; `eval_linear/probe.py` by itself measures generation too, and more."""
+    def probe(self, parts: tuple[str, ...]) -> str:
+        """Quick parts of the probe; `eval_linear/probe.py` by itself measures generation too, and more."""
         from eval_linear.probe import EXPECTED, Probe, run_probe
 
-        parts = ("linear", "knn", "pairs") if len(self.train_images) <= QUICK_LIMIT else ("linear",)
         try:
             return run_probe(Probe(ckpt=str(self.folder), parts=parts, labels=(1.0,)))
         except EXPECTED as error:

@@ -15,6 +15,7 @@ FLOORS = [
     {"ema", "checkpoint"},
     {"release"},
     {"step", "guard", "monitor", "report", "metrics", "api", "launch"},
+    {"closing"},
     {"train"},
 ]
 ALLOWED_BESIDE = {("discriminator", "losses"), ("checkpoint", "ema")}  # within a floor: what a state holds
