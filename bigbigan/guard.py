@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import torch
 
-from bigbigan.layers import all_reduce, world_size
+from bigbigan.layers import Later, all_reduce, world_size
 
 
 class TrainingFailure(RuntimeError):
@@ -49,6 +49,7 @@ class StopRequest:
         self.signal = 0
         self.asked = False
         self._abandonable = False
+        self._noted = Later()
         self._before = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
         left = max(0.0, started + 60 * minutes - time.monotonic())
         self._timer = threading.Timer(left, signal.raise_signal, (signal.SIGTERM,))
@@ -65,9 +66,11 @@ class StopRequest:
             raise _Abandoned
 
     def agreed(self, device: torch.device) -> bool:
-        """Whether any process was asked to stop."""
-        noted = all_reduce(torch.tensor([float(self.signal > 0)], device=device)) if world_size() > 1 else self.signal
-        self.asked = bool(noted)
+        """Whether any process was asked to stop; several processes on GPUs learn of it an iteration later, see `Later`."""
+        if world_size() == 1:
+            self.asked = self.signal > 0
+        else:
+            self.asked = self._noted.exchange(all_reduce(torch.full((1,), float(self.signal > 0), device=device))) > 0
         return self.asked
 
     def unless_asked(self, work: Callable[[], None]) -> None:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from bigbigan.data import RealImages, to_signed
-from bigbigan.latents import normal_noise, sample_prior, uniforms
-from bigbigan.layers import advance_power_iteration, all_reduce, record_statistics, world_size
+from bigbigan.latents import Posterior, normal_noise, sample_prior, uniforms
+from bigbigan.layers import StatisticsRecorder, advance_power_iteration, all_reduce, record_statistics, to_device, world_size
 from bigbigan.losses import Scores, discriminator_loss, encoder_generator_loss, select_terms
 from bigbigan.model import BigBiGAN, pool_to
 
@@ -47,9 +47,9 @@ def draw_batch(real: RealImages, seed: int, prior: str, latent_dim: int, classes
     x_classes = z_classes = None
     if classes:
         x_classes = real.labels
-        z_classes = torch.from_numpy(uniforms(seed, "classes", places, 1)[:, 0] * classes).long().to(device)
+        z_classes = to_device(torch.from_numpy(uniforms(seed, "classes", places, 1)[:, 0] * classes).long(), device)
     x = to_signed(real.x).contiguous(memory_format=torch.channels_last)
-    return Batch(x, z.to(device), noise.to(device), x_classes, z_classes)
+    return Batch(x, to_device(z, device), to_device(noise, device), x_classes, z_classes)
 
 
 class Step:
@@ -76,18 +76,21 @@ class Step:
         self.unary_x, self.unary_z = unary_x, unary_z
         self.autocast = autocast or nullcontext
 
+    def compile(self, mode: str = "default") -> None:
+        """Make one graph of the forward, loss and backward of each update (`torch.compile`); see `compilation` for the check."""
+        self.discriminator_forward = torch.compile(self.discriminator_forward, mode=mode)
+        self.encoder_generator_forward = torch.compile(self.encoder_generator_forward, mode=mode)
+
     def discriminator_update(self, batch: Batch) -> dict[str, Tensor]:
         """D: raise the scores of (x, E(x)), lower those of (G(z), z). E and G stand still and keep no graph."""
         discriminator = self.model.discriminator
         advance_power_iteration(discriminator)
         discriminator.requires_grad_(True)
+        torch.compiler.cudagraph_mark_step_begin()  # nothing is kept of the last update's graphs
         report = Report()
         for part in batch.chunks(self.chunks):
             with self.autocast():
-                with torch.no_grad():
-                    pairs = self._pairs(part)
-                encoder_pairs, generator_pairs = self._scores(*pairs)
-                loss = discriminator_loss(encoder_pairs, generator_pairs, self.form)
+                loss, encoder_pairs, generator_pairs = self.discriminator_forward(part)
             share = len(part) / len(batch)
             (loss * share).backward()
             report.add("loss_d", loss, share)
@@ -103,15 +106,17 @@ class Step:
         generator, encoder, discriminator = self.model.generator, self.model.encoder, self.model.discriminator
         advance_power_iteration(generator)
         discriminator.requires_grad_(False)
-        report = Report()
-        with record_statistics(encoder) as statistics:
-            for part in batch.chunks(self.chunks):
-                with self.autocast():
-                    encoder_pairs, generator_pairs = self._scores(*self._pairs(part, report, len(part) / len(batch)))
-                    loss = encoder_generator_loss(encoder_pairs, generator_pairs, self.form)
-                share = len(part) / len(batch)
-                (loss * share).backward()
-                report.add("loss_eg", loss, share)
+        torch.compiler.cudagraph_mark_step_begin()
+        report, statistics = Report(), StatisticsRecorder()
+        for part in batch.chunks(self.chunks):
+            with self.autocast(), record_statistics(encoder) as of_part:
+                loss, posterior = self.encoder_generator_forward(part)
+            share = len(part) / len(batch)
+            (loss * share).backward()
+            statistics.pool(of_part)
+            report.add("loss_eg", loss, share)
+            report.add("posterior_stddev", posterior.stddev.mean(), share)
+            report.add("posterior_mean_square", posterior.mean.square().mean(), share)
         statistics.move(ENCODER_MOMENTUM)
         average_gradients([generator, encoder])
         self.encoder_generator_optimizer.step()
@@ -119,17 +124,27 @@ class Step:
         compute_now(batch.x.device)
         return report.values
 
-    def _pairs(self, part: Batch, report: "Report | None" = None, share: float = 1.0):
+    def discriminator_forward(self, part: Batch) -> tuple[Tensor, Scores, Scores]:
+        """→ L_D and the scores of encoder and generator pairs; what is compiled by `compile`."""
+        with torch.no_grad():
+            images, latents, classes, _ = self._pairs(part)
+        encoder_pairs, generator_pairs = self._scores(images, latents, classes)
+        return discriminator_loss(encoder_pairs, generator_pairs, self.form), encoder_pairs, generator_pairs
+
+    def encoder_generator_forward(self, part: Batch) -> tuple[Tensor, Posterior]:
+        """→ L_EG and q(z|x); what is compiled by `compile`."""
+        images, latents, classes, posterior = self._pairs(part)
+        encoder_pairs, generator_pairs = self._scores(images, latents, classes)
+        return encoder_generator_loss(encoder_pairs, generator_pairs, self.form), posterior
+
+    def _pairs(self, part: Batch) -> tuple[Tensor, Tensor, Tensor | None, Posterior]:
         """The joined batch of D: encoder pairs (x, ẑ = E(x)), then generator pairs (x̂ = G(z), z)."""
         posterior = self.model.encoder(part.x)
         z_hat = posterior.sample(part.noise)
         x_hat = self.model.generator(part.z, part.z_classes)
-        if report is not None:
-            report.add("posterior_stddev", posterior.stddev.mean(), share)
-            report.add("posterior_mean_square", posterior.mean.square().mean(), share)
         x = pool_to(part.x, self.model.discriminator.image_size)
         classes = None if part.x_classes is None else torch.cat([part.x_classes, part.z_classes])
-        return torch.cat([x, x_hat.to(x)]), torch.cat([z_hat, part.z]), classes
+        return torch.cat([x, x_hat.to(x)]), torch.cat([z_hat, part.z]), classes, posterior
 
     def _scores(self, images: Tensor, latents: Tensor, classes: Tensor | None) -> tuple[Scores, Scores]:
         scores = self.model.discriminator(images, latents, classes)

@@ -22,6 +22,7 @@ import bigbigan
 from bigbigan import checkpoint
 from bigbigan.checkpoint import CheckpointError, TrainingState
 from bigbigan.closing import close
+from bigbigan.compilation import CompilationError, compile_step
 from bigbigan.config import Config, ConfigError, find_config, flatten, parse, write_yaml
 from bigbigan.data import Augment, DataError, RealImages, Stream, evaluation_batches, to_signed
 from bigbigan.ema import Averages, averaged_model
@@ -43,9 +44,9 @@ def main(argv: list[str] | None = None) -> None:
     config, options = parse(argv)
     try:
         status = Training(config, find_config(options.config)).run(dry=options.dry_run)
-    except (ConfigError, DataError, CheckpointError, TrainingFailure) as error:
+    except (ConfigError, DataError, CheckpointError, TrainingFailure, CompilationError) as error:
         print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1 if isinstance(error, TrainingFailure) else 2) from None
+        raise SystemExit(1 if isinstance(error, (TrainingFailure, CompilationError)) else 2) from None
     except LostProcess as error:
         print(f"error: {error}; the same command goes on from the newest checkpoint", file=sys.stderr)
         raise SystemExit(1) from None
@@ -115,6 +116,8 @@ class Training:
             self.stop = StopRequest(self.config.run.stop_after, self.started)
             self.monitor = Monitor(self.folder, self.state.images_seen, self.config.run.images, main, self.track())
             try:
+                if self.config.run.compile != "off":
+                    self.compile()
                 self.loop()
             except BaseException as error:
                 traceback.clear_frames(error.__traceback__)  # closes the loaders, whose workers would keep the process from ending
@@ -129,6 +132,10 @@ class Training:
                 return self.stop.status
             self.finish()
         return 0
+
+    def compile(self) -> None:
+        first = next(self.stream.batches(0, 1, self.config.data.batch_size))
+        self.monitor.say(f"compiled: {compile_step(self.step, self.batch(first), self.config.run.compile)}")
 
     def loop(self) -> None:
         """D updates, one E+G update, averages; then whatever is due. All counts are in real images."""

@@ -15,7 +15,7 @@ FLOORS = [
     {"ema", "checkpoint"},
     {"release"},
     {"step", "guard", "monitor", "report", "metrics", "api", "launch"},
-    {"closing"},
+    {"closing", "compilation"},
     {"train"},
 ]
 ALLOWED_BESIDE = {("discriminator", "losses"), ("checkpoint", "ema")}  # within a floor: what a state holds

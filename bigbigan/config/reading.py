@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parent.parent
 
 # What may differ between a checkpoint and the run that resumes it: how far to go, what to show, where and how fast to compute.
 FREE_TO_CHANGE = {
-    "run.name", "run.root", "run.images", "run.threads", "run.log_every", "run.sample_every", "run.checkpoint_every",
+    "run.name", "run.root", "run.images", "run.threads", "run.compile", "run.log_every", "run.sample_every", "run.checkpoint_every",
     "run.keep_checkpoints", "run.grid", "run.trackers", "run.accept_changes", "run.probe", "run.evaluate_every",
     "run.evaluate_images", "run.best", "run.stop_after", "run.timeout", "data.workers", "data.cache", "data.cache_gib",
     "data.max_unreadable",

@@ -143,6 +143,9 @@ class Run:
     """Only deterministic kernels: a resumed run on one GPU is equal bit for bit; slower."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """auto: bf16 if `accelerate launch` was told so or the GPU has it, else float32."""
+    compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = "off"
+    """A mode of torch.compile for the updates, which is refused where its gradients differ from eager ones; reduce-overhead
+    records CUDA graphs. Minutes of compiling at the start, so for longer runs."""
     threads: int = 0
     """CPU threads of a process; 0 to share the machine's cores among its processes."""
     log_every: int = 200_000

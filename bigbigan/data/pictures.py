@@ -59,6 +59,24 @@ def random_crop(u: np.ndarray, width: int, height: int, augment: str) -> tuple[i
     return centre_square(width, height)
 
 
+def random_crops(u: np.ndarray, width: int, height: int, augment: str) -> np.ndarray:
+    """`random_crop` of many pictures of one size at once: u (n, UNIFORMS) → boxes (n, 4)."""
+    boxes = np.tile(centre_square(width, height), (len(u), 1))
+    if augment == "none":
+        return boxes
+    (low, high), (narrow, wide) = AREA[augment], ASPECT[augment]
+    area, aspect, across, down = np.moveaxis(u[:, : 4 * TRIES].reshape(len(u), TRIES, 4), 2, 0)
+    area = width * height * (low + area * (high - low))
+    aspect = narrow * (wide / narrow) ** aspect
+    w, h = np.rint(np.sqrt(area * aspect)).astype(int), np.rint(np.sqrt(area / aspect)).astype(int)
+    fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
+    found = fits.any(1)
+    at = np.arange(len(u))[found], fits.argmax(1)[found]  # the first try that fits
+    left, top = (across * (width - w + 1)).astype(int)[at], (down * (height - h + 1)).astype(int)[at]
+    boxes[found] = np.stack([left, top, left + w[at], top + h[at]], 1)
+    return boxes
+
+
 def cut(image: Image.Image, box: tuple[int, int, int, int], size: int, filter: str = "bicubic") -> np.ndarray:
     """RGB image, box → uint8 (3, size, size), antialiased: Pillow's filters as torch computes them, several times as fast.
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from bigbigan.data.pictures import FILTER, UNIFORMS, centre_square, cut, random_crop, resample, to_rgb
+from bigbigan.data.pictures import FILTER, UNIFORMS, centre_square, cut, random_crop, random_crops, resample, to_rgb
 from bigbigan.data.sources import DataError, Images
 from bigbigan.latents import uniforms
+from bigbigan.layers import to_device
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ class Stream:
             labels = None if self.labels is None else self.labels[indices]
             yield RealImages(
                 x.to(self.device, non_blocking=True),
-                None if labels is None else labels.to(self.device, non_blocking=True),
+                None if labels is None else to_device(labels, self.device),
                 positions,
             )
 
@@ -137,16 +138,16 @@ class Stream:
 
     def _from_cache(self, positions: np.ndarray) -> RealImages:
         indices = torch.tensor([self.order[p] for p in positions])
-        images = self.cached[indices.to(self.device)]
+        images = self.cached[to_device(indices, self.device)]
         height, width = images.shape[2:]
         u = uniforms(self.seed, "crop", positions, UNIFORMS)
-        boxes = np.asarray([random_crop(row, width, height, self.augment.kind) for row in u])
+        boxes = random_crops(u, width, height, self.augment.kind)
         if (boxes != (0, 0, self.size, self.size)).any() or (width, height) != (self.size, self.size):
-            images = resample(images, torch.from_numpy(boxes), self.size, FILTER[self.augment.kind])
+            images = resample(images, to_device(torch.from_numpy(boxes), self.device), self.size, FILTER[self.augment.kind])
         if self.augment.flip:
-            mirrored = torch.from_numpy(u[:, -1] < 0.5).to(self.device)
+            mirrored = to_device(torch.from_numpy(u[:, -1] < 0.5), self.device)
             images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
-        labels = None if self.labels is None else self.labels[indices].to(self.device)
+        labels = None if self.labels is None else to_device(self.labels[indices], self.device)
         return RealImages(images, labels, positions)
 
 

@@ -2,7 +2,8 @@
 
 from bigbigan.layers.blocks import DiscriminatorBlock, GeneratorBlock, ResidualMLP, SelfAttention
 from bigbigan.layers.collectives import LostProcess, all_reduce, all_rows, alone, barrier, copy_from_main, rank, world_size
-from bigbigan.layers.norm import ConditionalBatchNorm, CrossReplicaBatchNorm, batch_norms, record_statistics
+from bigbigan.layers.devices import Later, to_device
+from bigbigan.layers.norm import ConditionalBatchNorm, CrossReplicaBatchNorm, StatisticsRecorder, batch_norms, record_statistics
 from bigbigan.layers.resampling import set_folded
 from bigbigan.layers.sizes import place_of_attention, split_size
 from bigbigan.layers.spectral import (
@@ -19,12 +20,14 @@ __all__ = [
     "CrossReplicaBatchNorm",
     "DiscriminatorBlock",
     "GeneratorBlock",
+    "Later",
     "LostProcess",
     "ResidualMLP",
     "SNConv2d",
     "SNEmbedding",
     "SNLinear",
     "SelfAttention",
+    "StatisticsRecorder",
     "advance_power_iteration",
     "all_reduce",
     "all_rows",
@@ -39,5 +42,6 @@ __all__ = [
     "set_folded",
     "spectral_layers",
     "split_size",
+    "to_device",
     "world_size",
 ]

@@ -25,7 +25,7 @@ class _JoinedBatchNorm(torch.autograd.Function):
         axes = [0, *range(2, x.ndim)]
         mean = exact.mean(axes) if count else exact.new_zeros(x.shape[1])
         deviation = (exact - _channels(mean, x)).square().sum(axes)
-        rows = all_rows(torch.cat([mean.new_tensor([count]), mean, deviation]))  # (P, 1 + 2C)
+        rows = all_rows(torch.cat([mean.new_full((1,), count), mean, deviation]))  # (P, 1 + 2C)
         counts, means, deviations = rows[:, :1], rows[:, 1 : 1 + x.shape[1]], rows[:, 1 + x.shape[1] :]
         # Chan et al. 1979: the joined deviation is the sum of the parts' and of what lies between their means.
         total = counts.sum()
@@ -87,7 +87,7 @@ class CrossReplicaBatchNorm(nn.Module):
             normalised, mean, scale = torch.native_batch_norm(x, self.weight, self.bias, None, None, True, 0.0, self.eps)
             var = None if self.recorder is None else scale.detach().square().reciprocal() - self.eps
         if self.recorder is not None:
-            self.recorder.add(self, float(count), mean.detach(), var)
+            self.recorder.add(self, count, mean.detach(), var)
         return normalised
 
 
@@ -117,15 +117,24 @@ class StatisticsRecorder:
     """Pools the batch statistics of every batch norm over the forwards seen: count, mean, squared deviation (Chan et al.)."""
 
     def __init__(self):
-        self.moments: dict[CrossReplicaBatchNorm, tuple[float, Tensor, Tensor]] = {}
+        self.moments: dict[CrossReplicaBatchNorm, tuple[float | Tensor, Tensor, Tensor]] = {}
 
-    def add(self, layer: CrossReplicaBatchNorm, count: float, mean: Tensor, var: Tensor) -> None:
-        old_count, old_mean, old_deviation = self.moments.get(layer, (0.0, torch.zeros_like(mean), torch.zeros_like(var)))
-        total = old_count + count
-        difference = mean - old_mean
-        pooled = old_mean + difference * (count / total)
-        deviation = old_deviation + var * count + difference.square() * (old_count * count / total)
-        self.moments[layer] = (total, pooled, deviation)
+    def add(self, layer: CrossReplicaBatchNorm, count: float | Tensor, mean: Tensor, var: Tensor) -> None:
+        self._add(layer, count, mean, var * count)
+
+    def pool(self, other: "StatisticsRecorder") -> None:
+        """Add what another recorder saw."""
+        for layer, moments in other.moments.items():
+            self._add(layer, *moments)
+
+    def _add(self, layer: CrossReplicaBatchNorm, count: float | Tensor, mean: Tensor, deviation: Tensor) -> None:
+        if layer in self.moments:
+            old_count, old_mean, old_deviation = self.moments[layer]
+            total, difference = old_count + count, mean - old_mean
+            mean = old_mean + difference * (count / total)
+            deviation = old_deviation + deviation + difference.square() * (old_count * count / total)
+            count = total
+        self.moments[layer] = (count, mean, deviation)
 
     @torch.no_grad()
     def move(self, momentum: float) -> None:

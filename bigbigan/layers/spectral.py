@@ -87,15 +87,17 @@ def advance_power_iteration(network: nn.Module, iterations: int = 1) -> None:
     groups = defaultdict(list)
     for layer in spectral_layers(network):
         groups[layer.weight.flatten(1).shape].append(layer)
+    old, new = [], []
     for layers in groups.values():
         weight = torch.stack([layer.weight.flatten(1) for layer in layers]).to(layers[0].v.dtype)  # (L, out, in)
         v = torch.stack([layer.v for layer in layers]).unsqueeze(2)
         for _ in range(iterations):
             u = F.normalize(weight @ v, dim=1, eps=EPS)
             v = F.normalize(weight.mT @ u, dim=1, eps=EPS)
-        for i, layer in enumerate(layers):
-            layer.u.copy_(u[i, :, 0])
-            layer.v.copy_(v[i, :, 0])
+        old += [layer.u for layer in layers] + [layer.v for layer in layers]
+        new += [*u.squeeze(2), *v.squeeze(2)]
+    if old:
+        torch._foreach_copy_(old, new)
 
 
 @torch.no_grad()
