@@ -54,7 +54,7 @@ def encode(
     collected: dict[str, list[Tensor]] = {name: [] for name in names}
     done = 0
     with torch.inference_mode():
-        for x in _progress(images, model.encoder.image_size, batch_size, progress, "encoding"):
+        for x in _progress(images, model.encoder.image_size, batch_size, 0 if device.type == "cpu" else 2, progress, "encoding"):
             noise = normal_noise(seed, "encode", np.arange(done, done + len(x)), model.encoder.latent_dim)
             result = model.encode(x.to(device, non_blocking=True), noise.to(device))
             for name in names:
@@ -188,10 +188,10 @@ def _newest_change(folder: Path) -> float:
     return max((file.stat().st_mtime for file in files), default=0.0)
 
 
-def _progress(images, size: int, batch_size: int, progress: bool | None, what: str):
+def _progress(images, size: int, batch_size: int, ahead: int, progress: bool | None, what: str):
     total = count_images(images)
     show = progress if progress is not None else total is None or total > LONG * batch_size
     with tqdm(total=total, unit="img", desc=what, disable=not show) as bar:
-        for x in image_batches(images, size, batch_size):
+        for x in image_batches(images, size, batch_size, ahead):
             yield x
             bar.update(len(x))

@@ -4,8 +4,10 @@ The preprocessing is the library's: the centre square, resized to the size the n
 an image in another range yields a wrong feature and no error.
 """
 
+import itertools
 import os
 import warnings
+from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -27,11 +29,12 @@ class InputError(ValueError):
     """An input that is not images as expected; the message says what was expected and what was found."""
 
 
-def image_batches(images, size: int | None, batch_size: int) -> Iterator[Tensor]:
+def image_batches(images, size: int | None, batch_size: int, ahead: int = 2) -> Iterator[Tensor]:
     """Yield float (n, 3, size, size) in [−1, 1], n ≤ batch_size, in the order of `images`.
 
     images: a path of an image or of a folder; a PIL image; an array or tensor of one image or a batch, uint8, or float in [−1, 1];
     a list, `datasets` column or other iterable of any of these single images.  size None keeps arrays and tensors as they are.
+    ahead: batches that are decoded while the caller works on one; 0 where both would want the same cores.
     """
     if isinstance(images, (np.ndarray, Tensor)):
         batch = _as_batch(images)
@@ -42,9 +45,16 @@ def image_batches(images, size: int | None, batch_size: int) -> Iterator[Tensor]
     if size is None:
         raise InputError(f"expected an array or tensor, found {type(images).__name__}")
     with ThreadPoolExecutor(DECODERS) as pool:  # decoding releases the interpreter, so it overlaps with the network
-        ready = _prefetch(pool, _single_items(images), lambda item: _read(item, size), ahead=2 * batch_size)
-        while part := list(islice(ready, batch_size)):
-            yield torch.cat(part)
+        items, waiting = iter(_single_items(images)), deque()
+        try:
+            while (part := list(islice(items, batch_size))) or waiting:
+                if part:
+                    waiting.append([pool.submit(_read, item, size) for item in part])
+                if len(waiting) > ahead or not part:
+                    yield torch.cat([future.result() for future in waiting.popleft()])
+        finally:
+            for future in itertools.chain.from_iterable(waiting):
+                future.cancel()
 
 
 def count_images(images) -> int | None:
@@ -56,18 +66,6 @@ def count_images(images) -> int | None:
     if isinstance(images, Image.Image):
         return 1
     return len(images) if hasattr(images, "__len__") else None
-
-
-def _prefetch(pool: ThreadPoolExecutor, items: Iterable, read, ahead: int):
-    items = iter(items)
-    waiting = [pool.submit(read, item) for item in islice(items, ahead)]
-    try:
-        while waiting:
-            yield waiting.pop(0).result()
-            waiting += [pool.submit(read, item) for item in islice(items, 1)]
-    finally:
-        for future in waiting:
-            future.cancel()
 
 
 def _single_items(images) -> Iterable:
