@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from benchmarks.iteration import Iteration
 from benchmarks.rates import describe, synchronise
 from bigbigan.config import Config, parse
-from bigbigan.layers import advance_power_iteration, set_folded, spectral_layers
+from bigbigan.layers import advance_power_iteration, set_folded
 from bigbigan.layers.blocks import SelfAttention
 
 
@@ -59,16 +59,8 @@ def joined_forward(config: Config, n: int, device: torch.device) -> dict:
 
 def power_iteration(config: Config, n: int, device: torch.device) -> dict:
     d = iteration(config, n, device).model.discriminator
-
-    @torch.no_grad()
-    def layer_by_layer():
-        for layer in spectral_layers(d):
-            weight = layer.weight.flatten(1)
-            u = F.normalize(weight @ layer.v, dim=0, eps=1e-4)
-            layer.u.copy_(u)
-            layer.v.copy_(F.normalize(weight.T @ u, dim=0, eps=1e-4))
-
-    return {"batched power iteration": (lambda: advance_power_iteration(d), layer_by_layer)}
+    ways = [lambda batched=batched: advance_power_iteration(d, batched=batched) for batched in (True, False)]
+    return {"batched power iteration": tuple(ways)}
 
 
 def optimisers(config: Config, n: int, device: torch.device) -> dict:

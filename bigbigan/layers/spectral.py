@@ -82,14 +82,20 @@ def spectral_layers(network: nn.Module) -> list[SpectralNorm]:
 
 
 @torch.no_grad()
-def advance_power_iteration(network: nn.Module, iterations: int = 1) -> None:
-    """u ← Wv/‖Wv‖, v ← Wᵀu/‖Wᵀu‖ for every layer of `network`; layers of one shape go through one batched product."""
+def advance_power_iteration(network: nn.Module, iterations: int = 1, batched: bool | None = None) -> None:
+    """u ← Wv/‖Wv‖, v ← Wᵀu/‖Wᵀu‖ for every layer of `network`.
+
+    batched: layers of one shape go through one product, which saves many small kernels but copies the weights together; None for
+    anywhere but on a CPU, where it takes several times as long (benchmarks/means.py).
+    """
     groups = defaultdict(list)
-    for layer in spectral_layers(network):
-        groups[layer.weight.flatten(1).shape].append(layer)
+    for i, layer in enumerate(spectral_layers(network)):
+        together = layer.weight.device.type != "cpu" if batched is None else batched
+        groups[layer.weight.flatten(1).shape if together else i].append(layer)
     old, new = [], []
     for layers in groups.values():
-        weight = torch.stack([layer.weight.flatten(1) for layer in layers]).to(layers[0].v.dtype)  # (L, out, in)
+        flat = [layer.weight.flatten(1) for layer in layers]
+        weight = (torch.stack(flat) if len(flat) > 1 else flat[0][None]).to(layers[0].v.dtype)  # (L, out, in)
         v = torch.stack([layer.v for layer in layers]).unsqueeze(2)
         for _ in range(iterations):
             u = F.normalize(weight @ v, dim=1, eps=EPS)
