@@ -152,7 +152,7 @@ class Stream:
 
 
 class _Decoded(Dataset):
-    """Position in the run → (uint8 (3, S, S), index, position, names of images that could not be read on the way)."""
+    """Positions in the run → for each (uint8 (3, S, S), index, position, names of images that could not be read on the way)."""
 
     def __init__(self, images: Images, size: int, seed: int, augment: Augment):
         self.images, self.size, self.seed, self.augment = images, size, seed, augment
@@ -161,8 +161,11 @@ class _Decoded(Dataset):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, position: int):
-        u = uniforms(self.seed, "crop", np.asarray([position]), UNIFORMS)[0]
+    def __getitems__(self, positions: list[int]) -> list:
+        u = uniforms(self.seed, "crop", np.asarray(positions), UNIFORMS)
+        return [self._one(position, row) for position, row in zip(positions, u, strict=True)]
+
+    def _one(self, position: int, u: np.ndarray):
         broken = []
         first = self.order[position]
         for step in range(len(self.images)):
