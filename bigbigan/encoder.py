@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from bigbigan.latents import Posterior
 from bigbigan.layers import CrossReplicaBatchNorm, ResidualMLP
+from bigbigan.revnet import RevNet
 
+REVNET = "revnet50"
 POSTERIORS = ("gaussian", "deterministic", "tanh")
 STEMS = ("auto", "imagenet", "stride2", "stride1")
 
@@ -19,12 +21,12 @@ STEMS = ("auto", "imagenet", "stride2", "stride1")
 class Encoder(nn.Module):
     """The stochastic encoder.
 
-    latent_dim: Z.  backbone: a timm name that yields a feature vector ("resnetv2_50" in the paper; also 18, 34, 101).
-    image_size: E's own input size, which may be a multiple of G's.  width: channel multiple of a ResNet-v2 (2 for "×2").
+    latent_dim: Z.  backbone: "revnet50", or a timm name that yields a feature vector ("resnetv2_50" in the paper, _101).
+    image_size: E's own input size, which may be a multiple of G's.  width: channel multiple of a ResNet-v2 or RevNet (2 for "×2").
     stem: "imagenet" 7×7/2 and a max-pool, "stride2" the 7×7/2 alone, "stride1" 3×3/1; "auto" by image size, see `automatic_stem`.
     mlp_width, mlp_layers: the head (4,096 units and 4 layers in the paper).
     posterior: "gaussian" (mean, softplus stddev), "deterministic", or "tanh" (deterministic in (−1, 1), for the uniform prior).
-    blocks: blocks in each stage of a ResNet-v2, () for the backbone's own.
+    blocks: blocks in each stage of a ResNet-v2 or RevNet, () for the backbone's own.
 
     forward: x (N, 3, S, S) in [−1, 1] → Posterior(mean, stddev), (N, Z) each.
     """
@@ -82,25 +84,38 @@ def automatic_stem(image_size: int) -> str:
 
 
 def build_trunk(backbone: str, width: float, stem: str, blocks: tuple[int, ...] = ()) -> nn.Module:
-    """A randomly initialised timm network without classifier, its batch norms replaced by ours and its stem by the named one."""
+    """A randomly initialised network without classifier: (N, 3, S, S) → (N, num_features), its stem replaced by the named one."""
     if stem not in STEMS:
         raise ValueError(f"encoder stem: expected one of {', '.join(STEMS)}; found {stem!r}")
+    if any(n < 1 for n in blocks):
+        raise ValueError(f"encoder blocks {list(blocks)}: expected at least one block in each stage")
+    trunk = RevNet(width, tuple(blocks) or (3, 4, 6, 3)) if backbone == REVNET else build_timm(backbone, width, blocks)
+    if stem != "imagenet" and (backbone == REVNET or "resnetv2" in backbone):
+        replace_stem(trunk, stem)
+    return trunk
+
+
+def build_timm(backbone: str, width: float, blocks: tuple[int, ...]) -> nn.Module:
+    """A timm network without classifier, its batch norms replaced by ours."""
     if not timm.is_model(backbone):
-        near = difflib.get_close_matches(backbone, timm.list_models(), n=3)
+        near = difflib.get_close_matches(backbone, [REVNET, *timm.list_models()], n=3)
         raise ValueError(
-            f"encoder {backbone!r}: expected the name of a timm model" + (f"; did you mean {', '.join(near)}?" if near else "")
+            f"encoder {backbone!r}: expected {REVNET} or the name of a timm model"
+            + (f"; did you mean {', '.join(near)}?" if near else "")
         )
     is_resnetv2 = "resnetv2" in backbone
     if width != 1.0 and not is_resnetv2:
-        raise ValueError(f"encoder width {width}: expected 1 for {backbone!r}; only the resnetv2 family can be widened")
+        raise ValueError(
+            f"encoder width {width}: expected 1 for {backbone!r}; only {REVNET} and the resnetv2 family can be widened"
+        )
     if blocks and not is_resnetv2:
-        raise ValueError(f"encoder blocks {list(blocks)}: expected none for {backbone!r}; only the resnetv2 family takes them")
+        raise ValueError(
+            f"encoder blocks {list(blocks)}: expected none for {backbone!r}; only {REVNET} and the resnetv2 family take them"
+        )
     changes = ({"width_factor": width} if width != 1.0 else {}) | ({"layers": list(blocks)} if blocks else {})
     trunk = timm.create_model(backbone, pretrained=False, num_classes=0, **changes)
     if getattr(trunk, "num_features", 0) <= 0 or "x" not in inspect.signature(trunk.forward).parameters:
         raise ValueError(f"encoder {backbone!r}: expected a network that yields a feature vector")
-    if stem != "imagenet" and is_resnetv2:
-        replace_stem(trunk, stem)
     replace_batch_norms(trunk)
     return trunk
 

@@ -150,9 +150,9 @@ def test_replacing_batch_norms_keeps_the_function(backbone):
 
 
 def test_unknown_backbone_names_the_nearest():
-    with pytest.raises(ValueError, match="'resnetv2_5': expected the name of a timm model; did you mean .*resnetv2_50"):
+    with pytest.raises(ValueError, match="'resnetv2_5': expected revnet50 or the name of a timm model; did you mean .*resnetv2_50"):
         Encoder(8, "resnetv2_5", 32)
-    with pytest.raises(ValueError, match="only the resnetv2 family can be widened"):
+    with pytest.raises(ValueError, match="only revnet50 and the resnetv2 family can be widened"):
         Encoder(8, "resnet18", 32, 2.0)
 
 

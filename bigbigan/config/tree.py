@@ -38,15 +38,15 @@ class Model:
     mlp_layers: int = 8
     """Layers of H and J, an even number."""
     encoder: str = "resnetv2_50"
-    """E's backbone, the name of a timm model: resnetv2_18, _34, _50, _101, or any that yields a feature vector."""
+    """E's backbone: revnet50, or the name of a timm model: resnetv2_18, _34, _50, _101, or any that yields a feature vector."""
     encoder_image_size: int = 0
     """E's input size, a multiple of image_size; 0 for the same size."""
     encoder_width: float = 1.0
-    """Channel multiple of a resnetv2 encoder; 2 for the paper's "x2"."""
+    """Channel multiple of a resnetv2 or revnet50 encoder; 2 for the paper's "x2"."""
     encoder_blocks: tuple[int, ...] = ()
-    """Blocks in each of the four stages of a resnetv2 encoder; none for its own, such as 3 4 6 3 of resnetv2_50."""
+    """Blocks in each of the four stages of a resnetv2 or revnet50 encoder; none for its own, such as 3 4 6 3."""
     encoder_stem: Literal["auto", "imagenet", "stride2", "stride1"] = "auto"
-    """First layer of a resnetv2 encoder: 7x7/2 and max-pool (from 128 px), 7x7/2 (from 64 px), 3x3/1 (below)."""
+    """First layer of a resnetv2 or revnet50 encoder: 7x7/2 and max-pool (from 128 px), 7x7/2 (from 64 px), 3x3/1 (below)."""
     encoder_mlp_width: int = 4096
     """Units of E's head."""
     encoder_mlp_layers: int = 4

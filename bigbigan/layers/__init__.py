@@ -2,7 +2,7 @@
 
 from bigbigan.layers.blocks import DiscriminatorBlock, GeneratorBlock, ResidualMLP, SelfAttention
 from bigbigan.layers.collectives import LostProcess, all_reduce, all_rows, alone, barrier, copy_from_main, rank, world_size
-from bigbigan.layers.norm import ConditionalBatchNorm, CrossReplicaBatchNorm, batch_norms, record_statistics
+from bigbigan.layers.norm import ConditionalBatchNorm, CrossReplicaBatchNorm, batch_norms, record_statistics, unrecorded
 from bigbigan.layers.resampling import set_folded
 from bigbigan.layers.sizes import place_of_attention, split_size
 from bigbigan.layers.spectral import (
@@ -39,5 +39,6 @@ __all__ = [
     "set_folded",
     "spectral_layers",
     "split_size",
+    "unrecorded",
     "world_size",
 ]

@@ -147,3 +147,16 @@ def record_statistics(network: nn.Module):
     finally:
         for layer in layers:
             layer.recorder = None
+
+
+@contextmanager
+def unrecorded(network: nn.Module):
+    """Within this context the batch norms of `network` report to no one: for a forward that repeats an earlier one."""
+    before = [(layer, layer.recorder) for layer in batch_norms(network)]
+    for layer, _ in before:
+        layer.recorder = None
+    try:
+        yield
+    finally:
+        for layer, recorder in before:
+            layer.recorder = recorder
