@@ -93,8 +93,8 @@ class _Recomputed(torch.autograd.Function):
 
 
 def _precision(device: str):
-    """A context maker that restores the autocast in force now. Without its cache of cast weights: those cast in a forward
-    without graph would be taken in the backward pass, and would cut the weights off from their gradients."""
+    """A context maker that restores the autocast in force now. Without its cache of cast weights, which is of no use to weights met
+    once, and must not hand one that was cast without a graph to the backward pass."""
     if device == "meta" or not torch.is_autocast_enabled(device):
         return nullcontext
     dtype = torch.get_autocast_dtype(device)

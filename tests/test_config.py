@@ -10,6 +10,8 @@ EXPECTED = [
     "digits",
     "imagenet128",
     "imagenet128_e256",
+    "imagenet128_resnet101",
+    "imagenet128_resnet50x2",
     "imagenet128_revnet50",
     "imagenet128_revnet50x2",
     "imagenet128_revnet50x4",
