@@ -17,8 +17,10 @@ class Model:
 
     image_size: int = 128
     """Size of G's images and D's input in pixels: b·2^k with b = 3 … 7, from 8 to 512."""
+    architecture: Literal["biggan", "biggan_deep"] = "biggan"
+    """Blocks of G and F: BigGAN's, or BigGAN-deep's bottlenecks, twice as many (128 channels per multiplier, 128 latents)."""
     latent_dim: int = 120
-    """Size of z; 0 for 20 per slot of G (120 at 128 px)."""
+    """Size of z; 0 for 20 per slot of G (120 at 128 px), or 128 for biggan_deep."""
     classes: int = 0
     """0: unconditional. Else G and D see labels of that many classes; E never does."""
     prior: Literal["normal", "uniform"] = "normal"

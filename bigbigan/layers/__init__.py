@@ -2,6 +2,7 @@
 
 from bigbigan.layers.blocks import DiscriminatorBlock, GeneratorBlock, ResidualMLP, SelfAttention
 from bigbigan.layers.collectives import LostProcess, all_reduce, all_rows, alone, barrier, copy_from_main, rank, world_size
+from bigbigan.layers.deep_blocks import DeepDiscriminatorBlock, DeepGeneratorBlock
 from bigbigan.layers.norm import ConditionalBatchNorm, CrossReplicaBatchNorm, batch_norms, record_statistics, unrecorded
 from bigbigan.layers.resampling import set_folded
 from bigbigan.layers.sizes import place_of_attention, split_size
@@ -17,6 +18,8 @@ from bigbigan.layers.spectral import (
 __all__ = [
     "ConditionalBatchNorm",
     "CrossReplicaBatchNorm",
+    "DeepDiscriminatorBlock",
+    "DeepGeneratorBlock",
     "DiscriminatorBlock",
     "GeneratorBlock",
     "LostProcess",
