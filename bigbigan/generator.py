@@ -62,6 +62,8 @@ class Generator(nn.Module):
     classes: 0 for one learned constant in place of the class embedding ("single label"), else the number of classes.
     embedding_dim: size of the embedding that all conditional batch norms share.
     attention: the resolution after whose block self-attention stands, 0 for none (64 in the paper at 128 px).
+    shared_embedding: False for tables of gains and biases by class in each batch norm.
+    skip_z: False for z in the first layer only. These are factors of BigGAN's Table 1; without both it is its SAGAN baseline.
     architecture: "biggan", or "biggan_deep": two bottleneck blocks for each doubling, the second of which doubles; and `width`
         outputs of which the first three are the image, as in the released model.
 
@@ -77,25 +79,32 @@ class Generator(nn.Module):
         embedding_dim: int = 128,
         attention: int = 0,
         architecture: str = "biggan",
+        shared_embedding: bool = True,
+        skip_z: bool = True,
     ):
         super().__init__()
         if architecture not in ARCHITECTURES:
             raise ValueError(f"architecture: expected one of {', '.join(ARCHITECTURES)}; found {architecture!r}")
         self.deep = architecture == "biggan_deep"
+        if self.deep and not (shared_embedding and skip_z):
+            raise ValueError("biggan_deep: expected shared_embedding and skip_z, which are factors of biggan alone")
         self.bottom, doublings = split_size(image_size)
         self.latent_dim, self.image_size, self.classes = latent_dim, image_size, classes
-        self.chunks = [latent_dim] if self.deep else cut(latent_dim, image_size)
+        self.skip_z = skip_z
+        self.chunks = cut(latent_dim, image_size) if skip_z and not self.deep else [latent_dim]
         channels = [width * m for m in MULTIPLIERS[doublings]]
-        condition_dim = embedding_dim + self.chunks[-1]
+        condition_dim = (embedding_dim if shared_embedding else 0) + (self.chunks[-1] if skip_z else 0)
+        tables = 0 if shared_embedding else max(classes, 1)
 
-        self.embedding = nn.Embedding(max(classes, 1), embedding_dim)  # no spectral norm, as in BigGAN
+        # no spectral norm, as in BigGAN
+        self.embedding = nn.Embedding(max(classes, 1), embedding_dim) if shared_embedding else None
         self.linear = SNLinear(condition_dim if self.deep else self.chunks[0], channels[0] * self.bottom**2)
         steps = list(zip(channels[:-1], channels[1:], strict=True))
         if self.deep:
             pairs = [((a, a, False), (a, b, True)) for a, b in steps]
             self.blocks = nn.ModuleList(DeepGeneratorBlock(a, b, condition_dim, up) for pair in pairs for a, b, up in pair)
         else:
-            self.blocks = nn.ModuleList(GeneratorBlock(a, b, condition_dim) for a, b in steps)
+            self.blocks = nn.ModuleList(GeneratorBlock(a, b, condition_dim, tables) for a, b in steps)
         doubled = [(self.bottom * 2 ** (i + 1), after) for i, after in enumerate(channels[1:])]
         place = place_of_attention(attention, [size for size, _ in doubled], "generator")
         self.attention_after = 2 * place + 1 if self.deep and attention else place
@@ -105,19 +114,25 @@ class Generator(nn.Module):
         initialise(self)
 
     def forward(self, z: Tensor, classes: Tensor | None = None) -> Tensor:
-        shared = self.embedding(self._index(z, classes))  # (N, embedding_dim)
-        first, *rest = z.split(self.chunks, dim=1)
-        if self.deep:
-            first = torch.cat([z, shared], dim=1)
-            conditions = [first] * len(self.blocks)
-        else:
-            conditions = [torch.cat([chunk, shared], dim=1) for chunk in rest]  # the chunk first, as in the released model
+        first, conditions, labels = self._conditions(z, self._index(z, classes))
         h = self.linear(first).unflatten(1, (-1, self.bottom, self.bottom))
         for i, (block, condition) in enumerate(zip(self.blocks, conditions, strict=True)):
-            h = block(h, condition)
+            h = block(h, condition) if labels is None else block(h, condition, labels)
             if i == self.attention_after:
                 h = self.attention(h)
         return torch.tanh(self._to_pixels(F.relu(self.norm(h))))
+
+    def _conditions(self, z: Tensor, index: Tensor) -> tuple[Tensor, list[Tensor], Tensor | None]:
+        """→ what the first layer takes, what each block is conditioned on, and the labels for tables, if there are any."""
+        labels = index if self.embedding is None else None
+        shared = z[:, :0] if self.embedding is None else self.embedding(index)  # (N, embedding_dim)
+        if self.deep:
+            everything = torch.cat([z, shared], dim=1)
+            return everything, [everything] * len(self.blocks), None
+        first, *rest = z.split(self.chunks, dim=1)
+        if not self.skip_z:
+            return first, [shared] * len(self.blocks), labels
+        return first, [torch.cat([chunk, shared], dim=1) for chunk in rest], labels  # the chunk first, as in the released model
 
     def _to_pixels(self, h: Tensor) -> Tensor:
         """The last convolution; of BigGAN-deep's outputs the three that are looked at."""

@@ -41,6 +41,7 @@ class BigBiGAN(nn.Module, ModelHubMixin):
         generator = Generator(
             config.latent_dim, config.image_size, config.generator_width, config.classes,
             config.embedding_dim, config.generator_attention, config.architecture,
+            config.shared_embedding, config.skip_z,
         )  # fmt: skip
         encoder = Encoder(
             config.latent_dim, config.encoder, config.encoder_image_size or config.image_size, config.encoder_width,

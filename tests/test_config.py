@@ -20,6 +20,7 @@ EXPECTED = [
     "imagenet512_deep",
     "imagenet64",
     "imagenette64",
+    "sagan128",
     "small",
 ]
 

@@ -23,14 +23,21 @@ class Model:
     """Size of z; 0 for 20 per slot of G (120 at 128 px), or 128 for biggan_deep."""
     classes: int = 0
     """0: unconditional. Else G and D see labels of that many classes; E never does."""
-    prior: Literal["normal", "uniform"] = "normal"
-    """p(z): N(0, I) or U(-1, 1)."""
+    prior: Literal[
+        "normal", "uniform", "bernoulli", "signed_bernoulli", "categorical", "censored_normal", "sparse_normal",
+        "normal_bernoulli", "variable_normal",
+    ] = "normal"  # fmt: skip
+    """p(z): N(0, I), U(-1, 1), or another latent of BigGAN's appendix E, see bigbigan/latents.py."""
     generator_width: int = 96
     """Channels per multiplier of G."""
     generator_attention: int = 64
     """Resolution after which G has self-attention; 0 for none."""
     embedding_dim: int = 128
     """Size of the shared embedding that conditions G's batch norms."""
+    shared_embedding: bool = True
+    """False: each batch norm of G has its own table of gains and biases by class, as in SAGAN (not with biggan_deep)."""
+    skip_z: bool = True
+    """False: only G's first layer sees z, as in SAGAN (not with biggan_deep)."""
     discriminator_width: int = 96
     """Channels per multiplier of F."""
     discriminator_attention: int = 64
@@ -69,6 +76,8 @@ class Loss:
     """Keep the term s_x."""
     unary_z: bool = True
     """Keep the term s_z."""
+    orthogonal: float = 0.0
+    """Strength of BigGAN's orthogonal regularisation of G's weights (1e-4 there); 0 for none, as BigBiGAN mentions none."""
 
 
 @dataclass
@@ -231,6 +240,8 @@ class Config:
             raise ConfigError(
                 f"--run.statistics_images {r.statistics_images}: expected at least two for each of {processes} processes"
             )
+        if not self.loss.orthogonal >= 0:
+            raise ConfigError(f"--loss.orthogonal {self.loss.orthogonal}: expected 0 or more")
         if m.mlp_layers < 2 or m.encoder_mlp_layers < 2:
             raise ConfigError(
                 f"--model.mlp_layers {m.mlp_layers}, --model.encoder_mlp_layers {m.encoder_mlp_layers}: expected at least 2"

@@ -4,6 +4,7 @@ from bigbigan.layers.blocks import DiscriminatorBlock, GeneratorBlock, ResidualM
 from bigbigan.layers.collectives import LostProcess, all_reduce, all_rows, alone, barrier, copy_from_main, rank, world_size
 from bigbigan.layers.deep_blocks import DeepDiscriminatorBlock, DeepGeneratorBlock
 from bigbigan.layers.norm import ConditionalBatchNorm, CrossReplicaBatchNorm, batch_norms, record_statistics, unrecorded
+from bigbigan.layers.orthogonal import add_orthogonal_gradient, orthogonal_penalty
 from bigbigan.layers.resampling import set_folded
 from bigbigan.layers.sizes import place_of_attention, split_size
 from bigbigan.layers.spectral import (
@@ -28,6 +29,7 @@ __all__ = [
     "SNEmbedding",
     "SNLinear",
     "SelfAttention",
+    "add_orthogonal_gradient",
     "advance_power_iteration",
     "all_reduce",
     "all_rows",
@@ -36,6 +38,7 @@ __all__ = [
     "batch_norms",
     "copy_from_main",
     "initialise",
+    "orthogonal_penalty",
     "place_of_attention",
     "rank",
     "record_statistics",
