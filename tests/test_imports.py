@@ -15,7 +15,7 @@ FLOORS = [
     {"ema", "checkpoint"},
     {"release"},
     {"step", "guard", "monitor", "report", "metrics", "api", "launch"},
-    {"closing"},
+    {"closing", "convert"},
     {"train"},
 ]
 ALLOWED_BESIDE = {("discriminator", "losses"), ("encoder", "revnet"), ("checkpoint", "ema")}  # within a floor
