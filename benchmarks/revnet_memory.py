@@ -7,6 +7,7 @@ draws the peak against the depth.
 
 import argparse
 import sys
+import time
 from pathlib import Path
 from unittest import mock
 
@@ -18,6 +19,7 @@ from torch.utils._pytree import tree_flatten
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.rates import describe
 from bigbigan.encoder import Encoder
 from bigbigan.revnet import RevNet
 
@@ -100,7 +102,12 @@ def peak(network: nn.Module, size: int = SIZE) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, help="an SVG of the peak against the depth, at width 1")
+    parser.add_argument(
+        "--time", type=int, default=0, metavar="N", help="only time N forwards and backwards of each, on this machine"
+    )
     arguments = parser.parse_args()
+    if arguments.time:
+        return print_times(arguments.time)
     mib = 2**20
     print(f"MiB for one image of {SIZE} px in float32, one forward; reversible, twin, ratio")
     for width in (1, 2, 4):
@@ -119,6 +126,21 @@ def main() -> None:
         print(f"{sum(blocks):4d} blocks {peaks[0]:8.1f} {peaks[1]:8.1f}")
     if arguments.out:
         arguments.out.write_text(drawing(rows))
+
+
+def print_times(n: int, width: float = 0.5, size: int = 128, batch: int = 8) -> None:
+    """The shortest of n forwards and backwards, reversible and twin in turn."""
+    networks = [RevNet(width, BLOCKS, reversible) for reversible in (True, False)]
+    x = torch.randn(batch, 3, size, size).contiguous(memory_format=torch.channels_last)
+    times = [[], []]
+    for i in range(n + 1):
+        for network, found in zip(networks, times, strict=True):
+            start = time.perf_counter()
+            network(x).square().sum().backward()
+            found += [time.perf_counter() - start] if i else []  # the first warms up
+    a, b = map(min, times)
+    where = f"{describe(torch.device('cpu'))}, {batch} images of {size} px, width {width}, best of {n}"
+    print(f"{where}: reversible {a:.3f} s, twin {b:.3f} s, ratio {a / b:.2f}")
 
 
 def drawing(rows: list[tuple[int, float, float]]) -> str:

@@ -7,13 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import bigbigan
 from bigbigan.config import Config, find_config, read_yaml
 from bigbigan.discriminator import Discriminator
 from bigbigan.generator import Generator
 from bigbigan.layers import ConditionalBatchNorm, SNConv2d, SNLinear, add_orthogonal_gradient, orthogonal_penalty
 from bigbigan.model import BigBiGAN
 from bigbigan.step import Step
-from tests.conftest import tiny_model
+from tests.conftest import tiny_model, train
 from tests.test_step import make_batch
 
 F64 = torch.float64
@@ -55,7 +56,7 @@ def test_tables_are_a_gain_and_a_bias_by_class():
     torch.testing.assert_close(both(x, c, y), plain * (1 + gain[:, :, None, None]) + bias[:, :, None, None])
 
 
-@pytest.mark.parametrize(("shared", "skip"), [(True, False), (False, True), (False, False)])
+@pytest.mark.parametrize(("shared", "skip"), [(True, True), (True, False), (False, True), (False, False)])
 @pytest.mark.parametrize("classes", [0, 3])
 def test_who_sees_what(shared, skip, classes):
     torch.manual_seed(0)
@@ -70,16 +71,17 @@ def test_who_sees_what(shared, skip, classes):
     assert torch.equal(seen["linear"], z[:, :4] if skip else z)
     tables = [n for n, _ in generator.named_parameters() if "class_gain" in n]
     assert len(tables) == (0 if shared else 4)
-    if skip:
-        assert torch.equal(seen["blocks.1.norm2.gain"], z[:, 6:])
-    elif shared:
-        assert torch.equal(seen["blocks.1.norm2.gain"], generator.embedding.weight[y if classes else [0] * 4])
+    parts = [z[:, 6:]] if skip else []
+    parts += [generator.embedding.weight[y if classes else [0] * 4]] if shared else []
+    if parts:  # the chunk first, as in the released model
+        assert torch.equal(seen["blocks.1.norm2.gain"], torch.cat(parts, dim=1))
     else:
         assert set(seen) == {"linear"}
     if classes:
         assert not torch.allclose(x, generator(z, y.flip(0)))
-    with pytest.raises(ValueError, match="biggan_deep: expected shared_embedding and skip_z"):
-        Generator(8, 16, 4, architecture="biggan_deep", shared_embedding=shared, skip_z=skip)
+    if not (shared and skip):
+        with pytest.raises(ValueError, match="biggan_deep: expected shared_embedding and skip_z"):
+            Generator(8, 16, 4, architecture="biggan_deep", shared_embedding=shared, skip_z=skip)
 
 
 @pytest.mark.parametrize(
@@ -140,3 +142,15 @@ def test_the_sagan_preset():
     model.generator.attention.register_forward_pre_hook(lambda _, inputs: sizes.append(inputs[0].shape[-1]))
     model.generator(torch.empty(2, 128, device="meta"), torch.zeros(2, dtype=torch.long, device="meta"))
     assert sizes == [32]
+
+
+def test_a_run_takes_the_factors_from_its_settings(tmp_path):
+    flags = ["--loss.orthogonal=0.01", "--model.skip_z=False", "--model.shared_embedding=False", "--model.prior=censored_normal"]
+    with mock.patch("bigbigan.step.add_orthogonal_gradient") as called:
+        train(tmp_path, *flags, "--run.images=48", "--run.name=factors", "--run.probe=False")
+    assert called.call_args.args[1] == 0.01 and isinstance(called.call_args.args[0], Generator)
+    model = bigbigan.load(str(tmp_path / "factors"))
+    assert model.generator.embedding is None and model.generator.chunks == [8]
+    assert bigbigan.generate(3, model=model).shape == (3, 3, 8, 8)
+    _, err = train(tmp_path, "--loss.orthogonal=-1", "--run.name=wrong", code=2)
+    assert "--loss.orthogonal -1.0: expected 0 or more" in err
