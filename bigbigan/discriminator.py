@@ -5,9 +5,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bigbigan.layers import (
+    DeepDiscriminatorBlock,
     DiscriminatorBlock,
     ResidualMLP,
     SelfAttention,
+    SNConv2d,
     SNEmbedding,
     SNLinear,
     initialise,
@@ -34,24 +36,38 @@ def _halvings(k: int) -> int:
 
 
 class ImageTrunk(nn.Module):
-    """F: BigGAN's discriminator without its head: residual blocks, ReLU, sum over places. (N, 3, S, S) → (N, features)."""
+    """F: BigGAN's discriminator without its head: residual blocks, ReLU, sum over places. (N, 3, S, S) → (N, features).
 
-    def __init__(self, image_size: int, width: int, attention: int = 0):
+    deep: BigGAN-deep's: a 3×3 convolution, then two bottleneck blocks for each of BigGAN's but the first; the first of two halves.
+    """
+
+    def __init__(self, image_size: int, width: int, attention: int = 0, deep: bool = False):
         super().__init__()
         _, doublings = split_size(image_size)
-        channels = [3] + [width * m for m in MULTIPLIERS[doublings]]
+        channels = [width * m for m in MULTIPLIERS[doublings]]
         halvings = _halvings(doublings)
-        sizes = [image_size // 2 ** min(i + 1, halvings) for i in range(len(channels) - 1)]
-        self.blocks = nn.ModuleList(
-            DiscriminatorBlock(before, after, downsample=i < halvings, first=i == 0)
-            for i, (before, after) in enumerate(zip(channels[:-1], channels[1:], strict=True))
-        )
+        if deep:
+            self.stem = SNConv2d(3, channels[0], 3, padding=1)
+            steps = [
+                ((a, b, i < halvings), (b, b, False)) for i, (a, b) in enumerate(zip(channels[:-1], channels[1:], strict=True))
+            ]
+            plan = [block for pair in steps for block in pair]
+            self.blocks = nn.ModuleList(DeepDiscriminatorBlock(*block) for block in plan)
+        else:
+            self.stem = None
+            plan = [(a, b, i < halvings) for i, (a, b) in enumerate(zip([3, *channels[:-1]], channels, strict=True))]
+            self.blocks = nn.ModuleList(DiscriminatorBlock(*block, first=i == 0) for i, block in enumerate(plan))
+        sizes, size = [], image_size
+        for *_, halves in plan:
+            size //= 2 if halves else 1
+            sizes.append(size)
         # After one block only, the first of that resolution.
         self.attention_after = place_of_attention(attention, sizes, "discriminator")
-        self.attention = SelfAttention(channels[self.attention_after + 1]) if attention else None
+        self.attention = SelfAttention(plan[self.attention_after][1]) if attention else None
         self.features = channels[-1]
 
     def forward(self, x: Tensor) -> Tensor:
+        x = x if self.stem is None else self.stem(x)
         for i, block in enumerate(self.blocks):
             x = block(x)
             if i == self.attention_after:
@@ -65,6 +81,7 @@ class Discriminator(nn.Module):
     latent_dim: Z.  image_size: G's.  width: F's channels per multiplier (96 in the paper).
     classes: 0, or the number of classes: then s_x gains the projection embed(y)·F(x) (Miyato & Koyama 2018).
     mlp_width, mlp_layers: H and J (2,048 units, 8 layers in the paper).  attention: a resolution of F's blocks, or 0.
+    architecture: F's, "biggan" or "biggan_deep" (128 channels per multiplier).
     joint: False leaves H and J out (a plain BigGAN discriminator): only score x.
 
     forward: x (N, 3, S, S) in [−1, 1], z (N, Z) → Scores, (N,) each.
@@ -80,10 +97,11 @@ class Discriminator(nn.Module):
         mlp_layers: int = 8,
         attention: int = 0,
         joint: bool = True,
+        architecture: str = "biggan",
     ):
         super().__init__()
         self.image_size, self.latent_dim, self.classes = image_size, latent_dim, classes
-        self.f = ImageTrunk(image_size, width, attention)
+        self.f = ImageTrunk(image_size, width, attention, deep=architecture == "biggan_deep")
         self.score_x = SNLinear(self.f.features, 1)  # θ_x
         self.embedding = SNEmbedding(classes, self.f.features) if classes else None
         if joint:

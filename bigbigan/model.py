@@ -35,10 +35,13 @@ class BigBiGAN(nn.Module, ModelHubMixin):
     @classmethod
     def from_config(cls, config: Model) -> "BigBiGAN":
         """Randomly initialised networks from the flat section `model` of the config."""
-        config = dataclasses.replace(config, latent_dim=config.latent_dim or default_latent_dim(config.image_size))
+        config = dataclasses.replace(
+            config, latent_dim=config.latent_dim or default_latent_dim(config.image_size, config.architecture)
+        )
         generator = Generator(
             config.latent_dim, config.image_size, config.generator_width, config.classes,
-            config.embedding_dim, config.generator_attention,
+            config.embedding_dim, config.generator_attention, config.architecture,
+            config.shared_embedding, config.skip_z,
         )  # fmt: skip
         encoder = Encoder(
             config.latent_dim, config.encoder, config.encoder_image_size or config.image_size, config.encoder_width,
@@ -46,7 +49,7 @@ class BigBiGAN(nn.Module, ModelHubMixin):
         )  # fmt: skip
         discriminator = Discriminator(
             config.latent_dim, config.image_size, config.discriminator_width, config.classes,
-            config.mlp_width, config.mlp_layers, config.discriminator_attention,
+            config.mlp_width, config.mlp_layers, config.discriminator_attention, architecture=config.architecture,
         )  # fmt: skip
         return cls(generator, encoder, discriminator, config)
 

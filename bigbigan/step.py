@@ -9,7 +9,15 @@ from torch import Tensor, nn
 
 from bigbigan.data import RealImages, to_signed
 from bigbigan.latents import Posterior, normal_noise, sample_prior, uniforms
-from bigbigan.layers import StatisticsRecorder, advance_power_iteration, all_reduce, record_statistics, to_device, world_size
+from bigbigan.layers import (
+    StatisticsRecorder,
+    add_orthogonal_gradient,
+    advance_power_iteration,
+    all_reduce,
+    record_statistics,
+    to_device,
+    world_size,
+)
 from bigbigan.losses import Scores, discriminator_loss, encoder_generator_loss, select_terms
 from bigbigan.model import BigBiGAN, pool_to
 
@@ -57,6 +65,7 @@ class Step:
 
     optimizers: Adam for D alone, and one Adam for E and G together.  chunks: parts a batch is computed in.
     autocast: a function that returns a context for the forwards (Accelerate's), or None.
+    orthogonal: strength of the orthogonal regularisation of G.
     """
 
     def __init__(
@@ -69,11 +78,12 @@ class Step:
         unary_z: bool = True,
         chunks: int = 1,
         autocast=None,
+        orthogonal: float = 0.0,
     ):
         self.model, self.chunks, self.form = model, chunks, form
         self.discriminator_optimizer = discriminator_optimizer
         self.encoder_generator_optimizer = encoder_generator_optimizer
-        self.unary_x, self.unary_z = unary_x, unary_z
+        self.unary_x, self.unary_z, self.orthogonal = unary_x, unary_z, orthogonal
         self.autocast = autocast or nullcontext
 
     def compile(self, mode: str = "default") -> None:
@@ -119,6 +129,8 @@ class Step:
             report.add("posterior_mean_square", posterior.mean.square().mean(), share)
         statistics.move(ENCODER_MOMENTUM)
         average_gradients([generator, encoder])
+        if self.orthogonal:
+            add_orthogonal_gradient(generator, self.orthogonal)
         self.encoder_generator_optimizer.step()
         self.encoder_generator_optimizer.zero_grad(set_to_none=True)
         compute_now(batch.x.device)

@@ -89,7 +89,7 @@ class Training:
         )  # fmt: skip
         self.step = Step(
             self.model, d_optimizer, eg_optimizer, config.loss.form, config.loss.unary_x, config.loss.unary_z,
-            config.data.chunks, self.accelerator.autocast,
+            config.data.chunks, self.accelerator.autocast, config.loss.orthogonal,
         )  # fmt: skip
         self.state = TrainingState(self.model, self.averages, {"discriminator": d_optimizer, "encoder_generator": eg_optimizer})
         self.stream = Stream(

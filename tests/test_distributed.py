@@ -40,16 +40,16 @@ def norm_result(x, weight):
     return y.detach(), x.grad, norm.weight.grad, norm.running_mean, norm.running_var
 
 
-def train(rank, processes, dtype, iterations=ITERATIONS):
+def train(rank, processes, dtype, iterations=ITERATIONS, size=8, **changes):
     """Some iterations on this process's share of the stream → all that must be equal, by name: of the first and the last iteration
     losses, scores and gradients; then weights, u, v, running statistics, averages and their sampling statistics."""
-    model = tiny_model(posterior="gaussian").to(dtype).train()
+    model = tiny_model(posterior="gaussian", **changes).to(dtype).train()
     # SGD, because Adam turns a rounding error of a zero gradient into a whole step
     d = torch.optim.SGD(model.discriminator.parameters(), lr=0.01)
     eg = torch.optim.SGD([*model.encoder.parameters(), *model.generator.parameters()], lr=0.01)
     step, averages = Step(model, d, eg, chunks=CHUNKS), Averages(model.generator, model.encoder, 100, 0.5)
     images = open_images("digits", "train", "", "", False, 0.1, "")
-    stream = Stream(images, 8, 0, Augment("light", True), rank, processes)
+    stream = Stream(images, size, 0, Augment("light", True), rank, processes)
 
     def batches(start, stop, size):
         for real in stream.batches(start, stop, size):

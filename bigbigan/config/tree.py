@@ -17,18 +17,27 @@ class Model:
 
     image_size: int = 128
     """Size of G's images and D's input in pixels: b·2^k with b = 3 … 7, from 8 to 512."""
+    architecture: Literal["biggan", "biggan_deep"] = "biggan"
+    """Blocks of G and F: BigGAN's, or BigGAN-deep's bottlenecks, twice as many (128 channels per multiplier, 128 latents)."""
     latent_dim: int = 120
-    """Size of z; 0 for 20 per slot of G (120 at 128 px)."""
+    """Size of z; 0 for 20 per slot of G (120 at 128 px), or 128 for biggan_deep."""
     classes: int = 0
     """0: unconditional. Else G and D see labels of that many classes; E never does."""
-    prior: Literal["normal", "uniform"] = "normal"
-    """p(z): N(0, I) or U(-1, 1)."""
+    prior: Literal[
+        "normal", "uniform", "bernoulli", "signed_bernoulli", "categorical", "censored_normal", "sparse_normal",
+        "normal_bernoulli", "variable_normal",
+    ] = "normal"  # fmt: skip
+    """p(z): N(0, I), U(-1, 1), or another latent of BigGAN's appendix E, see bigbigan/latents.py."""
     generator_width: int = 96
     """Channels per multiplier of G."""
     generator_attention: int = 64
     """Resolution after which G has self-attention; 0 for none."""
     embedding_dim: int = 128
     """Size of the shared embedding that conditions G's batch norms."""
+    shared_embedding: bool = True
+    """False: each batch norm of G has its own table of gains and biases by class, as in SAGAN (not with biggan_deep)."""
+    skip_z: bool = True
+    """False: only G's first layer sees z, as in SAGAN (not with biggan_deep)."""
     discriminator_width: int = 96
     """Channels per multiplier of F."""
     discriminator_attention: int = 64
@@ -38,15 +47,15 @@ class Model:
     mlp_layers: int = 8
     """Layers of H and J, an even number."""
     encoder: str = "resnetv2_50"
-    """E's backbone, the name of a timm model: resnetv2_18, _34, _50, _101, or any that yields a feature vector."""
+    """E's backbone: revnet50, or the name of a timm model: resnetv2_18, _34, _50, _101, or any that yields a feature vector."""
     encoder_image_size: int = 0
     """E's input size, a multiple of image_size; 0 for the same size."""
     encoder_width: float = 1.0
-    """Channel multiple of a resnetv2 encoder; 2 for the paper's "x2"."""
+    """Channel multiple of a resnetv2 or revnet50 encoder; 2 for the paper's "x2"."""
     encoder_blocks: tuple[int, ...] = ()
-    """Blocks in each of the four stages of a resnetv2 encoder; none for its own, such as 3 4 6 3 of resnetv2_50."""
+    """Blocks in each of the four stages of a resnetv2 or revnet50 encoder; none for its own, such as 3 4 6 3."""
     encoder_stem: Literal["auto", "imagenet", "stride2", "stride1"] = "auto"
-    """First layer of a resnetv2 encoder: 7x7/2 and max-pool (from 128 px), 7x7/2 (from 64 px), 3x3/1 (below)."""
+    """First layer of a resnetv2 or revnet50 encoder: 7x7/2 and max-pool (from 128 px), 7x7/2 (from 64 px), 3x3/1 (below)."""
     encoder_mlp_width: int = 4096
     """Units of E's head."""
     encoder_mlp_layers: int = 4
@@ -67,6 +76,8 @@ class Loss:
     """Keep the term s_x."""
     unary_z: bool = True
     """Keep the term s_z."""
+    orthogonal: float = 0.0
+    """Strength of BigGAN's orthogonal regularisation of G's weights (1e-4 there); 0 for none, as BigBiGAN mentions none."""
 
 
 @dataclass
@@ -232,6 +243,8 @@ class Config:
             raise ConfigError(
                 f"--run.statistics_images {r.statistics_images}: expected at least two for each of {processes} processes"
             )
+        if not self.loss.orthogonal >= 0:
+            raise ConfigError(f"--loss.orthogonal {self.loss.orthogonal}: expected 0 or more")
         if m.mlp_layers < 2 or m.encoder_mlp_layers < 2:
             raise ConfigError(
                 f"--model.mlp_layers {m.mlp_layers}, --model.encoder_mlp_layers {m.encoder_mlp_layers}: expected at least 2"

@@ -2,8 +2,17 @@
 
 from bigbigan.layers.blocks import DiscriminatorBlock, GeneratorBlock, ResidualMLP, SelfAttention
 from bigbigan.layers.collectives import LostProcess, all_reduce, all_rows, alone, barrier, copy_from_main, rank, world_size
+from bigbigan.layers.deep_blocks import DeepDiscriminatorBlock, DeepGeneratorBlock
 from bigbigan.layers.devices import Later, to_device
-from bigbigan.layers.norm import ConditionalBatchNorm, CrossReplicaBatchNorm, StatisticsRecorder, batch_norms, record_statistics
+from bigbigan.layers.norm import (
+    ConditionalBatchNorm,
+    CrossReplicaBatchNorm,
+    StatisticsRecorder,
+    batch_norms,
+    record_statistics,
+    unrecorded,
+)
+from bigbigan.layers.orthogonal import add_orthogonal_gradient, orthogonal_penalty
 from bigbigan.layers.resampling import set_folded
 from bigbigan.layers.sizes import place_of_attention, split_size
 from bigbigan.layers.spectral import (
@@ -18,6 +27,8 @@ from bigbigan.layers.spectral import (
 __all__ = [
     "ConditionalBatchNorm",
     "CrossReplicaBatchNorm",
+    "DeepDiscriminatorBlock",
+    "DeepGeneratorBlock",
     "DiscriminatorBlock",
     "GeneratorBlock",
     "Later",
@@ -28,6 +39,7 @@ __all__ = [
     "SNLinear",
     "SelfAttention",
     "StatisticsRecorder",
+    "add_orthogonal_gradient",
     "advance_power_iteration",
     "all_reduce",
     "all_rows",
@@ -36,6 +48,7 @@ __all__ = [
     "batch_norms",
     "copy_from_main",
     "initialise",
+    "orthogonal_penalty",
     "place_of_attention",
     "rank",
     "record_statistics",
@@ -43,5 +56,6 @@ __all__ = [
     "spectral_layers",
     "split_size",
     "to_device",
+    "unrecorded",
     "world_size",
 ]

@@ -94,19 +94,29 @@ class CrossReplicaBatchNorm(nn.Module):
 class ConditionalBatchNorm(nn.Module):
     """x̂ · (1 + W_g c) + W_b c: BigGAN's class-conditional batch norm; W_g, W_b spectrally normalised, without bias.
 
-    x: (N, C, H, W), condition: (N, K) → (N, C, H, W).
+    classes: 0, or the number of classes of tables of its own, a gain and a bias for each class (SAGAN; no spectral norm, as in
+    BigGAN's embedding), which are added to the above; condition_dim 0 leaves only them.
+    x: (N, C, H, W), condition: (N, K), labels: (N,) for tables → (N, C, H, W).
     """
 
-    def __init__(self, channels: int, condition_dim: int, eps: float = 1e-4):
+    def __init__(self, channels: int, condition_dim: int, eps: float = 1e-4, classes: int = 0):
         super().__init__()
         self.norm = CrossReplicaBatchNorm(channels, eps, affine=False)
-        self.gain = SNLinear(condition_dim, channels, bias=False)
-        self.bias = SNLinear(condition_dim, channels, bias=False)
+        self.gain = SNLinear(condition_dim, channels, bias=False) if condition_dim else None
+        self.bias = SNLinear(condition_dim, channels, bias=False) if condition_dim else None
+        self.class_gain = nn.Embedding(classes, channels) if classes else None
+        self.class_bias = nn.Embedding(classes, channels) if classes else None
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        gain = (1 + self.gain(condition))[:, :, None, None]
-        bias = self.bias(condition)[:, :, None, None]
+    def forward(self, x: Tensor, condition: Tensor, labels: Tensor | None = None) -> Tensor:
+        gain = (1 + self._sum(self.gain, self.class_gain, condition, labels))[:, :, None, None]
+        bias = self._sum(self.bias, self.class_bias, condition, labels)[:, :, None, None]
         return torch.addcmul(bias, self.norm(x), gain)
+
+    @staticmethod
+    def _sum(linear: nn.Module | None, table: nn.Module | None, condition: Tensor, labels: Tensor | None) -> Tensor:
+        if table is None:
+            return linear(condition)
+        return table(labels) if linear is None else linear(condition) + table(labels)
 
 
 def batch_norms(network: nn.Module) -> list[CrossReplicaBatchNorm]:
@@ -156,3 +166,16 @@ def record_statistics(network: nn.Module):
     finally:
         for layer in layers:
             layer.recorder = None
+
+
+@contextmanager
+def unrecorded(network: nn.Module):
+    """Within this context the batch norms of `network` report to no one: for a forward that repeats an earlier one."""
+    before = [(layer, layer.recorder) for layer in batch_norms(network)]
+    for layer, _ in before:
+        layer.recorder = None
+    try:
+        yield
+    finally:
+        for layer, recorder in before:
+            layer.recorder = recorder

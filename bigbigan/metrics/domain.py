@@ -112,7 +112,7 @@ def in_domain_extractor(
 def _build(recipe: Recipe, size: int) -> torch.nn.Module:
     with torch.random.fork_rng([]):  # built on the CPU, whose generator alone is used
         torch.manual_seed(recipe.seed)
-        return build_trunk(recipe.backbone, recipe.width, automatic_stem(size))
+        return build_trunk(recipe.backbone, recipe.width, automatic_stem(size), size)
 
 
 def _train(images: Images, size: int, recipe: Recipe, device) -> tuple[Classifier, dict]:
