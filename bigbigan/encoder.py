@@ -96,7 +96,12 @@ def build_trunk(backbone: str, width: float, stem: str, blocks: tuple[int, ...] 
     if blocks and not is_resnetv2:
         raise ValueError(f"encoder blocks {list(blocks)}: expected none for {backbone!r}; only the resnetv2 family takes them")
     changes = ({"width_factor": width} if width != 1.0 else {}) | ({"layers": list(blocks)} if blocks else {})
-    trunk = timm.create_model(backbone, pretrained=False, num_classes=0, **changes)
+    try:
+        trunk = timm.create_model(backbone, pretrained=False, num_classes=0, **changes)
+    except RuntimeError:
+        raise
+    except Exception as error:  # whatever a network raises for settings that are not its own
+        raise ValueError(f"encoder {backbone!r} with {changes}: timm cannot build it ({type(error).__name__}: {error})") from None
     if getattr(trunk, "num_features", 0) <= 0 or "x" not in inspect.signature(trunk.forward).parameters:
         raise ValueError(f"encoder {backbone!r}: expected a network that yields a feature vector")
     if stem != "imagenet" and is_resnetv2:
