@@ -173,7 +173,7 @@ def _ready(model: BigBiGAN | str | os.PathLike, device) -> tuple[BigBiGAN, torch
     if not isinstance(model, (BigBiGAN, str, os.PathLike)):
         raise InputError(f"model: expected a BigBiGAN, a path or a hub id, found {type(model).__name__}")
     if not isinstance(model, BigBiGAN):
-        model = _cached(str(model), _newest_change(Path(model).expanduser())).to(device or _default_device())
+        model = _cached(str(model), _newest_change(Path(os.path.expanduser(model)))).to(device or _default_device())
     elif device is not None:
         model = model.to(device)
     return model.eval(), next(model.encoder.parameters()).device
@@ -185,8 +185,11 @@ def _cached(source: str, changed: float) -> BigBiGAN:
 
 
 def _newest_change(folder: Path) -> float:
-    files = [*folder.glob("*.json"), *folder.glob("release/*.json"), *folder.glob("checkpoints/*")]
-    return max((file.lstat().st_mtime for file in files), default=0.0)
+    try:
+        files = [*folder.glob("*.json"), *folder.glob("release/*.json"), *folder.glob("checkpoints/*")]
+        return max((file.lstat().st_mtime for file in files), default=0.0)
+    except OSError:  # loading will say what is wrong with it
+        return 0.0
 
 
 def _progress(images, size: int, batch_size: int, progress: bool | None, what: str):

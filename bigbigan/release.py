@@ -6,6 +6,8 @@ import os
 import re
 from pathlib import Path
 
+from huggingface_hub.errors import HFValidationError
+
 from bigbigan.checkpoint import FILES, CheckpointError, complete, read
 from bigbigan.config import Config, flatten
 from bigbigan.files import check_inside, check_links, printable
@@ -69,21 +71,22 @@ def load_model(source: str | os.PathLike) -> BigBiGAN:
 
     A run folder gives its release, or its newest checkpoint while it has none. Raises CheckpointError.
     """
-    folder = Path(os.fsdecode(source)).expanduser()
+    folder = Path(os.path.expanduser(os.fsdecode(source)))
     try:
         if folder.is_dir():
             return _from_folder(folder)
-    except CheckpointError:
-        raise
-    except (OSError, ValueError) as error:
+    except ValueError as error:  # a CheckpointError too
         raise CheckpointError(str(error)) from None
+    except OSError as error:
+        found = f"found {error.strerror or error}"
+        raise CheckpointError(f"{printable(source)}: expected a run folder, checkpoint, release or hub id; {found}") from None
     if folder.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
         raise CheckpointError(f"{printable(source)}: expected a run folder, checkpoint, release or hub id; {_found(folder)}")
     try:
         return BigBiGAN.from_pretrained(str(source))
-    except ValueError as error:  # it came, and does not fit
-        raise CheckpointError(str(error)) from None
     except Exception as error:  # the hub's own errors have many types; each becomes one sentence
+        if isinstance(error, ValueError) and not isinstance(error, HFValidationError):  # it came, and does not fit
+            raise CheckpointError(str(error)) from None
         raise CheckpointError(f"{source}: no such folder, and the hub gave none ({type(error).__name__}); {_runs()}") from None
 
 

@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1 if isinstance(error, TrainingFailure) else 2) from None
     except LostProcess as error:
-        print(f"error: {error}{go_on(training)}", file=sys.stderr)
+        print(f"error: {error}; the same command goes on from the newest checkpoint", file=sys.stderr)
         raise SystemExit(1) from None
     except OSError as error:  # a full disk, a folder that may not be written
         print(f"error: {error}{go_on(training)}", file=sys.stderr)

@@ -215,7 +215,9 @@ def test_the_links_of_a_hub_cache_are_followed(made, tmp_path):
         load_model(snapshot)
 
 
-@pytest.mark.parametrize("name", ["../../etc", "a\0b", "x" * 5000, "~nobody/x", "someone/..", "http://example.org/x", "", "a/b/c"])
+@pytest.mark.parametrize(
+    "name", ["../../etc", "a\0b", "x" * 5000, "~no-such-user/x", "someone/..", "http://example.org/x", "", "a/b/c"]
+)
 def test_a_name_that_is_no_model(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -330,11 +332,10 @@ def test_no_file_that_we_read_is_unpickled(made, tmp_path, monkeypatch):
         for target in targets:
             kept = target.read_bytes() if target.exists() else None
             target.write_bytes(content)
-            for source in (folder, run, run / "release"):
-                try:
-                    load_model(source)
-                except CheckpointError as error:
-                    assert "\n" not in str(error)
+            try:
+                load_model(folder if target.parent == folder else run)
+            except CheckpointError as error:
+                assert "\n" not in str(error)
             if kept is None:
                 target.unlink()
             else:

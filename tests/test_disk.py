@@ -54,11 +54,10 @@ def go_on(root, seen: int, *flags, end: int = 96) -> None:
 
 @pytest.fixture
 def at(monkeypatch):
-    """Do something when a run has seen so many images."""
+    """Do something when a run has seen so many images; the last wish counts."""
+    before = Training.log
 
     def do(images_seen: int, what) -> None:
-        before = Training.log
-
         def log(self, values):
             before(self, values)
             if self.state.images_seen == images_seen:
@@ -141,7 +140,7 @@ def test_data_that_vanish(tmp_path, at, workers):
     said = failed(tmp_path, *flags, "--run.images=2400", code=2)
     assert f"images of {photos} are unreadable" in said and "are the data still there?" in said
     there = sound(tmp_path / "run")
-    assert there[-1] >= 48 and said.endswith(f"goes on from {tmp_path}/run/checkpoints/{there[-1]:012d}"), said
+    assert there and said.endswith(f"goes on from {tmp_path}/run/checkpoints/{there[-1]:012d}"), said
     at(0, None)
     said = failed(tmp_path, *flags, code=2)
     assert f"--data.path {photos}: expected a folder, a file or a data set's name, found no such folder or file" in said

@@ -105,7 +105,7 @@ class _Row(NamedTuple):
 
 
 def _paths(path: str | os.PathLike) -> list[str]:
-    path = Path(os.fsdecode(path)).expanduser()
+    path = Path(os.path.expanduser(os.fsdecode(path)))
     try:
         if path.is_dir():
             return from_files(path).items.paths

@@ -1,5 +1,6 @@
 """Where images come from: the embedded digits, folders, Parquet and Arrow files, saved `datasets` folders, hub names."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ def _open(path, split, image_column, label_column, test, subset, follow_links) -
     """→ (images, whether the data have no splits of their own)."""
     if not path:
         raise DataError("--data.path: expected a folder, a file or a data set's name, found nothing")
-    location = Path(path).expanduser()
+    location = Path(os.path.expanduser(path))
     if location.is_file() and location.suffix in TABLE_SUFFIXES:
         own = None if follow_links else location.parent
         return from_table(read_tables([location]), str(location), image_column, label_column, own), True
