@@ -46,10 +46,9 @@ def encode(
     seed: decides z_sample.  progress: a bar; None shows it for long work.
     Raises InputError for images in another range or shape.
     """
-    names = OUTPUTS if outputs is None else (outputs,) if isinstance(outputs, str) else tuple(outputs)
-    for name in names:
-        if name not in OUTPUTS:
-            raise InputError(f"outputs: expected some of {', '.join(OUTPUTS)}; found {name!r}")
+    names = OUTPUTS if outputs is None else (outputs,) if isinstance(outputs, str) else outputs
+    if not isinstance(names, (tuple, list)) or not names or not set(map(str, names)) <= set(OUTPUTS):
+        raise InputError(f"outputs: expected some of {', '.join(OUTPUTS)}; found {outputs!r}")
     model, device = _ready(model, device)
     collected: dict[str, list[Tensor]] = {name: [] for name in names}
     done = 0
@@ -171,8 +170,10 @@ def _default_device() -> torch.device:
 
 def _ready(model: BigBiGAN | str | os.PathLike, device) -> tuple[BigBiGAN, torch.device]:
     """The model in evaluation mode on its device; what is given by a path is kept for the next call."""
+    if not isinstance(model, (BigBiGAN, str, os.PathLike)):
+        raise InputError(f"model: expected a BigBiGAN, a path or a hub id, found {type(model).__name__}")
     if not isinstance(model, BigBiGAN):
-        model = _cached(str(model), _newest_change(Path(model).expanduser())).to(device or _default_device())
+        model = _cached(str(model), _newest_change(Path(os.path.expanduser(model)))).to(device or _default_device())
     elif device is not None:
         model = model.to(device)
     return model.eval(), next(model.encoder.parameters()).device
@@ -184,8 +185,11 @@ def _cached(source: str, changed: float) -> BigBiGAN:
 
 
 def _newest_change(folder: Path) -> float:
-    files = [*folder.glob("*.json"), *folder.glob("release/*.json"), *folder.glob("checkpoints/*")]
-    return max((file.stat().st_mtime for file in files), default=0.0)
+    try:
+        files = [*folder.glob("*.json"), *folder.glob("release/*.json"), *folder.glob("checkpoints/*")]
+        return max((file.lstat().st_mtime for file in files), default=0.0)
+    except OSError:  # loading will say what is wrong with it
+        return 0.0
 
 
 def _progress(images, size: int, batch_size: int, ahead: int, progress: bool | None, what: str):

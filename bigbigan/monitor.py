@@ -122,13 +122,13 @@ def _drop_after(stats: Path, images_seen: int) -> None:
     if not stats.is_file():
         return
     kept = []
-    for line in stats.read_text().splitlines():
+    for line in stats.read_text(errors="replace").splitlines():
         try:
             record = json.loads(line)
             if record["images_seen"] <= images_seen and "n_test" not in record:  # the closing figures will be measured again
                 kept.append(line)
-        except (json.JSONDecodeError, KeyError, TypeError):
-            continue  # a line cut short by a kill
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue  # a line cut short by a kill, or none of ours
     beside = stats.with_name(f".{stats.name}.tmp")  # a kill must not cost the lines of days
     beside.write_text("".join(f"{line}\n" for line in kept))
     beside.replace(stats)

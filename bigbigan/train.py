@@ -42,22 +42,34 @@ log = logging.getLogger(__name__)
 def main(argv: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     config, options = parse(argv)
+    training = None
     try:
-        status = Training(config, find_config(options.config)).run(dry=options.dry_run)
-    except (ConfigError, DataError, CheckpointError, TrainingFailure, CompilationError) as error:
+        training = Training(config, find_config(options.config))
+        status = training.run(dry=options.dry_run)
+    except DataError as error:  # in mid-run too: a disk that was taken away
+        print(f"error: {error}{go_on(training)}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except (ConfigError, CheckpointError, TrainingFailure, CompilationError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1 if isinstance(error, (TrainingFailure, CompilationError)) else 2) from None
     except LostProcess as error:
         print(f"error: {error}; the same command goes on from the newest checkpoint", file=sys.stderr)
         raise SystemExit(1) from None
     except OSError as error:  # a full disk, a folder that may not be written
-        print(f"error: {error}; what is in the newest checkpoint is safe, and the same command goes on from it", file=sys.stderr)
+        print(f"error: {error}{go_on(training)}", file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:  # a second Ctrl-C
         print("interrupted; the same command goes on from the newest checkpoint", file=sys.stderr)
         raise SystemExit(130) from None
     if status:
         raise SystemExit(status)
+
+
+def go_on(training: "Training | None") -> str:
+    """Where a run that failed on the way can be taken up; nothing of one that had not begun."""
+    if not hasattr(training, "saved"):
+        return ""
+    return f"; the same command goes on from {training.saved or 'the beginning'}"
 
 
 class Training:

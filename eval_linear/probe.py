@@ -52,6 +52,8 @@ class ProbeData:
     """Column of the images in a table; found by itself when empty."""
     label_column: str = ""
     """Column of the labels in a table; found by itself when empty."""
+    follow_links: bool = False
+    """Take images that lie outside `path` behind symbolic links too."""
     batch_size: int = 256
     """Images encoded at once."""
 
@@ -174,7 +176,8 @@ def labelled_splits(data: ProbeData, model: BigBiGAN) -> Splits:
     for test in (False, True):
         name = "test_split" if test else "split"
         split = column(name) or ("test" if test else "train")
-        splits.append(open_images(path, split, column("image_column"), column("label_column"), test, share, column("subset")))
+        columns = column("image_column"), column("label_column")
+        splits.append(open_images(path, split, *columns, test, share, column("subset"), bool(column("follow_links"))))
     train, test = splits
     for images, which in ((train, "training"), (test, "test")):
         if images.labels is None:

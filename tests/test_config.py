@@ -77,7 +77,7 @@ def test_command_line_over_file_over_defaults(tmp_path):
         ("optim: {generator_lr: fast}", "fast"),
         ("loss: {form: hing}", "hing"),
         ("model: [1, 2]", "Model"),
-        ("model: {image_size: 8", "mapping"),
+        ("model: {image_size: 8", "expected YAML, found an error in line"),
         ("- a\n- b", "mine.yaml"),
         ("just words", "mine.yaml"),
     ],

@@ -9,6 +9,7 @@ from tests.conftest import ROOT
 
 # From the ground up. A room may import the floors below its own, and its own files.
 FLOORS = [
+    {"files"},
     {"config", "layers", "latents", "losses"},
     {"generator", "encoder", "revnet", "discriminator", "data"},
     {"model"},

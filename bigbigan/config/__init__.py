@@ -1,7 +1,7 @@
 """Settings: the dataclass tree, and how YAML files and the command line fill it."""
 
-from bigbigan.config.reading import differences, find_config, flatten, parse, presets, read_yaml, write_yaml
-from bigbigan.config.tree import Config, ConfigError, Data, Loss, Model, Optim, Run
+from bigbigan.config.reading import differences, find_config, flatten, merged, parse, presets, read_yaml, write_yaml
+from bigbigan.config.tree import Config, ConfigError, Data, Loss, Model, Optim, Run, check_model
 
 __all__ = [
     "Config",
@@ -11,9 +11,11 @@ __all__ = [
     "Model",
     "Optim",
     "Run",
+    "check_model",
     "differences",
     "find_config",
     "flatten",
+    "merged",
     "parse",
     "presets",
     "read_yaml",

@@ -66,6 +66,10 @@ class SelfAttention(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
+        if channels % 8:
+            raise ValueError(
+                f"self-attention: expected a multiple of 8 channels, found {channels}; change the width, or leave it out"
+            )
         self.query = SNConv2d(channels, channels // 8, 1, bias=False)  # theta
         self.key = SNConv2d(channels, channels // 8, 1, bias=False)  # phi
         self.value = SNConv2d(channels, channels // 2, 1, bias=False)  # g

@@ -109,6 +109,8 @@ def advance_power_iteration(network: nn.Module, iterations: int = 1, batched: bo
 @torch.no_grad()
 def initialise(network: nn.Module) -> None:
     """Orthogonal weights and zero biases (BigGAN, section 3 of 1809.11096), then a converged power iteration."""
+    if next(network.parameters()).is_meta:  # an outline without values
+        return
     for layer in network.modules():
         if isinstance(layer, (nn.Conv2d, nn.Linear, nn.Embedding)):
             nn.init.orthogonal_(layer.weight)

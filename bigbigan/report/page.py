@@ -48,7 +48,7 @@ def _parts(folder: Path) -> dict[str, object]:
     records, probe = read_stats(folder), read_probe(folder)
     latest = {key: value for record in records for key, value in record.items() if finite(value)}
     run, data = config.get("run") or {}, config.get("data") or {}
-    total, seen = run.get("images"), latest.get("images_seen", 0)
+    total, seen = run.get("images") if finite(run.get("images")) else None, latest.get("images_seen", 0)
     film, truncation = read_film(folder), (probe.get("generation") or {}).get("truncation") or {}
     name = str(run.get("name") or folder.resolve().name)
     probing = f"python eval_linear/probe.py {shlex.quote(str(folder))}"
@@ -107,16 +107,16 @@ def read_config(folder: Path) -> tuple[str, dict]:
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     try:
         tree = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         tree = None  # the text is shown all the same
-    return text, tree if isinstance(tree, dict) else {}
+    return text, {k: v for k, v in tree.items() if isinstance(v, dict)} if isinstance(tree, dict) else {}
 
 
 def read_probe(folder: Path) -> dict:
     """probe.json, or {} where there is none or a kill has cut it short."""
     try:
         content = json.loads((folder / "probe.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -128,7 +128,7 @@ def read_stats(folder: Path) -> list[dict]:
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(record, dict) and finite(record.get("images_seen")):
             records.append(record)
