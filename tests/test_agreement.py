@@ -58,23 +58,31 @@ def plain(dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return Twin(False, dtype).report()
 
 
-def apart(report: torch.Tensor, reference: torch.Tensor) -> float:
-    """Root mean square difference of all figures of all iterations; losses and scores are of size 0.1 to 8."""
-    return float((report - reference).square().mean().sqrt())
+def apart(report: torch.Tensor, reference: torch.Tensor) -> tuple[float, float]:
+    """Root mean square difference of all figures, in the first five iterations and in all; losses and scores are of size 0.1 to 8."""
+    rows = (report - reference).square().mean(1)
+    return float(rows[:5].mean().sqrt()), float(rows.mean().sqrt())
 
 
-# Measured: float64 1e-15, float32 6e-5, bf16 0.036 (the plain form in bf16: 0.032). The wrong rewrites below: 0.06 to 0.21.
+def agree(report: torch.Tensor, reference: torch.Tensor, early: float, whole: float) -> bool:
+    found = apart(report, reference)
+    print(f"apart by {found[0]:.2g} early, {found[1]:.2g} in all")
+    return found[0] <= early and found[1] <= whole
+
+
+# Measured: float64 1e-15, float32 6e-5, both early and in all; bf16 0.011 early and 0.036 to 0.054 in all, by the number of threads (the
+# plain form in bf16: 0.010, 0.032 to 0.042), since Adam magnifies rounding. The wrong rewrites below are 0.05 to 0.18 away early.
 TOLERANCES = {
-    "float64": (torch.float64, False, 1e-10),
-    "float32": (torch.float32, False, 1e-3),
-    "bf16": (torch.float32, True, 0.05),
+    "float64": (torch.float64, False, 1e-10, 1e-10),
+    "float32": (torch.float32, False, 1e-4, 1e-2),
+    "bf16": (torch.float32, True, 0.03, 0.15),
 }
 
 
 @pytest.mark.parametrize("precision", TOLERANCES)
 def test_the_rewrites_agree_with_the_plain_form(precision):
-    dtype, bf16, tolerance = TOLERANCES[precision]
-    assert apart(Twin(True, dtype, bf16).report(), plain(dtype)) < tolerance
+    dtype, bf16, early, whole = TOLERANCES[precision]
+    assert agree(Twin(True, dtype, bf16).report(), plain(dtype), early, whole)
 
 
 WRONG = {
@@ -90,8 +98,8 @@ WRONG = {
 def test_a_wrong_rewrite_does_not(wrong, precision, monkeypatch):
     right = resampling._summed_taps
     monkeypatch.setattr(resampling, "_summed_taps", lambda weight: WRONG[wrong](right(weight)))
-    dtype, bf16, tolerance = TOLERANCES[precision]
-    assert apart(Twin(True, dtype, bf16).report(), plain(dtype)) > tolerance
+    dtype, bf16, early, whole = TOLERANCES[precision]
+    assert not agree(Twin(True, dtype, bf16).report(), plain(dtype), early, whole)
 
 
 @pytest.fixture
@@ -108,7 +116,7 @@ def test_a_compiled_update_is_one_graph_and_agrees(quick_compiler):
     twin, reference = Twin(True, chunks=2), Twin(True, chunks=2).report()
     said = compile_step(twin.step, twin.batch(0), "default")
     assert "D " in said and "E " in said and "G " in said
-    assert apart(twin.report(), reference) < 1e-6
+    assert agree(twin.report(), reference, 1e-6, 1e-6)
     counters = torch._dynamo.utils.counters
     assert not counters["graph_break"]
     assert counters["stats"]["unique_graphs"] == 2, "one for each update"
@@ -175,4 +183,4 @@ def test_what_inductor_compiles_agrees():
     torch._dynamo.reset()
     twin = Twin(True)
     print(compile_step(twin.step, twin.batch(0), "default"))
-    assert apart(twin.report(), plain()) < 1e-3
+    assert agree(twin.report(), plain(), 1e-4, 1e-2)

@@ -136,7 +136,7 @@ def test_a_flag_that_cannot_be(elsewhere, capsys, flags, message):
         (["--model.generator_attention=16"], "generator attention 16: expected 0 or the resolution of a block, one of [8]"),
         (["--model.generator_attention=8", "--model.generator_width=1"], "self-attention: expected a multiple of 8 channels"),
         (["--model.encoder=resnet5"], "encoder 'resnet5': expected revnet50 or the name of a timm model; did you mean"),
-        (["--model.encoder=resnet18"], "encoder width 0.125: expected 1 for 'resnet18'; only revnet50 and the resnetv2 family can be widened"),
+        (["--model.encoder=resnet18"], "encoder width 0.125: expected 1 for 'resnet18'; only revnet50 and the resnetv2 family"),
         (["--run.trackers=nothing_of_the_kind"], "--run.trackers nothing_of_the_kind: it is not installed"),
         (["--model.init_from=nowhere"], "nowhere: expected a run folder, checkpoint, release or hub id; no such folder"),
     ],
