@@ -6,11 +6,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from bigbigan.config import Config
 from bigbigan.data import RealImages, to_signed
-from bigbigan.latents import normal_noise, sample_prior, uniforms
-from bigbigan.layers import advance_power_iteration, all_reduce, record_statistics, world_size
-from bigbigan.losses import Scores, discriminator_loss, encoder_generator_loss, select_terms
+from bigbigan.health import Health
+from bigbigan.latents import dropout_factors, normal_noise, sample_prior, uniforms
+from bigbigan.layers import advance_power_iteration, all_reduce, clamp_sigma, record_statistics, world_size
+from bigbigan.losses import Scores, discriminator_loss, encoder_generator_loss, r1_penalty, select_terms
 from bigbigan.model import BigBiGAN, pool_to
 
 ENCODER_MOMENTUM = 0.1  # of E's running statistics, once per E+G update
@@ -22,6 +25,7 @@ class Batch:
 
     x: (n, 3, S, S) in [−1, 1] at E's size.  z: (n, Z) ~ p(z).  noise: (n, Z) ~ N(0, I) for ẑ = E(x).
     x_classes, z_classes: (n,) of a conditional model, else None.
+    dropout: (n, 2, D's last features) factors of the image's encoder pair and its generator pair, or None.
     """
 
     x: Tensor
@@ -29,18 +33,30 @@ class Batch:
     noise: Tensor
     x_classes: Tensor | None = None
     z_classes: Tensor | None = None
+    dropout: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.x)
 
     def chunks(self, parts: int) -> Iterator["Batch"]:
-        columns = (self.x, self.z, self.noise, self.x_classes, self.z_classes)
+        columns = (self.x, self.z, self.noise, self.x_classes, self.z_classes, self.dropout)
         pieces = [[None] * parts if column is None else column.tensor_split(parts) for column in columns]
         return (Batch(*piece) for piece in zip(*pieces, strict=True))
 
 
-def draw_batch(real: RealImages, seed: int, prior: str, latent_dim: int, classes: int, device: torch.device) -> Batch:
-    """Real images and their share of the run's random numbers, which depend on the images' places in the run alone."""
+def draw_batch(
+    real: RealImages,
+    seed: int,
+    prior: str,
+    latent_dim: int,
+    classes: int,
+    device: torch.device,
+    dropout: tuple[int, float] = (0, 0.0),
+) -> Batch:
+    """Real images and their share of the run's random numbers, which depend on the images' places in the run alone.
+
+    dropout: D's last features, and the share of them that is zero.
+    """
     places = real.positions
     z = sample_prior(prior, seed, "z", places, latent_dim)
     noise = normal_noise(seed, "posterior", places, latent_dim)
@@ -49,7 +65,28 @@ def draw_batch(real: RealImages, seed: int, prior: str, latent_dim: int, classes
         x_classes = real.labels
         z_classes = torch.from_numpy(uniforms(seed, "classes", places, 1)[:, 0] * classes).long().to(device)
     x = to_signed(real.x).contiguous(memory_format=torch.channels_last)
-    return Batch(x, z.to(device), noise.to(device), x_classes, z_classes)
+    factors = dropout_factors(seed, places, *dropout).to(device) if dropout[1] else None
+    return Batch(x, z.to(device), noise.to(device), x_classes, z_classes, factors)
+
+
+@dataclass
+class Remedies:
+    """BigGAN's against collapse (section 4): see `config.Loss` and `config.Optim`. Each is off at its default."""
+
+    r1: float = 0.0
+    r1_interval: int = 1
+    sigma_clamp: float = 0.0
+    sigma_clamp_ratio: float = 0.0
+    sigma_networks: str = "generator"
+
+    @classmethod
+    def of(cls, config: Config) -> "Remedies":
+        o = config.optim
+        return cls(config.loss.r1, config.loss.r1_interval, o.sigma_clamp, o.sigma_clamp_ratio, o.sigma_networks)
+
+    def clamp(self, network: nn.Module, name: str) -> None:
+        if (self.sigma_clamp or self.sigma_clamp_ratio) and self.sigma_networks in (name, "both"):
+            clamp_sigma(network, self.sigma_clamp, self.sigma_clamp_ratio)
 
 
 class Step:
@@ -57,6 +94,7 @@ class Step:
 
     optimizers: Adam for D alone, and one Adam for E and G together.  chunks: parts a batch is computed in.
     autocast: a function that returns a context for the forwards (Accelerate's), or None.
+    `health` says after an iteration whether all was finite; an update that was not left parameters and statistics as they were.
     """
 
     def __init__(
@@ -69,17 +107,23 @@ class Step:
         unary_z: bool = True,
         chunks: int = 1,
         autocast=None,
+        remedies: Remedies | None = None,
     ):
         self.model, self.chunks, self.form = model, chunks, form
         self.discriminator_optimizer = discriminator_optimizer
         self.encoder_generator_optimizer = encoder_generator_optimizer
         self.unary_x, self.unary_z = unary_x, unary_z
         self.autocast = autocast or nullcontext
+        self.remedies, self.health = remedies or Remedies(), Health(model)
 
-    def discriminator_update(self, batch: Batch) -> dict[str, Tensor]:
-        """D: raise the scores of (x, E(x)), lower those of (G(z), z). E and G stand still and keep no graph."""
+    def discriminator_update(self, batch: Batch, number: int = 0) -> dict[str, Tensor]:
+        """D: raise the scores of (x, E(x)), lower those of (G(z), z). E and G stand still and keep no graph.
+
+        number: of the D updates of the run before this one, for R1's interval.
+        """
         discriminator = self.model.discriminator
         advance_power_iteration(discriminator)
+        self.remedies.clamp(discriminator, "discriminator")
         discriminator.requires_grad_(True)
         report = Report()
         for part in batch.chunks(self.chunks):
@@ -90,11 +134,11 @@ class Step:
                 loss = discriminator_loss(encoder_pairs, generator_pairs, self.form)
             share = len(part) / len(batch)
             (loss * share).backward()
+            if self.remedies.r1 and number % self.remedies.r1_interval == 0:
+                (self._r1(*pairs) * share).backward()
             report.add("loss_d", loss, share)
             report.add_scores(encoder_pairs, generator_pairs, share)
-        average_gradients([discriminator])
-        self.discriminator_optimizer.step()
-        self.discriminator_optimizer.zero_grad(set_to_none=True)
+        self._apply(self.discriminator_optimizer, self._judge([discriminator], report))
         compute_now(batch.x.device)
         return report.values
 
@@ -102,6 +146,7 @@ class Step:
         """E and G: the opposite signs, linear; D is frozen but lets gradients through to x̂ = G(z) and ẑ = E(x)."""
         generator, encoder, discriminator = self.model.generator, self.model.encoder, self.model.discriminator
         advance_power_iteration(generator)
+        self.remedies.clamp(generator, "generator")
         discriminator.requires_grad_(False)
         report = Report()
         with record_statistics(encoder) as statistics:
@@ -112,12 +157,36 @@ class Step:
                 share = len(part) / len(batch)
                 (loss * share).backward()
                 report.add("loss_eg", loss, share)
-        statistics.move(ENCODER_MOMENTUM)
-        average_gradients([generator, encoder])
-        self.encoder_generator_optimizer.step()
-        self.encoder_generator_optimizer.zero_grad(set_to_none=True)
+        broken = self._judge([generator, encoder], report)
+        statistics.move(ENCODER_MOMENTUM, broken)
+        self._apply(self.encoder_generator_optimizer, broken)
+        self.health.judge_weights()
         compute_now(batch.x.device)
         return report.values
+
+    def _judge(self, networks: list[nn.Module], report: "Report") -> Tensor:
+        """Average the gradients over all processes → whether they or what was reported are not finite, alike on every process."""
+        values = average_gradients(networks, report.values)
+        return self.health.judge_gradients([p for network in networks for p in network.parameters()], values)
+
+    def _apply(self, optimizer: torch.optim.Optimizer, broken: Tensor) -> None:
+        """The optimiser's step; none where `broken` is 1, with no gradient left over."""
+        if optimizer.defaults.get("fused"):
+            optimizer.found_inf = broken
+        else:  # XLA has none: a step of zero gradients
+            for p in (p for group in optimizer.param_groups for p in group["params"] if p.grad is not None):
+                p.grad = torch.where(broken == 0, p.grad, 0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    def _r1(self, images: Tensor, latents: Tensor, classes: Tensor | None, dropout: Tensor | None) -> Tensor:
+        """γ/2 · E‖∇D(x, E(x))‖², times the interval, in the precision of the weights."""
+        n = len(images) // 2
+        inputs = [images[:n].detach().requires_grad_(), latents[:n].detach().to(images).requires_grad_()]
+        with sdpa_kernel(SDPBackend.MATH):  # the one attention that has second derivatives
+            scores = self.model.discriminator(*inputs, *(None if c is None else c[:n] for c in (classes, dropout)))
+            penalty = r1_penalty(select_terms(scores, self.unary_x, self.unary_z), inputs)
+        return self.remedies.r1 / 2 * self.remedies.r1_interval * penalty
 
     def _pairs(self, part: Batch, report: "Report | None" = None, share: float = 1.0):
         """The joined batch of D: encoder pairs (x, ẑ = E(x)), then generator pairs (x̂ = G(z), z)."""
@@ -129,10 +198,13 @@ class Step:
             report.add("posterior_mean_square", posterior.mean.square().mean(), share)
         x = pool_to(part.x, self.model.discriminator.image_size)
         classes = None if part.x_classes is None else torch.cat([part.x_classes, part.z_classes])
-        return torch.cat([x, x_hat.to(x)]), torch.cat([z_hat, part.z]), classes
+        dropout = None if part.dropout is None else torch.cat([part.dropout[:, 0], part.dropout[:, 1]])
+        return torch.cat([x, x_hat.to(x)]), torch.cat([z_hat, part.z]), classes, dropout
 
-    def _scores(self, images: Tensor, latents: Tensor, classes: Tensor | None) -> tuple[Scores, Scores]:
-        scores = self.model.discriminator(images, latents, classes)
+    def _scores(
+        self, images: Tensor, latents: Tensor, classes: Tensor | None, dropout: Tensor | None
+    ) -> tuple[Scores, Scores]:  # fmt: skip
+        scores = self.model.discriminator(images, latents, classes, dropout)
         scores = Scores(*(None if term is None else at_least_float32(term) for term in scores))
         return select_terms(scores, self.unary_x, self.unary_z).split(len(images) // 2)
 
@@ -165,17 +237,24 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
-def average_gradients(networks: list[nn.Module]) -> None:
-    """Average the gradients of `networks` over all processes in one flat all-reduce; every process must hold equal shares."""
+def average_gradients(networks: list[nn.Module], values: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """Average the gradients of `networks` over all processes in one flat all-reduce; every process must hold equal shares.
+
+    values: 0-dim numbers by name, the same names everywhere → their averages, which travel along.
+    """
+    values = values or {}
     if world_size() == 1:
-        return
+        return values
     parameters = [p for network in networks for p in network.parameters() if p.requires_grad]
     for p in parameters:
         if p.grad is None:
             p.grad = torch.zeros_like(p)
-    flat = all_reduce(torch.cat([p.grad.flatten() for p in parameters])) / world_size()
-    for p, grad in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+    further = [value.to(parameters[0].dtype).reshape(1) for value in values.values()]
+    flat = all_reduce(torch.cat([*(p.grad.flatten() for p in parameters), *further])) / world_size()
+    *gradients, averaged = flat.split([*(p.numel() for p in parameters), len(further)])
+    for p, grad in zip(parameters, gradients, strict=True):
         p.grad.copy_(grad.view_as(p))
+    return dict(zip(values, averaged, strict=True))
 
 
 def build_optimizers(
@@ -186,9 +265,9 @@ def build_optimizers(
     # XLA has no fused Adam; there the count of its steps must be a tensor of the graph, or every update compiled anew
     lazy = next(model.parameters()).device.type == "xla"
     settings |= {"capturable": True, "foreach": False} if lazy else {"fused": True}
-    discriminator = torch.optim.Adam(model.discriminator.parameters(), lr=discriminator_lr, **settings)
-    groups = [
-        {"params": list(model.encoder.parameters()), "lr": encoder_lr},
-        {"params": list(model.generator.parameters()), "lr": generator_lr},
-    ]
-    return discriminator, torch.optim.Adam(groups, **settings)
+
+    def group(name: str, lr: float) -> dict:
+        return {"params": list(getattr(model, name).parameters()), "lr": lr, "name": name}
+
+    discriminator = torch.optim.Adam([group("discriminator", discriminator_lr)], **settings)
+    return discriminator, torch.optim.Adam([group("encoder", encoder_lr), group("generator", generator_lr)], **settings)

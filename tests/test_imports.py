@@ -12,7 +12,7 @@ FLOORS = [
     {"config", "layers", "latents", "losses"},
     {"generator", "encoder", "discriminator", "data"},
     {"model"},
-    {"ema", "checkpoint"},
+    {"ema", "checkpoint", "health", "schedule", "spectra"},
     {"release"},
     {"step", "guard", "monitor", "report", "metrics", "api", "launch"},
     {"closing"},

@@ -10,6 +10,7 @@ from bigbigan.layers.spectral import (
     SNEmbedding,
     SNLinear,
     advance_power_iteration,
+    clamp_sigma,
     initialise,
     spectral_layers,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "alone",
     "barrier",
     "batch_norms",
+    "clamp_sigma",
     "copy_from_main",
     "initialise",
     "place_of_attention",

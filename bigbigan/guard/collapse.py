@@ -1,0 +1,155 @@
+"""Signs of collapse, looked for at an interval: spectra, scores, D on held-out images, diversity of samples (BigGAN, section 4)."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bigbigan import checkpoint
+from bigbigan.checkpoint import TrainingState
+from bigbigan.config import Config
+from bigbigan.data import Images, evaluation_batches, to_signed
+from bigbigan.guard.failure import TrainingFailure
+from bigbigan.guard.recovery import Recovery
+from bigbigan.latents import sample_prior
+from bigbigan.layers import all_reduce, alone, barrier, rank
+from bigbigan.model import BigBiGAN, pool_to
+from bigbigan.spectra import spectra
+
+IMAGES = 256  # of each kind that a look takes
+
+
+class Watch:
+    """Looks at the raw networks as they train, with batch statistics, at the same images and latents each time.
+
+    model: in training mode. train, test: the data. A look changes nothing and is this process's own affair.
+    """
+
+    def __init__(self, model: BigBiGAN, train: Images, test: Images, prior: str, seed: int, images: int = IMAGES):
+        self.model, self.device = model, next(model.parameters()).device
+        size = model.encoder.image_size
+        self.train, self.test = (self._pictures(split, size, images) for split in (train, test))
+        self.z = sample_prior(prior, seed, "watch", np.arange(images), model.generator.latent_dim).to(self.device)
+
+    def _pictures(self, images: Images, size: int, count: int) -> tuple[Tensor, Tensor | None]:
+        spread = np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)  # data may be sorted
+        pixels, at = zip(*evaluation_batches(images.subset(spread), size, count), strict=True)
+        labels = None if images.labels is None else torch.from_numpy(images.labels[spread[np.concatenate(at)]]).to(self.device)
+        return to_signed(torch.cat(pixels)).to(self.device), labels
+
+    @torch.no_grad()
+    def look(self) -> tuple[dict[str, list[float]], dict[str, float]]:
+        """→ the spectra, and figures by name."""
+        model, found = self.model, spectra(self.model)
+        classes = torch.arange(len(self.z), device=self.device) % model.generator.classes if model.generator.classes else None
+        with alone():
+            samples = model.generator(self.z, classes)
+            fake = self._sum(samples, self.z, classes)
+            real, held_out = (self._encoder_pairs(*pictures) for pictures in (self.train, self.test))
+        figures = {
+            "d_right_on_training_images": share(real > 0),
+            "d_right_on_held_out_images": share(held_out > 0),
+            "d_right_on_samples": share(fake < 0),
+            "score_gap": float(real.mean() - fake.mean()),
+            "score_gap_held_out": float(held_out.mean() - fake.mean()),
+            "sample_diversity": diversity(samples) / diversity(pool_to(self.test[0], samples.shape[-1])),
+        }
+        for name in ("generator", "discriminator"):
+            figures[f"sigma0_{name}"] = max(values[0] for layer, values in found.items() if layer.startswith(name))
+        return found, figures
+
+    def _encoder_pairs(self, x: Tensor, labels: Tensor | None) -> Tensor:
+        z = self.model.encoder(x).mean
+        return self._sum(self.model.for_discriminator(x), z, labels if self.model.generator.classes else None)
+
+    def _sum(self, x: Tensor, z: Tensor, classes: Tensor | None) -> Tensor:
+        return torch.stack(self.model.discriminator(x, z, classes).terms()).sum(0)
+
+
+def signs(figures: dict[str, float], spectra: dict[str, list[float]], before: dict[str, list[float]]) -> dict[str, str]:
+    return {}
+
+
+class Guard:
+    """Asked after every iteration, it carries out --run.on_nonfinite and --run.on_collapse.
+
+    folder: of the checkpoints; that from before an alarm is kept beside it in before_collapse/.  monitor: of the run.
+    make: a function that builds the `Watch`, for the main process alone.
+    """
+
+    def __init__(self, state: TrainingState, config: Config, folder: Path, device: torch.device, monitor, make: Callable):
+        self.recovery = Recovery(state, config, folder, device, monitor.note)
+        self.state, self.run, self.folder, self.device, self.monitor, self.make = state, config.run, folder, device, monitor, make
+        self.watch: Watch | None = None
+        self.good_at = state.images_seen  # where the last look without a sign was
+        self.spectra: dict[str, list[float]] = {}
+        self.known: set[str] = set()
+
+    def acted(self, broken: str, looking: bool) -> bool:
+        """broken: what was not finite, in words, or "".  looking: whether to look for collapse → whether the state may be an
+        earlier one now and what was summed up is void. Every process must call this. Raises TrainingFailure where the run must end."""
+        if broken:
+            self.recovery.after_nonfinite(broken)
+            return True
+        return looking and self._look()
+
+    def _look(self) -> bool:
+        new = self._new_signs() if rank() == 0 else []
+        if not bool(all_reduce(torch.tensor([float(len(new))], device=self.device))):
+            self.good_at = self.good_at if self.known else self.state.images_seen
+            return False
+        text = "signs of collapse: " + ("; ".join(new) or "see the main process's")
+        good = self._from_before()
+        if rank() == 0:
+            where = "there is none" if good is None else f"kept as {self._keep(good, text)}"
+            self.monitor.note(
+                "alarm", f"{text}; the checkpoint from before: {where}", self.state.images_seen, self.state.iterations
+            )
+        barrier(self.device)
+        if self.run.on_collapse == "stop":
+            raise TrainingFailure(
+                f"at {self.state.images_seen:,} images {text}: the run ends, as --run.on_collapse stop says. The newest checkpoint "
+                f"from before is {good or 'none'}; remedies: docs/collapse.md"
+            )
+        if self.run.on_collapse == "roll_back":
+            self.recovery.after_collapse(text, good)
+            self.good_at, self.spectra, self.known = self.state.images_seen, {}, set()
+            return True
+        return False
+
+    def _new_signs(self) -> list[str]:
+        self.watch = self.watch or self.make()
+        state, (spectra, figures) = self.state, self.watch.look()
+        rounded = {name: [float(f"{value:.6g}") for value in values] for name, values in spectra.items()}
+        self.monitor.write({"images_seen": state.images_seen, "iteration": state.iterations, "spectra": rounded} | figures)
+        found = signs(figures, spectra, self.spectra)
+        self.spectra = spectra
+        new = [text for name, text in found.items() if name not in self.known]
+        self.known |= found.keys()
+        return new
+
+    def _from_before(self) -> Path | None:
+        """The newest checkpoint from before the first sign; the oldest where there is none so old any more."""
+        there = checkpoint.complete(self.folder)
+        return max((path for path in there if int(path.name) <= self.good_at), default=there[0] if there else None, key=int_name)
+
+    def _keep(self, good: Path, text: str) -> Path:
+        folder = self.folder.parent / "before_collapse"
+        if not (folder / good.name).is_dir():
+            checkpoint.keep(folder, good, "alarm.json", {"images_seen": self.state.images_seen, "alarm": text})
+        return folder / good.name
+
+
+def int_name(path: Path) -> int:
+    return int(path.name)
+
+
+def share(right: Tensor) -> float:
+    return float(right.double().mean())
+
+
+def diversity(images: Tensor) -> float:
+    """The variance over the images, in the mean over pixels: half the mean squared distance of two of them."""
+    return float(images.double().var(0).mean())

@@ -1,0 +1,96 @@
+"""Whether losses, gradients and weights are finite: judged on the device, read by the host without waiting for it.
+
+One norm a tensor is what it costs. A norm is not finite where an entry is not, nor where the squares of the entries overflow.
+"""
+
+import math
+from collections import deque
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Judgement(NamedTuple):
+    """What was looked at in one update. names: of the tensors; norms: theirs, on the device; broken: 0 or 1, likewise."""
+
+    names: list[str]
+    norms: Tensor
+    broken: Tensor
+
+
+class Health:
+    """The judgements of an iteration. Processes with equal gradients, weights and values judge alike.
+
+    names: of the parameters of the networks that are judged, by parameter.
+    """
+
+    def __init__(self, model: nn.Module):
+        self.names = {parameter: name for name, parameter in model.named_parameters()}
+        self.judged: deque[Judgement] = deque(maxlen=64)  # of one iteration, if somebody asks after each
+        self.waiting: tuple[list[Judgement], Tensor, torch.cuda.Event] | None = None
+
+    @torch.no_grad()
+    def judge_gradients(self, parameters: list[nn.Parameter], values: dict[str, Tensor]) -> Tensor:
+        """values: further numbers, such as the loss, 0-dim → 1.0 if a gradient or a value is not finite, else 0.0: a float32 tensor
+        of the form in which a fused optimiser wants to know whether to leave its step out."""
+        parameters = [p for p in parameters if p.grad is not None]
+        names = [*values, *(f"the gradient of {self.names[p]}" for p in parameters)]
+        return self._judge(names, [*values.values(), *torch._foreach_norm([p.grad for p in parameters])])
+
+    @torch.no_grad()
+    def judge_weights(self) -> None:
+        self._judge([f"the weight {name}" for name in self.names.values()], torch._foreach_norm(list(self.names)))
+
+    def _judge(self, names: list[str], norms: list[Tensor]) -> Tensor:
+        together = torch.stack([norm.float() for norm in norms])
+        broken = 1 - together.isfinite().all().float()
+        self.judged.append(Judgement(names, together, broken))
+        return broken
+
+    def found(self, wait: bool = True) -> str:
+        """What was not finite in the iteration that ends here, or on a GPU without `wait` in the one before it; "" if nothing."""
+        late, self.waiting = self.waiting, None
+        judged = list(self.judged)
+        self.judged.clear()
+        broken = torch.stack([j.broken for j in judged])
+        if broken.is_cuda and not wait:
+            flags = broken.to("cpu", non_blocking=True)
+            event = torch.cuda.Event()
+            event.record()
+            self.waiting = judged, flags, event
+            broken, judged = torch.zeros(1), []
+        if late is not None:
+            late[2].synchronize()  # it passed an iteration ago
+            broken, judged = torch.cat([late[1], broken.cpu()]), late[0] + judged
+        return describe(judged) if bool(broken.any()) else ""
+
+    def forget(self) -> None:
+        self.judged.clear()
+        self.waiting = None
+
+
+def describe(judged: list[Judgement]) -> str:
+    """The tensor that was not finite first, with how many others were.
+
+    A weight comes before everything, since it spoils the rest; then values, in their order; else the gradient nearest the loss,
+    the last of its network, since a backward pass carries it from there to the layers before.
+    """
+    found = [
+        (name, norm)
+        for judgement in judged
+        for name, norm in zip(judgement.names, judgement.norms.tolist(), strict=True)
+        if not math.isfinite(norm)
+    ]
+    weights = [(name, norm) for name, norm in found if name.startswith("the weight")]
+    values = [(name, norm) for name, norm in found if not name.startswith("the ")]
+    name, norm = (weights or values or found[-1:])[0]
+    others = f", with {len(found) - 1} others," if len(found) > 1 else ""
+    return f"{name}{others} became {norm}"
+
+
+def unsound(model: nn.Module) -> str:
+    """The first parameter or buffer of `model` that is not finite, "" if all are. Waits for the device."""
+    tensors = {name: t for name, t in model.state_dict().items() if t.is_floating_point()}
+    norms = torch.stack([norm.float() for norm in torch._foreach_norm(list(tensors.values()))]).tolist()
+    return next((name for name, norm in zip(tensors, norms, strict=True) if not math.isfinite(norm)), "")
