@@ -28,7 +28,7 @@ class Health:
     def __init__(self, model: nn.Module):
         self.names = {parameter: name for name, parameter in model.named_parameters()}
         self.judged: deque[Judgement] = deque(maxlen=64)  # of one iteration, if somebody asks after each
-        self.waiting: tuple[list[Judgement], Tensor, torch.cuda.Event] | None = None
+        self.waiting: tuple[list[Judgement], Tensor, torch.cuda.Event | None] | None = None
 
     @torch.no_grad()
     def judge_gradients(self, parameters: list[nn.Parameter], values: dict[str, Tensor]) -> Tensor:
@@ -49,20 +49,22 @@ class Health:
         return broken
 
     def found(self, wait: bool = True) -> str:
-        """What was not finite in the iteration that ends here, or on a GPU without `wait` in the one before it; "" if nothing."""
+        """What was not finite in the iteration that ends here, or, off the CPU and without `wait`, in the one before; else ""."""
         late, self.waiting = self.waiting, None
         judged = list(self.judged)
         self.judged.clear()
         broken = torch.stack([j.broken for j in judged])
-        if broken.is_cuda and not wait:
-            flags = broken.to("cpu", non_blocking=True)
-            event = torch.cuda.Event()
-            event.record()
-            self.waiting = judged, flags, event
+        if broken.device.type != "cpu" and not wait:
+            event = None
+            if broken.is_cuda:
+                broken, event = broken.to("cpu", non_blocking=True), torch.cuda.Event()
+                event.record()
+            self.waiting = judged, broken, event
             broken, judged = torch.zeros(1), []
         if late is not None:
-            late[2].synchronize()  # it passed an iteration ago
-            broken, judged = torch.cat([late[1], broken.cpu()]), late[0] + judged
+            if late[2] is not None:
+                late[2].synchronize()  # it passed an iteration ago
+            broken, judged = torch.cat([late[1].cpu(), broken.cpu()]), late[0] + judged
         return describe(judged) if bool(broken.any()) else ""
 
     def forget(self) -> None:

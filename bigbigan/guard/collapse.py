@@ -1,6 +1,6 @@
 """Signs of collapse, looked for at an interval: spectra, scores, D on held-out images, diversity of samples (BigGAN, section 4)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from bigbigan.layers import all_reduce, alone, barrier, rank
 from bigbigan.model import BigBiGAN, pool_to
 from bigbigan.spectra import spectra
 
-IMAGES = 256  # of each kind that a look takes
+IMAGES, PART = 256, 64  # of each kind that a look takes; at once
 
 
 class Watch:
@@ -33,20 +33,22 @@ class Watch:
         self.train, self.test = (self._pictures(split, size, images) for split in (train, test))
         self.z = sample_prior(prior, seed, "watch", np.arange(images), model.generator.latent_dim).to(self.device)
 
-    def _pictures(self, images: Images, size: int, count: int) -> tuple[Tensor, Tensor | None]:
+    def _pictures(self, images: Images, size: int, count: int) -> tuple[Tensor, Tensor]:
         spread = np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)  # data may be sorted
         pixels, at = zip(*evaluation_batches(images.subset(spread), size, count), strict=True)
-        labels = None if images.labels is None else torch.from_numpy(images.labels[spread[np.concatenate(at)]]).to(self.device)
-        return to_signed(torch.cat(pixels)).to(self.device), labels
+        x, at = torch.cat(pixels), spread[np.concatenate(at)]
+        labels = torch.zeros(len(x), dtype=torch.long) if images.labels is None else torch.from_numpy(images.labels[at])
+        twice = 1 + (len(x) < 2)  # a batch norm needs two
+        return to_signed(x).repeat(twice, 1, 1, 1).to(self.device), labels.repeat(twice).to(self.device)
 
     @torch.no_grad()
     def look(self) -> tuple[dict[str, list[float]], dict[str, float]]:
         """→ the spectra, and figures by name."""
         model, found = self.model, spectra(self.model)
-        classes = torch.arange(len(self.z), device=self.device) % model.generator.classes if model.generator.classes else None
+        classes = torch.arange(len(self.z), device=self.device) % max(1, model.generator.classes)
         with alone():
-            samples = model.generator(self.z, classes)
-            fake = self._sum(samples, self.z, classes)
+            samples = torch.cat([model.generator(z, self._known(c)) for z, c in parts(self.z, classes)])
+            fake = self._sums(samples, self.z, classes)
             real, held_out = (self._encoder_pairs(*pictures) for pictures in (self.train, self.test))
         figures = {
             "d_right_on_training_images": share(real > 0),
@@ -54,18 +56,29 @@ class Watch:
             "d_right_on_samples": share(fake < 0),
             "score_gap": float(real.mean() - fake.mean()),
             "score_gap_held_out": float(held_out.mean() - fake.mean()),
-            "sample_diversity": diversity(samples) / diversity(pool_to(self.test[0], samples.shape[-1])),
+            "sample_diversity": diversity(samples) / max(diversity(pool_to(self.test[0], samples.shape[-1])), 1e-12),
         }
         for name in ("generator", "discriminator"):
             figures[f"sigma0_{name}"] = max(values[0] for layer, values in found.items() if layer.startswith(name))
         return found, figures
 
-    def _encoder_pairs(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        z = self.model.encoder(x).mean
-        return self._sum(self.model.for_discriminator(x), z, labels if self.model.generator.classes else None)
+    def _known(self, classes: Tensor) -> Tensor | None:
+        return classes if self.model.generator.classes else None
 
-    def _sum(self, x: Tensor, z: Tensor, classes: Tensor | None) -> Tensor:
-        return torch.stack(self.model.discriminator(x, z, classes).terms()).sum(0)
+    def _encoder_pairs(self, x: Tensor, classes: Tensor) -> Tensor:
+        z = torch.cat([self.model.encoder(part).mean for (part,) in parts(x)])
+        return self._sums(self.model.for_discriminator(x), z, classes)
+
+    def _sums(self, x: Tensor, z: Tensor, classes: Tensor) -> Tensor:
+        """s_x + s_z + s_xz of every pair, (N,)."""
+        scores = [self.model.discriminator(a, b, self._known(c)) for a, b, c in parts(x, z, classes)]
+        return torch.cat([torch.stack(part.terms()).sum(0) for part in scores])
+
+
+def parts(*columns: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Equal parts of at most `PART` rows, so that a look needs little memory."""
+    count = -(-len(columns[0]) // PART)
+    return zip(*(column.tensor_split(count) for column in columns), strict=True)
 
 
 def signs(figures: dict[str, float], spectra: dict[str, list[float]], before: dict[str, list[float]]) -> dict[str, str]:
@@ -89,7 +102,8 @@ class Guard:
 
     def acted(self, broken: str, looking: bool) -> bool:
         """broken: what was not finite, in words, or "".  looking: whether to look for collapse → whether the state may be an
-        earlier one now and what was summed up is void. Every process must call this. Raises TrainingFailure where the run must end."""
+        earlier one now, and what was summed up void. Every process must call this. Raises TrainingFailure where the run must end.
+        """
         if broken:
             self.recovery.after_nonfinite(broken)
             return True
