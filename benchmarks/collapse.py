@@ -31,10 +31,10 @@ SMALL = {
     "generator_width": 4, "discriminator_width": 4, "mlp_width": 64, "mlp_layers": 2,
     "encoder_mlp_width": 64, "encoder_width": 0.125,
 }  # fmt: skip
-BATCH, APART, EVERY = 32, 150, 10  # images of an update; iterations until the ways part; iterations between looks
+BATCH, APART, EVERY = 64, 120, 10  # images of an update; iterations until the ways part; iterations between looks
 DEAD = 2.0  # times the distance at the parting
 WAYS = ("healthy", "rate", "D frozen", "50 images")
-LENGTH = 150  # iterations from the parting on
+LENGTH = 160  # iterations from the parting on
 
 
 class Run:
@@ -63,14 +63,13 @@ class Run:
     def iterations(self, count: int):
         """Train, and stop before every `EVERY`th iteration to be looked at: yields the iteration."""
         stream = Stream(self.train, 8, self.seed, Augment("none", False))
-        reals = stream.batches(3 * self.at * BATCH, 10**12, BATCH)
+        reals = stream.batches(2 * self.at * BATCH, 10**12, BATCH)
         draw = lambda: draw_batch(next(reals), self.seed, "normal", self.model.generator.latent_dim, 0, torch.device("cpu"))  # noqa: E731
         for i in range(count + 1):
             if i % EVERY == 0:
                 yield i
-            set_rates(dict(enumerate(self.optimizers)), rates(self.config.optim, 3 * self.at * BATCH))
-            for k in range(2):
-                self.step.discriminator_update(draw(), 2 * self.at + k)
+            set_rates(dict(enumerate(self.optimizers)), rates(self.config.optim, 2 * self.at * BATCH))
+            self.step.discriminator_update(draw())
             self.step.encoder_generator_update(draw())
             self.at += 1
 
@@ -82,18 +81,27 @@ class Run:
         return float(means + a.trace() + b.trace() - 2 * torch.linalg.eigvals(a @ b).real.clamp(min=0).sqrt().sum())
 
 
-def follow(run: Run, way: str) -> dict:
+def dead(trace: list[dict]) -> bool:
+    return not trace[-1]["distance"] <= DEAD * trace[0]["distance"]
+
+
+def follow(run: Run, way: str, shown: bool) -> dict:
     """One way from the parting on → its trace, and when (in iterations from there) the alarm came and the pictures died."""
     start = time.process_time()
     run.apart(way)
-    watch, before, trace = Watch(run.model, run.train, run.test, "normal", run.seed, 128), {}, []
+    watch, before, trace = Watch(run.model, run.train, run.test, "normal", run.seed), {}, []
     for i in run.iterations(LENGTH):
         spectra, figures = watch.look()
         trace.append({"at": i, "distance": run.distance(watch.z), "signs": signs(figures, spectra, before), **figures})
         before = spectra
         trace[-1]["sigma0"] = {k: v[0] for k, v in spectra.items()}
+        if shown:
+            numbers = {k: round(v, 2) for k, v in trace[-1].items() if isinstance(v, float)}
+            print(i, numbers, ", ".join(trace[-1]["signs"]), flush=True)
+        if dead(trace):
+            break
     alarm = next((t["at"] for t in trace if t["signs"]), None)
-    death = next((t["at"] for t in trace if not t["distance"] <= DEAD * trace[0]["distance"]), None)
+    death = trace[-1]["at"] if dead(trace) else None
     why = next((", ".join(t["signs"]) for t in trace if t["signs"]), "")
     return {"alarm": alarm, "death": death, "why": why, "seconds": round(time.process_time() - start, 1), "trace": trace}
 
@@ -102,7 +110,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
-    parser.add_argument("--rate", type=float, default=10.0, help="factor of the rates that are too high")
+    parser.add_argument("--rate", type=float, default=30.0, help="factor of the rates that are too high")
+    parser.add_argument("--trace", action="store_true", help="print every look")
     parser.add_argument("--out", type=Path)
     o = parser.parse_args()
     torch.set_num_threads(1)
@@ -112,7 +121,7 @@ def main() -> None:
         for _ in run.iterations(APART - 1):
             pass
         for way in o.ways:
-            rows.append({"seed": seed, "way": way} | follow(copy.deepcopy(run), way))
+            rows.append({"seed": seed, "way": way} | follow(copy.deepcopy(run), way, o.trace))
             r = rows[-1]
             distances = f"{r['trace'][0]['distance']:.1f} → {r['trace'][-1]['distance']:.1f}"
             moments = f"alarm {r['alarm']!s:>5} ({r['why']})  death {r['death']!s:>5}"
@@ -123,7 +132,7 @@ def main() -> None:
     for way in o.ways:
         mine = [r for r in rows if r["way"] == way]
         alarms, deaths = ([r[k] for r in mine if r[k] is not None] for k in ("alarm", "death"))
-        first = sum(r["alarm"] is not None and (r["death"] is None or r["alarm"] <= r["death"]) for r in mine)
+        first = sum(r["alarm"] is not None and (r["death"] is None or r["alarm"] < r["death"]) for r in mine)
         middle = lambda values: statistics.median(values) if values else "-"  # noqa: E731
         print(f"{way:<10} runs {len(mine)}  alarms {len(alarms)} (median at {middle(alarms)})  "
               f"deaths {len(deaths)} (median at {middle(deaths)})  alarm first {first}")  # fmt: skip

@@ -12,9 +12,12 @@ from torch import Tensor, nn
 
 
 class Judgement(NamedTuple):
-    """What was looked at in one update. names: of the tensors; norms: theirs, on the device; broken: 0 or 1, likewise."""
+    """What was looked at in one update. values: names of numbers; kind: of the tensors after them, of these parameters; norms: of
+    all, on the device; broken: 0 or 1, likewise."""
 
-    names: list[str]
+    values: list[str]
+    kind: str
+    parameters: list[nn.Parameter]
     norms: Tensor
     broken: Tensor
 
@@ -35,17 +38,19 @@ class Health:
         """values: further numbers, such as the loss, 0-dim → 1.0 if a gradient or a value is not finite, else 0.0: a float32 tensor
         of the form in which a fused optimiser wants to know whether to leave its step out."""
         parameters = [p for p in parameters if p.grad is not None]
-        names = [*values, *(f"the gradient of {self.names[p]}" for p in parameters)]
-        return self._judge(names, [*values.values(), *torch._foreach_norm([p.grad for p in parameters])])
+        norms = torch._foreach_norm([p.grad for p in parameters])
+        return self._judge(list(values), "gradient", parameters, [*values.values(), *norms])
 
     @torch.no_grad()
     def judge_weights(self) -> None:
-        self._judge([f"the weight {name}" for name in self.names.values()], torch._foreach_norm(list(self.names)))
+        parameters = list(self.names)
+        self._judge([], "weight", parameters, torch._foreach_norm(parameters))
 
-    def _judge(self, names: list[str], norms: list[Tensor]) -> Tensor:
-        together = torch.stack([norm.float() for norm in norms])
-        broken = 1 - together.isfinite().all().float()
-        self.judged.append(Judgement(names, together, broken))
+    def _judge(self, values: list[str], kind: str, parameters: list[nn.Parameter], norms: list[Tensor]) -> Tensor:
+        together = torch.stack(norms)
+        total = together.sum()
+        broken = (total - total).ne(0).float()  # of a number that is not finite the difference to itself is NaN
+        self.judged.append(Judgement(values, kind, parameters, together, broken))
         return broken
 
     def found(self, wait: bool = True) -> str:
@@ -65,30 +70,28 @@ class Health:
             if late[2] is not None:
                 late[2].synchronize()  # it passed an iteration ago
             broken, judged = torch.cat([late[1].cpu(), broken.cpu()]), late[0] + judged
-        return describe(judged) if bool(broken.any()) else ""
+        return self._describe(judged) if bool(broken.any()) else ""
 
     def forget(self) -> None:
         self.judged.clear()
         self.waiting = None
 
+    def _describe(self, judged: list[Judgement]) -> str:
+        """The tensor that was not finite first, with how many others were.
 
-def describe(judged: list[Judgement]) -> str:
-    """The tensor that was not finite first, with how many others were.
-
-    A weight comes before everything, since it spoils the rest; then values, in their order; else the gradient nearest the loss,
-    the last of its network, since a backward pass carries it from there to the layers before.
-    """
-    found = [
-        (name, norm)
-        for judgement in judged
-        for name, norm in zip(judgement.names, judgement.norms.tolist(), strict=True)
-        if not math.isfinite(norm)
-    ]
-    weights = [(name, norm) for name, norm in found if name.startswith("the weight")]
-    values = [(name, norm) for name, norm in found if not name.startswith("the ")]
-    name, norm = (weights or values or found[-1:])[0]
-    others = f", with {len(found) - 1} others," if len(found) > 1 else ""
-    return f"{name}{others} became {norm}"
+        A weight comes before everything, since it spoils the rest; then values, in their order; else the gradient nearest the loss,
+        the last of its network, since a backward pass carries it from there to the layers before.
+        """
+        found: dict[str, list[tuple[str, float]]] = {"weight": [], "value": [], "gradient": []}
+        for j in judged:
+            names = [("value", name) for name in j.values]
+            names += [(j.kind, f"the {j.kind} {'of ' * (j.kind == 'gradient')}{self.names[p]}") for p in j.parameters]
+            for (kind, name), norm in zip(names, j.norms.tolist(), strict=True):
+                if not math.isfinite(norm):
+                    found[kind].append((name, norm))
+        name, norm = (found["weight"] or found["value"] or found["gradient"][-1:] or [("the sum of all norms", math.inf)])[0]
+        others = sum(map(len, found.values())) - 1
+        return f"{name}{f', with {others} others,' if others > 0 else ''} became {norm}"
 
 
 def unsound(model: nn.Module) -> str:

@@ -138,7 +138,7 @@ class Step:
                 (self._r1(*pairs) * share).backward()
             report.add("loss_d", loss, share)
             report.add_scores(encoder_pairs, generator_pairs, share)
-        self._apply(self.discriminator_optimizer, self._judge([discriminator], report))
+        self._apply(self.discriminator_optimizer, self._judge(self.discriminator_optimizer, [discriminator], report))
         compute_now(batch.x.device)
         return report.values
 
@@ -157,17 +157,17 @@ class Step:
                 share = len(part) / len(batch)
                 (loss * share).backward()
                 report.add("loss_eg", loss, share)
-        broken = self._judge([generator, encoder], report)
+        broken = self._judge(self.encoder_generator_optimizer, [generator, encoder], report)
         statistics.move(ENCODER_MOMENTUM, broken)
         self._apply(self.encoder_generator_optimizer, broken)
         self.health.judge_weights()
         compute_now(batch.x.device)
         return report.values
 
-    def _judge(self, networks: list[nn.Module], report: "Report") -> Tensor:
+    def _judge(self, optimizer: torch.optim.Optimizer, networks: list[nn.Module], report: "Report") -> Tensor:
         """Average the gradients over all processes → whether they or what was reported are not finite, alike on every process."""
         values = average_gradients(networks, report.values)
-        return self.health.judge_gradients([p for network in networks for p in network.parameters()], values)
+        return self.health.judge_gradients([p for group in optimizer.param_groups for p in group["params"]], values)
 
     def _apply(self, optimizer: torch.optim.Optimizer, broken: Tensor) -> None:
         """The optimiser's step; none where `broken` is 1, with no gradient left over."""

@@ -176,6 +176,7 @@ class Training:
     def begin(self) -> tuple[Iterator[RealImages], dict[str, Tensor], int]:
         """The stream from the state's place on, and sums of nothing: at the start, and after the guard has acted."""
         self.step.health.forget()
+        self.saved_at = min(self.saved_at, self.state.images_seen)
         place = self.state.images_seen + self.state.recovery.passed_over
         return self.stream.batches(place, sys.maxsize, self.config.data.batch_size), {}, 0
 

@@ -61,6 +61,7 @@ def test_a_gradient_is_named_and_its_update_moves_nothing(name, value):
     step.encoder_generator_update(make_batch())
     assert step.health.found() == ""
     before = state_of(model, step)
+    model.requires_grad_(True)  # D is frozen after an update of E and G
     parameters[name].register_hook(lambda g: torch.where(torch.arange(g.numel()).view_as(g) == 0, value, g))
     (step.discriminator_update if name.startswith("discriminator") else step.encoder_generator_update)(make_batch())
     after = state_of(model, step)
@@ -366,9 +367,37 @@ def test_a_collapse_rolls_back_with_lower_rates_even_past_rotation(tmp_path, mon
 
 HEALTHY = {
     "d_right_on_training_images": 0.9, "d_right_on_held_out_images": 0.85, "d_right_on_samples": 0.9, "score_gap": 3.0,
-    "score_gap_held_out": 2.9, "sample_diversity": 0.9, "sigma0_generator": 2.0, "sigma0_discriminator": 2.0,
+    "score_gap_held_out": 2.9, "memorised": 0.55, "sample_diversity": 0.9, "sigma0_generator": 2.0, "sigma0_discriminator": 2.0,
 }  # fmt: skip
 
 
 def test_there_are_no_signs_in_a_healthy_look():
     assert signs(HEALTHY, {"generator.linear": [2.0, 1.0, 1.0]}, {"generator.linear": [1.9, 1.0, 1.0]}) == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "sigma", "name", "words"),
+    [
+        ({"memorised": 0.9}, 2.0, "memorising", "with chance 0.90 (right on 90% and 85%)"),
+        ({"score_gap": -40.0}, 2.0, "scores", "40 higher than real ones"),
+        ({"score_gap": NAN}, 2.0, "scores", "nan"),
+        ({"sample_diversity": 0.05}, 2.0, "diversity", "0.05 of the variance"),
+        ({}, 8.0, "spectra", "σ0 of generator.linear is 4.2 times"),
+    ],
+)
+def test_each_sign_is_seen_alone(change, sigma, name, words):
+    found = signs(HEALTHY | change, {"generator.linear": [sigma, 1.0, 1.0]}, {"generator.linear": [1.9, 1.0, 1.0]})
+    assert set(found) == {name} and words in found[name]
+    assert "spectra" not in signs(HEALTHY | change, {"generator.linear": [sigma, 1.0, 1.0]}, {}), (
+        "the first look has none before it"
+    )
+
+
+def test_the_chance_of_being_higher_is_that_of_scikit_learn():
+    from sklearn.metrics import roc_auc_score
+
+    from bigbigan.guard.collapse import higher
+
+    torch.manual_seed(0)
+    a, b = torch.randn(30).round(decimals=1) + 0.5, torch.randn(50).round(decimals=1)
+    assert higher(a, b) == pytest.approx(roc_auc_score([1] * 30 + [0] * 50, torch.cat([a, b]).numpy()))

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 
 from bigbigan.config import Config, Optim
 from bigbigan.latents import dropout_factors
@@ -12,12 +13,16 @@ from bigbigan.layers import SNConv2d, SNLinear, advance_power_iteration, clamp_s
 from bigbigan.losses import Scores, discriminator_loss, r1_penalty
 from bigbigan.schedule import rates, set_rates
 from bigbigan.step import Batch, Remedies, Step, build_optimizers
+from tests.children import free_port
 from tests.conftest import tiny_model, train
+from tests.test_distributed import spawn
 from tests.test_step import make_batch
 from tests.test_train import same, weights
 
+SMALL = {"encoder_blocks": (1, 1, 1, 1), "encoder_width": 0.03125}
 
-def network(**spread):
+
+def network():
     """Two layers with known singular values and converged u, v."""
     torch.manual_seed(0)
     layers = torch.nn.Sequential(SNLinear(9, 6), SNConv2d(2, 5, 3)).double()
@@ -57,7 +62,7 @@ def test_the_relative_clamp_leaves_layers_of_one_singular_value_alone():
 
 def test_the_step_clamps_the_networks_it_is_told_to():
     for networks in ("generator", "discriminator", "both"):
-        model = tiny_model().double().train()
+        model = tiny_model(**SMALL).double().train()
         for layer in spectral_layers(model):
             layer.weight.data *= 4  # σ0 = 4 everywhere, since they begin orthogonal
         optimizers = build_optimizers(model, 0.0, 0.0, 0.0, (0.0, 0.999), 1e-8)
@@ -81,7 +86,7 @@ def test_r1_of_a_discriminator_whose_gradient_is_known():
 
 
 def gradients(chunks=1, number=0, batch=None, **remedies):
-    model = tiny_model(discriminator_attention=4, discriminator_width=4).double().train()
+    model = tiny_model(discriminator_attention=4, discriminator_width=4, **SMALL).double().train()
     model.discriminator.f.attention.gamma.data += 0.7  # else attention is closed
     step = Step(model, *build_optimizers(model, 1e-3, 1e-3, 1e-3, (0.0, 0.999), 1e-8), chunks=chunks, remedies=Remedies(**remedies))
     found = {}
@@ -152,9 +157,7 @@ def test_dropout_acts_on_the_input_of_the_last_layers(classes):
 
 
 def test_dropout_of_a_batch_reaches_its_pairs_whole_and_in_chunks():
-    batch = make_batch()
-    width = tiny_model(discriminator_attention=4, discriminator_width=4).discriminator.last_features
-    batch.dropout = dropout_factors(0, np.arange(8), width, 0.5).double()
+    batch = dropped_batch()
     (whole, model), (parts, _) = (gradients(chunks, batch=batch, r1=1.0) for chunks in (1, 4))
     for name in whole:
         torch.testing.assert_close(whole[name], parts[name], msg=name)
@@ -191,12 +194,12 @@ def test_rates_fall_at_an_image_stand_still_when_frozen_and_remember_recoveries(
     ],
 )
 def test_a_frozen_network_stands_still(freeze, moving):
-    model = tiny_model().train()
+    model = tiny_model(**SMALL).train()
     optimizers = dict(enumerate(build_optimizers(model, 1e-3, 1e-3, 1e-3, (0.5, 0.999), 1e-8)))
     step, before = Step(model, *optimizers.values()), copy.deepcopy(dict(model.named_parameters()))
     set_rates(optimizers, rates(Optim(freeze=freeze), 0))
     batch = make_batch()
-    for _ in range(3):
+    for _ in range(2):
         step.discriminator_update(Batch(batch.x.float(), batch.z.float(), batch.noise.float()))
         step.encoder_generator_update(Batch(batch.x.float(), batch.z.float(), batch.noise.float()))
     assert {n.split(".")[0] for n, p in model.named_parameters() if not torch.equal(p, before[n])} == moving
@@ -237,3 +240,28 @@ def test_settings_that_cannot_be_are_named(change, message):
     with pytest.raises(ValueError, match="--") as error:
         config.validate()
     assert message in str(error.value)
+
+
+def its_share(rank, processes, port, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=processes)
+    whole = dropped_batch()
+    share = Batch(*(None if c is None else c[rank::processes] for c in (whole.x, whole.z, whole.noise, None, None, whole.dropout)))
+    found, _ = gradients(chunks=2, batch=share, r1=3.0)
+    torch.save(found, f"{folder}/{rank}.pt")
+
+
+def dropped_batch():
+    batch = make_batch()
+    width = tiny_model(discriminator_attention=4, discriminator_width=4, **SMALL).discriminator.last_features
+    batch.dropout = dropout_factors(0, np.arange(8), width, 0.5).double()
+    return batch
+
+
+def test_r1_and_dropout_of_two_processes_in_chunks_are_those_of_the_joined_batch(tmp_path):
+    spawn(its_share, 2, free_port(), str(tmp_path))
+    whole, _ = gradients(batch=dropped_batch(), r1=3.0)
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pt")
+        for name, expected in whole.items():
+            torch.testing.assert_close(found[name], expected, msg=name)

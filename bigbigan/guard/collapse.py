@@ -56,6 +56,7 @@ class Watch:
             "d_right_on_samples": share(fake < 0),
             "score_gap": float(real.mean() - fake.mean()),
             "score_gap_held_out": float(held_out.mean() - fake.mean()),
+            "memorised": higher(real, held_out),
             "sample_diversity": diversity(samples) / max(diversity(pool_to(self.test[0], samples.shape[-1])), 1e-12),
         }
         for name in ("generator", "discriminator"):
@@ -81,8 +82,31 @@ def parts(*columns: Tensor) -> Iterator[tuple[Tensor, ...]]:
     return zip(*(column.tensor_split(count) for column in columns), strict=True)
 
 
+MEMORISED = 0.75  # chance that D scores a training image above a held-out one; 1/2 where it knows none by heart
+INVERTED = -3.0  # score of real pairs over that of G's: one margin of the hinge for each of three scores, on the wrong side
+ALIKE = 0.2  # of the variance of held-out images
+GROWTH = 2.0  # of a layer's σ0 from one look to the next
+
+
 def signs(figures: dict[str, float], spectra: dict[str, list[float]], before: dict[str, list[float]]) -> dict[str, str]:
-    return {}
+    """Signs of collapse in a look, by name, each in words. before: the spectra of the look before, or {}."""
+    found = {}
+    if figures["memorised"] > MEMORISED:
+        found["memorising"] = (
+            f"D scores a training image above a held-out one with chance {figures['memorised']:.2f} (right on "
+            f"{figures['d_right_on_training_images']:.0%} and {figures['d_right_on_held_out_images']:.0%}): it learns them by heart"
+        )
+    if not figures["score_gap"] > INVERTED:
+        found["scores"] = f"G's pairs score {-figures['score_gap']:.3g} higher than real ones: D has lost"
+    if not figures["sample_diversity"] > ALIKE:
+        found["diversity"] = (
+            f"samples have {figures['sample_diversity']:.2f} of the variance of held-out images: they are all alike"
+        )
+    grown = {name: values[0] / before[name][0] for name, values in spectra.items() if name in before}
+    most = max(grown, key=grown.get, default="")
+    if most and not all(growth < GROWTH for growth in grown.values()):  # NaN is none
+        found["spectra"] = f"σ0 of {most} is {grown[most]:.1f} times what it was at the look before"
+    return found
 
 
 class Guard:
@@ -162,6 +186,11 @@ def int_name(path: Path) -> int:
 
 def share(right: Tensor) -> float:
     return float(right.double().mean())
+
+
+def higher(a: Tensor, b: Tensor) -> float:
+    """The chance that one of a, (N,), is higher than one of b, (M,): 1/2 if they have one law, 1 if every a is above every b."""
+    return float(torch.sign(a[:, None] - b).double().mean() / 2 + 0.5)
 
 
 def diversity(images: Tensor) -> float:

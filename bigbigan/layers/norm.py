@@ -133,10 +133,11 @@ class StatisticsRecorder:
 
         broken: 0-dim; where it is not 0 they stay.
         """
+        well = None if broken is None else broken == 0
         for layer, (count, mean, deviation) in self.moments.items():
             for running, seen in ((layer.running_mean, mean), (layer.running_var, deviation / count)):
                 seen = seen.to(running.dtype)
-                running.lerp_(seen if broken is None else torch.where(broken == 0, seen, running), momentum)
+                running.lerp_(seen if well is None else torch.where(well, seen, running), momentum)
 
 
 @contextmanager

@@ -24,6 +24,7 @@ TITLES = {
     "reconstruction_1nn_agreement": "Reconstructions that keep their class by 1-NN",
     "score_gap": "Score of pairs (x, E(x)) over pairs (G(z), z), training images",
     "score_gap_held_out": "The same, held-out images", "sample_diversity": "Diversity of samples, 1 = held-out images",
+    "memorised": "Chance that D scores a training image above a held-out one",
     "d_right_on_training_images": "D is right on training images", "d_right_on_held_out_images": "D is right on held-out images",
     "d_right_on_samples": "D is right on samples",
     "sigma0_generator": "Largest singular value of G's layers", "sigma0_discriminator": "Largest singular value of D's layers",
