@@ -28,13 +28,13 @@ from bigbigan.schedule import rates, set_rates
 from bigbigan.step import Step, build_optimizers, draw_batch
 
 SMALL = {
-    "generator_width": 4, "discriminator_width": 4, "mlp_width": 64, "mlp_layers": 2,
+    "generator_width": 4, "discriminator_width": 8, "mlp_width": 256, "mlp_layers": 2,
     "encoder_mlp_width": 64, "encoder_width": 0.125,
 }  # fmt: skip
-BATCH, APART, EVERY = 64, 120, 10  # images of an update; iterations until the ways part; iterations between looks
+BATCH, APART = 32, 120  # images of an update; iterations until the ways part
+LOOKS = (*range(0, 40, 5), *range(40, 161, 20))  # iterations from there on at which the guard looks; the last one ends the run
 DEAD = 2.0  # times the distance at the parting
 WAYS = ("healthy", "rate", "D frozen", "50 images")
-LENGTH = 160  # iterations from the parting on
 
 
 class Run:
@@ -61,15 +61,16 @@ class Run:
         self.train = self.train.subset(np.arange(50)) if way == "50 images" else self.train
 
     def iterations(self, count: int):
-        """Train, and stop before every `EVERY`th iteration to be looked at: yields the iteration."""
+        """Train, and pause to be looked at: yields the iteration."""
         stream = Stream(self.train, 8, self.seed, Augment("none", False))
-        reals = stream.batches(2 * self.at * BATCH, 10**12, BATCH)
+        reals = stream.batches(3 * self.at * BATCH, 10**12, BATCH)
         draw = lambda: draw_batch(next(reals), self.seed, "normal", self.model.generator.latent_dim, 0, torch.device("cpu"))  # noqa: E731
         for i in range(count + 1):
-            if i % EVERY == 0:
+            if i in LOOKS:
                 yield i
-            set_rates(dict(enumerate(self.optimizers)), rates(self.config.optim, 2 * self.at * BATCH))
-            self.step.discriminator_update(draw())
+            set_rates(dict(enumerate(self.optimizers)), rates(self.config.optim, 3 * self.at * BATCH))
+            for _ in range(2):
+                self.step.discriminator_update(draw())
             self.step.encoder_generator_update(draw())
             self.at += 1
 
@@ -90,7 +91,7 @@ def follow(run: Run, way: str, shown: bool) -> dict:
     start = time.process_time()
     run.apart(way)
     watch, before, trace = Watch(run.model, run.train, run.test, "normal", run.seed), {}, []
-    for i in run.iterations(LENGTH):
+    for i in run.iterations(LOOKS[-1]):
         spectra, figures = watch.look()
         trace.append({"at": i, "distance": run.distance(watch.z), "signs": signs(figures, spectra, before), **figures})
         before = spectra
@@ -110,7 +111,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
-    parser.add_argument("--rate", type=float, default=30.0, help="factor of the rates that are too high")
+    parser.add_argument("--rate", type=float, default=15.0, help="factor of the rates that are too high")
     parser.add_argument("--trace", action="store_true", help="print every look")
     parser.add_argument("--out", type=Path)
     o = parser.parse_args()

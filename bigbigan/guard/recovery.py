@@ -50,8 +50,6 @@ class Recovery:
         self._count(found, good is None)
         barrier(self.device)
         if rank() == 0:
-            if good.parent != self.folder and not (self.folder / good.name).is_dir():  # rotated away
-                checkpoint.keep(self.folder, good)
             checkpoint.drop_after(self.folder, int(good.name))
         barrier(self.device)
         self._back(found, self.state.images_seen)
