@@ -1,6 +1,9 @@
 """Whether losses, gradients and weights are finite: judged on the device, read by the host without waiting for it.
 
 One norm a tensor is what it costs. A norm is not finite where an entry is not, nor where the squares of the entries overflow.
+
+All gradients are judged before they are used. Of the weights only those are that could hide: a spectrally normalised one makes
+σ not finite, and a convolution of E the batch norm after it, so both show in the loss of the next update.
 """
 
 import math
@@ -9,6 +12,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from bigbigan.layers import spectral_layers
 
 
 class Judgement(NamedTuple):
@@ -23,13 +28,12 @@ class Judgement(NamedTuple):
 
 
 class Health:
-    """The judgements of an iteration. Processes with equal gradients, weights and values judge alike.
-
-    names: of the parameters of the networks that are judged, by parameter.
-    """
+    """The judgements of an iteration. Processes with equal gradients, weights and values judge alike."""
 
     def __init__(self, model: nn.Module):
-        self.names = {parameter: name for name, parameter in model.named_parameters()}
+        self.model, self.names = model, {parameter: name for name, parameter in model.named_parameters()}
+        normalised = {layer.weight for layer in spectral_layers(model)}
+        self.hiding = [p for p in self.names if p not in normalised and p.ndim < 4]
         self.judged: deque[Judgement] = deque(maxlen=64)  # of one iteration, if somebody asks after each
         self.waiting: tuple[list[Judgement], Tensor, torch.cuda.Event | None] | None = None
 
@@ -43,8 +47,7 @@ class Health:
 
     @torch.no_grad()
     def judge_weights(self) -> None:
-        parameters = list(self.names)
-        self._judge([], "weight", parameters, torch._foreach_norm(parameters))
+        self._judge([], "weight", self.hiding, torch._foreach_norm(self.hiding))
 
     def _judge(self, values: list[str], kind: str, parameters: list[nn.Parameter], norms: list[Tensor]) -> Tensor:
         together = torch.stack(norms)
@@ -85,17 +88,19 @@ class Health:
         found: dict[str, list[tuple[str, float]]] = {"weight": [], "value": [], "gradient": []}
         for j in judged:
             names = [("value", name) for name in j.values]
-            names += [(j.kind, f"the {j.kind} {'of ' * (j.kind == 'gradient')}{self.names[p]}") for p in j.parameters]
+            names += [(j.kind, f"the {j.kind} of {self.names[p]}") for p in j.parameters]
             for (kind, name), norm in zip(names, j.norms.tolist(), strict=True):
                 if not math.isfinite(norm):
                     found[kind].append((name, norm))
-        name, norm = (found["weight"] or found["value"] or found["gradient"][-1:] or [("the sum of all norms", math.inf)])[0]
-        others = sum(map(len, found.values())) - 1
-        return f"{name}{f', with {others} others,' if others > 0 else ''} became {norm}"
+        count = sum(map(len, found.values()))
+        if weight := unsound(dict(self.model.named_parameters())):
+            return f"the weight {weight}, with {count} values and gradients after it, is not finite"
+        name, norm = (found["value"] or found["gradient"][-1:] or [("the sum of all norms", math.inf)])[0]
+        return f"{name}{f', with {count - 1} others,' if count > 1 else ''} became {norm}"
 
 
-def unsound(model: nn.Module) -> str:
-    """The first parameter or buffer of `model` that is not finite, "" if all are. Waits for the device."""
-    tensors = {name: t for name, t in model.state_dict().items() if t.is_floating_point()}
+def unsound(tensors: dict[str, Tensor]) -> str:
+    """The name of the first tensor that is not finite, "" if all are. Waits for the device."""
+    tensors = {name: t for name, t in tensors.items() if t.is_floating_point()}
     norms = torch.stack([norm.float() for norm in torch._foreach_norm(list(tensors.values()))]).tolist()
     return next((name for name, norm in zip(tensors, norms, strict=True) if not math.isfinite(norm)), "")

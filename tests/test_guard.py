@@ -22,7 +22,8 @@ from tests.test_step import make, make_batch
 from tests.test_train import same, stats, weights
 
 NAN = float("nan")
-SHORT = ("--run.probe=False", "--run.images=240", "--run.checkpoint_every=48")  # 24 images an iteration
+QUICK = [*SMALLEST, "--run.sample_every=240", "--run.images=240"]  # 24 images an iteration
+SHORT = (*QUICK, "--run.checkpoint_every=48")
 
 
 def state_of(model, step):
@@ -83,6 +84,35 @@ def test_a_value_and_a_weight_come_before_the_gradients_they_spoil():
     step.discriminator_update(make_batch())
     step.encoder_generator_update(make_batch())
     assert step.health.found().startswith("the weight generator.blocks.0.conv1.weight, with ")
+
+
+@pytest.mark.parametrize("value", [NAN, float("-inf")])
+@pytest.mark.parametrize(
+    "part",
+    [
+        "discriminator.f.blocks.1.conv2.weight",
+        "discriminator.h.blocks.0.linear1.weight",
+        "discriminator.score_z.bias",
+        "generator.linear.weight",
+        "generator.embedding.weight",
+        "generator.blocks.0.norm1.gain.weight",
+        "encoder.head",
+        "encoder.trunk",
+    ],
+)
+def test_no_weight_hides_for_more_than_an_iteration(part, value):
+    """One entry of each kind of parameter; of E's trunk and head, of each."""
+    model, step = make(encoder_blocks=(1, 1, 1, 1), encoder_width=0.03125)
+    original = copy.deepcopy(model.state_dict())
+    for name, parameter in model.named_parameters():
+        if not name.startswith(part):
+            continue
+        model.load_state_dict(original)
+        with torch.no_grad():
+            parameter.view(-1)[0] = value
+        step.discriminator_update(make_batch())
+        step.encoder_generator_update(make_batch())
+        assert step.health.found().startswith(f"the weight {name}, with"), name
 
 
 def test_a_healthy_step_is_that_of_plain_adam():
@@ -325,7 +355,7 @@ def made_up(monkeypatch, at):
     monkeypatch.setattr("bigbigan.guard.collapse.signs", signs)
 
 
-LOOKING = ("--run.spectra_every=24", "--run.keep_checkpoints=1", "--run.images=240", "--run.probe=False")
+LOOKING = (*QUICK, "--run.spectra_every=24", "--run.keep_checkpoints=1")
 
 
 def test_an_alarm_is_said_once_and_keeps_the_checkpoint_from_before(tmp_path, monkeypatch):

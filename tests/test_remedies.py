@@ -13,7 +13,7 @@ from bigbigan.layers import SNConv2d, SNLinear, advance_power_iteration, clamp_s
 from bigbigan.losses import Scores, discriminator_loss, r1_penalty
 from bigbigan.schedule import rates, set_rates
 from bigbigan.step import Batch, Remedies, Step, build_optimizers
-from tests.children import free_port
+from tests.children import SMALLEST, free_port
 from tests.conftest import tiny_model, train
 from tests.test_distributed import spawn
 from tests.test_step import make_batch
@@ -206,8 +206,9 @@ def test_a_frozen_network_stands_still(freeze, moving):
 
 
 REMEDIES = (
+    *SMALLEST, "--run.sample_every=144", "--run.images=144", "--run.checkpoint_every=24",
     "--loss.r1=0.1", "--loss.r1_interval=4", "--optim.dropout=0.2", "--optim.sigma_clamp_ratio=1.2", "--optim.sigma_networks=both",
-    "--optim.lower_after=96", "--optim.freeze=encoder", "--run.probe=False", "--run.images=144",
+    "--optim.lower_after=96", "--optim.freeze=encoder",
 )  # fmt: skip
 
 

@@ -34,7 +34,7 @@ class Recovery:
         how, seen = self.config.run.on_nonfinite, self.state.images_seen
         found = f"at {seen:,} images {what}: expected finite numbers"
         self._count(found, how == "stop")
-        spoilt = unsound(self.state.model)  # which leaving updates out cannot mend
+        spoilt = unsound(self.state.model.state_dict())  # which leaving updates out cannot mend
         if how == "roll_back" or spoilt:
             again = self._back(found, seen)
         else:
