@@ -96,7 +96,8 @@ def test_a_value_and_a_weight_come_before_the_gradients_they_spoil():
         "generator.linear.weight",
         "generator.embedding.weight",
         "generator.blocks.0.norm1.gain.weight",
-        "encoder.head",
+        "encoder.mlp",
+        "encoder.linear",
         "encoder.trunk",
     ],
 )
@@ -167,7 +168,7 @@ def test_a_roll_back_passes_over_the_images_that_broke_and_resumes_bit_for_bit(f
     logged = [line["images_seen"] for line in stats(run) if "loss_d" in line]
     assert logged == list(range(24, 241, 24)), "each image count once, though some were trained twice"
     # The same with a stop before and one after: the recovery is repeated, and remembered.
-    for images in (120, 192, 240):
+    for images in (96, 192, 240):
         train(tmp_path, "--run.name=b", *SHORT, f"--run.images={images}")
     assert same(weights(tmp_path / "b"), weights(run))
     faults.clear()
@@ -212,13 +213,13 @@ def test_a_weight_that_is_not_finite_is_named_within_one_iteration_and_undone(tm
         done.append(update(step, batch))
         if len(done) == 5:
             with torch.no_grad():
-                step.model.encoder.head.blocks[0]["linear1"].weight[0, 0] = float("inf")
+                step.model.encoder.mlp.blocks[0]["linear1"].weight[0, 0] = float("inf")
         return done[-1]
 
     monkeypatch.setattr(Step, "encoder_generator_update", spoil)
     train(tmp_path, "--run.name=a", *SHORT, f"--run.on_nonfinite={how}")
     (found,) = recoveries(tmp_path / "a")
-    assert found[0] == 96 and "at 144 images the weight encoder.head.blocks.0.linear1.weight" in found[1] and "back to" in found[1]
+    assert found[0] == 96 and "at 144 images the weight encoder.mlp.blocks.0.linear1.weight" in found[1] and "back to" in found[1]
 
 
 def test_before_the_first_checkpoint_there_is_nothing_to_go_back_to(faults, tmp_path):
