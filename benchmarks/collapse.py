@@ -32,7 +32,7 @@ SMALL = {
     "encoder_mlp_width": 64, "encoder_width": 0.125,
 }  # fmt: skip
 BATCH, APART = 32, 120  # images of an update; iterations until the ways part
-LOOKS = (*range(0, 40, 5), *range(40, 161, 20))  # iterations from there on at which the guard looks; the last one ends the run
+LOOKS = (*range(0, 40, 5), *range(40, 10_000, 20))  # iterations from there on at which the guard looks
 DEAD = 2.0  # times the distance at the parting
 WAYS = ("healthy", "rate", "D frozen", "50 images")
 
@@ -86,12 +86,12 @@ def dead(trace: list[dict]) -> bool:
     return not trace[-1]["distance"] <= DEAD * trace[0]["distance"]
 
 
-def follow(run: Run, way: str, shown: bool) -> dict:
+def follow(run: Run, way: str, length: int, shown: bool) -> dict:
     """One way from the parting on → its trace, and when (in iterations from there) the alarm came and the pictures died."""
     start = time.process_time()
     run.apart(way)
     watch, before, trace = Watch(run.model, run.train, run.test, "normal", run.seed), {}, []
-    for i in run.iterations(LOOKS[-1]):
+    for i in run.iterations(length):
         spectra, figures = watch.look()
         trace.append({"at": i, "distance": run.distance(watch.z), "signs": signs(figures, spectra, before), **figures})
         before = spectra
@@ -99,7 +99,7 @@ def follow(run: Run, way: str, shown: bool) -> dict:
         if shown:
             numbers = {k: round(v, 2) for k, v in trace[-1].items() if isinstance(v, float)}
             print(i, numbers, ", ".join(trace[-1]["signs"]), flush=True)
-        if dead(trace):
+        if dead(trace) or (way == "50 images" and trace[-1]["signs"]):  # whose pictures may live on for long
             break
     alarm = next((t["at"] for t in trace if t["signs"]), None)
     death = trace[-1]["at"] if dead(trace) else None
@@ -112,6 +112,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
     parser.add_argument("--rate", type=float, default=15.0, help="factor of the rates that are too high")
+    parser.add_argument("--length", type=int, default=160, help="iterations from the parting on")
     parser.add_argument("--trace", action="store_true", help="print every look")
     parser.add_argument("--out", type=Path)
     o = parser.parse_args()
@@ -122,7 +123,7 @@ def main() -> None:
         for _ in run.iterations(APART - 1):
             pass
         for way in o.ways:
-            rows.append({"seed": seed, "way": way} | follow(copy.deepcopy(run), way, o.trace))
+            rows.append({"seed": seed, "way": way} | follow(copy.deepcopy(run), way, o.length, o.trace))
             r = rows[-1]
             distances = f"{r['trace'][0]['distance']:.1f} → {r['trace'][-1]['distance']:.1f}"
             moments = f"alarm {r['alarm']!s:>5} ({r['why']})  death {r['death']!s:>5}"

@@ -22,6 +22,7 @@ from tests.test_step import make, make_batch
 from tests.test_train import same, stats, weights
 
 NAN = float("nan")
+SMALL = {"encoder_blocks": (1, 1, 1, 1), "encoder_width": 0.03125}
 QUICK = [*SMALLEST, "--run.sample_every=240", "--run.images=240"]  # 24 images an iteration
 SHORT = (*QUICK, "--run.checkpoint_every=48")
 
@@ -37,7 +38,7 @@ def state_of(model, step):
 
 
 def test_all_is_well_in_a_healthy_iteration():
-    _, step = make()
+    _, step = make(**SMALL)
     for _ in range(2):
         step.discriminator_update(make_batch())
         step.encoder_generator_update(make_batch())
@@ -55,7 +56,7 @@ NAMES = [
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("value", [NAN, float("inf")])
 def test_a_gradient_is_named_and_its_update_moves_nothing(name, value):
-    model, step = make()
+    model, step = make(**SMALL)
     parameters = dict(model.named_parameters())
     name = name if name in parameters else next(n for n in parameters if n.startswith("encoder."))
     step.discriminator_update(make_batch())
@@ -71,7 +72,7 @@ def test_a_gradient_is_named_and_its_update_moves_nothing(name, value):
 
 
 def test_a_value_and_a_weight_come_before_the_gradients_they_spoil():
-    model, step = make()
+    model, step = make(**SMALL)
     batch = make_batch()
     batch.x[3, 0, 0, 0] = NAN
     before = state_of(model, step)
@@ -103,7 +104,7 @@ def test_a_value_and_a_weight_come_before_the_gradients_they_spoil():
 )
 def test_no_weight_hides_for_more_than_an_iteration(part, value):
     """One entry of each kind of parameter; of E's trunk and head, of each."""
-    model, step = make(encoder_blocks=(1, 1, 1, 1), encoder_width=0.03125)
+    model, step = make(**SMALL)
     original = copy.deepcopy(model.state_dict())
     for name, parameter in model.named_parameters():
         if not name.startswith(part):
@@ -120,7 +121,7 @@ def test_a_healthy_step_is_that_of_plain_adam():
     """found_inf = 0 changes no bit."""
     results = []
     for guarded in (True, False):
-        model = tiny_model().train()
+        model = tiny_model(**SMALL).train()
         step = Step(model, *build_optimizers(model, 1e-3, 1e-3, 1e-3, (0.5, 0.999), 1e-8))
         if not guarded:
             step.health.judge_gradients, step.health.judge_weights = lambda *_: None, lambda: None
@@ -236,7 +237,7 @@ def one_broken_rank(rank, port, folder):
     """Only rank 1 meets a NaN: both leave the update out."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    model, step = make()
+    model, step = make(**SMALL)
     batch = make_batch(seed=rank)
     if rank:
         batch.x[0, 0, 0, 0] = NAN
