@@ -102,7 +102,7 @@ def signs(figures: dict[str, float], spectra: dict[str, list[float]], before: di
         found["diversity"] = (
             f"samples have {figures['sample_diversity']:.2f} of the variance of held-out images: they are all alike"
         )
-    grown = {name: values[0] / before[name][0] for name, values in spectra.items() if name in before}
+    grown = {name: values[0] / max(before[name][0], 1e-12) for name, values in spectra.items() if name in before}
     most = max(grown, key=grown.get, default="")
     if most and not all(growth < GROWTH for growth in grown.values()):  # NaN is none
         found["spectra"] = f"σ0 of {most} is {grown[most]:.1f} times what it was at the look before"
@@ -170,18 +170,14 @@ class Guard:
 
     def _from_before(self) -> Path | None:
         """The newest checkpoint from before the first sign; the oldest where there is none so old any more."""
-        there = checkpoint.complete(self.folder)
-        return max((path for path in there if int(path.name) <= self.good_at), default=there[0] if there else None, key=int_name)
+        there = checkpoint.complete(self.folder)  # oldest first, all names of one length
+        return max((path for path in there if int(path.name) <= self.good_at), default=there[0] if there else None)
 
     def _keep(self, good: Path, text: str) -> Path:
         folder = self.folder.parent / "before_collapse"
         if not (folder / good.name).is_dir():
             checkpoint.keep(folder, good, "alarm.json", {"images_seen": self.state.images_seen, "alarm": text})
         return folder / good.name
-
-
-def int_name(path: Path) -> int:
-    return int(path.name)
 
 
 def share(right: Tensor) -> float:
