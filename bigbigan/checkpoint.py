@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import shutil
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -33,6 +34,16 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be used; the message says why and what to do."""
 
 
+@dataclass
+class Recovered:
+    """What a run has recovered from. times: how often; passed_over: images of the stream that it went past without keeping what it
+    learnt of them, so that position = images seen + passed over; factors: by which its rates are multiplied, by network."""
+
+    times: int = 0
+    passed_over: int = 0
+    factors: dict[str, float] = field(default_factory=dict)
+
+
 class TrainingState:
     """All that a run is at one moment: networks, averages, optimisers, counters."""
 
@@ -40,6 +51,7 @@ class TrainingState:
         self.model, self.averages, self.optimizers = model, averages, optimizers
         self.images_seen = 0
         self.iterations = 0
+        self.recovery = Recovered()
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         averaged = nn.ModuleDict({"generator": self.averages.generator, "encoder": self.averages.encoder})
@@ -119,6 +131,8 @@ def save(folder: Path, state: TrainingState, config: Config, keep: int) -> Path:
         "sha256": checksums,
         "config": flatten(config),
     }
+    if state.recovery.times:
+        content["recovery"] = asdict(state.recovery)
     (beside / "state.json").write_text(json.dumps(content, indent=2) + "\n")
     _publish(beside, target)
     # One that lies ahead was passed over as damaged when the run resumed: it does not count, and must not push this one out.
@@ -129,6 +143,15 @@ def save(folder: Path, state: TrainingState, config: Config, keep: int) -> Path:
 
 def keep_best(folder: Path, checkpoint: Path, figure: str, value: float) -> Path:
     """Copy `checkpoint` to `folder`/<images seen>/ with best.json, which says by which figure; then drop the one kept before."""
+    target = keep(folder, checkpoint, "best.json", {"figure": figure, "value": value})
+    for old in complete(folder):
+        if old != target:
+            _remove(old)
+    return target
+
+
+def keep(folder: Path, checkpoint: Path, note: str = "", content: dict | None = None) -> Path:
+    """Copy `checkpoint` to `folder`/<images seen>/, with a file `note` if it has a name; rotation elsewhere leaves it alone."""
     target, beside = folder / checkpoint.name, folder / f".writing-{checkpoint.name}"
     _make_room(folder, beside)
     for file in checkpoint.iterdir():
@@ -136,12 +159,17 @@ def keep_best(folder: Path, checkpoint: Path, figure: str, value: float) -> Path
             os.link(file, beside / file.name)  # a checkpoint's files are never written again, so both may share them
         except OSError:
             shutil.copyfile(file, beside / file.name)
-    (beside / "best.json").write_text(json.dumps({"figure": figure, "value": value}) + "\n")
+    if note:
+        (beside / note).write_text(json.dumps(content) + "\n")
     _publish(beside, target)
-    for old in complete(folder):
-        if old != target:
-            _remove(old)
     return target
+
+
+def drop_after(folder: Path, images_seen: int) -> None:
+    """Remove the checkpoints of `folder` that lie ahead of `images_seen`."""
+    for ahead in complete(folder):
+        if int(ahead.name) > images_seen:
+            _remove(ahead)
 
 
 def _make_room(folder: Path, beside: Path) -> None:
@@ -256,6 +284,7 @@ def _resume_here(folder: Path, state: TrainingState, config: Config) -> Path | N
         except ValueError as error:
             raise CheckpointError(f"{error}; another architecture cannot be resumed, choose another --run.name") from None
         state.images_seen, state.iterations = content["images_seen"], content["iterations"]
+        state.recovery = Recovered(**content.get("recovery", {}))
         return path
     if checkpoints:
         raise CheckpointError(f"{folder}: none of its {len(checkpoints)} checkpoints is sound; remove the folder to start afresh")

@@ -84,7 +84,8 @@ class Discriminator(nn.Module):
     architecture: F's, "biggan" or "biggan_deep" (128 channels per multiplier).
     joint: False leaves H and J out (a plain BigGAN discriminator): only score x.
 
-    forward: x (N, 3, S, S) in [−1, 1], z (N, Z) → Scores, (N,) each.
+    forward: x (N, 3, S, S) in [−1, 1], z (N, Z) → Scores, (N,) each.  dropout: None, or (N, last_features) factors of the features
+    of F, H and J before their scores, each 0 or 1/(1 − share): a forward draws nothing.
     """
 
     def __init__(
@@ -110,20 +111,30 @@ class Discriminator(nn.Module):
             self.j = ResidualMLP(self.f.features + mlp_width, mlp_width, mlp_layers, spectral_norm=True)
             self.score_xz = SNLinear(mlp_width, 1)  # θ_xz
         self.joint = joint
+        self.last_features = self.f.features + (2 * mlp_width if joint else 0)
         initialise(self)
 
-    def forward(self, x: Tensor, z: Tensor | None = None, classes: Tensor | None = None) -> Scores:
+    def forward(
+        self, x: Tensor, z: Tensor | None = None, classes: Tensor | None = None, dropout: Tensor | None = None
+    ) -> Scores:  # fmt: skip
         f = self.f(x)  # (N, features)
-        s_x = self.score_x(f).squeeze(1)
+        widths = [self.f.features] + [(self.last_features - self.f.features) // 2] * 2
+        kept_x, kept_z, kept_xz = [None] * 3 if dropout is None else dropout.split(widths, dim=1)
+        last = _times(f, kept_x)
+        s_x = self.score_x(last).squeeze(1)
         if self.embedding is not None:
             if classes is None:
                 raise ValueError(
                     f"a discriminator of {self.classes} classes expected the classes of its {len(x)} images, found none"
                 )
-            s_x = s_x + (self.embedding(classes) * f).sum(1)
+            s_x = s_x + (self.embedding(classes) * last).sum(1)
         if not self.joint:
             return Scores(s_x, None, None)
         h = self.h(z)  # (N, mlp_width)
-        s_z = self.score_z(h).squeeze(1)
-        s_xz = self.score_xz(self.j(torch.cat([f, h], dim=1))).squeeze(1)
+        s_z = self.score_z(_times(h, kept_z)).squeeze(1)
+        s_xz = self.score_xz(_times(self.j(torch.cat([f, h], dim=1)), kept_xz)).squeeze(1)
         return Scores(s_x, s_z, s_xz)
+
+
+def _times(features: Tensor, factors: Tensor | None) -> Tensor:
+    return features if factors is None else features * factors.to(features.dtype)

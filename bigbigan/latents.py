@@ -91,6 +91,13 @@ def sample_prior(prior: str, seed: int, purpose: str, indices: np.ndarray, width
     return normal * (0.5 + other[:, :1]).float()  # variable_normal
 
 
+def dropout_factors(seed: int, indices: np.ndarray, width: int, share: float) -> Tensor:
+    """(len(indices), 2, width) float32 on the CPU: 0 with probability `share`, else 1/(1 − share); of a place's encoder pair and of
+    its generator pair."""
+    u = torch.from_numpy(uniforms(seed, "dropout", indices, 2 * width)).unflatten(1, (2, width))
+    return (u >= share).float() / (1 - share)
+
+
 def truncate(z: Tensor, threshold: float, seed: int, indices: np.ndarray | None = None) -> Tensor:
     """BigGAN's truncation trick: redraw every component of z ~ N(0, I) whose magnitude exceeds `threshold` until none does.
 

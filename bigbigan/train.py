@@ -8,7 +8,9 @@ import logging
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 if __package__ in (None, ""):  # run by its path: the repository root takes the place of this folder
@@ -26,7 +28,7 @@ from bigbigan.compilation import CompilationError, compile_step
 from bigbigan.config import Config, ConfigError, find_config, flatten, parse, write_yaml
 from bigbigan.data import Augment, DataError, RealImages, Stream, evaluation_batches, to_signed
 from bigbigan.ema import Averages, averaged_model
-from bigbigan.guard import StopRequest, TrainingFailure, check_finite, check_finite_weights
+from bigbigan.guard import Guard, StopRequest, TrainingFailure, Watch, check_finite, check_finite_weights
 from bigbigan.latents import sample_prior
 from bigbigan.launch import build_accelerator, check_classes, decoders, hold, open_split, revision
 from bigbigan.layers import LostProcess, all_reduce, alone, barrier
@@ -34,7 +36,8 @@ from bigbigan.model import BigBiGAN, load_weights
 from bigbigan.monitor import Monitor
 from bigbigan.release import adopt_architecture
 from bigbigan.report import shapes_block, start_block
-from bigbigan.step import Batch, Step, build_optimizers, draw_batch
+from bigbigan.schedule import rates, set_rates
+from bigbigan.step import Batch, Remedies, Step, build_optimizers, draw_batch
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +104,7 @@ class Training:
         )  # fmt: skip
         self.step = Step(
             self.model, d_optimizer, eg_optimizer, config.loss.form, config.loss.unary_x, config.loss.unary_z,
-            config.data.chunks, self.accelerator.autocast, config.loss.orthogonal,
+            config.data.chunks, self.accelerator.autocast, Remedies.of(config),
         )  # fmt: skip
         self.state = TrainingState(self.model, self.averages, {"discriminator": d_optimizer, "encoder_generator": eg_optimizer})
         self.stream = Stream(
@@ -127,6 +130,8 @@ class Training:
             self.accelerator.init_trackers("bigbigan", {k: str(v) for k, v in flatten(self.config).items()})
             self.stop = StopRequest(self.config.run.stop_after, self.started)
             self.monitor = Monitor(self.folder, self.state.images_seen, self.config.run.images, main, self.track())
+            watch = partial(Watch, self.model, self.train_images, self.test_images, self.config.model.prior, self.config.run.seed)
+            self.guard = Guard(self.state, self.config, self.checkpoints, self.accelerator.device, self.monitor, watch)
             try:
                 if self.config.run.compile != "off":
                     self.compile()
@@ -154,13 +159,12 @@ class Training:
         run, optim, batch_size = self.config.run, self.config.optim, self.config.data.batch_size
         self.catch_up()
         state, step = self.state, self.step
-        reals = self.stream.batches(state.images_seen, sys.maxsize, batch_size)
-        sums: dict[str, Tensor] = {}
-        since = 0
+        reals, sums, since = self.begin()
         while not self.stop.agreed(self.accelerator.device) and state.images_seen < run.images:
             before = state.images_seen
-            for _ in range(optim.d_steps):
-                scores = step.discriminator_update(self.batch(next(reals)))
+            set_rates(state.optimizers, rates(optim, before, state.recovery.factors))
+            for i in range(optim.d_steps):
+                scores = step.discriminator_update(self.batch(next(reals)), state.iterations * optim.d_steps + i)
             values = scores | step.encoder_generator_update(self.batch(next(reals)))
             state.images_seen += (optim.d_steps + 1) * batch_size
             state.iterations += 1
@@ -168,6 +172,9 @@ class Training:
             sums = {name: sums.get(name, 0) + value for name, value in values.items()}
             since += 1
             self.monitor.advance(state.images_seen)
+            if self.guard.acted(step.health.found(wait=self.due(run.log_every)), self.due(run.spectra_every)):
+                reals, sums, since = self.begin()
+                continue
             if self.due(run.log_every):
                 self.log({name: value / since for name, value in sums.items()})
                 sums, since = {}, 0
@@ -184,6 +191,13 @@ class Training:
         if state.images_seen > self.saved_at:  # asked to stop
             self.refresh()
             self.save()
+
+    def begin(self) -> tuple[Iterator[RealImages], dict[str, Tensor], int]:
+        """The stream from the state's place on, and sums of nothing: at the start, and after the guard has acted."""
+        self.step.health.forget()
+        self.saved_at = min(self.saved_at, self.state.images_seen)
+        place = self.state.images_seen + self.state.recovery.passed_over
+        return self.stream.batches(place, sys.maxsize, self.config.data.batch_size), {}, 0
 
     def due(self, every: int) -> bool:
         """Whether the last iteration crossed a multiple of `every` images (0: never), or ended the run."""
@@ -207,7 +221,8 @@ class Training:
     def batch(self, real: RealImages) -> Batch:
         """Real images and their share of the run's random numbers, on the device."""
         model, width = self.config.model, self.model.generator.latent_dim
-        return draw_batch(real, self.config.run.seed, model.prior, width, model.classes, self.accelerator.device)
+        dropout = (self.model.discriminator.last_features, self.config.optim.dropout)
+        return draw_batch(real, self.config.run.seed, model.prior, width, model.classes, self.accelerator.device, dropout)
 
     def log(self, values: dict[str, Tensor]) -> None:
         stacked = all_reduce(torch.stack([values[name].to(self.accelerator.device) for name in values]))

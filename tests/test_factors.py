@@ -13,7 +13,7 @@ from bigbigan.discriminator import Discriminator
 from bigbigan.generator import Generator
 from bigbigan.layers import ConditionalBatchNorm, SNConv2d, SNLinear, add_orthogonal_gradient, orthogonal_penalty
 from bigbigan.model import BigBiGAN
-from bigbigan.step import Step
+from bigbigan.step import Remedies, Step
 from tests.conftest import tiny_model, train
 from tests.test_step import make_batch
 
@@ -107,17 +107,12 @@ def test_the_step_regularises_g_alone_and_no_embedding(strength):
         model = tiny_model().double().train()
         kept = {}
 
-        class Optimizer:
-            def __init__(self, model=model, kept=kept):
-                self.model, self.kept = model, kept
+        class Optimizer(torch.optim.SGD):
+            def step(self, model=model, kept=kept):
+                kept.update({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
 
-            def step(self):
-                self.kept.update({n: p.grad.clone() for n, p in self.model.named_parameters() if p.grad is not None})
-
-            def zero_grad(self, set_to_none):
-                self.model.zero_grad()
-
-        step = Step(model, Optimizer(), Optimizer(), chunks=2, orthogonal=orthogonal)
+        optimizers = [Optimizer(part.parameters(), lr=1.0) for part in (model.discriminator, model)]
+        step = Step(model, *optimizers, chunks=2, remedies=Remedies(orthogonal=orthogonal))
         step.encoder_generator_update(make_batch())
         found.append(kept)
     weights = dict(tiny_model().double().named_parameters())

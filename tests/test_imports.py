@@ -13,7 +13,7 @@ FLOORS = [
     {"config", "layers", "latents", "losses"},
     {"generator", "encoder", "revnet", "discriminator", "data"},
     {"model"},
-    {"ema", "checkpoint"},
+    {"ema", "checkpoint", "health", "schedule", "spectra"},
     {"release"},
     {"step", "guard", "monitor", "report", "metrics", "api", "launch"},
     {"closing", "compilation", "convert"},

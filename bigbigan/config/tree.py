@@ -84,6 +84,10 @@ class Loss:
     """Keep the term s_z."""
     orthogonal: float = 0.0
     """Strength of BigGAN's orthogonal regularisation of G's weights (1e-4 there); 0 for none, as BigBiGAN mentions none."""
+    r1: float = 0.0
+    """Strength γ of R1, γ/2 · E‖∇D(x, E(x))‖², in D's loss; 0 for none (BigGAN: 1 and more prevent collapse, and cost score)."""
+    r1_interval: int = 1
+    """D updates from one with R1 to the next, whose strength is multiplied by as many (lazy; 16 is usual)."""
 
 
 @dataclass
@@ -106,6 +110,22 @@ class Optim:
     """Half-life of the averages of E and G, in images (the paper's 0.9999 at batch 2,048)."""
     ema_rampup: float = 0.05
     """The half-life is at most this share of the images seen."""
+    lower_after: int = 0
+    """Images seen from which on the rates of `lower_networks` are multiplied by `lower_factor`; 0 for never."""
+    lower_factor: float = 0.1
+    """What they are multiplied by."""
+    lower_networks: Literal["all", "generator", "encoder", "discriminator", "encoder_generator"] = "all"
+    """Whose rates; in BigGAN a lower rate of G alone put collapse off, and one of D brought it."""
+    freeze: Literal["none", "generator", "encoder", "discriminator", "encoder_generator"] = "none"
+    """Networks whose parameters stand still, for an experiment."""
+    dropout: float = 0.0
+    """Share of the features before D's last layers that is zero in training (BigGAN tried 0.05 to 0.5); 0 for none."""
+    sigma_clamp: float = 0.0
+    """Largest σ0 of the weights of `sigma_networks`: W ← W − max(0, σ0 − σ_clamp) u0 v0ᵀ before an update; 0 for none."""
+    sigma_clamp_ratio: float = 0.0
+    """The same with σ_clamp = this times σ1, the second largest; 0 for none."""
+    sigma_networks: Literal["generator", "discriminator", "both"] = "generator"
+    """Networks whose σ0 is clamped (BigGAN: G's)."""
 
 
 @dataclass
@@ -175,6 +195,15 @@ class Run:
     """Images between checkpoints."""
     keep_checkpoints: int = 3
     """How many of the newest checkpoints to keep."""
+    spectra_every: int = 5_000_000
+    """Images between looks for collapse: spectra of G and D, scores on held-out images, diversity of samples; 0 for none."""
+    on_nonfinite: Literal["roll_back", "skip", "shrink", "stop"] = "roll_back"
+    """When a loss, gradient or weight is not finite: go back to the newest checkpoint and pass over the images from there on;
+    leave the update out; leave it out and halve all rates; or end. Such a gradient never reaches a weight."""
+    on_collapse: Literal["alarm", "stop", "roll_back"] = "alarm"
+    """At signs of collapse: say so and keep the checkpoint from before; also end; or go back to it, with half E's and G's rates."""
+    recoveries: int = 3
+    """Times that a run goes on after a non-finite value or goes back after a collapse; then it ends with a report, status 1."""
     evaluate_every: int = 0
     """Images between evaluations (a quick linear probe, k-NN, FID, reconstruction); 0 for none before the end."""
     evaluate_images: int = 5_000
@@ -218,6 +247,8 @@ class Config:
             ("run.evaluate_every", r.evaluate_every, 0), ("run.evaluate_images", r.evaluate_images, 20),
             ("run.statistics_images", r.statistics_images, 2), ("run.seed", r.seed, 0), ("run.threads", r.threads, 0),
             ("data.workers", d.workers, -1),
+            ("run.spectra_every", r.spectra_every, 0), ("run.recoveries", r.recoveries, 0),
+            ("optim.lower_after", o.lower_after, 0), ("loss.r1_interval", self.loss.r1_interval, 1),
         ]  # fmt: skip
         for flag, value, least in at_least:
             if value < least:
@@ -239,6 +270,24 @@ class Config:
         for name in ("generator_lr", "discriminator_lr", "encoder_lr", "ema_half_life", "ema_rampup"):
             if not getattr(o, name) > 0:
                 raise ConfigError(f"--optim.{name} {getattr(o, name)}: expected a number above 0")
+        shares = [("optim.lower_factor", o.lower_factor), ("optim.dropout", o.dropout)]
+        for flag, value in shares:
+            if not 0 <= value < 1:
+                raise ConfigError(f"--{flag} {value}: expected a number from 0 to below 1")
+        strengths = [
+            ("loss.r1", self.loss.r1), ("optim.sigma_clamp", o.sigma_clamp), ("optim.sigma_clamp_ratio", o.sigma_clamp_ratio)
+        ]  # fmt: skip
+        for flag, value in strengths:
+            if not 0 <= value < math.inf:
+                raise ConfigError(f"--{flag} {value}: expected a number above 0, or 0 for none")
+        if o.sigma_clamp and o.sigma_clamp_ratio:
+            raise ConfigError(
+                f"--optim.sigma_clamp {o.sigma_clamp} with --optim.sigma_clamp_ratio {o.sigma_clamp_ratio}: expected one of the two"
+            )
+        if r.on_collapse != "alarm" and not r.spectra_every:
+            raise ConfigError(
+                f"--run.on_collapse {r.on_collapse}: expected --run.spectra_every too, the number of images between the looks"
+            )
         if not r.stop_after >= 0:
             raise ConfigError(f"--run.stop_after {r.stop_after}: expected minutes, or 0 for never")
         if not r.timeout > 0:

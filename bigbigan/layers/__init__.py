@@ -20,6 +20,7 @@ from bigbigan.layers.spectral import (
     SNEmbedding,
     SNLinear,
     advance_power_iteration,
+    clamp_sigma,
     initialise,
     spectral_layers,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "alone",
     "barrier",
     "batch_norms",
+    "clamp_sigma",
     "copy_from_main",
     "initialise",
     "orthogonal_penalty",

@@ -147,11 +147,16 @@ class StatisticsRecorder:
         self.moments[layer] = (count, mean, deviation)
 
     @torch.no_grad()
-    def move(self, momentum: float) -> None:
-        """Move the running statistics of the recorded layers towards what was seen; momentum 1 replaces them."""
+    def move(self, momentum: float, broken: Tensor | None = None) -> None:
+        """Move the running statistics of the recorded layers towards what was seen; momentum 1 replaces them.
+
+        broken: 0-dim; where it is not 0 they stay.
+        """
+        well = None if broken is None else broken == 0
         for layer, (count, mean, deviation) in self.moments.items():
-            layer.running_mean.lerp_(mean.to(layer.running_mean.dtype), momentum)
-            layer.running_var.lerp_((deviation / count).to(layer.running_var.dtype), momentum)
+            for running, seen in ((layer.running_mean, mean), (layer.running_var, deviation / count)):
+                seen = seen.to(running.dtype)
+                running.lerp_(seen if well is None else torch.where(well, seen, running), momentum)
 
 
 @contextmanager

@@ -107,6 +107,32 @@ def advance_power_iteration(network: nn.Module, iterations: int = 1, batched: bo
 
 
 @torch.no_grad()
+def clamp_sigma(network: nn.Module, largest: float = 0.0, ratio: float = 0.0) -> None:
+    """W ← W − max(0, σ0 − σ_clamp) u0 v0ᵀ for every layer of `network`, by its u, v (BigGAN, section 4.1, whose v is our u).
+
+    σ_clamp: `largest`, or `ratio` · σ1, which leaves layers of one singular value alone.
+    """
+    for layer in spectral_layers(network):
+        weight = layer.weight.flatten(1)
+        if ratio and min(weight.shape) == 1:
+            continue
+        excess = F.relu(layer.sigma() - (ratio * _second_sigma(layer) if ratio else largest))
+        layer.weight.sub_((excess * torch.outer(layer.u, layer.v)).to(weight.dtype).view_as(layer.weight))
+
+
+def _second_sigma(layer: SpectralNorm, iterations: int = 20) -> Tensor:
+    """σ1 by power iteration on W − σ0 u0 v0ᵀ, from a start that depends on the shape alone, so that a resumed run repeats it."""
+    weight, sigma = layer.weight.flatten(1).to(layer.v.dtype), layer.sigma().to(layer.v.dtype)
+    v = torch.randn(weight.shape[1], generator=torch.Generator().manual_seed(0)).to(layer.v)
+    for _ in range(iterations):
+        u = F.normalize(weight @ v - sigma * layer.u * (layer.v @ v), dim=0)
+        v = weight.mT @ u - sigma * layer.v * (layer.u @ u)
+        second = v.norm()
+        v = F.normalize(v, dim=0)
+    return second
+
+
+@torch.no_grad()
 def initialise(network: nn.Module) -> None:
     """Orthogonal weights and zero biases (BigGAN, section 3 of 1809.11096), then a converged power iteration."""
     if next(network.parameters()).is_meta:  # an outline without values
