@@ -3,7 +3,6 @@
 The same command again resumes an interrupted run.
 """
 
-import itertools
 import logging
 import sys
 import time
@@ -16,7 +15,6 @@ from pathlib import Path
 if __package__ in (None, ""):  # run by its path: the repository root takes the place of this folder
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,10 +24,10 @@ from bigbigan.checkpoint import CheckpointError, TrainingState
 from bigbigan.closing import close
 from bigbigan.compilation import CompilationError, compile_step
 from bigbigan.config import Config, ConfigError, find_config, flatten, parse, write_yaml
-from bigbigan.data import Augment, DataError, RealImages, Stream, evaluation_batches, to_signed
+from bigbigan.data import Augment, DataError, RealImages, Stream
 from bigbigan.ema import Averages, averaged_model
+from bigbigan.grids import draw_grids
 from bigbigan.guard import Guard, StopRequest, TrainingFailure, Watch, check_finite, check_finite_weights
-from bigbigan.latents import sample_prior
 from bigbigan.launch import build_accelerator, check_classes, decoders, hold, open_split, revision
 from bigbigan.layers import LostProcess, all_reduce, alone, barrier
 from bigbigan.model import BigBiGAN, load_weights
@@ -238,25 +236,9 @@ class Training:
         batches = (self.batch(real) for real in self.stream.batches(0, count, at_once))
         self.averages.refresh((b.x, b.z, b.z_classes) for b in batches)
 
-    @torch.no_grad()
     def grids(self) -> None:
-        """Samples of fixed latents, and fixed test images beside their reconstructions: the grids of a run are a film."""
-        if not self.accelerator.is_main_process:
-            return
-        c, device, side = self.config, self.accelerator.device, self.config.run.grid
-        places = np.arange(side * side)
-        z = sample_prior(c.model.prior, c.run.seed, "grid", places, self.model.generator.latent_dim).to(device)
-        classes = torch.arange(side * side, device=device) // side % c.model.classes if c.model.classes else None
-        self.monitor.samples(self.averages.generator(z, classes), self.state.images_seen, side)
-        tests = evaluation_batches(self.test_images, self.model.encoder.image_size, max(1, side * side // 2))
-        for pixels, indices in itertools.islice(tests, 1):
-            x = to_signed(pixels).to(device)
-            self.monitor.reconstructions(x, self.reconstruct(x, indices), self.state.images_seen, max(1, side // 2))
-
-    def reconstruct(self, x: Tensor, indices: np.ndarray) -> Tensor:
-        """G(z_mean) of the averaged networks; a conditional G is told the images' classes."""
-        classes = torch.from_numpy(self.test_images.labels[indices]).to(x.device) if self.config.model.classes else None
-        return self.averages.generator(self.averages.encoder(x).mean, classes)
+        if self.accelerator.is_main_process:
+            draw_grids(self.averages, self.test_images, self.config, self.monitor, self.state.images_seen)
 
     def save(self) -> None:
         if self.accelerator.is_main_process:

@@ -16,7 +16,7 @@ FLOORS = [
     {"ema", "checkpoint", "health", "schedule", "spectra"},
     {"release"},
     {"step", "guard", "monitor", "report", "metrics", "api", "launch"},
-    {"closing", "compilation", "convert"},
+    {"closing", "compilation", "convert", "grids"},
     {"train"},
 ]
 ALLOWED_BESIDE = {("discriminator", "losses"), ("encoder", "revnet"), ("checkpoint", "ema")}  # within a floor

@@ -1,7 +1,8 @@
 """Settings: the dataclass tree, and how YAML files and the command line fill it."""
 
+from bigbigan.config.checks import ConfigError, check_model
 from bigbigan.config.reading import differences, find_config, flatten, merged, parse, presets, read_yaml, write_yaml
-from bigbigan.config.tree import Config, ConfigError, Data, Loss, Model, Optim, Run, check_model
+from bigbigan.config.tree import Config, Data, Loss, Model, Optim, Run
 
 __all__ = [
     "Config",

@@ -12,7 +12,8 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bigbigan.config.tree import Config, ConfigError
+from bigbigan.config.checks import ConfigError
+from bigbigan.config.tree import Config
 from bigbigan.files import printable, read_text
 
 DEFAULT_PRESET = "digits"

@@ -3,18 +3,10 @@
 The defaults are the paper's base (ResNet-50 encoder, 128 px, batch 2,048); a preset in `configs/` says what differs.
 """
 
-import math
-from dataclasses import dataclass, field, fields
-from pathlib import PurePath
+from dataclasses import dataclass, field
 from typing import Literal
 
-from bigbigan.files import printable
-
-WIDEST, DEEPEST = 65_536, 1_000  # units or pixels, and layers, above which a number is a slip of the hand or an attack
-
-
-class ConfigError(ValueError):
-    """A setting that cannot be; the message says what was expected, what was found, and which flag to change."""
+from bigbigan.config.checks import check
 
 
 @dataclass
@@ -238,108 +230,4 @@ class Config:
 
     def validate(self, processes: int = 1) -> None:
         """Raise ConfigError for settings that contradict each other, naming the flags."""
-        m, d, o, r = self.model, self.data, self.optim, self.run
-        at_least = [
-            ("data.batch_size", d.batch_size, 2), ("data.chunks", d.chunks, 1), ("optim.d_steps", o.d_steps, 1),
-            ("run.images", r.images, 1), ("run.log_every", r.log_every, 1), ("run.sample_every", r.sample_every, 1),
-            ("run.checkpoint_every", r.checkpoint_every, 1), ("run.keep_checkpoints", r.keep_checkpoints, 1),
-            ("run.grid", r.grid, 1),
-            ("run.evaluate_every", r.evaluate_every, 0), ("run.evaluate_images", r.evaluate_images, 20),
-            ("run.statistics_images", r.statistics_images, 2), ("run.seed", r.seed, 0), ("run.threads", r.threads, 0),
-            ("data.workers", d.workers, -1),
-            ("run.spectra_every", r.spectra_every, 0), ("run.recoveries", r.recoveries, 0),
-            ("optim.lower_after", o.lower_after, 0), ("loss.r1_interval", self.loss.r1_interval, 1),
-        ]  # fmt: skip
-        for flag, value, least in at_least:
-            if value < least:
-                raise ConfigError(f"--{flag} {value}: expected at least {least}")
-        if r.seed >= 2**63:
-            raise ConfigError(f"--run.seed {r.seed}: expected less than 2^63")
-        for name in ("model", "loss", "optim", "data", "run"):
-            _check_values(name, getattr(self, name))
-        if PurePath(r.name).is_absolute() or ".." in PurePath(r.name).parts:
-            raise ConfigError(f"--run.name {r.name}: expected a folder's name under --run.root, found a way out of it")
-        check_model(m)
-        if d.batch_size % (processes * d.chunks):
-            raise ConfigError(
-                f"--data.batch_size {d.batch_size}: expected a multiple of processes × chunks = {processes} × {d.chunks}; "
-                f"change it or --data.chunks"
-            )
-        if r.best and not r.evaluate_every:
-            raise ConfigError(f"--run.best {r.best}: expected --run.evaluate_every too, the number of images between evaluations")
-        for name in ("generator_lr", "discriminator_lr", "encoder_lr", "ema_half_life", "ema_rampup"):
-            if not getattr(o, name) > 0:
-                raise ConfigError(f"--optim.{name} {getattr(o, name)}: expected a number above 0")
-        shares = [("optim.lower_factor", o.lower_factor), ("optim.dropout", o.dropout)]
-        for flag, value in shares:
-            if not 0 <= value < 1:
-                raise ConfigError(f"--{flag} {value}: expected a number from 0 to below 1")
-        strengths = [
-            ("loss.r1", self.loss.r1), ("optim.sigma_clamp", o.sigma_clamp), ("optim.sigma_clamp_ratio", o.sigma_clamp_ratio)
-        ]  # fmt: skip
-        for flag, value in strengths:
-            if not 0 <= value < math.inf:
-                raise ConfigError(f"--{flag} {value}: expected a number above 0, or 0 for none")
-        if o.sigma_clamp and o.sigma_clamp_ratio:
-            raise ConfigError(
-                f"--optim.sigma_clamp {o.sigma_clamp} with --optim.sigma_clamp_ratio {o.sigma_clamp_ratio}: expected one of the two"
-            )
-        if r.on_collapse != "alarm" and not r.spectra_every:
-            raise ConfigError(
-                f"--run.on_collapse {r.on_collapse}: expected --run.spectra_every too, the number of images between the looks"
-            )
-        if not r.stop_after >= 0:
-            raise ConfigError(f"--run.stop_after {r.stop_after}: expected minutes, or 0 for never")
-        if not r.timeout > 0:
-            raise ConfigError(f"--run.timeout {r.timeout}: expected minutes above 0")
-        if not 0 < d.test_share < 1:
-            raise ConfigError(f"--data.test_share {d.test_share}: expected a share between 0 and 1")
-        if r.statistics_images < 2 * processes:
-            raise ConfigError(
-                f"--run.statistics_images {r.statistics_images}: expected at least two for each of {processes} processes"
-            )
-        if not self.loss.orthogonal >= 0:
-            raise ConfigError(f"--loss.orthogonal {self.loss.orthogonal}: expected 0 or more")
-        if not all(0 <= beta < 1 for beta in o.betas):
-            raise ConfigError(f"--optim.betas {o.betas}: expected two numbers in [0, 1)")
-
-
-def check_model(m: Model) -> None:
-    """Raise ConfigError for networks that cannot be, before anything is built: also asked of a release's config.json."""
-    _check_values("model", m)
-    least = {"latent_dim": 0, "classes": 0, "generator_attention": 0, "discriminator_attention": 0, "encoder_image_size": 0}
-    for name in (f.name for f in fields(m) if type(getattr(m, f.name)) is int and not f.name.endswith("layers")):
-        if not least.get(name, 1) <= getattr(m, name) <= WIDEST:
-            raise ConfigError(f"--model.{name} {getattr(m, name)}: expected from {least.get(name, 1)} to {WIDEST:,}")
-    for name in ("mlp_layers", "encoder_mlp_layers"):
-        if not 2 <= getattr(m, name) <= DEEPEST or getattr(m, name) % 2:
-            raise ConfigError(f"--model.{name} {getattr(m, name)}: expected an even number from 2 to {DEEPEST:,}")
-    if not 0 < m.encoder_width <= 64:
-        raise ConfigError(f"--model.encoder_width {m.encoder_width}: expected a multiple above 0, of at most 64")
-    if m.encoder_blocks and (len(m.encoder_blocks) != 4 or not all(1 <= n <= DEEPEST for n in m.encoder_blocks)):
-        raise ConfigError(
-            f"--model.encoder_blocks {m.encoder_blocks}: expected four numbers of blocks from 1 to {DEEPEST:,}, or none"
-        )
-    if m.encoder_image_size and m.encoder_image_size % m.image_size:
-        raise ConfigError(
-            f"--model.encoder_image_size {m.encoder_image_size}: expected a multiple of --model.image_size {m.image_size}, "
-            "since D sees E's image average-pooled"
-        )
-    if (m.prior == "uniform") != (m.posterior == "tanh"):
-        raise ConfigError(
-            f"--model.prior {m.prior} with --model.posterior {m.posterior}: "
-            "expected the uniform prior and the tanh posterior together, or neither"
-        )
-
-
-def _check_values(section: str, values: object) -> None:
-    """Numbers must be finite, and texts such that files and folders can bear them."""
-    for f in fields(values):
-        value = getattr(values, f.name)
-        for part in value if isinstance(value, tuple) else (value,):
-            if isinstance(part, float) and not math.isfinite(part):
-                raise ConfigError(f"--{section}.{f.name} {part}: expected a finite number")
-            if isinstance(part, str) and printable(part) != part:
-                raise ConfigError(
-                    f"--{section}.{f.name} {printable(part)!r}: expected text that can be printed; choose another name"
-                )
+        check(self, processes)
