@@ -30,11 +30,15 @@ def check_inside(path: str | os.PathLike, folder: str | os.PathLike) -> None:
         )
 
 
-def check_links(folder: Path) -> None:
-    """`check_inside` for all that lies directly in `folder`."""
-    for entry in os.scandir(folder):
-        if entry.is_symlink():
-            check_inside(entry.path, folder)
+def check_links(folder: str | os.PathLike, deep: bool = False) -> None:
+    """`check_inside` for all that lies directly in `folder`, or in its subfolders too: before anything is written there."""
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = os.path.join(parent, name)
+            if os.path.islink(path):
+                check_inside(path, folder)
+        if not deep:
+            return
 
 
 def read_text(path: Path) -> str:

@@ -77,7 +77,7 @@ def hold(folder: Path):
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        check_links(folder)
+        check_links(folder, deep=True)
         file = open(folder / "run.lock", "a+")  # noqa: SIM115
     except Outside as error:
         raise ConfigError(str(error)) from None

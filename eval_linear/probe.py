@@ -21,6 +21,7 @@ import tyro
 from bigbigan.api import load
 from bigbigan.checkpoint import CheckpointError
 from bigbigan.data import DataError, open_images
+from bigbigan.files import Outside, check_links
 from bigbigan.metrics import MetricsError
 from bigbigan.model import BigBiGAN
 from bigbigan.report import write_page
@@ -198,10 +199,13 @@ def results_folder(ckpt: str) -> Path | None:
     path = Path(ckpt)
     if not path.is_dir():
         return None
-    for folder in (path, *path.resolve().parents[:2]):
-        if (folder / "config.yaml").is_file():
-            return folder
-    return path
+    around = (folder for folder in (path, *path.resolve().parents[:2]) if (folder / "config.yaml").is_file())
+    found = next(around, path)
+    try:
+        check_links(found, deep=True)
+    except Outside as error:
+        raise ProbeError(str(error)) from None
+    return found
 
 
 def feature_rows(probe: Probe, model: BigBiGAN, splits: Splits, folder: Path | None) -> tuple[list[dict], dict | None]:

@@ -65,7 +65,7 @@ def uses(tmp_path):
     def use(i: int) -> None:
         kind = kinds[i % len(kinds)]
         try:
-            bigbigan.encode(iter(pictures) if kind is iter else kind, model, "z_mean")
+            bigbigan.encode(iter(pictures) if kind is iter else kind, model, "z_mean", progress=False)
         except ValueError:
             assert kind is kinds[-1] or kind is tmp_path
 
