@@ -2,7 +2,7 @@
 
 from bigbigan.layers.blocks import DiscriminatorBlock, GeneratorBlock, ResidualMLP, SelfAttention
 from bigbigan.layers.collectives import LostProcess, all_reduce, all_rows, alone, barrier, copy_from_main, rank, world_size
-from bigbigan.layers.deep_blocks import DeepDiscriminatorBlock, DeepGeneratorBlock
+from bigbigan.layers.deep_blocks import DeepDiscriminatorBlock, DeepGeneratorBlock, is_deep
 from bigbigan.layers.norm import ConditionalBatchNorm, CrossReplicaBatchNorm, batch_norms, record_statistics, unrecorded
 from bigbigan.layers.orthogonal import add_orthogonal_gradient, orthogonal_penalty
 from bigbigan.layers.resampling import set_folded
@@ -38,6 +38,7 @@ __all__ = [
     "batch_norms",
     "copy_from_main",
     "initialise",
+    "is_deep",
     "orthogonal_penalty",
     "place_of_attention",
     "rank",
