@@ -13,6 +13,7 @@ from bigbigan.layers import (
     SNEmbedding,
     SNLinear,
     initialise,
+    is_deep,
     place_of_attention,
     split_size,
 )
@@ -102,7 +103,7 @@ class Discriminator(nn.Module):
     ):
         super().__init__()
         self.image_size, self.latent_dim, self.classes = image_size, latent_dim, classes
-        self.f = ImageTrunk(image_size, width, attention, deep=architecture == "biggan_deep")
+        self.f = ImageTrunk(image_size, width, attention, deep=is_deep(architecture))
         self.score_x = SNLinear(self.f.features, 1)  # θ_x
         self.embedding = SNEmbedding(classes, self.f.features) if classes else None
         if joint:

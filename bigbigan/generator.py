@@ -12,6 +12,7 @@ from bigbigan.layers import (
     SNConv2d,
     SNLinear,
     initialise,
+    is_deep,
     place_of_attention,
     split_size,
 )
@@ -27,9 +28,6 @@ MULTIPLIERS = {
     6: (16, 16, 8, 8, 4, 2, 1),
     7: (16, 16, 8, 8, 4, 2, 1, 1),
 }
-
-
-ARCHITECTURES = ("biggan", "biggan_deep")
 
 
 def slots(image_size: int) -> int:
@@ -58,7 +56,7 @@ class Generator(nn.Module):
     latent_dim: Z; z is cut into one chunk per slot, the remainder of the division goes to the first. BigGAN-deep gives all of z to
         every layer.
     image_size: b·2^k with b = 3 … 7, from 8 to 512.
-    width: channels per multiplier (96 in the paper).
+    width: channels per multiplier (96 in the paper, 128 in BigGAN-deep).
     classes: 0 for one learned constant in place of the class embedding ("single label"), else the number of classes.
     embedding_dim: size of the embedding that all conditional batch norms share.
     attention: the resolution after whose block self-attention stands, 0 for none (64 in the paper at 128 px).
@@ -83,9 +81,7 @@ class Generator(nn.Module):
         skip_z: bool = True,
     ):
         super().__init__()
-        if architecture not in ARCHITECTURES:
-            raise ValueError(f"architecture: expected one of {', '.join(ARCHITECTURES)}; found {architecture!r}")
-        self.deep = architecture == "biggan_deep"
+        self.deep = is_deep(architecture)
         if self.deep and not (shared_embedding and skip_z):
             raise ValueError("biggan_deep: expected shared_embedding and skip_z, which are factors of biggan alone")
         self.bottom, doublings = split_size(image_size)

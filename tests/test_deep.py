@@ -99,10 +99,10 @@ def opened(network):
 
 def test_the_generator_written_out():
     torch.manual_seed(0)
-    generator = opened(Generator(8, 128, 8, classes=5, embedding_dim=6, attention=64, architecture="biggan_deep"))
+    generator = opened(Generator(8, 128, 4, classes=5, embedding_dim=6, attention=64, architecture="biggan_deep"))
     z, y = torch.randn(2, 8, dtype=F64), torch.tensor([4, 1])
     c = torch.cat([z, generator.embedding.weight[y]], dim=1)  # z first, then the class, to every layer
-    h = (c @ normalised(generator.linear).T + generator.linear.bias).view(2, 16 * 8, 4, 4)
+    h = (c @ normalised(generator.linear).T + generator.linear.bias).view(2, 16 * 4, 4, 4)
     for block, (_, after, up) in zip(generator.blocks, released(128), strict=True):
         x = h
         h = convolved(block.conv1, F.relu(conditioned(block.norm1, h, c)))
@@ -110,7 +110,7 @@ def test_the_generator_written_out():
         h = convolved(block.conv2, F.interpolate(h, scale_factor=2.0) if up else h)
         h = convolved(block.conv3, F.relu(conditioned(block.norm3, h, c)))
         h = convolved(block.conv4, F.relu(conditioned(block.norm4, h, c)))
-        x = x[:, : after * 8]
+        x = x[:, : after * 4]
         h = h + (F.interpolate(x, scale_factor=2.0) if up else x)
         if up and h.shape[-1] == 64:
             h = generator.attention(h)
@@ -122,7 +122,7 @@ def test_the_generator_written_out():
 
 def test_the_discriminator_written_out():
     torch.manual_seed(0)
-    discriminator = Discriminator(8, 128, 8, mlp_width=8, attention=64, architecture="biggan_deep")
+    discriminator = Discriminator(8, 128, 4, mlp_width=8, attention=64, architecture="biggan_deep")
     f = opened(discriminator.f)
     pixels = torch.randn(2, 3, 128, 128, dtype=F64)
     h = convolved(f.stem, pixels)
@@ -137,11 +137,11 @@ def test_the_discriminator_written_out():
         h = h + x
         if i == 0:
             h = f.attention(h)
-    assert h.shape == (2, 128, 4, 4)
+    assert h.shape == (2, 64, 4, 4)
     torch.testing.assert_close(f(pixels), F.relu(h).sum((2, 3)))
 
 
-@pytest.mark.parametrize("size", [8, 12, 16, 32, 48, 64])
+@pytest.mark.parametrize("size", [8, 12, 32, 64])
 def test_every_size_runs(size):
     torch.manual_seed(0)
     generator = Generator(6, size, 2, embedding_dim=4, architecture="biggan_deep")
@@ -170,8 +170,9 @@ def test_attention_stands_once():
         assert sum(isinstance(m, SelfAttention) for m in network.modules()) == 1
         blocks = [m for m in network.modules() if isinstance(m, DeepGeneratorBlock | DeepDiscriminatorBlock)]
         assert len(blocks) == 6
-    with pytest.raises(ValueError, match="architecture: expected one of biggan, biggan_deep; found 'big'"):
-        Generator(6, 32, 8, architecture="big")
+    for make in (Generator, Discriminator):
+        with pytest.raises(ValueError, match="architecture: expected one of biggan, biggan_deep; found 'big'"):
+            make(6, 32, 8, architecture="big")
 
 
 def test_as_g_and_f_of_a_bigbigan(tmp_path):

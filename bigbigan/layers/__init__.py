@@ -2,7 +2,7 @@
 
 from bigbigan.layers.blocks import DiscriminatorBlock, GeneratorBlock, ResidualMLP, SelfAttention
 from bigbigan.layers.collectives import LostProcess, all_reduce, all_rows, alone, barrier, copy_from_main, rank, world_size
-from bigbigan.layers.deep_blocks import DeepDiscriminatorBlock, DeepGeneratorBlock
+from bigbigan.layers.deep_blocks import DeepDiscriminatorBlock, DeepGeneratorBlock, is_deep
 from bigbigan.layers.devices import Later, to_device
 from bigbigan.layers.norm import (
     ConditionalBatchNorm,
@@ -50,6 +50,7 @@ __all__ = [
     "clamp_sigma",
     "copy_from_main",
     "initialise",
+    "is_deep",
     "orthogonal_penalty",
     "place_of_attention",
     "rank",

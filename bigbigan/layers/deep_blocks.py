@@ -8,7 +8,15 @@ from bigbigan.layers.norm import ConditionalBatchNorm
 from bigbigan.layers.resampling import upsampled_conv
 from bigbigan.layers.spectral import SNConv2d
 
+ARCHITECTURES = ("biggan", "biggan_deep")
 RATIO = 4  # of a block's width to that of its bottleneck
+
+
+def is_deep(architecture: str) -> bool:
+    """Whether it is BigGAN-deep; ValueError for a name that is none of `ARCHITECTURES`."""
+    if architecture not in ARCHITECTURES:
+        raise ValueError(f"architecture: expected one of {', '.join(ARCHITECTURES)}; found {architecture!r}")
+    return architecture == "biggan_deep"
 
 
 class DeepGeneratorBlock(nn.Module):
