@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from huggingface_hub import ModelHubMixin, hf_hub_download
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -88,7 +89,10 @@ class BigBiGAN(nn.Module, ModelHubMixin):
         return pool_to(x, self.discriminator.image_size)
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        save_file({k: v.contiguous() for k, v in self.state_dict().items()}, save_directory / "model.safetensors")
+        try:
+            save_file({k: v.contiguous() for k, v in self.state_dict().items()}, save_directory / "model.safetensors")
+        except SafetensorError as error:  # its name for a full disk
+            raise OSError(f"{save_directory / 'model.safetensors'}: {error}") from None
         config = {"format": FORMAT, "model": dataclasses.asdict(self.config), "card": self.card}
         (save_directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from bigbigan.data import Images, evaluation_batches, fingerprint
 from bigbigan.layers.collectives import rank, world_size
+from bigbigan.metrics.cache import keeping
 from bigbigan.metrics.errors import MetricsError
 from bigbigan.metrics.inception_score import InceptionScore
 from bigbigan.metrics.joining import everywhere, joined_rows
@@ -81,20 +82,16 @@ def real_statistics(
 
 
 def _keep(path: Path, found: Statistics) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    moments = found.moments
-    save_file(
-        {
-            "count": torch.tensor(moments.count),
-            "mean": moments.mean,
-            "scatter": moments.scatter,
-            "score": torch.tensor(found.score, dtype=torch.float64),
-            "kept": found.kept.contiguous(),
-        },
-        beside,
-    )
-    os.replace(beside, path)  # so that a kill leaves no torn file under the name
+    tensors = {
+        "count": torch.tensor(found.moments.count),
+        "mean": found.moments.mean,
+        "scatter": found.moments.scatter,
+        "score": torch.tensor(found.score, dtype=torch.float64),
+        "kept": found.kept.contiguous(),
+    }
+    with keeping(path) as beside:
+        save_file(tensors, beside)
+        os.replace(beside, path)  # so that a kill leaves no torn file under the name
 
 
 def _stored(path: Path) -> Statistics | None:
