@@ -97,6 +97,12 @@ class Run:
         assert not alive, f"still alive after {seconds} s\n{self.text()}"
         return [p.exitcode for p in self.processes]
 
+    def lasts(self, seconds: float) -> None:
+        """Let it go on for so long, or until it ends by itself."""
+        deadline = time.monotonic() + seconds
+        for process in self.processes:
+            process.join(max(0, deadline - time.monotonic()))
+
     def send(self, number: int, *ranks: int) -> None:
         for rank in ranks or range(len(self.processes)):
             if self.processes[rank].exitcode is None:
@@ -144,7 +150,7 @@ def cheapen() -> None:
     from bigbigan.metrics import domain
 
     if domain.Recipe is Recipe:
-        domain.Recipe = functools.partial(Recipe, width=0.03125, epochs=0, min_steps=2, batch_size=16)
+        domain.Recipe = functools.partial(Recipe, width=0.03125, epochs=0, min_steps=2, batch_size=128)
 
 
 def strike(fault: Fault, record: Path) -> None:
