@@ -3,9 +3,11 @@
 The calls by which a run writes are numbered as they happen; a `Fault` strikes at one of them, or at all.
 """
 
+import contextlib
 import errno
 import functools
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -16,10 +18,14 @@ from multiprocessing import forkserver
 from pathlib import Path
 from unittest import mock
 
+import psutil  # accelerate needs it
 from safetensors import SafetensorError
 
 from bigbigan.metrics import Recipe
 from tests.conftest import ROOT, TINY_RUN
+
+# The limits of time are those of a quiet machine, multiplied by this on a crowded one.
+PATIENCE = float(os.environ.get("BIGBIGAN_PATIENCE", "1"))
 
 # Smaller still than TINY_RUN: one block a stage, four iterations, a checkpoint after each.
 SMALLEST = [
@@ -88,6 +94,7 @@ class Run:
 
     def wait(self, seconds: float = 120) -> list[int]:
         """→ the exit statuses; −9 of a killed process."""
+        seconds *= PATIENCE
         deadline = time.monotonic() + seconds
         for process in self.processes:
             process.join(max(0.01, deadline - time.monotonic()))
@@ -97,11 +104,17 @@ class Run:
         assert not alive, f"still alive after {seconds} s\n{self.text()}"
         return [p.exitcode for p in self.processes]
 
-    def lasts(self, seconds: float) -> None:
-        """Let it go on for so long, or until it ends by itself."""
-        deadline = time.monotonic() + seconds
-        for process in self.processes:
-            process.join(max(0, deadline - time.monotonic()))
+    def lasts(self, seconds: float = 120 * PATIENCE, computing: float = math.inf) -> float:
+        """Let it go on for so long, or until its first process has computed for so long, or ends → what that has computed.
+
+        What a process computes, in seconds of a processor, does not depend on what else the machine does.
+        """
+        deadline, first, used = time.monotonic() + seconds, psutil.Process(self.processes[0].pid), 0.0
+        while used < computing and time.monotonic() < deadline and any(p.exitcode is None for p in self.processes):
+            with contextlib.suppress(psutil.Error):  # it is gone
+                used = sum(first.cpu_times()[:2])
+            time.sleep(0.01)
+        return used
 
     def send(self, number: int, *ranks: int) -> None:
         for rank in ranks or range(len(self.processes)):
@@ -112,7 +125,7 @@ class Run:
         return self.log.read_text()
 
     def until(self, words: str, seconds: float = 60) -> None:
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds * PATIENCE
         while words not in self.text():
             assert time.monotonic() < deadline and any(p.exitcode is None for p in self.processes), self.text()
             time.sleep(0.01)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from datetime import timedelta
 from unittest import mock
 
 import numpy as np
@@ -128,7 +129,8 @@ def collectives() -> int:
 def worker(rank, processes, port, folder):
     torch.set_num_threads(1)
     os.environ["RANK"] = str(rank)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=processes)
+    patience = timedelta(minutes=2)  # with one that waits for a collective which the others do not enter
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=processes, timeout=patience)
     x, weight = joined_batch()
     share = [slice(0, 5), slice(5, 7)] if processes == 2 else [slice(0, 4), slice(4, 4), slice(4, 5), slice(5, 7)]
     result = {"norm": norm_result(x[share[rank]], weight[share[rank]])}  # uneven on purpose, and none at all

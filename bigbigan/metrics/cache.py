@@ -2,8 +2,8 @@
 
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -16,13 +16,14 @@ def cache_folder() -> Path:
     return Path(os.environ.get("BIGBIGAN_CACHE") or Path.home() / ".cache" / "bigbigan").expanduser()
 
 
-@contextmanager
-def keeping(path: Path) -> Iterator[Path]:
-    """A name of one's own beside `path`, to write under and then to rename; where that fails, a full disk say, a warning tells."""
+def store(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` write under a name of its own beside `path`, then rename; a warning tells where that fails, as on a full disk."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield beside
+        write(beside)
+        os.replace(beside, path)
     except (OSError, SafetensorError) as error:  # the latter is what safetensors makes of a full disk
         log.warning("%s: could not be kept, the next run will make it again (%s)", path, error)
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # it may not even be there
+            beside.unlink()

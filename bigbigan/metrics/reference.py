@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from bigbigan.data import Images, evaluation_batches, fingerprint
 from bigbigan.layers.collectives import rank, world_size
-from bigbigan.metrics.cache import keeping
+from bigbigan.metrics.cache import store
 from bigbigan.metrics.errors import MetricsError
 from bigbigan.metrics.inception_score import InceptionScore
 from bigbigan.metrics.joining import everywhere, joined_rows
@@ -89,9 +88,7 @@ def _keep(path: Path, found: Statistics) -> None:
         "score": torch.tensor(found.score, dtype=torch.float64),
         "kept": found.kept.contiguous(),
     }
-    with keeping(path) as beside:
-        save_file(tensors, beside)
-        os.replace(beside, path)  # so that a kill leaves no torn file under the name
+    store(path, lambda beside: save_file(tensors, beside))
 
 
 def _stored(path: Path) -> Statistics | None:
