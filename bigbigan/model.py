@@ -95,7 +95,10 @@ class BigBiGAN(nn.Module, ModelHubMixin):
 
     def _save_pretrained(self, save_directory: Path) -> None:
         weights = save_directory / "model.safetensors"
-        save_file({k: v.contiguous() for k, v in self.state_dict().items()}, weights)
+        try:
+            save_file({k: v.contiguous() for k, v in self.state_dict().items()}, weights)
+        except SafetensorError as error:  # its name for a full disk
+            raise OSError(f"{weights}: {error}") from None
         config = {"format": FORMAT, "sha256": sha256(weights), "model": dataclasses.asdict(self.config), "card": self.card}
         (save_directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
