@@ -1,5 +1,6 @@
 """Signs of collapse, looked for at an interval: spectra, scores, D on held-out images, diversity of samples (BigGAN, section 4)."""
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from bigbigan import checkpoint
 from bigbigan.checkpoint import TrainingState
 from bigbigan.config import Config
-from bigbigan.data import Images, evaluation_batches, to_signed
+from bigbigan.data import DataError, Images, evaluation_batches, to_signed
 from bigbigan.guard.failure import TrainingFailure
 from bigbigan.guard.recovery import Recovery
 from bigbigan.latents import sample_prior
@@ -18,6 +19,7 @@ from bigbigan.layers import all_reduce, alone, barrier, rank
 from bigbigan.model import BigBiGAN, pool_to
 from bigbigan.spectra import spectra
 
+log = logging.getLogger(__name__)
 IMAGES, PART = 256, 64  # of each kind that a look takes; at once
 
 
@@ -35,7 +37,10 @@ class Watch:
 
     def _pictures(self, images: Images, size: int, count: int) -> tuple[Tensor, Tensor]:
         spread = np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)  # data may be sorted
-        pixels, at = zip(*evaluation_batches(images.subset(spread), size, count), strict=True)
+        readable = list(evaluation_batches(images.subset(spread), size, count))
+        if not readable:
+            raise DataError(f"{images.origin}: expected images to look at, found none of {len(spread)} that can be read")
+        pixels, at = zip(*readable, strict=True)
         x, at = torch.cat(pixels), spread[np.concatenate(at)]
         labels = torch.zeros(len(x), dtype=torch.long) if images.labels is None else torch.from_numpy(images.labels[at])
         twice = 1 + (len(x) < 2)  # a batch norm needs two
@@ -158,7 +163,11 @@ class Guard:
         return False
 
     def _new_signs(self) -> list[str]:
-        self.watch = self.watch or self.make()
+        try:
+            self.watch = self.watch or self.make()
+        except DataError as error:  # the training images may well be kept on the device
+            log.warning("no look for signs of collapse at %s images: %s", f"{self.state.images_seen:,}", error)
+            return []
         state, (spectra, figures) = self.state, self.watch.look()
         rounded = {name: [float(f"{value:.6g}") for value in values] for name, values in spectra.items()}
         self.monitor.write({"images_seen": state.images_seen, "iteration": state.iterations, "spectra": rounded} | figures)
