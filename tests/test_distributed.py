@@ -19,7 +19,7 @@ from bigbigan.step import Step, draw_batch
 from eval_linear import probe
 from eval_linear.quick import quick_figures
 from eval_linear.solvers import fit_linear
-from tests.children import cheapen, context, free_port
+from tests.children import PATIENCE, cheapen, context, free_port
 from tests.conftest import tiny_model
 
 ITERATIONS = 20
@@ -129,7 +129,7 @@ def collectives() -> int:
 def worker(rank, processes, port, folder):
     torch.set_num_threads(1)
     os.environ["RANK"] = str(rank)
-    patience = timedelta(minutes=2)  # with one that waits for a collective which the others do not enter
+    patience = timedelta(minutes=2 * PATIENCE)  # with one that waits for a collective which the others do not enter
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=processes, timeout=patience)
     x, weight = joined_batch()
     share = [slice(0, 5), slice(5, 7)] if processes == 2 else [slice(0, 4), slice(4, 4), slice(4, 5), slice(5, 7)]
@@ -164,7 +164,7 @@ def spawn(function, processes, *arguments):
     for child in children:
         child.start()
     for child in children:
-        child.join(240)
+        child.join(240 * PATIENCE)
     assert [child.exitcode for child in children] == [0] * processes
 
 
