@@ -43,7 +43,7 @@ def gradients(network, x):
 @pytest.mark.parametrize("training", [True, False])
 def test_gradients_equal_the_twins(training):
     network, kept = twins()
-    x = torch.randn(3, 3, 24, 40, dtype=torch.float64)
+    x = torch.randn(3, 3, 40, 48, dtype=torch.float64)
     found, expected = gradients(network.train(training), x), gradients(kept.train(training), x)
     assert torch.equal(found["y"], expected["y"])
     for name, value in expected.items():
@@ -119,7 +119,7 @@ def test_bf16_autocast_gives_the_twins_gradients():
     """Also where the backward pass runs within autocast, whose cache holds weights that were cast without a graph. The undone sums
     differ in float32's last digits, which bf16 may round either way: far less than bf16 itself differs from float64."""
     network, kept = twins(torch.float32)
-    x = torch.randn(8, 3, 32, 32)
+    x = torch.randn(8, 3, 64, 64)
 
     def found(one, x, autocast=True, inside=False):
         one = copy.deepcopy(one)
