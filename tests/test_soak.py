@@ -34,21 +34,23 @@ def judge(name: str, seen: list[tuple[int, int]]) -> None:
     first, last = sizes[:third].mean() / MIB, sizes[-third:].mean() / MIB
     slope = np.polyfit(np.arange(len(seen)), sizes, 1)[0] / 1024
     print(
-        f"{name}, {len(seen)} times: resident {first:.1f} MiB in the first third, {last:.1f} in the last, "
-        f"slope {slope:+.3f} KiB each; most open files {files[:third].max():.0f} and {files[-third:].max():.0f}"
+        f"{name}, at {len(seen)} times: resident {first:.1f} MiB in the first third, {last:.1f} in the last, "
+        f"slope {slope:+.3f} KiB from one to the next; most open files {files[:third].max():.0f} and {files[-third:].max():.0f}"
     )
     assert last - first < max(0.02 * first, 8), "memory grows"
     assert files[-third:].max() <= files[:third].max(), "open files grow"
 
 
 def repeat(name: str, work, count: int, warm: int) -> None:
+    """Do `work` `warm` and then `count` times, and judge what the process holds at 60 of them, without what awaits collection."""
     for i in range(warm):
         work(i)
-    gc.collect()
     process, seen = psutil.Process(), []
     for i in range(count):
         work(i)
-        seen.append(used(process))
+        if i % (count // 60) == 0:
+            gc.collect()
+            seen.append(used(process))
     judge(name, seen)
 
 
