@@ -54,7 +54,8 @@ def settings(photos) -> dict:
 
 @pytest.fixture(scope="module")
 def uninterrupted(settings, tmp_path_factory):
-    """name → (what the uninterrupted run leaves, the calls by which it writes, its seconds and those it computed); made once."""
+    """name → (what the uninterrupted run leaves, the calls by which it writes, (its seconds with a slow file system, those it
+    computes)); made once."""
     made, root = {}, tmp_path_factory.mktemp("uninterrupted")
 
     def make(name: str):
@@ -62,9 +63,12 @@ def uninterrupted(settings, tmp_path_factory):
             flags, processes = settings[name]
             folder = root / name.replace(", ", "-").replace(" ", "-")
             finish(folder / "first", *flags, processes=processes)  # warms the server and the caches
-            started, run = time.monotonic(), Run(folder / "again", *flags, processes=processes)
+            run = Run(folder / "again", *flags, processes=processes)
             computed = run.lasts()
             assert set(run.wait()) == {0}, run.text()
+            slow = Run(folder / "slow", *flags, processes=processes, fault=Fault(-1, "slow"))
+            started = time.monotonic()
+            assert set(slow.wait()) == {0}, slow.text()
             calls = (folder / "again" / "calls").read_text().splitlines()
             made[name] = (remains(folder / "again" / "run"), calls, (time.monotonic() - started, computed))
         return made[name]
