@@ -10,7 +10,7 @@ from tests.conftest import ROOT
 # From the ground up. A room may import the floors below its own, and its own files.
 FLOORS = [
     {"config", "layers", "latents", "losses"},
-    {"generator", "encoder", "discriminator", "data"},
+    {"generator", "encoder", "discriminator", "progressive", "data"},
     {"model"},
     {"ema", "checkpoint"},
     {"release"},
