@@ -226,7 +226,7 @@ def test_the_published_schedule_of_1024_px():
     resolution = lambda n: 4 * 2 ** int(np.ceil(s.level(n)))  # noqa: E731
     assert [resolution(n * 100_000) for n in (0, 8, 9, 16, 112, 120, 121, 128, 190)] == [4, 4, 8, 8, 512, 512, 1024, 1024, 1024]
     assert s.level(12_400_000) == 7.5 and s.level(12_800_000) == 8
-    assert [s.batch_size(n) for n in (0, 8_000_001, 9_600_000, 10_000_000, 19_000_000)] == [16, 14, 14, 6, 3]
+    assert [s.batch_size(n) for n in (0, 8_800_001, 9_600_000, 10_400_001, 19_000_000)] == [16, 14, 14, 6, 3]
 
 
 def test_rates_ramp_up():

@@ -116,11 +116,15 @@ class GrowingTrunk(Growing):
     norm, equalised: of its layers, see `ConvLayer`.  minibatch: what its last layers are told of the other images: "stddev" (over
     groups of `group`, 0 for all), "discrimination", or "none".
     dense: True ends in a dense layer of all places (D's F); False averages over places (the AvePool feature of E).
+    drop: LSGAN's multiplicative noise before every 3×3 convolution (section B): x·(1 + s√C·n), n ~ N(0, 1) for every image and
+    channel, of the strength s = 0.2·max(0, d̂ − 0.5)², where d̂ follows how surely D tells generated images, see `follow`.
+
+    forward: x, and drop (N, `drop_channels`) ~ N(0, 1) or None for no noise.
     """
 
     def __init__(
         self, image_size: int, feature_base: int = 8192, feature_limit: int = 512, norm: str = "none", equalised: bool = True,
-        minibatch: str = "none", group: int = 0, dense: bool = True,
+        minibatch: str = "none", group: int = 0, dense: bool = True, drop: bool = False,
     ):  # fmt: skip
         super().__init__(image_size)
         if minibatch not in ("none", "stddev", "discrimination"):
@@ -130,8 +134,7 @@ class GrowingTrunk(Growing):
         plain = partial(ConvLayer, norm=norm if norm == "spectral" else "none", equalised=equalised)
         self.from_rgb = nn.ModuleList(plain(3, n, kernel=1) for n in maps[1:])
         self.blocks = nn.ModuleList(
-            nn.Sequential(layer(fine, fine), layer(fine, coarse), nn.AvgPool2d(2))
-            for coarse, fine in zip(maps[1:-1], maps[2:], strict=True)
+            nn.Sequential(layer(fine, fine), layer(fine, coarse)) for coarse, fine in zip(maps[1:-1], maps[2:], strict=True)
         )
         self.stddev = MinibatchStddev(group) if minibatch == "stddev" else nn.Identity()
         self.last = nn.Sequential(layer(maps[1] + (minibatch == "stddev"), maps[1]))
@@ -140,16 +143,45 @@ class GrowingTrunk(Growing):
         self.discrimination = MinibatchDiscrimination(maps[0]) if minibatch == "discrimination" else nn.Identity()
         self.across = minibatch != "none"
         self.num_features = maps[0 if dense else 1] + (100 if minibatch == "discrimination" else 0)
+        self.drop_channels = sum(layer.conv.in_channels for layer in self._dropped()) if drop else 0
+        if drop:
+            self.register_buffer("confidence", torch.zeros(()))  # d̂
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, drop: Tensor | None = None) -> Tensor:
         if x.shape[-1] != self.image_size:
             raise ValueError(f"level {self.level:g}: expected images of {self.image_size} px, found {tuple(x.shape)}")
+        noise = self._noise(drop)
         h = self.from_rgb[self.stage](x)
         for stage in range(self.stage, 0, -1):
-            h = self.blocks[stage - 1](h)
+            for layer in self.blocks[stage - 1]:
+                h = layer(h * noise[layer] if noise else h)
+            h = F.avg_pool2d(h, 2)
             if stage == self.stage and self.fade < 1:
                 h = self.from_rgb[stage - 1](F.avg_pool2d(x, 2)).lerp(h, self.fade)
-        return self.discrimination(self.last(self.stddev(h)).mean((2, 3)))
+        h = self.stddev(h)
+        for layer in self.last:
+            h = layer(h * noise[layer] if noise else h)
+        return self.discrimination(h.mean((2, 3)))
+
+    def _dropped(self) -> list[ConvLayer]:
+        return [*self.last, *(layer for block in self.blocks for layer in block)]
+
+    def _noise(self, drop: Tensor | None) -> dict[ConvLayer, Tensor]:
+        """The factors of the inputs of the 3×3 convolutions, (N, C, 1, 1) each."""
+        if drop is None:
+            return {}
+        strength = 0.2 * (self.confidence - 0.5).clamp_min(0).square()
+        sizes = [layer.conv.in_channels for layer in self._dropped()]
+        columns = drop.split(sizes, dim=1)
+        return {
+            layer: 1 + strength * size**0.5 * share[:, :, None, None]
+            for layer, size, share in zip(self._dropped(), sizes, columns, strict=True)
+        }
+
+    @torch.no_grad()
+    def follow(self, confidence: Tensor) -> None:
+        """d̂ ← 0.9 d̂ + 0.1 d, with d in [0, 1] the mean score of this update's generated images, 1 where D is sure of them."""
+        self.confidence.lerp_(confidence.to(self.confidence).clamp(0, 1), 0.1)
 
 
 class GrowingDiscriminator(nn.Module):
@@ -189,8 +221,10 @@ class GrowingDiscriminator(nn.Module):
         """Whether an image's scores depend on the other images of its minibatch."""
         return self.f.across
 
-    def forward(self, x: Tensor, z: Tensor | None = None, classes: Tensor | None = None) -> Scores:
-        f = self.f(x)
+    def forward(
+        self, x: Tensor, z: Tensor | None = None, classes: Tensor | None = None, drop: Tensor | None = None
+    ) -> Scores:  # fmt: skip
+        f = self.f(x, drop)
         s_x = self.score_x(f).squeeze(1)
         if not self.joint:
             return Scores(s_x, None, None)
