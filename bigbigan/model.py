@@ -15,18 +15,19 @@ from bigbigan.discriminator import Discriminator
 from bigbigan.encoder import Encoder
 from bigbigan.generator import Generator, default_latent_dim
 from bigbigan.losses import Scores
+from bigbigan.progressive import GrowingDiscriminator, GrowingGenerator, GrowingTrunk
 
 FORMAT = 1  # of a release
 
 
 class BigBiGAN(nn.Module, ModelHubMixin):
-    """The three networks of one model.
+    """The three networks of one model; or G and D of a GAN, with `encoder` None.
 
     Build it from its flat config with `from_config`, from a release folder or a hub id with `from_pretrained`, or of your own
     networks, which then need an `image_size` and a `latent_dim`.
     """
 
-    def __init__(self, generator: nn.Module, encoder: nn.Module, discriminator: nn.Module, config: Model | None = None):
+    def __init__(self, generator: nn.Module, encoder: nn.Module | None, discriminator: nn.Module, config: Model | None = None):
         super().__init__()
         self.generator, self.encoder, self.discriminator = generator, encoder, discriminator
         self.config = config
@@ -35,20 +36,13 @@ class BigBiGAN(nn.Module, ModelHubMixin):
     @classmethod
     def from_config(cls, config: Model) -> "BigBiGAN":
         """Randomly initialised networks from the flat section `model` of the config."""
-        config = dataclasses.replace(config, latent_dim=config.latent_dim or default_latent_dim(config.image_size))
-        generator = Generator(
-            config.latent_dim, config.image_size, config.generator_width, config.classes,
-            config.embedding_dim, config.generator_attention,
-        )  # fmt: skip
-        encoder = Encoder(
-            config.latent_dim, config.encoder, config.encoder_image_size or config.image_size, config.encoder_width,
-            config.encoder_stem, config.encoder_mlp_width, config.encoder_mlp_layers, config.posterior, config.encoder_blocks,
-        )  # fmt: skip
-        discriminator = Discriminator(
-            config.latent_dim, config.image_size, config.discriminator_width, config.classes,
-            config.mlp_width, config.mlp_layers, config.discriminator_attention,
-        )  # fmt: skip
-        return cls(generator, encoder, discriminator, config)
+        if not config.latent_dim:
+            progressive = config.family == "progressive"
+            config = dataclasses.replace(
+                config, latent_dim=config.feature_limit if progressive else default_latent_dim(config.image_size)
+            )
+        generator, discriminator = _progressive(config) if config.family == "progressive" else _biggan(config)
+        return cls(generator, _encoder(config), discriminator, config)
 
     def encode(self, x: Tensor, noise: Tensor | None = None) -> dict[str, Tensor]:
         """x (N, 3, S, S) in [−1, 1] at E's size → the outputs of the hub module's `encode`.
@@ -113,6 +107,49 @@ class BigBiGAN(nn.Module, ModelHubMixin):
 
         config = json.loads(file("config.json").read_text())
         return release_from(config, load_file(file("model.safetensors")), str(model_id))
+
+
+def _biggan(config: Model) -> tuple[nn.Module, nn.Module]:
+    """BigGAN's G and D."""
+    generator = Generator(
+        config.latent_dim, config.image_size, config.generator_width, config.classes,
+        config.embedding_dim, config.generator_attention,
+    )  # fmt: skip
+    discriminator = Discriminator(
+        config.latent_dim, config.image_size, config.discriminator_width, config.classes,
+        config.mlp_width, config.mlp_layers, config.discriminator_attention, config.encoder != "none",
+    )  # fmt: skip
+    return generator, discriminator
+
+
+def _progressive(config: Model) -> tuple[nn.Module, nn.Module]:
+    """Progressive GAN's G and D."""
+    maps = (config.feature_base, config.feature_limit)
+    generator = GrowingGenerator(
+        config.latent_dim, config.image_size, *maps, config.generator_norm, config.equalised,
+        config.normalise_latents, config.generator_slope, config.generator_tanh,
+    )  # fmt: skip
+    trunk = GrowingTrunk(
+        config.image_size, *maps, config.discriminator_norm, config.equalised, config.minibatch, config.minibatch_group, drop=True
+    )
+    spectral, joint = config.discriminator_norm == "spectral", config.encoder != "none"
+    discriminator = GrowingDiscriminator(
+        trunk, config.latent_dim, config.mlp_width, config.mlp_layers, spectral, config.equalised, joint
+    )  # fmt: skip
+    return generator, discriminator
+
+
+def _encoder(config: Model) -> nn.Module | None:
+    if config.encoder == "none":
+        return None
+    backbone = config.encoder
+    if backbone == "progressive":
+        maps = (config.feature_base, config.feature_limit)
+        backbone = GrowingTrunk(config.image_size, *maps, config.encoder_norm, config.equalised, dense=False)
+    return Encoder(
+        config.latent_dim, backbone, config.encoder_image_size or config.image_size, config.encoder_width,
+        config.encoder_stem, config.encoder_mlp_width, config.encoder_mlp_layers, config.posterior, config.encoder_blocks,
+    )  # fmt: skip
 
 
 def release_from(config: dict, tensors: dict[str, Tensor], where: str) -> BigBiGAN:

@@ -31,6 +31,7 @@ from bigbigan.launch import build_accelerator, check_classes, decoders, hold, op
 from bigbigan.layers import LostProcess, all_reduce, alone, barrier
 from bigbigan.model import BigBiGAN, load_weights
 from bigbigan.monitor import Monitor
+from bigbigan.progressive import Course, Growth, seen_by
 from bigbigan.release import adopt_architecture
 from bigbigan.report import shapes_block, start_block
 from bigbigan.step import Batch, Step, build_optimizers, draw_batch
@@ -88,11 +89,15 @@ class Training:
         )  # fmt: skip
         self.step = Step(
             self.model, d_optimizer, eg_optimizer, config.loss.form, config.loss.unary_x, config.loss.unary_z,
-            config.data.chunks, self.accelerator.autocast,
+            config.data.chunks, self.accelerator.autocast, config.loss.penalty, config.loss.gradient_norm, config.loss.drift,
         )  # fmt: skip
         self.state = TrainingState(self.model, self.averages, {"discriminator": d_optimizer, "encoder_generator": eg_optimizer})
+        networks, optimizers = [self.model, self.averages.networks], [d_optimizer, eg_optimizer]
+        self.course = Course(Growth.from_config(config), networks, optimizers, o.lr_rampup, config.grow.reset_optimizers)
+        self.batches = o.d_steps + (self.model.encoder is not None)  # of real images in an iteration
         self.stream = Stream(
-            self.train_images, self.model.encoder.image_size, config.run.seed, Augment(config.data.augment, config.data.flip),
+            self.train_images, config.model.encoder_image_size or config.model.image_size, config.run.seed,
+            Augment(config.data.augment, config.data.flip),
             self.accelerator.process_index, processes, decoders(config), self.accelerator.device,
             config.data.cache, config.data.cache_gib * 2**30, config.data.max_unreadable,
         )  # fmt: skip
@@ -132,20 +137,24 @@ class Training:
 
     def loop(self) -> None:
         """D updates, one E+G update, averages; then whatever is due. All counts are in real images."""
-        run, optim, batch_size = self.config.run, self.config.optim, self.config.data.batch_size
+        run, optim, batch_size = self.config.run, self.config.optim, 0
         self.catch_up()
-        state, step = self.state, self.step
-        reals = self.stream.batches(state.images_seen, sys.maxsize, batch_size)
+        state, step, joint = self.state, self.step, self.model.encoder is not None
         sums: dict[str, Tensor] = {}
         since = 0
         while not self.stop.agreed(self.accelerator.device) and state.images_seen < run.images:
-            before = state.images_seen
+            self.begun, level = state.images_seen, self.course.at(state.images_seen)
+            if batch_size != (size := self.course.growth.batch_size(self.begun)):  # at first, and where a resolution has its own
+                batch_size = size
+                reals = self.stream.batches(self.begun, sys.maxsize, batch_size)
             for _ in range(optim.d_steps):
-                scores = step.discriminator_update(self.batch(next(reals)))
-            values = scores | step.encoder_generator_update(self.batch(next(reals)))
-            state.images_seen += (optim.d_steps + 1) * batch_size
+                real = next(reals)
+                scores = step.discriminator_update(self.batch(real))
+            values = scores | step.encoder_generator_update(self.batch(next(reals)) if joint else self.batch(real, " of G"))
+            values |= {} if level is None else {"level": torch.tensor(level)}
+            state.images_seen += self.batches * batch_size
             state.iterations += 1
-            self.averages.update(state.images_seen, state.images_seen - before)
+            self.averages.update(state.images_seen, state.images_seen - self.begun)
             sums = {name: sums.get(name, 0) + value for name, value in values.items()}
             since += 1
             self.monitor.advance(state.images_seen)
@@ -169,14 +178,14 @@ class Training:
     def due(self, every: int) -> bool:
         """Whether the last iteration crossed a multiple of `every` images (0: never), or ended the run."""
         seen, run = self.state.images_seen, self.config.run
-        before = seen - (self.config.optim.d_steps + 1) * self.config.data.batch_size
-        return bool(every) and (seen // every > before // every or seen >= run.images)
+        return bool(every) and (seen // every > self.begun // every or seen >= run.images)
 
     def catch_up(self) -> None:
         """What was due at the checkpoint that the run resumes from, and that a kill or a stop prevented."""
-        run, owed = self.config.run, [False, False]
-        if self.state.images_seen and self.accelerator.is_main_process:
-            owed = self.monitor.owed(self.state.images_seen, self.due(run.sample_every), self.due(run.evaluate_every))
+        run, owed, seen = self.config.run, [False, False], self.state.images_seen
+        self.begun = max(0, seen - self.batches * self.course.growth.batch_size(max(0, seen - 1)))
+        if seen and self.accelerator.is_main_process:
+            owed = self.monitor.owed(seen, self.due(run.sample_every), self.due(run.evaluate_every))
         looking, evaluating = all_reduce(torch.tensor(owed, device=self.accelerator.device, dtype=torch.float32)).tolist()
         if looking or evaluating:
             self.refresh()
@@ -185,10 +194,14 @@ class Training:
         if evaluating:
             self.evaluate()
 
-    def batch(self, real: RealImages) -> Batch:
-        """Real images and their share of the run's random numbers, on the device."""
-        model, width = self.config.model, self.model.generator.latent_dim
-        return draw_batch(real, self.config.run.seed, model.prior, width, model.classes, self.accelerator.device)
+    def batch(self, real: RealImages, purpose: str = "") -> Batch:
+        """Real images, at the size and fade of a growing model, and their share of the run's random numbers, on the device."""
+        config, generator = self.config, self.model.generator
+        drop = self.model.discriminator.f.drop_channels if config.loss.form == "lsgan" else 0
+        settings = config.run.seed, config.model.prior, generator.latent_dim, config.model.classes
+        batch = draw_batch(real, *settings, self.accelerator.device, drop, purpose)
+        batch.x = seen_by(generator, batch.x)
+        return batch
 
     def log(self, values: dict[str, Tensor]) -> None:
         stacked = all_reduce(torch.stack([values[name].to(self.accelerator.device) for name in values]))
@@ -214,6 +227,8 @@ class Training:
         z = sample_prior(c.model.prior, c.run.seed, "grid", places, self.model.generator.latent_dim).to(device)
         classes = torch.arange(side * side, device=device) // side % c.model.classes if c.model.classes else None
         self.monitor.samples(self.averages.generator(z, classes), self.state.images_seen, side)
+        if self.model.encoder is None:
+            return
         tests = evaluation_batches(self.test_images, self.model.encoder.image_size, max(1, side * side // 2))
         for pixels, indices in itertools.islice(tests, 1):
             x = to_signed(pixels).to(device)

@@ -18,7 +18,8 @@ FLOORS = [
     {"closing"},
     {"train"},
 ]
-ALLOWED_BESIDE = {("discriminator", "losses"), ("checkpoint", "ema")}  # within a floor: what a state holds
+# Within a floor: what a state holds, and what an encoder's trunk may be.
+ALLOWED_BESIDE = {("discriminator", "losses"), ("checkpoint", "ema"), ("encoder", "progressive")}
 
 
 def floor(room: str) -> int:

@@ -38,7 +38,9 @@ class Model:
     mlp_layers: int = 8
     """Layers of H and J, an even number."""
     encoder: str = "resnetv2_50"
-    """E's backbone, the name of a timm model: resnetv2_18, _34, _50, _101, or any that yields a feature vector."""
+    """E's backbone, the name of a timm model: resnetv2_18, _34, _50, _101, or any that yields a feature vector.
+
+    none: a GAN, without E, H and J. progressive: the trunk that grows."""
     encoder_image_size: int = 0
     """E's input size, a multiple of image_size; 0 for the same size."""
     encoder_width: float = 1.0
@@ -53,6 +55,30 @@ class Model:
     """Layers of E's head, an even number."""
     posterior: Literal["gaussian", "deterministic", "tanh"] = "gaussian"
     """q(z|x): mean and stddev; or z directly; or tanh of it (for the uniform prior)."""
+    family: Literal["biggan", "progressive"] = "biggan"
+    """Networks: BigGAN's; or Progressive GAN's, which can grow, for G, F and E's trunk: see all that says progressive below."""
+    feature_base: int = 8192
+    """progressive: maps at the bottom resolution, halved with each doubling ..."""
+    feature_limit: int = 512
+    """progressive: ... and at most this many."""
+    equalised: bool = True
+    """progressive: equalised learning rates; else He's initialisation."""
+    generator_norm: Literal["pixel", "batch", "none"] = "pixel"
+    """progressive: normalisation in G."""
+    generator_slope: float = 0.2
+    """progressive: of G's leaky ReLUs; 0 for ReLUs."""
+    generator_tanh: bool = False
+    """progressive: a tanh at G's end."""
+    normalise_latents: bool = True
+    """progressive: G brings z to the length √Z first."""
+    discriminator_norm: Literal["none", "layer", "spectral"] = "none"
+    """progressive: normalisation in F; spectral: in H, J and the scores' layers too."""
+    minibatch: Literal["stddev", "discrimination", "none"] = "stddev"
+    """progressive: what F's last layers are told of an image's minibatch."""
+    minibatch_group: int = 0
+    """progressive: images whose standard deviation is taken together; 0 for all (the paper)."""
+    encoder_norm: Literal["batch", "pixel", "layer", "none"] = "batch"
+    """progressive: normalisation in E's trunk."""
     init_from: str = ""
     """A release, checkpoint, run folder or hub id whose weights the run starts from (fine-tuning)."""
 
@@ -61,12 +87,19 @@ class Model:
 class Loss:
     """The objective."""
 
-    form: Literal["hinge", "joint_hinge", "logistic"] = "hinge"
-    """hinge per score (the paper), hinge of the summed score, or BiGAN's and ALI's cross-entropy of the summed score."""
+    form: Literal["hinge", "joint_hinge", "logistic", "wgan_gp", "lsgan"] = "hinge"
+    """hinge per score (the paper), hinge of the summed score, BiGAN's and ALI's cross-entropy of the summed score, WGAN-GP or LSGAN
+    of the summed score (Progressive GAN's)."""
     unary_x: bool = True
     """Keep the term s_x."""
     unary_z: bool = True
     """Keep the term s_z."""
+    penalty: float = 10.0
+    """wgan_gp: weight λ of the gradient penalty."""
+    gradient_norm: float = 1.0
+    """wgan_gp: γ, the norm that D's gradient is drawn to (750 for the published CIFAR-10 run)."""
+    drift: float = 0.001
+    """wgan_gp: weight of the squared scores of encoder pairs."""
 
 
 @dataclass
@@ -83,6 +116,8 @@ class Optim:
     """Adam's decay rates."""
     eps: float = 1e-8
     """Adam's epsilon."""
+    lr_rampup: int = 0
+    """Images over which all rates rise to their values (Progressive GAN: 40,000); 0 for none."""
     d_steps: int = 2
     """D updates before each joint E+G update, each on fresh images."""
     ema_half_life: float = 14e6
@@ -125,6 +160,22 @@ class Data:
     """Largest size of a data set that `auto` keeps on the device, in GiB."""
     max_unreadable: float = 0.01
     """Share of unreadable images above which the run ends; each process counts those it met."""
+
+
+@dataclass
+class Grow:
+    """Growing, for model.family progressive: from `first_size` up, a resolution at a time."""
+
+    first_size: int = 0
+    """Image size at the beginning, such as 4; 0: the networks have their full size from the start."""
+    hold_images: int = 800_000
+    """Images seen at a resolution before the next one is faded in."""
+    fade_images: int = 800_000
+    """Images seen while a resolution is faded in; 0: at once."""
+    batch_sizes: tuple[int, ...] = ()
+    """Images of one update at each resolution from the first up, the last one repeated; none for data.batch_size."""
+    reset_optimizers: bool = True
+    """Forget Adam's averages at the beginning and at the end of each fade, as the published code does."""
 
 
 @dataclass
@@ -183,6 +234,7 @@ class Config:
     loss: Loss = field(default_factory=Loss)
     optim: Optim = field(default_factory=Optim)
     data: Data = field(default_factory=Data)
+    grow: Grow = field(default_factory=Grow)
     run: Run = field(default_factory=Run)
 
     def validate(self, processes: int = 1) -> None:
@@ -199,11 +251,13 @@ class Config:
         for flag, value, least in at_least:
             if value < least:
                 raise ConfigError(f"--{flag} {value}: expected at least {least}")
-        if d.batch_size % (processes * d.chunks):
-            raise ConfigError(
-                f"--data.batch_size {d.batch_size}: expected a multiple of processes × chunks = {processes} × {d.chunks}; "
-                f"change it or --data.chunks"
-            )
+        for flag, size in [("data.batch_size", d.batch_size), *(("grow.batch_sizes", size) for size in self.grow.batch_sizes)]:
+            if size % (processes * d.chunks) or size < 2:
+                raise ConfigError(
+                    f"--{flag} {size}: expected a multiple of processes × chunks = {processes} × {d.chunks}, at least 2; "
+                    f"change it or --data.chunks"
+                )
+        self._validate_growth()
         if m.encoder_image_size and m.encoder_image_size % m.image_size:
             raise ConfigError(
                 f"--model.encoder_image_size {m.encoder_image_size}: expected a multiple of --model.image_size {m.image_size}, "
@@ -235,3 +289,21 @@ class Config:
             )
         if not all(0 <= beta < 1 for beta in o.betas):
             raise ConfigError(f"--optim.betas {o.betas}: expected two numbers in [0, 1)")
+
+    def _validate_growth(self) -> None:
+        m, g = self.model, self.grow
+        progressive = m.family == "progressive"
+        if progressive != (m.encoder == "progressive") and m.encoder != "none":
+            raise ConfigError(
+                f"--model.family {m.family} with --model.encoder {m.encoder}: expected both progressive or neither, or no encoder"
+            )
+        if g.first_size and not progressive:
+            raise ConfigError(f"--grow.first_size {g.first_size}: expected --model.family progressive, found {m.family}")
+        if min(g.first_size, g.hold_images, g.fade_images) < 0 or (g.first_size and not g.hold_images + g.fade_images):
+            raise ConfigError("--grow.hold_images, --grow.fade_images: expected numbers of images, not both 0 for a run that grows")
+        if progressive and (m.classes or m.encoder_image_size not in (0, m.image_size)):
+            raise ConfigError("--model.family progressive: expected --model.classes 0, and --model.encoder_image_size 0")
+        if self.loss.form == "lsgan" and not progressive:
+            raise ConfigError("--loss.form lsgan: expected --model.family progressive, whose D takes its noise")
+        if m.encoder == "none" and self.loss.unary_x is False:
+            raise ConfigError("--model.encoder none: expected --loss.unary_x True, the only score of a GAN")

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bigbigan.config import Config, ConfigError
+
 LARGEST = 1024
 
 
@@ -88,6 +90,11 @@ def faded(x: Tensor, size: int, fade: float) -> Tensor:
     return F.interpolate(F.avg_pool2d(x, 2), scale_factor=2, mode="nearest").lerp(x, fade)
 
 
+def seen_by(network: nn.Module, x: Tensor) -> Tensor:
+    """Real images at the size and with the fade of `network`; as they are, if it does not grow."""
+    return faded(x, network.image_size, network.fade) if isinstance(network, Growing) else x
+
+
 @dataclass(frozen=True)
 class Growth:
     """The schedule: `hold` images at a resolution, `fade` images to fade in the next, up to the last stage (appendix A.1).
@@ -101,6 +108,21 @@ class Growth:
     hold: int
     fade: int
     batch_sizes: tuple[int, ...]
+
+    @classmethod
+    def from_config(cls, config: Config) -> "Growth":
+        """Raises ConfigError."""
+        size, g = config.model.image_size, config.grow
+        batch_sizes = tuple(g.batch_sizes) or (config.data.batch_size,)
+        if not g.first_size:
+            return cls(0, 0 if config.model.family == "biggan" else split_stages(size)[1], 0, 0, batch_sizes)
+        bottom, last = split_stages(size)
+        sizes = [bottom * 2**stage for stage in range(last + 1)]
+        if g.first_size not in sizes:
+            raise ConfigError(
+                f"--grow.first_size {g.first_size}: expected a resolution on the way to {size} px, one of {sizes}, or 0"
+            )
+        return cls(sizes.index(g.first_size), last, g.hold_images, g.fade_images, batch_sizes)
 
     def level(self, images_seen: int) -> float:
         if not self.hold and not self.fade:
@@ -117,3 +139,37 @@ class Growth:
 def ramp_up(images_seen: int, images: int) -> float:
     """The factor of the learning rates: exp(−5(1 − p)²) with p = images_seen/images, then 1 (the published code)."""
     return math.exp(-5 * (1 - images_seen / images) ** 2) if images_seen < images else 1.0
+
+
+class Course:
+    """What a run changes on its way, as functions of the images seen: the level of its networks, and the rates of its optimisers.
+
+    rampup: images over which the rates rise.  reset: whether the optimisers forget their averages where a resolution joins
+    or leaves.
+    """
+
+    def __init__(
+        self,
+        growth: Growth,
+        networks: list[nn.Module],
+        optimizers: list[torch.optim.Optimizer],
+        rampup: int = 0,
+        reset: bool = True,
+    ):
+        self.growth, self.parts, self.optimizers = growth, growing_parts(*networks), optimizers
+        self.rampup, self.reset = rampup, reset
+        self.rates = [(group, group["lr"]) for optimizer in optimizers for group in optimizer.param_groups]
+
+    def at(self, images_seen: int) -> float | None:
+        """→ the level, None of networks that do not grow. Which resolutions were at work before is read off the networks, so a run
+        that resumes forgets no more than one that was never interrupted."""
+        for group, rate in self.rates:
+            group["lr"] = rate * ramp_up(images_seen, self.rampup)
+        if not self.parts:
+            return None
+        level = self.growth.level(images_seen)
+        if self.reset and phase(level) != phase(self.parts[0].level):
+            for optimizer in self.optimizers:
+                optimizer.state.clear()
+        set_level(level, *self.parts)
+        return level
