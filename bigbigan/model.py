@@ -65,10 +65,13 @@ class BigBiGAN(nn.Module, ModelHubMixin):
         """z (N, Z) → images (N, 3, S, S) in [−1, 1] at G's size."""
         return self.generator(z, classes)
 
-    def discriminate(self, x: Tensor, z: Tensor, classes: Tensor | None = None) -> dict[str, Tensor]:
-        """x (N, 3, S, S) at G's or E's size, z (N, Z) → score_x, score_z, score_xz, (N,) each; high for encoder pairs."""
+    def discriminate(self, x: Tensor, z: Tensor | None, classes: Tensor | None = None) -> dict[str, Tensor]:
+        """x (N, 3, S, S) at G's or E's size, z (N, Z) → score_x, score_z, score_xz, (N,) each; high for encoder pairs.
+
+        A GAN without E has score_x alone, and no use for z."""
         scores: Scores = self.discriminator(self.for_discriminator(x), z, classes)
-        return {"score_x": scores.x, "score_z": scores.z, "score_xz": scores.xz}
+        named = {"score_x": scores.x, "score_z": scores.z, "score_xz": scores.xz}
+        return {name: score for name, score in named.items() if score is not None}
 
     def reconstruct(self, x: Tensor, use_sample: bool = False, noise: Tensor | None = None) -> Tensor:
         """G(z) of the posterior's mean, or of a sample: x (N, 3, S, S) at E's size → (N, 3, S', S') at G's size."""

@@ -235,7 +235,8 @@ def build_optimizers(
     settings |= {"capturable": True, "foreach": False} if lazy else {"fused": True}
     discriminator = torch.optim.Adam(model.discriminator.parameters(), lr=discriminator_lr, **settings)
     groups = [
-        {"params": list(model.encoder.parameters()), "lr": encoder_lr},
-        {"params": list(model.generator.parameters()), "lr": generator_lr},
+        {"params": list(network.parameters()), "lr": rate}
+        for network, rate in ((model.encoder, encoder_lr), (model.generator, generator_lr))
+        if network is not None
     ]
     return discriminator, torch.optim.Adam(groups, **settings)

@@ -69,7 +69,7 @@ class ChannelLayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, x.shape[1:], eps=self.eps) * self.weight + self.bias[:, None, None]
+        return (F.layer_norm(x, x.shape[1:], eps=self.eps) * self.weight + self.bias[:, None, None]).to(x.dtype)
 
 
 class MinibatchStddev(nn.Module):

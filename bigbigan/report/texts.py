@@ -71,8 +71,13 @@ def shapes_block(model: BigBiGAN, device: torch.device) -> str:
     labels = torch.zeros(2, dtype=torch.long, device=device) if classes else None
     model = model.eval()
     features = {} if model.encoder is None else model.encode(x)
-    scores = model.discriminate(x, features.get("z_sample"), labels)
-    found = {"x": x, "z": z, **features, "G(z)": model.generate(z, labels), **{k: v for k, v in scores.items() if v is not None}}
+    found = {
+        "x": x,
+        "z": z,
+        **features,
+        "G(z)": model.generate(z, labels),
+        **model.discriminate(x, features.get("z_sample"), labels),
+    }
     return block("one forward", [(name, str(tuple(tensor.shape))) for name, tensor in found.items()])
 
 
