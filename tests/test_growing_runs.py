@@ -10,7 +10,7 @@ import torch.distributed as dist
 from PIL import Image
 
 import bigbigan
-from bigbigan.config import Config, ConfigError, Grow, Model
+from bigbigan.config import Config, ConfigError, Grow, Model, find_config, flatten, read_yaml
 from bigbigan.data import Augment, Stream, open_images
 from bigbigan.ema import Averages
 from bigbigan.layers import all_reduce, barrier
@@ -294,3 +294,50 @@ def test_settings_that_cannot_be_are_named(changes, message):
     with pytest.raises(ConfigError, match=message):
         config.validate()
         Growth.from_config(config)
+
+
+# What each row of the ablation changes in the row before it (Karras et al. 2018, table 1, and the configurations of its code).
+ABLATION = {
+    "b": ("a", {"grow.first_size": 4}),
+    "c": ("b", {"data.batch_size": 16}),
+    "d": (
+        "c",
+        {
+            "model.generator_norm": "none", "model.discriminator_norm": "none", "model.generator_slope": 0.2,
+            "model.generator_tanh": False, "model.normalise_latents": True, "model.latent_dim": 512, "loss.drift": 0.001,
+            "optim.betas": (0.0, 0.99), "optim.d_steps": 1,
+        },
+    ),
+    "e_star": ("d", {"model.minibatch": "discrimination"}),
+    "e": ("d", {"model.minibatch": "stddev"}),
+    "f": ("e", {"model.equalised": True, "optim.generator_lr": 1e-3, "optim.discriminator_lr": 1e-3}),
+    "g": ("f", {"model.generator_norm": "pixel"}),
+    "h": ("g", {"model.feature_base": 8192, "run.images": 20_000_000}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("row", ABLATION)
+def test_the_rows_of_the_ablation_differ_as_in_the_paper(row):
+    before, changes = ABLATION[row]
+    old, new = (flatten(read_yaml(find_config(f"progan_{name}"), Config())) for name in (before, row))
+    assert {key: new[key] for key in new if new[key] != old[key]} == changes
+
+
+def test_the_baseline_of_the_ablation_and_the_averages_of_all_rows():
+    a = read_yaml(find_config("progan_a"), Config())
+    assert (a.data.batch_size, a.optim.d_steps, a.optim.betas, a.loss.drift, a.loss.penalty) == (64, 5, (0.0, 0.9), 0.0, 10.0)
+    assert (a.model.generator_norm, a.model.discriminator_norm, a.model.equalised) == ("batch", "layer", False)
+    for exponent, images in ((20, 5 * 64), (5, 5 * 16), (1, 16)):  # the code's decays, 0.999 to these powers an iteration
+        assert a.optim.ema_half_life == pytest.approx(np.log(0.5) / (exponent * np.log(0.999)) * images, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "maps", "parameters"),
+    [("progan_celebahq", [512, 512, 512, 512, 256, 128, 64, 32, 16], 23_079_115), ("progan_cifar10", [128] * 4, None)],
+)
+def test_the_published_networks(name, maps, parameters):
+    config = read_yaml(find_config(name), Config())
+    with torch.device("meta"):
+        built = BigBiGAN.from_config(config.model)
+    assert [layer.in_channels for layer in built.generator.to_rgb] == maps and built.encoder is None
+    assert parameters is None or sum(p.numel() for p in built.generator.parameters()) == parameters
