@@ -18,6 +18,7 @@ from bigbigan.model import BigBiGAN
 from bigbigan.progressive import Course, Growth, seen_by, set_level
 from bigbigan.release import load_model
 from bigbigan.step import Batch, Step, build_optimizers, draw_batch
+from eval_linear.probe import Probe, ProbeError, run_probe
 from tests.children import free_port
 from tests.conftest import train
 from tests.test_distributed import spawn
@@ -270,6 +271,8 @@ def test_gans_and_other_objectives_run(tmp_path, flags):
         assert "encoder." not in json.dumps(list(released.state_dict()))
         with pytest.raises(ValueError, match="has no encoder"):
             bigbigan.encode(np.zeros((2, 16, 16, 3), np.uint8), released)
+        with pytest.raises(ProbeError, match="found a GAN"):
+            run_probe(Probe(ckpt=str(tmp_path / "gan")))
 
 
 def test_a_gan_of_biggans_networks_runs(tmp_path):
