@@ -24,6 +24,7 @@ from bigbigan.layers import (
     pixel_norm,
     upsampled_conv,
 )
+from bigbigan.layers.equalised import GAIN
 from bigbigan.losses import Scores
 from bigbigan.progressive.growing import Growing
 
@@ -52,8 +53,10 @@ class ConvLayer(nn.Module):
         if norm not in NORMS:
             raise ValueError(f"norm: expected one of {', '.join(NORMS)}; found {norm!r}")
         padding = kernel // 2 if padding is None else padding
+        self.gain = 1.0
         if norm == "spectral":
             self.conv = SNConv2d(inputs, outputs, kernel, padding)
+            self.gain = GAIN  # what the leaky ReLU takes of the variance; there is no shortcut to bring it past the layers
             initialise(self)
         else:
             bias = norm not in ("batch", "layer")
@@ -65,7 +68,7 @@ class ConvLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         conv = self.conv
         x = upsampled_conv(x, conv.scaled_weight(), conv.bias, self.folded) if self.upsample else conv(x)
-        x = F.leaky_relu(self.norm(x), self.slope)
+        x = F.leaky_relu(self.norm(x), self.slope) * self.gain
         return pixel_norm(x) if self.pixel else x
 
 
@@ -229,4 +232,5 @@ class GrowingDiscriminator(nn.Module):
         if not self.joint:
             return Scores(s_x, None, None)
         h = self.h(z)
-        return Scores(s_x, self.score_z(h).squeeze(1), self.score_xz(self.j(torch.cat([f, h], dim=1))).squeeze(1))
+        both = torch.cat([pixel_norm(f), pixel_norm(h)], dim=1)  # neither drowns the other, at any level
+        return Scores(s_x, self.score_z(h).squeeze(1), self.score_xz(self.j(both)).squeeze(1))
