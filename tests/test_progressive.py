@@ -12,6 +12,7 @@ from bigbigan.progressive import (
     GrowingTrunk,
     Growth,
     faded,
+    grown_like,
     phase,
     ramp_up,
     set_level,
@@ -203,6 +204,7 @@ def test_a_level_travels_with_the_weights():
     set_level(1.375, g)
     other.load_state_dict(g.state_dict())
     assert other.level == 1.375
+    assert grown_like(small(), g).level == 1.375
     with pytest.raises(ValueError, match=r"level 3: expected 0 … 2"):
         set_level(3, g)
     for size in (4, 9, 2048, 22):

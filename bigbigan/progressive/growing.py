@@ -72,6 +72,13 @@ def set_level(level: float, *networks: nn.Module) -> None:
         part.level = float(level)
 
 
+def grown_like(network: nn.Module, other: nn.Module) -> nn.Module:
+    """`network` at the level of `other`, if they grow."""
+    for part in growing_parts(other)[:1]:
+        set_level(part.level, network)
+    return network
+
+
 def phase(level: float) -> tuple[int, int]:
     """Which resolutions are at work at a level: (k, k), or (k, k + 1) while k + 1 is faded in."""
     return math.floor(level), math.ceil(level)
