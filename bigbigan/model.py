@@ -41,8 +41,8 @@ class BigBiGAN(nn.Module, ModelHubMixin):
             config = dataclasses.replace(
                 config, latent_dim=config.feature_limit if progressive else default_latent_dim(config.image_size)
             )
-        generator, discriminator = _progressive(config) if config.family == "progressive" else _biggan(config)
-        return cls(generator, _encoder(config), discriminator, config)
+        # in this order, which decides the random weights of a seed
+        return cls(_generator(config), _encoder(config), _discriminator(config), config)
 
     def encode(self, x: Tensor, noise: Tensor | None = None) -> dict[str, Tensor]:
         """x (N, 3, S, S) in [−1, 1] at E's size → the outputs of the hub module's `encode`.
@@ -112,34 +112,33 @@ class BigBiGAN(nn.Module, ModelHubMixin):
         return release_from(config, load_file(file("model.safetensors")), str(model_id))
 
 
-def _biggan(config: Model) -> tuple[nn.Module, nn.Module]:
-    """BigGAN's G and D."""
-    generator = Generator(
+def _generator(config: Model) -> nn.Module:
+    if config.family == "progressive":
+        return GrowingGenerator(
+            config.latent_dim, config.image_size, config.feature_base, config.feature_limit, config.generator_norm,
+            config.equalised, config.normalise_latents, config.generator_slope, config.generator_tanh,
+        )  # fmt: skip
+    return Generator(
         config.latent_dim, config.image_size, config.generator_width, config.classes,
         config.embedding_dim, config.generator_attention,
     )  # fmt: skip
-    discriminator = Discriminator(
+
+
+def _discriminator(config: Model) -> nn.Module:
+    joint = config.encoder != "none"
+    if config.family == "progressive":
+        trunk = GrowingTrunk(
+            config.image_size, config.feature_base, config.feature_limit, config.discriminator_norm, config.equalised,
+            config.minibatch, config.minibatch_group, drop=True,
+        )  # fmt: skip
+        spectral = config.discriminator_norm == "spectral"
+        return GrowingDiscriminator(
+            trunk, config.latent_dim, config.mlp_width, config.mlp_layers, spectral, config.equalised, joint
+        )  # fmt: skip
+    return Discriminator(
         config.latent_dim, config.image_size, config.discriminator_width, config.classes,
-        config.mlp_width, config.mlp_layers, config.discriminator_attention, config.encoder != "none",
+        config.mlp_width, config.mlp_layers, config.discriminator_attention, joint,
     )  # fmt: skip
-    return generator, discriminator
-
-
-def _progressive(config: Model) -> tuple[nn.Module, nn.Module]:
-    """Progressive GAN's G and D."""
-    maps = (config.feature_base, config.feature_limit)
-    generator = GrowingGenerator(
-        config.latent_dim, config.image_size, *maps, config.generator_norm, config.equalised,
-        config.normalise_latents, config.generator_slope, config.generator_tanh,
-    )  # fmt: skip
-    trunk = GrowingTrunk(
-        config.image_size, *maps, config.discriminator_norm, config.equalised, config.minibatch, config.minibatch_group, drop=True
-    )
-    spectral, joint = config.discriminator_norm == "spectral", config.encoder != "none"
-    discriminator = GrowingDiscriminator(
-        trunk, config.latent_dim, config.mlp_width, config.mlp_layers, spectral, config.equalised, joint
-    )  # fmt: skip
-    return generator, discriminator
 
 
 def _encoder(config: Model) -> nn.Module | None:

@@ -143,14 +143,15 @@ class Step:
 
     def _pairs(self, part: Batch, report: "Report | None" = None, share: float = 1.0):
         """The joined batch of D: encoder pairs (x, ẑ = E(x)), then generator pairs (x̂ = G(z), z); no latents without E."""
-        x_hat = self.model.generator(part.z, part.z_classes)
-        latents = None
+        z_hat = None
         if self.model.encoder is not None:
             posterior = self.model.encoder(part.x)
+            z_hat = posterior.sample(part.noise)
             if report is not None:
                 report.add("posterior_stddev", posterior.stddev.mean(), share)
                 report.add("posterior_mean_square", posterior.mean.square().mean(), share)
-            latents = torch.cat([posterior.sample(part.noise), part.z])
+        x_hat = self.model.generator(part.z, part.z_classes)
+        latents = None if z_hat is None else torch.cat([z_hat, part.z])
         x = pool_to(part.x, self.model.discriminator.image_size)
         classes = None if part.x_classes is None else torch.cat([part.x_classes, part.z_classes])
         return torch.cat([x, x_hat.to(x)]), latents, classes
