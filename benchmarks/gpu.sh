@@ -21,8 +21,9 @@ if [ -n "${TOY:-}" ]; then
   exit 0
 fi
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv | tee "$out/gpu.log"
-run iteration-32 150 "$python" benchmarks/iteration.py --config cifar10 --batch_sizes 256 --repeats 20 --compile default reduce-overhead --out "$out/iteration-32.json"
-run iteration-128 240 "$python" benchmarks/iteration.py --config imagenet128 --batch_sizes 64 128 256 --repeats 5 --compile default --out "$out/iteration-128.json"
-run gan-32 60 "$python" benchmarks/gan.py --repeats 20 --out "$out/gan-32.json"
-run gan-128 60 "$python" benchmarks/gan.py --image_size 128 --width 96 --batch_size 64 --repeats 5 --out "$out/gan-128.json"
+run iteration-32 140 "$python" benchmarks/iteration.py --config cifar10 --batch_sizes 256 --repeats 20 --compile default reduce-overhead --out "$out/iteration-32.json"
+run iteration-128 200 "$python" benchmarks/iteration.py --config imagenet128 --batch_sizes 64 128 256 --repeats 5 --compile default --out "$out/iteration-128.json"
+run gan-32 50 "$python" benchmarks/gan.py --repeats 20 --out "$out/gan-32.json"
+run gan-128 50 "$python" benchmarks/gan.py --image_size 128 --width 96 --batch_size 64 --repeats 5 --out "$out/gan-128.json"
 run encode 60 "$python" benchmarks/encode.py --images 2048 --batch_size 128 --out "$out/encode.json"
+run means 60 "$python" benchmarks/means.py --batch_size 256 --repeats 3 --out "$out/means.json"

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.rates import synchronise
+from bigbigan.batch import Batch
 from bigbigan.config import Config, find_config, read_yaml
 from bigbigan.data import evaluation_batches, open_images
 from bigbigan.metrics.sampling import sampler
@@ -31,7 +32,7 @@ from bigbigan.metrics.sliced_wasserstein import sliced_wasserstein
 from bigbigan.model import BigBiGAN
 from bigbigan.progressive import Growth, set_level
 from bigbigan.release import load_model
-from bigbigan.step import Batch, Step, build_optimizers
+from bigbigan.step import Step, build_optimizers
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = 200  # into which a schedule is cut to add up its cost

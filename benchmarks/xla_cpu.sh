@@ -16,10 +16,12 @@ train=("$environment/bin/python" bigbigan/train.py "--run.root=$runs" --run.prec
     --model.mlp_layers=2 --model.encoder=resnetv2_18 --model.encoder_width=0.03125 --model.encoder_blocks 1 1 1 1
     --model.encoder_mlp_width=16 --model.encoder_mlp_layers=2 --data.batch_size=8 --data.workers=0 --run.statistics_images=16
     --run.grid=2 --run.sample_every=480 --run.checkpoint_every=96)
-PJRT_DEVICE=CPU "${train[@]}" --run.name=xla --run.images=96
+USE_TORCH_XLA=0 "${train[@]}" --run.name=cpu --run.images=144 | tee "$runs/native" # Accelerate's switch: where torch_xla is, it takes it
+grep -q "device *cpu" "$runs/native"
+PJRT_DEVICE=CPU "${train[@]}" --run.name=xla --run.images=96 | tee "$runs/first"
+grep -q "device *xla" "$runs/first"
 PJRT_DEVICE=CPU "${train[@]}" --run.name=xla --run.images=144 | tee "$runs/resumed"
 grep -q "resumed from .* at 96 images" "$runs/resumed"
-ACCELERATE_USE_CPU=true "${train[@]}" --run.name=cpu --run.images=144
 "$environment/bin/python" - "$runs" <<'END'
 import json
 import sys

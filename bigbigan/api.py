@@ -46,17 +46,16 @@ def encode(
     seed: decides z_sample.  progress: a bar; None shows it for long work.
     Raises InputError for images in another range or shape.
     """
-    names = OUTPUTS if outputs is None else (outputs,) if isinstance(outputs, str) else tuple(outputs)
-    for name in names:
-        if name not in OUTPUTS:
-            raise InputError(f"outputs: expected some of {', '.join(OUTPUTS)}; found {name!r}")
+    names = OUTPUTS if outputs is None else (outputs,) if isinstance(outputs, str) else outputs
+    if not isinstance(names, (tuple, list)) or not names or not set(map(str, names)) <= set(OUTPUTS):
+        raise InputError(f"outputs: expected some of {', '.join(OUTPUTS)}; found {outputs!r}")
     model, device = _ready(model, device)
     if model.encoder is None:
         raise InputError("model: expected one with an encoder, found a GAN, which has no encoder")
     collected: dict[str, list[Tensor]] = {name: [] for name in names}
     done = 0
     with torch.inference_mode():
-        for x in _progress(images, model.encoder.image_size, batch_size, progress, "encoding"):
+        for x in _progress(images, model.encoder.image_size, batch_size, 0 if device.type == "cpu" else 2, progress, "encoding"):
             noise = normal_noise(seed, "encode", np.arange(done, done + len(x)), model.encoder.latent_dim)
             result = model.encode(x.to(device, non_blocking=True), noise.to(device))
             for name in names:
@@ -173,8 +172,10 @@ def _default_device() -> torch.device:
 
 def _ready(model: BigBiGAN | str | os.PathLike, device) -> tuple[BigBiGAN, torch.device]:
     """The model in evaluation mode on its device; what is given by a path is kept for the next call."""
+    if not isinstance(model, (BigBiGAN, str, os.PathLike)):
+        raise InputError(f"model: expected a BigBiGAN, a path or a hub id, found {type(model).__name__}")
     if not isinstance(model, BigBiGAN):
-        model = _cached(str(model), _newest_change(Path(model).expanduser())).to(device or _default_device())
+        model = _cached(str(model), _newest_change(Path(os.path.expanduser(model)))).to(device or _default_device())
     elif device is not None:
         model = model.to(device)
     return model.eval(), next(model.generator.parameters()).device
@@ -186,14 +187,17 @@ def _cached(source: str, changed: float) -> BigBiGAN:
 
 
 def _newest_change(folder: Path) -> float:
-    files = [*folder.glob("*.json"), *folder.glob("release/*.json"), *folder.glob("checkpoints/*")]
-    return max((file.stat().st_mtime for file in files), default=0.0)
+    try:
+        files = [*folder.glob("*.json"), *folder.glob("release/*.json"), *folder.glob("checkpoints/*")]
+        return max((file.lstat().st_mtime for file in files), default=0.0)
+    except OSError:  # loading will say what is wrong with it
+        return 0.0
 
 
-def _progress(images, size: int, batch_size: int, progress: bool | None, what: str):
+def _progress(images, size: int, batch_size: int, ahead: int, progress: bool | None, what: str):
     total = count_images(images)
     show = progress if progress is not None else total is None or total > LONG * batch_size
     with tqdm(total=total, unit="img", desc=what, disable=not show) as bar:
-        for x in image_batches(images, size, batch_size):
+        for x in image_batches(images, size, batch_size, ahead):
             yield x
             bar.update(len(x))

@@ -7,11 +7,11 @@ A checkpoint is a folder `checkpoints/<images seen>/` of safetensors and one JSO
     state.json             format, counters, config, SHA-256 of the files above
 """
 
-import hashlib
 import json
 import logging
 import os
 import shutil
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -21,8 +21,9 @@ from torch import Tensor
 
 from bigbigan.config import Config, differences, flatten
 from bigbigan.ema import Averages
+from bigbigan.files import Outside, check_inside, read_json
 from bigbigan.layers import all_rows, copy_from_main
-from bigbigan.model import BigBiGAN, load_weights
+from bigbigan.model import BigBiGAN, load_weights, sha256
 
 FORMAT = 1
 FILES = ("model.safetensors", "averages.safetensors", "optimizer.safetensors")
@@ -33,6 +34,16 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be used; the message says why and what to do."""
 
 
+@dataclass
+class Recovered:
+    """What a run has recovered from. times: how often; passed_over: images of the stream that it went past without keeping what it
+    learnt of them, so that position = images seen + passed over; factors: by which its rates are multiplied, by network."""
+
+    times: int = 0
+    passed_over: int = 0
+    factors: dict[str, float] = field(default_factory=dict)
+
+
 class TrainingState:
     """All that a run is at one moment: networks, averages, optimisers, counters."""
 
@@ -40,6 +51,7 @@ class TrainingState:
         self.model, self.averages, self.optimizers = model, averages, optimizers
         self.images_seen = 0
         self.iterations = 0
+        self.recovery = Recovered()
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         contents = (self.model.state_dict(), self.averages.networks.state_dict(), self._optimizer_tensors())
@@ -70,13 +82,21 @@ class TrainingState:
     def _load_optimizers(self, tensors: dict[str, Tensor]) -> None:
         by_prefix: dict[str, dict[str, Tensor]] = {}
         for name, value in tensors.items():
-            prefix, key = name.rsplit("/", 1)
+            prefix, _, key = name.rpartition("/")
             by_prefix.setdefault(prefix + "/", {})[key] = value
         for prefix, parameter, optimizer in self._named_states():
             if prefix in by_prefix:
+                _check_adam(by_prefix[prefix], parameter, prefix)
                 optimizer.state[parameter] = {k: _laid_out_like(parameter, v) for k, v in by_prefix.pop(prefix).items()}
         if by_prefix:
             raise CheckpointError(f"optimizer.safetensors: state of unknown parameters, such as {next(iter(by_prefix))}")
+
+
+def _check_adam(tensors: dict[str, Tensor], parameter: Tensor, name: str) -> None:
+    expected = {"step": (), "exp_avg": tuple(parameter.shape), "exp_avg_sq": tuple(parameter.shape)}
+    found = {key: tuple(value.shape) for key, value in tensors.items()}
+    if found != expected:
+        raise CheckpointError(f"optimizer.safetensors: {name} expected {expected}, found {found}")
 
 
 def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
@@ -100,7 +120,7 @@ def save(folder: Path, state: TrainingState, config: Config, keep: int) -> Path:
             save_file(tensors, beside / file)
         except SafetensorError as error:  # its name for a full disk
             raise OSError(f"{beside / file}: {error}") from None
-        checksums[file] = _sha256(beside / file)
+        checksums[file] = sha256(beside / file)
     content = {
         "format": FORMAT,
         "images_seen": state.images_seen,
@@ -109,6 +129,8 @@ def save(folder: Path, state: TrainingState, config: Config, keep: int) -> Path:
         "sha256": checksums,
         "config": flatten(config),
     }
+    if state.recovery.times:
+        content["recovery"] = asdict(state.recovery)
     (beside / "state.json").write_text(json.dumps(content, indent=2) + "\n")
     _publish(beside, target)
     # One that lies ahead was passed over as damaged when the run resumed: it does not count, and must not push this one out.
@@ -119,6 +141,15 @@ def save(folder: Path, state: TrainingState, config: Config, keep: int) -> Path:
 
 def keep_best(folder: Path, checkpoint: Path, figure: str, value: float) -> Path:
     """Copy `checkpoint` to `folder`/<images seen>/ with best.json, which says by which figure; then drop the one kept before."""
+    target = keep(folder, checkpoint, "best.json", {"figure": figure, "value": value})
+    for old in complete(folder):
+        if old != target:
+            _remove(old)
+    return target
+
+
+def keep(folder: Path, checkpoint: Path, note: str = "", content: dict | None = None) -> Path:
+    """Copy `checkpoint` to `folder`/<images seen>/, with a file `note` if it has a name; rotation elsewhere leaves it alone."""
     target, beside = folder / checkpoint.name, folder / f".writing-{checkpoint.name}"
     _make_room(folder, beside)
     for file in checkpoint.iterdir():
@@ -126,12 +157,17 @@ def keep_best(folder: Path, checkpoint: Path, figure: str, value: float) -> Path
             os.link(file, beside / file.name)  # a checkpoint's files are never written again, so both may share them
         except OSError:
             shutil.copyfile(file, beside / file.name)
-    (beside / "best.json").write_text(json.dumps({"figure": figure, "value": value}) + "\n")
+    if note:
+        (beside / note).write_text(json.dumps(content) + "\n")
     _publish(beside, target)
-    for old in complete(folder):
-        if old != target:
-            _remove(old)
     return target
+
+
+def drop_after(folder: Path, images_seen: int) -> None:
+    """Remove the checkpoints of `folder` that lie ahead of `images_seen`."""
+    for ahead in complete(folder):
+        if int(ahead.name) > images_seen:
+            _remove(ahead)
 
 
 def _make_room(folder: Path, beside: Path) -> None:
@@ -176,23 +212,35 @@ def complete(folder: Path) -> list[Path]:
     """The checkpoints in `folder`, oldest first; what a kill left half-written has another name and is not among them."""
     if not folder.is_dir():
         return []
-    return sorted((p for p in folder.iterdir() if p.name.isdigit() and (p / "state.json").is_file()), key=lambda p: int(p.name))
+    named = (p for p in folder.iterdir() if p.name.isascii() and p.name.isdigit())
+    return sorted((p for p in named if (p / "state.json").is_file()), key=lambda p: int(p.name))
 
 
 def read(folder: Path, files: tuple[str, ...] = FILES) -> tuple[dict, dict[str, dict[str, Tensor]]]:
     """A checkpoint folder → (state.json, {file: tensors}), verified against the checksums. Raises CheckpointError."""
     try:
-        content = json.loads((folder / "state.json").read_text())
+        if folder.is_symlink() and folder.name.isdigit():  # a checkpoint among a run's
+            check_inside(folder, folder.parent)
+        for file in ("state.json", *files):
+            check_inside(folder / file, folder)
+        content = read_json(folder / "state.json")
         if content.get("format") != FORMAT:
             raise CheckpointError(
                 f"{folder}: expected a checkpoint of format {FORMAT}, found {content.get('format')!r}; "
                 "it needs another version of bigbigan"
             )
+        for key, kind in (("images_seen", int), ("iterations", int), ("sha256", dict), ("config", dict)):
+            if type(content.get(key)) is not kind or (kind is int and content[key] < 0):
+                raise CheckpointError(f"{folder}/state.json: {key}: expected {kind.__name__}, found {content.get(key)!r}")
         for file in files:
-            if _sha256(folder / file) != content["sha256"][file]:
+            if sha256(folder / file) != content["sha256"].get(file):
                 raise CheckpointError(f"{folder / file}: its checksum is not the one in state.json; the file is damaged")
         return content, {file: load_file(folder / file) for file in files}
-    except (OSError, json.JSONDecodeError, KeyError, SafetensorError) as error:
+    except CheckpointError:
+        raise
+    except Outside as error:
+        raise CheckpointError(str(error)) from None
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: expected a complete checkpoint, found {type(error).__name__}: {error}") from None
 
 
@@ -234,15 +282,11 @@ def _resume_here(folder: Path, state: TrainingState, config: Config) -> Path | N
         except ValueError as error:
             raise CheckpointError(f"{error}; another architecture cannot be resumed, choose another --run.name") from None
         state.images_seen, state.iterations = content["images_seen"], content["iterations"]
+        state.recovery = Recovered(**content.get("recovery", {}))
         return path
     if checkpoints:
         raise CheckpointError(f"{folder}: none of its {len(checkpoints)} checkpoints is sound; remove the folder to start afresh")
     return None
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _fsync(path: Path) -> None:

@@ -1,18 +1,21 @@
 """E: x → q(z|x): a pre-activation ResNet, average pooling, a residual MLP (BigBiGAN, section 2). Only this file knows timm."""
 
 import difflib
-import inspect
 
 import timm
 import torch
 import torch.nn.functional as F
-from timm.layers import BatchNormAct2d
+from timm.layers import BatchNormAct2d, DropPath, PatchDropout
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from bigbigan.latents import Posterior
-from bigbigan.layers import CrossReplicaBatchNorm, ResidualMLP
+from bigbigan.layers import CrossReplicaBatchNorm, ResidualMLP, alone
 from bigbigan.progressive import Growing
+from bigbigan.revnet import RevNet
 
+REVNET = "revnet50"
 POSTERIORS = ("gaussian", "deterministic", "tanh")
 STEMS = ("auto", "imagenet", "stride2", "stride1")
 
@@ -20,13 +23,13 @@ STEMS = ("auto", "imagenet", "stride2", "stride1")
 class Encoder(nn.Module):
     """The stochastic encoder.
 
-    latent_dim: Z.  backbone: a timm name that yields a feature vector ("resnetv2_50" in the paper; also 18, 34, 101), or a network
+    latent_dim: Z.  backbone: "revnet50", a timm name that yields a feature vector ("resnetv2_50" in the paper, _101), or a network
     (N, 3, S, S) → (N, num_features), which may grow.
-    image_size: E's own input size, which may be a multiple of G's.  width: channel multiple of a ResNet-v2 (2 for "×2").
+    image_size: E's own input size, which may be a multiple of G's.  width: channel multiple of a ResNet-v2 or RevNet (2 for "×2").
     stem: "imagenet" 7×7/2 and a max-pool, "stride2" the 7×7/2 alone, "stride1" 3×3/1; "auto" by image size, see `automatic_stem`.
     mlp_width, mlp_layers: the head (4,096 units and 4 layers in the paper).
     posterior: "gaussian" (mean, softplus stddev), "deterministic", or "tanh" (deterministic in (−1, 1), for the uniform prior).
-    blocks: blocks in each stage of a ResNet-v2, () for the backbone's own.
+    blocks: blocks in each stage of a ResNet-v2 or RevNet, () for the backbone's own.
 
     forward: x (N, 3, S, S) in [−1, 1] → Posterior(mean, stddev), (N, Z) each.
     """
@@ -48,7 +51,7 @@ class Encoder(nn.Module):
             raise ValueError(f"posterior: expected one of {', '.join(POSTERIORS)}; found {posterior!r}")
         self.latent_dim, self.full_size, self.posterior = latent_dim, image_size, posterior
         if isinstance(backbone, str):
-            backbone = build_trunk(backbone, width, automatic_stem(image_size) if stem == "auto" else stem, blocks)
+            backbone = build_trunk(backbone, width, automatic_stem(image_size) if stem == "auto" else stem, image_size, blocks)
         self.trunk = backbone
         self.features = self.trunk.num_features
         # BN+CReLU features normalise without gain or bias; the path to z does not pass here.
@@ -90,31 +93,95 @@ def automatic_stem(image_size: int) -> str:
     return "imagenet" if image_size >= 128 else "stride2" if image_size >= 64 else "stride1"
 
 
-def build_trunk(backbone: str, width: float, stem: str, blocks: tuple[int, ...] = ()) -> nn.Module:
-    """A randomly initialised timm network without classifier, its batch norms replaced by ours and its stem by the named one."""
+def build_trunk(backbone: str, width: float, stem: str, image_size: int, blocks: tuple[int, ...] = ()) -> nn.Module:
+    """A randomly initialised network without classifier: (N, 3, S, S) → (N, num_features), its stem replaced by the named one."""
     if stem not in STEMS:
         raise ValueError(f"encoder stem: expected one of {', '.join(STEMS)}; found {stem!r}")
-    if not timm.is_model(backbone):
-        near = difflib.get_close_matches(backbone, timm.list_models(), n=3)
-        raise ValueError(
-            f"encoder {backbone!r}: expected the name of a timm model" + (f"; did you mean {', '.join(near)}?" if near else "")
-        )
-    is_resnetv2 = "resnetv2" in backbone
-    if width != 1.0 and not is_resnetv2:
-        raise ValueError(f"encoder width {width}: expected 1 for {backbone!r}; only the resnetv2 family can be widened")
-    if blocks and not is_resnetv2:
-        raise ValueError(f"encoder blocks {list(blocks)}: expected none for {backbone!r}; only the resnetv2 family takes them")
-    changes = ({"width_factor": width} if width != 1.0 else {}) | ({"layers": list(blocks)} if blocks else {})
-    trunk = timm.create_model(backbone, pretrained=False, num_classes=0, **changes)
-    if getattr(trunk, "num_features", 0) <= 0 or "x" not in inspect.signature(trunk.forward).parameters:
-        raise ValueError(f"encoder {backbone!r}: expected a network that yields a feature vector")
-    if stem != "imagenet" and is_resnetv2:
+    if any(n < 1 for n in blocks):
+        raise ValueError(f"encoder blocks {list(blocks)}: expected at least one block in each stage")
+    trunk = RevNet(width, tuple(blocks) or (3, 4, 6, 3)) if backbone == REVNET else build_timm(backbone, width, image_size, blocks)
+    if backbone != REVNET and "resnetv2" not in backbone:
+        trunk.num_features = checked_features(trunk, backbone, image_size)  # timm's may be the width before the last layers
+    elif stem != "imagenet":
         replace_stem(trunk, stem)
-    replace_batch_norms(trunk)
     return trunk
 
 
+def build_timm(backbone: str, width: float, image_size: int, blocks: tuple[int, ...]) -> nn.Module:
+    """A timm network without classifier, its batch norms replaced by ours, without dropout or stochastic depth."""
+    if not timm.is_model(backbone):
+        near = difflib.get_close_matches(backbone, [REVNET, *timm.list_models()], n=3)
+        raise ValueError(
+            f"encoder {backbone!r}: expected {REVNET} or the name of a timm model"
+            + (f"; did you mean {', '.join(near)}?" if near else "")
+        )
+    is_resnetv2 = "resnetv2" in backbone
+    if width != 1.0 and not is_resnetv2:
+        raise ValueError(
+            f"encoder width {width}: expected 1 for {backbone!r}; only {REVNET} and the resnetv2 family can be widened"
+        )
+    if blocks and not is_resnetv2:
+        raise ValueError(
+            f"encoder blocks {list(blocks)}: expected none for {backbone!r}; only {REVNET} and the resnetv2 family take them"
+        )
+    changes = ({"width_factor": width} if width != 1.0 else {}) | ({"layers": list(blocks)} if blocks else {})
+    known = timm.get_pretrained_cfg(backbone)
+    if known is not None and known.fixed_input_size:  # transformers, whose position embeddings are made for one size
+        changes["img_size"] = image_size
+    try:
+        trunk = timm.create_model(backbone, pretrained=False, num_classes=0, **changes)
+    except (TypeError, AssertionError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"encoder {backbone!r}: expected one that can be built for {image_size} px, found: {error or type(error).__name__}"
+        ) from None
+    replace_batch_norms(trunk)
+    remove_dropout(trunk)
+    return trunk
+
+
+@torch.no_grad()
+def checked_features(trunk: nn.Module, backbone: str, image_size: int) -> int:
+    """The width of the features of `trunk`; ValueError if it yields none, or if its forward is not pure."""
+    weight = next(trunk.parameters())
+    before, random = [b.clone() for b in trunk.buffers()], torch.get_rng_state()
+    try:
+        with alone():
+            out = trunk.train()(weight.new_zeros(2, 3, image_size, image_size))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ValueError(f"encoder {backbone!r}: expected a network that takes {image_size} px images, found: {error}") from None
+    if not isinstance(out, Tensor) or out.ndim != 2 or out.shape[1] == 0:
+        found = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        raise ValueError(
+            f"encoder {backbone!r}: expected a network that yields a feature vector, (2, C) of two images; found {found}"
+        )
+    if weight.is_meta:
+        return out.shape[1]
+    if not torch.equal(random, torch.get_rng_state()) or not all(map(torch.equal, before, trunk.buffers())):
+        raise ValueError(
+            f"encoder {backbone!r}: expected a network whose forward is pure, found one that draws random numbers or moves its "
+            "buffers, so that chunks, processes and resumed runs would not agree; choose another backbone"
+        )
+    return out.shape[1]
+
+
+def remove_dropout(network: nn.Module) -> None:
+    """Dropout, stochastic depth and patch dropout off: they draw from the global generator, and the paper's encoders have none."""
+    for module in network.modules():
+        if isinstance(module, _DropoutNd):
+            module.p = 0.0
+        elif isinstance(module, DropPath):
+            module.drop_prob = 0.0
+        elif isinstance(module, PatchDropout):
+            module.prob = 0.0
+        if isinstance(getattr(module, "drop_rate", None), float):
+            module.drop_rate = 0.0
+
+
 def replace_stem(trunk: nn.Module, stem: str) -> None:
+    if not hasattr(trunk.stem, "conv"):  # the "d" kinds have three
+        raise ValueError(
+            f"encoder stem {stem!r}: expected a backbone whose stem is one convolution; choose --model.encoder_stem imagenet"
+        )
     channels = trunk.stem.conv.out_channels
     kernel, stride = (7, 2) if stem == "stride2" else (3, 1)
     conv = nn.Conv2d(3, channels, kernel, stride=stride, padding=kernel // 2, bias=False)
@@ -124,9 +191,9 @@ def replace_stem(trunk: nn.Module, stem: str) -> None:
 
 
 def replace_batch_norms(network: nn.Module) -> None:
-    """Every BatchNorm2d becomes a CrossReplicaBatchNorm of equal gain, bias and eps; timm's BatchNormAct2d keeps its activation."""
+    """Every batch norm becomes a CrossReplicaBatchNorm of equal gain, bias and eps; timm's BatchNormAct2d keeps its activation."""
     for name, child in network.named_children():
-        if isinstance(child, nn.BatchNorm2d):
+        if isinstance(child, _BatchNorm):
             activation = child.act if isinstance(child, BatchNormAct2d) and not isinstance(child.act, nn.Identity) else None
             norm = CrossReplicaBatchNorm(child.num_features, child.eps, child.affine, activation)
             norm.load_state_dict({k: v for k, v in child.state_dict().items() if k in norm.state_dict()})

@@ -7,7 +7,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-PRIORS = ("normal", "uniform")
+# The priors p(z): the first two are BigBiGAN's, the rest BigGAN's appendix E.
+PRIORS = {
+    "normal": "N(0, I)",
+    "uniform": "U(−1, 1)",
+    "bernoulli": "0 or 1, each with probability 1/2",
+    "signed_bernoulli": "−1 or 1",
+    "categorical": "−1, 0 or 1",
+    "censored_normal": "max(N(0, I), 0)",
+    "sparse_normal": "N(0, I) times a Bernoulli variable of 0 or 1",
+    "normal_bernoulli": "the first half (or one more) N(0, I), the second Bernoulli of 0 or 1",
+    "variable_normal": "N(0, σ² I) with a σ ~ U(0.5, 1.5) of each sample",
+}
 
 
 class Posterior(NamedTuple):
@@ -54,12 +65,37 @@ def normal_noise(seed: int, purpose: str, indices: np.ndarray, width: int) -> Te
 
 
 def sample_prior(prior: str, seed: int, purpose: str, indices: np.ndarray, width: int) -> Tensor:
-    """(len(indices), width) float32 on the CPU from p(z): "normal" is N(0, I), "uniform" is U(−1, 1) (BigBiGAN, section 3.1)."""
+    """(len(indices), width) float32 on the CPU from p(z), one of `PRIORS` (BigBiGAN, section 3.1; BigGAN, appendix E)."""
+    if prior not in PRIORS:
+        raise ValueError(f"prior: expected one of {', '.join(PRIORS)}; found {prior!r}")
     if prior == "normal":
         return normal_noise(seed, purpose, indices, width)
+    u = torch.from_numpy(uniforms(seed, purpose, indices, width))
     if prior == "uniform":
-        return torch.from_numpy(2 * uniforms(seed, purpose, indices, width) - 1).float()
-    raise ValueError(f"prior: expected one of {', '.join(PRIORS)}; found {prior!r}")
+        return (2 * u - 1).float()
+    if prior == "bernoulli":
+        return (u >= 0.5).float()
+    if prior == "signed_bernoulli":
+        return 2 * (u >= 0.5).float() - 1
+    if prior == "categorical":
+        return (3 * u).floor().float() - 1
+    normal = torch.special.ndtri(u).float()
+    if prior == "censored_normal":
+        return normal.clamp(min=0)
+    other = torch.from_numpy(uniforms(seed, f"{purpose}, {prior}", indices, width))  # independent of u
+    if prior == "sparse_normal":
+        return normal * (other >= 0.5)
+    if prior == "normal_bernoulli":
+        half = (width + 1) // 2
+        return torch.cat([normal[:, :half], (other[:, half:] >= 0.5).float()], dim=1)
+    return normal * (0.5 + other[:, :1]).float()  # variable_normal
+
+
+def dropout_factors(seed: int, indices: np.ndarray, width: int, share: float) -> Tensor:
+    """(len(indices), 2, width) float32 on the CPU: 0 with probability `share`, else 1/(1 − share); of a place's encoder pair and of
+    its generator pair."""
+    u = torch.from_numpy(uniforms(seed, "dropout", indices, 2 * width)).unflatten(1, (2, width))
+    return (u >= share).float() / (1 - share)
 
 
 def truncate(z: Tensor, threshold: float, seed: int, indices: np.ndarray | None = None) -> Tensor:

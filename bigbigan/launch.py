@@ -14,7 +14,8 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, InitProcessGroupKwargs, is_torch_xla_available
 
 from bigbigan.config import Config, ConfigError
-from bigbigan.data import Images, open_images
+from bigbigan.data import Augment, Images, Stream, open_images
+from bigbigan.files import Outside, check_links
 from bigbigan.layers import LostProcess, world_size
 
 log = logging.getLogger(__name__)
@@ -74,13 +75,23 @@ def hold(folder: Path):
 
     A POSIX record lock on run.lock: it dies with its process, however that ends, and decoding workers do not inherit it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        check_links(folder, deep=True)
+        file = open(folder / "run.lock", "a+")  # noqa: SIM115
+    except Outside as error:
+        raise ConfigError(str(error)) from None
+    except OSError as error:
+        raise ConfigError(
+            f"--run.root: expected a place to write the run folder {folder}, found {error.strerror}; choose another one"
+        ) from None
     try:
         import fcntl
     except ImportError:  # Windows has another kind
+        file.close()
         yield
         return
-    with open(folder / "run.lock", "a+") as file:
+    with file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
@@ -100,7 +111,8 @@ def hold(folder: Path):
 
 def open_split(config: Config, test: bool) -> Images:
     d = config.data
-    return open_images(d.path, d.test_split if test else d.split, d.image_column, d.label_column, test, d.test_share, d.subset)
+    split = d.test_split if test else d.split
+    return open_images(d.path, split, d.image_column, d.label_column, test, d.test_share, d.subset, d.follow_links)
 
 
 def check_classes(wanted: int, train: Images, test: Images) -> None:
@@ -112,6 +124,15 @@ def check_classes(wanted: int, train: Images, test: Images) -> None:
         raise ConfigError(
             f"--model.classes {wanted}: expected data with as many classes, found {len(found) if found else 'no labels'}"
         )
+
+
+def open_stream(config: Config, images: Images, accelerator: Accelerator) -> Stream:
+    """This process's share of the training images, at E's full size."""
+    data, size = config.data, config.model.encoder_image_size or config.model.image_size
+    return Stream(
+        images, size, config.run.seed, Augment(data.augment, data.flip), accelerator.process_index, accelerator.num_processes,
+        decoders(config), accelerator.device, data.cache, data.cache_gib * 2**30, data.max_unreadable,
+    )  # fmt: skip
 
 
 def decoders(config: Config) -> int:

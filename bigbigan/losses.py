@@ -78,6 +78,17 @@ def gradient_penalty(gradients: list[Tensor], weight: float = 10.0, target: floa
     return weight / target**2 * (norms - target).square().mean()
 
 
+def r1_penalty(scores: Scores, inputs: list[Tensor]) -> Tensor:
+    """R1 without its strength, E‖∇D‖²: the squared gradient of D's summed score with respect to its inputs, x and ẑ of real pairs
+    together, in the mean over the pairs (Mescheder et al. 2018; BigGAN, section 4.2). inputs: (N, ...) each.
+
+    A score must depend on its own pair alone, as it does in a D without batch norm. Its gradient reaches D's weights.
+    """
+    total = torch.stack(scores.terms()).sum()
+    gradients = torch.autograd.grad(total, inputs, create_graph=True, allow_unused=True)
+    return torch.stack([g.flatten(1).square().sum(1) for g in gradients if g is not None]).sum(0).mean()
+
+
 def encoder_generator_loss(encoder_pairs: Scores | None, generator_pairs: Scores, form: str = "hinge") -> Tensor:
     """L_EG = E[ℓ_EG(x, E(x), +1)] + E[ℓ_EG(G(z), z, −1)], ℓ_EG = y (s_x + s_z + s_xz): linear, no hinge (BigBiGAN, equation 4).
 

@@ -1,18 +1,21 @@
 """BigBiGAN holds E, G and D, with the methods of the published hub module: encode, generate, discriminate, reconstruct."""
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from huggingface_hub import ModelHubMixin, hf_hub_download
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from bigbigan.config import Model
+from bigbigan.config import Model, check_model, merged
 from bigbigan.discriminator import Discriminator
 from bigbigan.encoder import Encoder
+from bigbigan.files import read_json
 from bigbigan.generator import Generator, default_latent_dim
 from bigbigan.losses import Scores
 from bigbigan.progressive import GrowingDiscriminator, GrowingGenerator, GrowingTrunk
@@ -38,9 +41,8 @@ class BigBiGAN(nn.Module, ModelHubMixin):
         """Randomly initialised networks from the flat section `model` of the config."""
         if not config.latent_dim:
             progressive = config.family == "progressive"
-            config = dataclasses.replace(
-                config, latent_dim=config.feature_limit if progressive else default_latent_dim(config.image_size)
-            )
+            width = config.feature_limit if progressive else default_latent_dim(config.image_size, config.architecture)
+            config = dataclasses.replace(config, latent_dim=width)
         # in this order, which decides the random weights of a seed
         return cls(_generator(config), _encoder(config), _discriminator(config), config)
 
@@ -85,8 +87,12 @@ class BigBiGAN(nn.Module, ModelHubMixin):
         return pool_to(x, self.discriminator.image_size)
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        save_file({k: v.contiguous() for k, v in self.state_dict().items()}, save_directory / "model.safetensors")
-        config = {"format": FORMAT, "model": dataclasses.asdict(self.config), "card": self.card}
+        weights = save_directory / "model.safetensors"
+        try:
+            save_file({k: v.contiguous() for k, v in self.state_dict().items()}, weights)
+        except SafetensorError as error:  # its name for a full disk
+            raise OSError(f"{weights}: {error}") from None
+        config = {"format": FORMAT, "sha256": sha256(weights), "model": dataclasses.asdict(self.config), "card": self.card}
         (save_directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
     @classmethod
@@ -108,8 +114,7 @@ class BigBiGAN(nn.Module, ModelHubMixin):
                 )  # fmt: skip
             )
 
-        config = json.loads(file("config.json").read_text())
-        return release_from(config, load_file(file("model.safetensors")), str(model_id))
+        return read_release(file("config.json"), file("model.safetensors"), str(model_id))
 
 
 def _generator(config: Model) -> nn.Module:
@@ -120,7 +125,8 @@ def _generator(config: Model) -> nn.Module:
         )  # fmt: skip
     return Generator(
         config.latent_dim, config.image_size, config.generator_width, config.classes,
-        config.embedding_dim, config.generator_attention,
+        config.embedding_dim, config.generator_attention, config.architecture,
+        config.shared_embedding, config.skip_z,
     )  # fmt: skip
 
 
@@ -137,7 +143,7 @@ def _discriminator(config: Model) -> nn.Module:
         )  # fmt: skip
     return Discriminator(
         config.latent_dim, config.image_size, config.discriminator_width, config.classes,
-        config.mlp_width, config.mlp_layers, config.discriminator_attention, joint,
+        config.mlp_width, config.mlp_layers, config.discriminator_attention, joint, config.architecture,
     )  # fmt: skip
 
 
@@ -154,24 +160,65 @@ def _encoder(config: Model) -> nn.Module | None:
     )  # fmt: skip
 
 
-def release_from(config: dict, tensors: dict[str, Tensor], where: str) -> BigBiGAN:
-    """A release's parsed config.json and its tensors → the model in evaluation mode; ValueError says what does not fit."""
+def read_release(settings: Path, weights: Path, where: str) -> BigBiGAN:
+    """A release's config.json and model.safetensors → the model in evaluation mode; ValueError says what does not fit."""
+    try:
+        config = read_json(settings)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{where}/config.json: {error}") from None
     if config.get("format") != FORMAT:
         raise ValueError(
             f"{where}/config.json: expected a bigbigan release of format {FORMAT}, found {config.get('format', 'none')!r}"
         )
-    unknown = set(config["model"]) - {f.name for f in dataclasses.fields(Model)}
-    if unknown:
-        raise ValueError(f"{where}/config.json: unknown keys {', '.join(sorted(unknown))}; was it written by a newer version?")
-    model = BigBiGAN.from_config(Model(**config["model"]))
-    model.card = config.get("card", {})
+    expected = config.get("sha256")
+    try:
+        if expected is not None and expected != sha256(weights):
+            raise ValueError(f"{weights}: its checksum is not the one in config.json; the file is damaged, get it again")
+        tensors = load_file(weights)
+    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+        raise ValueError(f"{where}/model.safetensors: expected tensors, found {type(error).__name__}: {error}") from None
+    model = build(config.get("model"), tensors, f"{where}/config.json")
+    model.card = config["card"] if isinstance(config.get("card"), dict) else {}
     load_weights(model, tensors, where)
     return model.eval()
 
 
+def sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def build(section: object, tensors: dict[str, Tensor], where: str) -> BigBiGAN:
+    """The networks of a section `model` that came with a file, for these tensors; ValueError if it cannot be.
+
+    They are outlined without memory first: whatever size the section asks for, no more is taken than the file holds.
+    """
+    if not isinstance(section, dict):
+        raise ValueError(f"{where}: expected the settings of a model, found {type(section).__name__}")
+    unknown = set(section) - {f.name for f in dataclasses.fields(Model)}
+    if unknown:
+        raise ValueError(f"{where}: unknown keys {', '.join(sorted(unknown))}; was it written by a newer version?")
+    config = merged(Model(), section, where)
+    try:
+        check_model(config)
+        with torch.device("meta"):
+            outline = BigBiGAN.from_config(config).state_dict()
+    except RuntimeError:  # a backbone that computes with its initial weights
+        outline = None
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    if outline is not None:
+        check_weights(outline, tensors, where)
+    return BigBiGAN.from_config(config)
+
+
 def load_weights(network: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
     """Load strictly; ValueError lists the first tensors that are missing, unknown or of another shape."""
-    own = network.state_dict()
+    check_weights(network.state_dict(), tensors, where)
+    network.load_state_dict(tensors)
+
+
+def check_weights(own: dict[str, Tensor], tensors: dict[str, Tensor], where: str) -> None:
     wrong = [f"{k} is missing" for k in own.keys() - tensors.keys()]
     wrong += [f"{k} is unknown" for k in tensors.keys() - own.keys()]
     wrong += [
@@ -179,10 +226,14 @@ def load_weights(network: nn.Module, tensors: dict[str, Tensor], where: str) -> 
         for k in own.keys() & tensors.keys()
         if own[k].shape != tensors[k].shape
     ]
+    wrong += [
+        f"{k} is of {tensors[k].dtype}, expected {own[k].dtype}"
+        for k in own.keys() & tensors.keys()
+        if own[k].is_floating_point() != tensors[k].is_floating_point()
+    ]
     if wrong:
         shown = "; ".join(sorted(wrong)[:4])
         raise ValueError(f"{where}: the weights are of another architecture than the config ({len(wrong)} tensors): {shown}")
-    network.load_state_dict(tensors)
 
 
 def pool_to(x: Tensor, size: int) -> Tensor:

@@ -12,6 +12,7 @@ from torchvision.utils import save_image
 from tqdm.auto import tqdm
 
 SMALLEST_TILE = 48  # pixels; smaller images are enlarged by a whole factor so that a grid can be looked at
+NOTES = ("spectra", "alarm", "recovery")  # lines that hold one of these are neither of the log nor of an evaluation
 SHOWN = ("score_x_real", "score_x_fake", "score_z_real", "score_z_fake", "score_xz_real", "score_xz_fake")
 
 
@@ -77,13 +78,23 @@ class Monitor:
         """Of the grids and the figures that are due at this moment, those which are not there yet."""
         looked = all((self.folder / name / f"{images_seen:012d}.png").is_file() for name in ("samples", "reconstructions"))
         records = map(json.loads, self.stats.read_text().splitlines() if self.stats.is_file() else ())
-        evaluated = any(record["images_seen"] == images_seen and "loss_d" not in record for record in records)
+        others = {"loss_d", *NOTES}
+        evaluated = any(record["images_seen"] == images_seen and not others & record.keys() for record in records)
         return [looking and not looked, evaluating and not evaluated]
 
     def write(self, record: dict) -> None:
         if self.main:
             with open(self.stats, "a") as file:
                 file.write(json.dumps(record) + "\n")
+
+    def note(self, kind: str, text: str, images_seen: int, iteration: int) -> None:
+        """An alarm or a recovery: a line of stats.jsonl in place of those after `images_seen`, and a sentence."""
+        if not self.main:
+            return
+        _drop_after(self.stats, images_seen)
+        self.last = (images_seen, time.perf_counter())
+        self.write({"images_seen": images_seen, "iteration": iteration, kind: text})
+        self.say(f"{images_seen:>12,} images  {kind}: {text}")
 
     def samples(self, images: Tensor, images_seen: int, columns: int) -> Path | None:
         """images (N, 3, S, S) in [−1, 1] → samples/<images seen>.png."""
@@ -122,13 +133,13 @@ def _drop_after(stats: Path, images_seen: int) -> None:
     if not stats.is_file():
         return
     kept = []
-    for line in stats.read_text().splitlines():
+    for line in stats.read_text(errors="replace").splitlines():
         try:
             record = json.loads(line)
             if record["images_seen"] <= images_seen and "n_test" not in record:  # the closing figures will be measured again
                 kept.append(line)
-        except (json.JSONDecodeError, KeyError, TypeError):
-            continue  # a line cut short by a kill
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue  # a line cut short by a kill, or none of ours
     beside = stats.with_name(f".{stats.name}.tmp")  # a kill must not cost the lines of days
     beside.write_text("".join(f"{line}\n" for line in kept))
     beside.replace(stats)

@@ -2,17 +2,16 @@
 
 import copy
 import dataclasses
-import json
 import os
 import re
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from huggingface_hub.errors import HFValidationError
 
 from bigbigan.checkpoint import FILES, CheckpointError, complete, read
-from bigbigan.config import Config, Model
-from bigbigan.model import BigBiGAN, load_weights, release_from
+from bigbigan.config import Config, flatten
+from bigbigan.files import check_inside, check_links, printable
+from bigbigan.model import BigBiGAN, build, load_weights, read_release
 
 README = """---
 library_name: bigbigan
@@ -72,7 +71,27 @@ def load_model(source: str | os.PathLike) -> BigBiGAN:
 
     A run folder gives its release, or its newest checkpoint while it has none. Raises CheckpointError.
     """
-    folder = Path(source).expanduser()
+    folder = Path(os.path.expanduser(os.fsdecode(source)))
+    try:
+        if folder.is_dir():
+            return _from_folder(folder)
+    except ValueError as error:  # a CheckpointError too
+        raise CheckpointError(str(error)) from None
+    except OSError as error:
+        found = f"found {error.strerror or error}"
+        raise CheckpointError(f"{printable(source)}: expected a run folder, checkpoint, release or hub id; {found}") from None
+    if folder.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
+        raise CheckpointError(f"{printable(source)}: expected a run folder, checkpoint, release or hub id; {_found(folder)}")
+    try:
+        return BigBiGAN.from_pretrained(str(source))
+    except Exception as error:  # the hub's own errors have many types; each becomes one sentence
+        if isinstance(error, ValueError) and not isinstance(error, HFValidationError):  # it came, and does not fit
+            raise CheckpointError(str(error)) from None
+        raise CheckpointError(f"{source}: no such folder, and the hub gave none ({type(error).__name__}); {_runs()}") from None
+
+
+def _from_folder(folder: Path) -> BigBiGAN:
+    check_links(folder)
     if (folder / "config.json").is_file():
         return _release(folder)
     if (folder / "state.json").is_file():
@@ -83,12 +102,7 @@ def load_model(source: str | os.PathLike) -> BigBiGAN:
         return _from_checkpoint(complete(folder / "checkpoints")[-1])
     if complete(folder):  # the folder of the best checkpoint
         return _from_checkpoint(complete(folder)[-1])
-    if folder.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
-        raise CheckpointError(f"{source}: expected a run folder, checkpoint, release or hub id; {_found(folder)}")
-    try:
-        return BigBiGAN.from_pretrained(str(source))
-    except Exception as error:  # the hub's own errors have many types; each becomes one sentence
-        raise CheckpointError(f"{source}: no such folder, and the hub gave none ({type(error).__name__}); {_runs()}") from None
+    raise CheckpointError(f"{printable(folder)}: expected a run folder, checkpoint, release or hub id; {_found(folder)}")
 
 
 def adopt_architecture(config: Config, checkpoints: Path) -> BigBiGAN | None:
@@ -108,34 +122,30 @@ def adopt_architecture(config: Config, checkpoints: Path) -> BigBiGAN | None:
 
 
 def _release(folder: Path) -> BigBiGAN:
-    try:
-        config = json.loads((folder / "config.json").read_text())
-        return release_from(config, load_file(folder / "model.safetensors"), str(folder))
-    except (OSError, json.JSONDecodeError, KeyError, SafetensorError) as error:
-        raise CheckpointError(f"{folder}: expected a release, found {type(error).__name__}: {error}") from None
-    except ValueError as error:
-        raise CheckpointError(str(error)) from None
+    for file in ("config.json", "model.safetensors"):
+        check_inside(folder / file, folder)
+    return read_release(folder / "config.json", folder / "model.safetensors", str(folder))
 
 
 def _from_checkpoint(folder: Path) -> BigBiGAN:
     content, tensors = read(folder, FILES[:2])
     section = {key.removeprefix("model."): v for key, v in content["config"].items() if key.startswith("model.")}
-    try:
-        model = BigBiGAN.from_config(Model(**section))
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{folder}: its networks cannot be built: {error}") from None
     raw, averaged = tensors[FILES[0]], tensors[FILES[1]]
-    discriminator = {key: value for key, value in raw.items() if key.startswith("discriminator.")}
-    load_weights(model, averaged | discriminator, str(folder))
+    weights = averaged | {key: value for key, value in raw.items() if key.startswith("discriminator.")}
+    model = build(section, weights, f"{folder}/state.json")
+    load_weights(model, weights, str(folder))
     model.card = card(content["config"], content["images_seen"])
     return model.eval()
 
 
 def card(config: dict, images_seen: int) -> dict:
-    """What a release tells about itself; config: flat."""
-    data = {key.removeprefix("data."): config[key] for key in config if key.startswith("data.")}
-    kept = ("path", "subset", "split", "test_split", "test_share", "image_column", "label_column", "augment", "flip")
-    return {"images_seen": images_seen, "seed": config["run.seed"], "name": config["run.name"], "data": {k: data[k] for k in kept}}
+    """What a release tells about itself; config: flat, a setting that is younger than it had its default."""
+    config = flatten(Config()) | config
+    kept = (
+        "path", "subset", "split", "test_split", "test_share", "image_column", "label_column", "augment", "flip", "follow_links",
+    )  # fmt: skip
+    data = {key: config[f"data.{key}"] for key in kept}
+    return {"images_seen": images_seen, "seed": config["run.seed"], "name": config["run.name"], "data": data}
 
 
 def _found(folder: Path) -> str:

@@ -1,65 +1,65 @@
 """One D update, one E+G update (BigBiGAN, section 2): who is frozen, what is detached, one backward a chunk, one all-reduce."""
 
-from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from bigbigan.data import RealImages, to_signed
-from bigbigan.latents import normal_noise, sample_prior, uniforms
-from bigbigan.layers import advance_power_iteration, all_reduce, record_statistics, world_size
-from bigbigan.losses import Scores, discriminator_loss, encoder_generator_loss, gradient_penalty, select_terms
+from bigbigan.batch import Batch
+from bigbigan.config import Config
+from bigbigan.health import Health
+from bigbigan.latents import Posterior
+from bigbigan.layers import (
+    StatisticsRecorder,
+    add_orthogonal_gradient,
+    advance_power_iteration,
+    all_reduce,
+    clamp_sigma,
+    record_statistics,
+    world_size,
+)
+from bigbigan.losses import Scores, discriminator_loss, encoder_generator_loss, gradient_penalty, r1_penalty, select_terms
 from bigbigan.model import BigBiGAN, pool_to
 
 ENCODER_MOMENTUM = 0.1  # of E's running statistics, once per E+G update
 
 
 @dataclass
-class Batch:
-    """What one update consumes on this process: n fresh images and their share of the run's random numbers.
+class Remedies:
+    """BigGAN's against collapse (section 4) and for truncation (3.1): see `config.Loss`, `config.Optim`. All are off by default."""
 
-    x: (n, 3, S, S) in [−1, 1] at E's size.  z: (n, Z) ~ p(z).  noise: (n, Z) ~ N(0, I) for ẑ = E(x).
-    x_classes, z_classes: (n,) of a conditional model, else None.  mix: (n,) ~ U(0, 1), where between the two pairs WGAN-GP looks.
-    drop: (n, 2, C) ~ N(0, 1), the noise in D of LSGAN for the two pairs.
-    """
+    r1: float = 0.0
+    r1_interval: int = 1
+    sigma_clamp: float = 0.0
+    sigma_clamp_ratio: float = 0.0
+    sigma_networks: str = "generator"
+    orthogonal: float = 0.0
 
-    x: Tensor
-    z: Tensor
-    noise: Tensor
-    x_classes: Tensor | None = None
-    z_classes: Tensor | None = None
-    mix: Tensor | None = None
-    drop: Tensor | None = None
+    @classmethod
+    def of(cls, config: Config) -> "Remedies":
+        o, loss = config.optim, config.loss
+        return cls(loss.r1, loss.r1_interval, o.sigma_clamp, o.sigma_clamp_ratio, o.sigma_networks, loss.orthogonal)
 
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def chunks(self, parts: int) -> Iterator["Batch"]:
-        columns = (self.x, self.z, self.noise, self.x_classes, self.z_classes, self.mix, self.drop)
-        pieces = [[None] * parts if column is None else column.tensor_split(parts) for column in columns]
-        return (Batch(*piece) for piece in zip(*pieces, strict=True))
+    def clamp(self, network: nn.Module, name: str) -> None:
+        if (self.sigma_clamp or self.sigma_clamp_ratio) and self.sigma_networks in (name, "both"):
+            clamp_sigma(network, self.sigma_clamp, self.sigma_clamp_ratio)
 
 
-def draw_batch(
-    real: RealImages, seed: int, prior: str, latent_dim: int, classes: int, device: torch.device, drop: int = 0, purpose: str = ""
-) -> Batch:
-    """Real images and their share of the run's random numbers, which depend on the images' places in the run alone.
+class Pairs(NamedTuple):
+    """The joined batch of D, encoder pairs first: 2n images, latents (None without E), classes and factors of dropout, or LSGAN's
+    noise, or None."""
 
-    drop: channels of D that take noise.  purpose: tells apart several batches of the same places.
-    """
-    places = real.positions
-    z = sample_prior(prior, seed, f"z{purpose}", places, latent_dim)
-    noise = normal_noise(seed, "posterior", places, latent_dim)
-    x_classes = z_classes = None
-    if classes:
-        x_classes = real.labels
-        z_classes = torch.from_numpy(uniforms(seed, "classes", places, 1)[:, 0] * classes).long().to(device)
-    mix = torch.from_numpy(uniforms(seed, "mix", places, 1)[:, 0]).float().to(device)
-    noises = normal_noise(seed, f"drop{purpose}", places, 2 * drop).unflatten(1, (2, drop)).to(device) if drop else None
-    x = to_signed(real.x).contiguous(memory_format=torch.channels_last)
-    return Batch(x, z.to(device), noise.to(device), x_classes, z_classes, mix, noises)
+    images: Tensor
+    latents: Tensor | None
+    classes: Tensor | None
+    dropout: Tensor | None
+
+    def halves(self) -> list["Pairs"]:
+        """The encoder pairs, and the generator pairs."""
+        return [Pairs(*half) for half in zip(*([None] * 2 if t is None else t.chunk(2) for t in self), strict=True)]
 
 
 class Step:
@@ -68,6 +68,7 @@ class Step:
     optimizers: Adam for D alone, and one Adam for E and G together.  chunks: parts a batch is computed in.
     autocast: a function that returns a context for the forwards (Accelerate's), or None.
     penalty, gradient_norm, drift: of the form "wgan_gp", see `losses`.
+    `health` says after an iteration whether all was finite; an update that was not left parameters and statistics as they were.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Step:
         unary_z: bool = True,
         chunks: int = 1,
         autocast=None,
+        remedies: Remedies | None = None,
         penalty: float = 10.0,
         gradient_norm: float = 1.0,
         drift: float = 0.001,
@@ -89,33 +91,53 @@ class Step:
         self.encoder_generator_optimizer = encoder_generator_optimizer
         self.unary_x, self.unary_z = unary_x, unary_z
         self.autocast = autocast or nullcontext
+        self.remedies, self.health = remedies or Remedies(), Health(model)
         self.penalty, self.gradient_norm, self.drift = penalty, gradient_norm, drift
 
-    def discriminator_update(self, batch: Batch) -> dict[str, Tensor]:
-        """D: raise the scores of (x, E(x)), lower those of (G(z), z). E and G stand still and keep no graph."""
+    @classmethod
+    def from_config(cls, config: Config, model: BigBiGAN, discriminator_optimizer, encoder_generator_optimizer, autocast) -> "Step":
+        loss = config.loss
+        return cls(
+            model, discriminator_optimizer, encoder_generator_optimizer, loss.form, loss.unary_x, loss.unary_z,
+            config.data.chunks, autocast, Remedies.of(config), loss.penalty, loss.gradient_norm, loss.drift,
+        )  # fmt: skip
+
+    def compile(self, mode: str = "default") -> None:
+        """Make one graph of the forward, loss and backward of each update (`torch.compile`); see `compilation` for the check."""
+        self.discriminator_forward = torch.compile(self.discriminator_forward, mode=mode)
+        self.encoder_generator_forward = torch.compile(self.encoder_generator_forward, mode=mode)
+
+    def discriminator_update(self, batch: Batch, number: int = 0) -> dict[str, Tensor]:
+        """D: raise the scores of (x, E(x)), lower those of (G(z), z). E and G stand still and keep no graph.
+
+        number: of the D updates of the run before this one, for R1's interval.
+        """
         discriminator = self.model.discriminator
         advance_power_iteration(discriminator)
+        self.remedies.clamp(discriminator, "discriminator")
         discriminator.requires_grad_(True)
+        torch.compiler.cudagraph_mark_step_begin()  # nothing is kept of the last update's graphs
         report = Report()
         for part in batch.chunks(self.chunks):
             with self.autocast():
-                with torch.no_grad():
-                    pairs = self._pairs(part)
-                encoder_pairs, generator_pairs = self._scores(*pairs, part.drop)
-                loss = discriminator_loss(encoder_pairs, generator_pairs, self.form, self.drift)
-                if self.form == "wgan_gp":
-                    loss = loss + self._penalty(*pairs, part.mix)
+                loss, encoder_pairs, generator_pairs, pairs = self.discriminator_forward(part)
             share = len(part) / len(batch)
             (loss * share).backward()
+            if self.remedies.r1 and number % self.remedies.r1_interval == 0:
+                (self._r1(pairs) * share).backward()
             report.add("loss_d", loss, share)
+            if self.form == "wgan_gp":
+                penalty = self._gradient_penalty(pairs, part.mix)
+                (penalty * share).backward()
+                report.add("loss_d", penalty, share)
             report.add_scores(encoder_pairs, generator_pairs, share)
             if part.drop is not None:
                 report.add("confidence_d", 1 - generator_pairs.total().mean(), share)
+        broken = self._judge(self.discriminator_optimizer, [discriminator], report)
         if "confidence_d" in report.values:
-            discriminator.f.follow(all_reduce(report.values["confidence_d"].clone()) / world_size())
-        average_gradients([discriminator])
-        self.discriminator_optimizer.step()
-        self.discriminator_optimizer.zero_grad(set_to_none=True)
+            confidence = all_reduce(report.values["confidence_d"].clone()) / world_size()
+            discriminator.f.follow(torch.where(broken == 0, confidence, discriminator.f.confidence))
+        self._apply(self.discriminator_optimizer, broken)
         compute_now(batch.x.device)
         return report.values
 
@@ -123,68 +145,104 @@ class Step:
         """E and G: the opposite signs, linear; D is frozen but lets gradients through to x̂ = G(z) and ẑ = E(x)."""
         generator, encoder, discriminator = self.model.generator, self.model.encoder, self.model.discriminator
         advance_power_iteration(generator)
+        self.remedies.clamp(generator, "generator")
         discriminator.requires_grad_(False)
-        report = Report()
-        with record_statistics(encoder or nn.Identity()) as statistics:
-            for part in batch.chunks(self.chunks):
-                with self.autocast():
-                    pairs = self._pairs(part, report, len(part) / len(batch))
-                    encoder_pairs, generator_pairs = self._scores(*pairs, part.drop)
-                    loss = encoder_generator_loss(encoder_pairs if encoder else None, generator_pairs, self.form)
-                share = len(part) / len(batch)
-                (loss * share).backward()
-                report.add("loss_eg", loss, share)
-        statistics.move(ENCODER_MOMENTUM)
-        average_gradients([net for net in (generator, encoder) if net is not None])
-        self.encoder_generator_optimizer.step()
-        self.encoder_generator_optimizer.zero_grad(set_to_none=True)
+        torch.compiler.cudagraph_mark_step_begin()
+        report, statistics = Report(), StatisticsRecorder()
+        for part in batch.chunks(self.chunks):
+            with self.autocast(), record_statistics(encoder or nn.Identity()) as of_part:
+                loss, posterior = self.encoder_generator_forward(part)
+            share = len(part) / len(batch)
+            (loss * share).backward()
+            statistics.pool(of_part)
+            report.add("loss_eg", loss, share)
+            if posterior is not None:
+                report.add("posterior_stddev", posterior.stddev.mean(), share)
+                report.add("posterior_mean_square", posterior.mean.square().mean(), share)
+        networks = [network for network in (generator, encoder) if network is not None]
+        broken = self._judge(self.encoder_generator_optimizer, networks, report)
+        statistics.move(ENCODER_MOMENTUM, broken)
+        if self.remedies.orthogonal:
+            add_orthogonal_gradient(generator, self.remedies.orthogonal)
+        self._apply(self.encoder_generator_optimizer, broken)
+        self.health.judge_weights()
         compute_now(batch.x.device)
         return report.values
 
-    def _pairs(self, part: Batch, report: "Report | None" = None, share: float = 1.0):
+    def discriminator_forward(self, part: Batch) -> tuple[Tensor, Scores, Scores, Pairs]:
+        """→ L_D, the scores of encoder and generator pairs, and the pairs; what is compiled by `compile`."""
+        with torch.no_grad():
+            pairs, _ = self._pairs(part)
+        encoder_pairs, generator_pairs = self._scores(pairs)
+        loss = discriminator_loss(encoder_pairs, generator_pairs, self.form, self.drift)
+        return loss, encoder_pairs, generator_pairs, pairs
+
+    def encoder_generator_forward(self, part: Batch) -> tuple[Tensor, Posterior | None]:
+        """→ L_EG and q(z|x), None without E; what is compiled by `compile`."""
+        pairs, posterior = self._pairs(part)
+        encoder_pairs, generator_pairs = self._scores(pairs)
+        return encoder_generator_loss(None if posterior is None else encoder_pairs, generator_pairs, self.form), posterior
+
+    def _judge(self, optimizer: torch.optim.Optimizer, networks: list[nn.Module], report: "Report") -> Tensor:
+        """Average the gradients over all processes → whether they or what was reported are not finite, alike on every process."""
+        values = average_gradients(networks, report.values)
+        return self.health.judge_gradients([p for group in optimizer.param_groups for p in group["params"]], values)
+
+    def _apply(self, optimizer: torch.optim.Optimizer, broken: Tensor) -> None:
+        """The optimiser's step; none where `broken` is 1, with no gradient left over."""
+        if optimizer.defaults.get("fused"):
+            optimizer.found_inf = broken
+        else:  # XLA has none: a step of zero gradients
+            for p in (p for group in optimizer.param_groups for p in group["params"] if p.grad is not None):
+                p.grad = torch.where(broken == 0, p.grad, 0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    def _r1(self, pairs: Pairs) -> Tensor:
+        """γ/2 · E‖∇D(x, E(x))‖², times the interval, in the precision of the weights."""
+        images, latents, *rest = pairs.halves()[0]
+        inputs = [t.detach().to(pairs.images).requires_grad_() for t in (images, latents) if t is not None]
+        with sdpa_kernel(SDPBackend.MATH):  # the one attention that has second derivatives
+            scores = self.model.discriminator(*inputs, *([None] * (latents is None)), *rest)
+            penalty = r1_penalty(select_terms(scores, self.unary_x, self.unary_z), inputs)
+        return self.remedies.r1 / 2 * self.remedies.r1_interval * penalty
+
+    def _gradient_penalty(self, pairs: Pairs, mix: Tensor) -> Tensor:
+        """WGAN-GP: D's gradient at points between the encoder pairs and the generator pairs, with a graph through it."""
+        (x, z_hat, classes, _), (x_hat, z, *_) = pairs.halves()
+        points = []
+        for ours, theirs in ((x, x_hat), (z_hat, z)):
+            if ours is not None:
+                share = mix.view(-1, *[1] * (ours.ndim - 1)).to(x)
+                points.append(ours.detach().to(x).lerp(theirs.detach().to(x), share).requires_grad_())
+        with sdpa_kernel(SDPBackend.MATH):
+            total = self._selected(self.model.discriminator(*points, classes=classes)).total()
+            gradients = torch.autograd.grad(total.sum(), points, create_graph=True, allow_unused=True)
+            return gradient_penalty([g for g in gradients if g is not None], self.penalty, self.gradient_norm)
+
+    def _pairs(self, part: Batch) -> tuple[Pairs, Posterior | None]:
         """The joined batch of D: encoder pairs (x, ẑ = E(x)), then generator pairs (x̂ = G(z), z); no latents without E."""
-        z_hat = None
+        posterior = latents = None
         if self.model.encoder is not None:
             posterior = self.model.encoder(part.x)
-            z_hat = posterior.sample(part.noise)
-            if report is not None:
-                report.add("posterior_stddev", posterior.stddev.mean(), share)
-                report.add("posterior_mean_square", posterior.mean.square().mean(), share)
+            latents = torch.cat([posterior.sample(part.noise), part.z])
         x_hat = self.model.generator(part.z, part.z_classes)
-        latents = None if z_hat is None else torch.cat([z_hat, part.z])
         x = pool_to(part.x, self.model.discriminator.image_size)
         classes = None if part.x_classes is None else torch.cat([part.x_classes, part.z_classes])
-        return torch.cat([x, x_hat.to(x)]), latents, classes
+        drop = part.dropout if part.drop is None else part.drop
+        dropout = None if drop is None else torch.cat([drop[:, 0], drop[:, 1]])
+        return Pairs(torch.cat([x, x_hat.to(x)]), latents, classes, dropout), posterior
 
-    def _scores(
-        self, images: Tensor, latents: Tensor | None, classes: Tensor | None, drop: Tensor | None = None
-    ) -> tuple[Scores, Scores]:
-        discriminator, n = self.model.discriminator, len(images) // 2
-        if drop is None and not getattr(discriminator, "across", False):
-            return self._selected(discriminator(images, latents, classes)).split(n)
-        # Where D compares the images of a minibatch, those of one kind with each other.
-        halves = [[None, None] if t is None else t.chunk(2) for t in (images, latents, classes)]
-        noises = [{}, {}] if drop is None else [{"drop": noise} for noise in drop.unbind(1)]
-        first, second = (self._selected(discriminator(*half, **noise)) for *half, noise in zip(*halves, noises, strict=True))
-        return first, second
+    def _scores(self, pairs: Pairs) -> tuple[Scores, Scores]:
+        discriminator = self.model.discriminator
+        if getattr(discriminator, "across", False):  # D compares the images of a minibatch: those of one kind with each other
+            first, second = (self._selected(discriminator(*half)) for half in pairs.halves())
+            return first, second
+        return self._selected(discriminator(*pairs)).split(len(pairs.images) // 2)
 
     def _selected(self, scores: Scores) -> Scores:
         exact = Scores(*(None if term is None else at_least_float32(term) for term in scores))
         return select_terms(exact, self.unary_x, self.unary_z)
-
-    def _penalty(self, images: Tensor, latents: Tensor | None, classes: Tensor | None, mix: Tensor) -> Tensor:
-        """WGAN-GP: D's gradient at points between the encoder pairs and the generator pairs, with a graph through it."""
-        points = []
-        for joined in (images, latents):
-            if joined is not None:
-                encoder_side, generator_side = joined.detach().chunk(2)
-                share = mix.view(-1, *[1] * (joined.ndim - 1)).to(joined)
-                points.append(encoder_side.lerp(generator_side, share).requires_grad_())
-        total = self._selected(self.model.discriminator(*points, classes=None if classes is None else classes.chunk(2)[0])).total()
-        gradients = torch.autograd.grad(total.sum(), points, create_graph=True, allow_unused=True)
-        return gradient_penalty(
-            [at_least_float32(g) for g in gradients if g is not None], self.penalty, self.gradient_norm
-        )  # fmt: skip
 
 
 class Report:
@@ -215,29 +273,40 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
-def average_gradients(networks: list[nn.Module]) -> None:
-    """Average the gradients of `networks` over all processes in one flat all-reduce; every process must hold equal shares."""
+def average_gradients(networks: list[nn.Module], values: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """Average the gradients of `networks` over all processes in one flat all-reduce; every process must hold equal shares.
+
+    values: 0-dim numbers by name, the same names everywhere → their averages, which travel along.
+    """
+    values = values or {}
     if world_size() == 1:
-        return
+        return values
     # What had no part in the update (a resolution not reached yet) has no gradient, on any process, and Adam leaves it alone.
     parameters = [p for network in networks for p in network.parameters() if p.grad is not None]
-    flat = all_reduce(torch.cat([p.grad.flatten() for p in parameters])) / world_size()
-    for p, grad in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+    further = [value.to(parameters[0].dtype).reshape(1) for value in values.values()]
+    flat = all_reduce(torch.cat([*(p.grad.flatten() for p in parameters), *further])) / world_size()
+    *gradients, averaged = flat.split([*(p.numel() for p in parameters), len(further)])
+    for p, grad in zip(parameters, gradients, strict=True):
         p.grad.copy_(grad.view_as(p))
+    return dict(zip(values, averaged, strict=True))
 
 
 def build_optimizers(
     model: BigBiGAN, generator_lr: float, discriminator_lr: float, encoder_lr: float, betas: tuple[float, float], eps: float
 ) -> tuple[torch.optim.Adam, torch.optim.Adam]:
-    """Adam for D, and one Adam for E and G with a rate each."""
+    """Adam for D, and one Adam for E, if there is one, and G with a rate each."""
     settings = {"betas": tuple(map(float, betas)), "eps": eps}
     # XLA has no fused Adam; there the count of its steps must be a tensor of the graph, or every update compiled anew
     lazy = next(model.parameters()).device.type == "xla"
     settings |= {"capturable": True, "foreach": False} if lazy else {"fused": True}
-    discriminator = torch.optim.Adam(model.discriminator.parameters(), lr=discriminator_lr, **settings)
-    groups = [
-        {"params": list(network.parameters()), "lr": rate}
-        for network, rate in ((model.encoder, encoder_lr), (model.generator, generator_lr))
-        if network is not None
-    ]
-    return discriminator, torch.optim.Adam(groups, **settings)
+
+    def groups(**rates: float) -> list[dict]:
+        networks = {name: getattr(model, name) for name in rates}
+        return [
+            {"params": list(network.parameters()), "lr": rates[name], "name": name}
+            for name, network in networks.items()
+            if network is not None
+        ]
+
+    discriminator = torch.optim.Adam(groups(discriminator=discriminator_lr), **settings)
+    return discriminator, torch.optim.Adam(groups(encoder=encoder_lr, generator=generator_lr), **settings)

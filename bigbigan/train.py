@@ -3,38 +3,41 @@
 The same command again resumes an interrupted run.
 """
 
-import itertools
 import logging
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 if __package__ in (None, ""):  # run by its path: the repository root takes the place of this folder
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-import numpy as np
 import torch
 from torch import Tensor
 
 import bigbigan
 from bigbigan import checkpoint
+from bigbigan.batch import Batch, draw_batch
 from bigbigan.checkpoint import CheckpointError, TrainingState
 from bigbigan.closing import close
+from bigbigan.compilation import CompilationError, compile_step
 from bigbigan.config import Config, ConfigError, find_config, flatten, parse, write_yaml
-from bigbigan.data import Augment, DataError, RealImages, Stream, evaluation_batches, to_signed
+from bigbigan.data import DataError, RealImages
 from bigbigan.ema import Averages, averaged_model
-from bigbigan.guard import StopRequest, TrainingFailure, check_finite, check_finite_weights
-from bigbigan.latents import sample_prior
-from bigbigan.launch import build_accelerator, check_classes, decoders, hold, open_split, revision
+from bigbigan.grids import draw_grids
+from bigbigan.guard import Guard, StopRequest, TrainingFailure, Watch, check_finite, check_finite_weights
+from bigbigan.launch import build_accelerator, check_classes, hold, open_split, open_stream, revision
 from bigbigan.layers import LostProcess, all_reduce, alone, barrier
 from bigbigan.model import BigBiGAN, load_weights
 from bigbigan.monitor import Monitor
 from bigbigan.progressive import Course, Growth, seen_by
 from bigbigan.release import adopt_architecture
 from bigbigan.report import shapes_block, start_block
-from bigbigan.step import Batch, Step, build_optimizers, draw_batch
+from bigbigan.schedule import rates, set_rates
+from bigbigan.step import Step, build_optimizers
 
 log = logging.getLogger(__name__)
 
@@ -42,22 +45,34 @@ log = logging.getLogger(__name__)
 def main(argv: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     config, options = parse(argv)
+    training = None
     try:
-        status = Training(config, find_config(options.config)).run(dry=options.dry_run)
-    except (ConfigError, DataError, CheckpointError, TrainingFailure) as error:
+        training = Training(config, find_config(options.config))
+        status = training.run(dry=options.dry_run)
+    except DataError as error:  # in mid-run too: a disk that was taken away
+        print(f"error: {error}{go_on(training)}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except (ConfigError, CheckpointError, TrainingFailure, CompilationError) as error:
         print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1 if isinstance(error, TrainingFailure) else 2) from None
+        raise SystemExit(1 if isinstance(error, (TrainingFailure, CompilationError)) else 2) from None
     except LostProcess as error:
         print(f"error: {error}; the same command goes on from the newest checkpoint", file=sys.stderr)
         raise SystemExit(1) from None
     except OSError as error:  # a full disk, a folder that may not be written
-        print(f"error: {error}; what is in the newest checkpoint is safe, and the same command goes on from it", file=sys.stderr)
+        print(f"error: {error}{go_on(training)}", file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:  # a second Ctrl-C
         print("interrupted; the same command goes on from the newest checkpoint", file=sys.stderr)
         raise SystemExit(130) from None
     if status:
         raise SystemExit(status)
+
+
+def go_on(training: "Training | None") -> str:
+    """Where a run that failed on the way can be taken up; nothing of one that had not begun."""
+    if not hasattr(training, "saved"):
+        return ""
+    return f"; the same command goes on from {training.saved or 'the beginning'}"
 
 
 class Training:
@@ -69,8 +84,7 @@ class Training:
         self.folder = Path(config.run.root) / config.run.name
         self.preset = preset
         self.accelerator = build_accelerator(config, self.folder)
-        processes = self.accelerator.num_processes
-        config.validate(processes)
+        config.validate(self.accelerator.num_processes)
         torch.manual_seed(config.run.seed)
         self.checkpoints = self.folder / "checkpoints"
         source = adopt_architecture(config, self.checkpoints)
@@ -84,23 +98,13 @@ class Training:
             load_weights(self.model, source.state_dict(), config.model.init_from)
         o = config.optim
         self.averages = Averages(self.model.generator, self.model.encoder, o.ema_half_life, o.ema_rampup)
-        d_optimizer, eg_optimizer = build_optimizers(
-            self.model, o.generator_lr, o.discriminator_lr, o.encoder_lr, o.betas, o.eps
-        )  # fmt: skip
-        self.step = Step(
-            self.model, d_optimizer, eg_optimizer, config.loss.form, config.loss.unary_x, config.loss.unary_z,
-            config.data.chunks, self.accelerator.autocast, config.loss.penalty, config.loss.gradient_norm, config.loss.drift,
-        )  # fmt: skip
-        self.state = TrainingState(self.model, self.averages, {"discriminator": d_optimizer, "encoder_generator": eg_optimizer})
-        networks, optimizers = [self.model, self.averages.networks], [d_optimizer, eg_optimizer]
-        self.course = Course(Growth.from_config(config), networks, optimizers, o.lr_rampup, config.grow.reset_optimizers)
+        optimizers = build_optimizers(self.model, o.generator_lr, o.discriminator_lr, o.encoder_lr, o.betas, o.eps)
+        self.step = Step.from_config(config, self.model, *optimizers, self.accelerator.autocast)
+        named = dict(zip(("discriminator", "encoder_generator"), optimizers, strict=True))
+        self.state, growing = TrainingState(self.model, self.averages, named), [self.model, self.averages.networks]
+        self.course = Course(Growth.from_config(config), growing, optimizers, config.grow.reset_optimizers)
         self.batches = o.d_steps + (self.model.encoder is not None)  # of real images in an iteration
-        self.stream = Stream(
-            self.train_images, config.model.encoder_image_size or config.model.image_size, config.run.seed,
-            Augment(config.data.augment, config.data.flip),
-            self.accelerator.process_index, processes, decoders(config), self.accelerator.device,
-            config.data.cache, config.data.cache_gib * 2**30, config.data.max_unreadable,
-        )  # fmt: skip
+        self.stream = open_stream(config, self.train_images, self.accelerator)
 
     def run(self, dry: bool = False) -> int:
         """→ the exit status: 0 when the run is complete, see `StopRequest.status` when it was asked to stop."""
@@ -119,7 +123,11 @@ class Training:
             self.accelerator.init_trackers("bigbigan", {k: str(v) for k, v in flatten(self.config).items()})
             self.stop = StopRequest(self.config.run.stop_after, self.started)
             self.monitor = Monitor(self.folder, self.state.images_seen, self.config.run.images, main, self.track())
+            watch = partial(Watch, self.model, self.train_images, self.test_images, self.config.model.prior, self.config.run.seed)
+            self.guard = Guard(self.state, self.config, self.checkpoints, self.accelerator.device, self.monitor, watch)
             try:
+                if self.config.run.compile != "off":
+                    self.compile()
                 self.loop()
             except BaseException as error:
                 traceback.clear_frames(error.__traceback__)  # closes the loaders, whose workers would keep the process from ending
@@ -135,29 +143,35 @@ class Training:
             self.finish()
         return 0
 
+    def compile(self) -> None:
+        first = next(self.stream.batches(0, 1, self.config.data.batch_size))
+        self.monitor.say(f"compiled: {compile_step(self.step, self.batch(first), self.config.run.compile)}")
+
     def loop(self) -> None:
         """D updates, one E+G update, averages; then whatever is due. All counts are in real images."""
-        run, optim, batch_size = self.config.run, self.config.optim, 0
+        run, optim = self.config.run, self.config.optim
         self.catch_up()
         state, step, joint = self.state, self.step, self.model.encoder is not None
-        sums: dict[str, Tensor] = {}
-        since = 0
+        reals, sums, since = self.begin()
         while not self.stop.agreed(self.accelerator.device) and state.images_seen < run.images:
             self.begun, level = state.images_seen, self.course.at(state.images_seen)
-            if batch_size != (size := self.course.growth.batch_size(self.begun)):  # at first, and where a resolution has its own
-                batch_size = size
-                reals = self.stream.batches(self.begun, sys.maxsize, batch_size)
-            for _ in range(optim.d_steps):
+            set_rates(state.optimizers, rates(optim, self.begun, state.recovery.factors))
+            if self.batch_size != self.course.growth.batch_size(self.begun):  # a resolution has its own
+                reals = self.reals()
+            for i in range(optim.d_steps):
                 real = next(reals)
-                scores = step.discriminator_update(self.batch(real))
+                scores = step.discriminator_update(self.batch(real), state.iterations * optim.d_steps + i)
             values = scores | step.encoder_generator_update(self.batch(next(reals)) if joint else self.batch(real, " of G"))
             values |= {} if level is None else {"level": torch.tensor(level)}
-            state.images_seen += self.batches * batch_size
+            state.images_seen += self.batches * self.batch_size
             state.iterations += 1
             self.averages.update(state.images_seen, state.images_seen - self.begun)
             sums = {name: sums.get(name, 0) + value for name, value in values.items()}
             since += 1
             self.monitor.advance(state.images_seen)
+            if self.guard.acted(step.health.found(wait=self.due(run.log_every)), self.due(run.spectra_every)):
+                reals, sums, since = self.begin()
+                continue
             if self.due(run.log_every):
                 self.log({name: value / since for name, value in sums.items()})
                 sums, since = {}, 0
@@ -174,6 +188,17 @@ class Training:
         if state.images_seen > self.saved_at:  # asked to stop
             self.refresh()
             self.save()
+
+    def begin(self) -> tuple[Iterator[RealImages], dict[str, Tensor], int]:
+        """The stream from the state's place on, and sums of nothing: at the start, and after the guard has acted."""
+        self.step.health.forget()
+        self.saved_at = min(self.saved_at, self.state.images_seen)
+        return self.reals(), {}, 0
+
+    def reals(self) -> Iterator[RealImages]:
+        """The stream from the state's place on, in the batches of its resolution."""
+        self.batch_size = self.course.growth.batch_size(self.state.images_seen)
+        return self.stream.batches(self.state.images_seen + self.state.recovery.passed_over, sys.maxsize, self.batch_size)
 
     def due(self, every: int) -> bool:
         """Whether the last iteration crossed a multiple of `every` images (0: never), or ended the run."""
@@ -196,16 +221,16 @@ class Training:
 
     def batch(self, real: RealImages, purpose: str = "") -> Batch:
         """Real images, at the size and fade of a growing model, and their share of the run's random numbers, on the device."""
-        config, generator = self.config, self.model.generator
-        drop = self.model.discriminator.f.drop_channels if config.loss.form == "lsgan" else 0
+        config, generator, discriminator = self.config, self.model.generator, self.model.discriminator
+        dropout = (discriminator.last_features, config.optim.dropout) if config.optim.dropout else (0, 0.0)
+        drop = discriminator.f.drop_channels if config.loss.form == "lsgan" else 0
         settings = config.run.seed, config.model.prior, generator.latent_dim, config.model.classes
-        batch = draw_batch(real, *settings, self.accelerator.device, drop, purpose)
+        batch = draw_batch(real, *settings, self.accelerator.device, dropout, drop, purpose)
         batch.x = seen_by(generator, batch.x)
         return batch
 
     def log(self, values: dict[str, Tensor]) -> None:
-        stacked = all_reduce(torch.stack([values[name].to(self.accelerator.device) for name in values]))
-        stacked /= self.accelerator.num_processes
+        stacked = all_reduce(torch.stack([v.to(self.accelerator.device) for v in values.values()])) / self.accelerator.num_processes
         numbers = dict(zip(values, stacked.tolist(), strict=True))
         self.monitor.log(numbers, self.state.images_seen, self.state.iterations)
         check_finite(numbers, self.state.images_seen, str(self.saved or "the beginning"))
@@ -217,27 +242,9 @@ class Training:
         batches = (self.batch(real) for real in self.stream.batches(0, count, at_once))
         self.averages.refresh((b.x, b.z, b.z_classes) for b in batches)
 
-    @torch.no_grad()
     def grids(self) -> None:
-        """Samples of fixed latents, and fixed test images beside their reconstructions: the grids of a run are a film."""
-        if not self.accelerator.is_main_process:
-            return
-        c, device, side = self.config, self.accelerator.device, self.config.run.grid
-        places = np.arange(side * side)
-        z = sample_prior(c.model.prior, c.run.seed, "grid", places, self.model.generator.latent_dim).to(device)
-        classes = torch.arange(side * side, device=device) // side % c.model.classes if c.model.classes else None
-        self.monitor.samples(self.averages.generator(z, classes), self.state.images_seen, side)
-        if self.model.encoder is None:
-            return
-        tests = evaluation_batches(self.test_images, self.model.encoder.image_size, max(1, side * side // 2))
-        for pixels, indices in itertools.islice(tests, 1):
-            x = to_signed(pixels).to(device)
-            self.monitor.reconstructions(x, self.reconstruct(x, indices), self.state.images_seen, max(1, side // 2))
-
-    def reconstruct(self, x: Tensor, indices: np.ndarray) -> Tensor:
-        """G(z_mean) of the averaged networks; a conditional G is told the images' classes."""
-        classes = torch.from_numpy(self.test_images.labels[indices]).to(x.device) if self.config.model.classes else None
-        return self.averages.generator(self.averages.encoder(x).mean, classes)
+        if self.accelerator.is_main_process:
+            draw_grids(self.averages, self.test_images, self.config, self.monitor, self.state.images_seen)
 
     def save(self) -> None:
         if self.accelerator.is_main_process:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from bigbigan.data import Augment, Images, Stream, evaluation_batches, fingerprint, to_signed
 from bigbigan.ema import standing_statistics
 from bigbigan.encoder import Encoder
+from bigbigan.metrics.cache import store
 
 TRANSFORM = "centre square, bicubic"
 FEATURES = {"avepool_feat": "AvePool", "bn_crelu_feat": "BN+CReLU", "z_mean": "z_mean"}
@@ -116,10 +117,7 @@ def extract(
             )
     kept = np.concatenate(kept)
     if path is not None:
-        cache.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(".tmp")
-        save_file(features | {"indices": torch.from_numpy(kept)}, beside)
-        beside.replace(path)
+        store(path, lambda beside: save_file(features | {"indices": torch.from_numpy(kept)}, beside))
     return features, kept
 
 

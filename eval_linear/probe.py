@@ -21,6 +21,7 @@ import tyro
 from bigbigan.api import load
 from bigbigan.checkpoint import CheckpointError
 from bigbigan.data import DataError, open_images
+from bigbigan.files import Outside, check_links
 from bigbigan.metrics import MetricsError
 from bigbigan.model import BigBiGAN
 from bigbigan.report import write_page
@@ -52,6 +53,8 @@ class ProbeData:
     """Column of the images in a table; found by itself when empty."""
     label_column: str = ""
     """Column of the labels in a table; found by itself when empty."""
+    follow_links: bool = False
+    """Take images that lie outside `path` behind symbolic links too."""
     batch_size: int = 256
     """Images encoded at once."""
 
@@ -178,7 +181,8 @@ def labelled_splits(data: ProbeData, model: BigBiGAN) -> Splits:
     for test in (False, True):
         name = "test_split" if test else "split"
         split = column(name) or ("test" if test else "train")
-        splits.append(open_images(path, split, column("image_column"), column("label_column"), test, share, column("subset")))
+        columns = column("image_column"), column("label_column")
+        splits.append(open_images(path, split, *columns, test, share, column("subset"), bool(column("follow_links"))))
     train, test = splits
     for images, which in ((train, "training"), (test, "test")):
         if images.labels is None:
@@ -199,10 +203,13 @@ def results_folder(ckpt: str) -> Path | None:
     path = Path(ckpt)
     if not path.is_dir():
         return None
-    for folder in (path, *path.resolve().parents[:2]):
-        if (folder / "config.yaml").is_file():
-            return folder
-    return path
+    around = (folder for folder in (path, *path.resolve().parents[:2]) if (folder / "config.yaml").is_file())
+    found = next(around, path)
+    try:
+        check_links(found, deep=True)
+    except Outside as error:
+        raise ProbeError(str(error)) from None
+    return found
 
 
 def feature_rows(probe: Probe, model: BigBiGAN, splits: Splits, folder: Path | None) -> tuple[list[dict], dict | None]:

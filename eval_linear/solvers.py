@@ -8,6 +8,7 @@ import torch
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
+from bigbigan.layers import alone
 from eval_linear.adam import BATCH, PROTOCOLS, AdamProbe, shuffled, train_adam_probe
 from eval_linear.logistic import Solution, logistic_path
 
@@ -61,8 +62,14 @@ def fit_linear(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, classes: in
     """Multinomial logistic regression on standardised features.
 
     x (n, C), y (n,), x_test (m, C), y_test (m,). Held-out rows choose the strength along a path from strong to weak; the
-    classifier is then fitted on all rows. The test rows are looked at once.
+    classifier is then fitted on all rows. The test rows are looked at once. Rows are this process's own: within a group each
+    process fits by itself, and those that hold the same rows find the same.
     """
+    with alone():
+        return _fit_linear(x, y, x_test, y_test, classes, seed)
+
+
+def _fit_linear(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, classes: int, seed: int) -> LinearFit:
     fit, choose = held_out(y, seed)
     scores: list[float] = []
     if len(y[fit].unique()) < 2:  # a handful of labels: nothing to choose with

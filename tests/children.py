@@ -3,8 +3,11 @@
 The calls by which a run writes are numbered as they happen; a `Fault` strikes at one of them, or at all.
 """
 
+import contextlib
 import errno
+import functools
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -15,9 +18,14 @@ from multiprocessing import forkserver
 from pathlib import Path
 from unittest import mock
 
+import psutil  # accelerate needs it
 from safetensors import SafetensorError
 
+from bigbigan.metrics import Recipe
 from tests.conftest import ROOT, TINY_RUN
+
+# The limits of time are those of a quiet machine, multiplied by this on a crowded one.
+PATIENCE = float(os.environ.get("BIGBIGAN_PATIENCE", "1"))
 
 # Smaller still than TINY_RUN: one block a stage, four iterations, a checkpoint after each.
 SMALLEST = [
@@ -72,7 +80,7 @@ class Run:
         root.mkdir(parents=True, exist_ok=True)
         command = [*SMALLEST, "--run.name=run", *map(str, flags)]
         roots = roots or [root] * processes
-        port, env = free_port(), {"BIGBIGAN_CACHE": str(root.parent / "cache"), **(env or {})}
+        port, env = free_port(), {"BIGBIGAN_CACHE": str(root / "cache"), **(env or {})}
         self.processes = [
             context().Process(
                 target=train,
@@ -86,6 +94,7 @@ class Run:
 
     def wait(self, seconds: float = 120) -> list[int]:
         """→ the exit statuses; −9 of a killed process."""
+        seconds *= PATIENCE
         deadline = time.monotonic() + seconds
         for process in self.processes:
             process.join(max(0.01, deadline - time.monotonic()))
@@ -94,6 +103,18 @@ class Run:
             process.kill()
         assert not alive, f"still alive after {seconds} s\n{self.text()}"
         return [p.exitcode for p in self.processes]
+
+    def lasts(self, seconds: float = 120 * PATIENCE, computing: float = math.inf) -> float:
+        """Let it go on for so long, or until its first process has computed for so long, or ends → what that has computed.
+
+        What a process computes, in seconds of a processor, does not depend on what else the machine does.
+        """
+        deadline, first, used = time.monotonic() + seconds, psutil.Process(self.processes[0].pid), 0.0
+        while used < computing and time.monotonic() < deadline and any(p.exitcode is None for p in self.processes):
+            with contextlib.suppress(psutil.Error):  # it is gone
+                used = sum(first.cpu_times()[:2])
+            time.sleep(0.01)
+        return used
 
     def send(self, number: int, *ranks: int) -> None:
         for rank in ranks or range(len(self.processes)):
@@ -104,7 +125,7 @@ class Run:
         return self.log.read_text()
 
     def until(self, words: str, seconds: float = 60) -> None:
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds * PATIENCE
         while words not in self.text():
             assert time.monotonic() < deadline and any(p.exitcode is None for p in self.processes), self.text()
             time.sleep(0.01)
@@ -132,15 +153,27 @@ def train(command: list[str], rank: int, processes: int, port: int, fault: Fault
         group = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
         env = {**env, **group, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ.update({key: str(value) for key, value in env.items()})
+    cheapen()
     strike(fault or Fault(0, "count"), log.with_name("calls"))
     main(command)
 
 
+def cheapen() -> None:
+    """Make the extractor of one's own domain one of two steps, so that each evaluation can make it anew."""
+    from bigbigan.metrics import domain
+
+    if domain.Recipe is Recipe:
+        domain.Recipe = functools.partial(Recipe, width=0.03125, epochs=0, min_steps=2, batch_size=128)
+
+
 def strike(fault: Fault, record: Path) -> None:
-    """Number the calls by which a run writes, note their names in `record`, and let `fault` strike."""
+    """Number the calls by which a run writes, note their names and paths in `record`, and let `fault` strike."""
     import shutil
 
     import bigbigan.checkpoint
+    import bigbigan.metrics.domain
+    import bigbigan.metrics.reference
+    import bigbigan.model
     import bigbigan.monitor
 
     record.write_text("")
@@ -153,7 +186,7 @@ def strike(fault: Fault, record: Path) -> None:
             nonlocal counted
             counted += 1
             with open(record, "a") as file:
-                print(name, file=file)
+                print(name, *(a for a in args if isinstance(a, Path)), file=file)
             if fault.at not in (counted, -1) or fault.how == "count":
                 return whole(*args, **options)
             if fault.how == "slow":
@@ -186,7 +219,8 @@ def strike(fault: Fault, record: Path) -> None:
     def torn_folder(_remove, folder, *_args, **_options):
         sorted(Path(folder).iterdir())[0].unlink()
 
-    faulty(bigbigan.checkpoint, "save_file", torn_file, SafetensorError)
+    for owner in (bigbigan.checkpoint, bigbigan.model, bigbigan.metrics.domain, bigbigan.metrics.reference):
+        faulty(owner, "save_file", torn_file, SafetensorError)
     faulty(bigbigan.monitor, "save_image", torn_file)
     faulty(bigbigan.monitor.Monitor, "write", torn_line)
     faulty(Path, "write_text", torn_text)

@@ -5,7 +5,24 @@ import pytest
 from bigbigan.config import Config, ConfigError, differences, find_config, flatten, parse, presets, read_yaml
 from bigbigan.model import BigBiGAN
 
-EXPECTED = ["cifar10", "digits", "imagenet128", "imagenet128_e256", "imagenet64", "imagenette64", "small"]
+EXPECTED = [
+    "cifar10",
+    "digits",
+    "imagenet128",
+    "imagenet128_deep",
+    "imagenet128_e256",
+    "imagenet128_resnet101",
+    "imagenet128_resnet50x2",
+    "imagenet128_revnet50",
+    "imagenet128_revnet50x2",
+    "imagenet128_revnet50x4",
+    "imagenet256_deep",
+    "imagenet512_deep",
+    "imagenet64",
+    "imagenette64",
+    "sagan128",
+    "small",
+]
 
 
 def test_the_presets_are_there():
@@ -60,7 +77,7 @@ def test_command_line_over_file_over_defaults(tmp_path):
         ("optim: {generator_lr: fast}", "fast"),
         ("loss: {form: hing}", "hing"),
         ("model: [1, 2]", "Model"),
-        ("model: {image_size: 8", "mapping"),
+        ("model: {image_size: 8", "expected YAML, found an error in line"),
         ("- a\n- b", "mine.yaml"),
         ("just words", "mine.yaml"),
     ],

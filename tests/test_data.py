@@ -22,7 +22,7 @@ from bigbigan.data import (
     to_signed,
     to_uint8,
 )
-from bigbigan.data.pictures import UNIFORMS, random_crop, resample
+from bigbigan.data.pictures import UNIFORMS, random_crop, random_crops, resample
 from bigbigan.latents import uniforms
 from tests.conftest import SHARED, picture
 
@@ -87,11 +87,14 @@ def test_tables(tmp_path, kind):
         table.save_to_disk(str(folder))
     if kind == "arrow":
         folder = next(folder.glob("*.arrow"))
-    images = open_images(str(folder), test_share=0)
+    if kind == "parquet":  # which names the files by their paths
+        with pytest.raises(DataError, match=r"expected a file or folder of .*, or follow it with --data.follow_links True"):
+            open_images(str(folder), test_share=0)
+    images = open_images(str(folder), test_share=0, follow_links=True)
     assert len(images) == 6 and images.class_names == ["x", "y"]
     assert np.array_equal(np.asarray(to_rgb(images[3])), np.asarray(picture(3)))
     if kind == "parquet":
-        assert len(open_images(str(folder), "test", test=True)) == 2
+        assert len(open_images(str(folder), "test", test=True, follow_links=True)) == 2
     with pytest.raises(DataError, match="expected a column of images 'photo', found the columns picture, kind"):
         open_images(str(folder), image_column="photo")
 
@@ -158,9 +161,11 @@ def test_transparency_lies_over_white_and_photos_stand_upright(tmp_path):
 @pytest.mark.parametrize("size", [(500, 375), (30, 300), (8, 8), (1, 1), (1, 200)])
 def test_crops_never_leave_the_picture(augment, size):
     width, height = size
-    for u in uniforms(0, "crop", np.arange(300), UNIFORMS):
-        left, top, right, bottom = random_crop(u, width, height, augment)
+    u = uniforms(0, "crop", np.arange(300), UNIFORMS)
+    for row, box in zip(u, random_crops(u, width, height, augment), strict=True):
+        left, top, right, bottom = random_crop(row, width, height, augment)
         assert 0 <= left < right <= width and 0 <= top < bottom <= height
+        assert (left, top, right, bottom) == tuple(box), "many at once are cut as each alone"
 
 
 def test_resnet_crops_have_torchvisions_distribution():

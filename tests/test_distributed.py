@@ -1,6 +1,8 @@
 """Several gloo processes equal one that holds the joined batch: data, losses, gradients, statistics, averages, weights, figures."""
 
 import os
+import shutil
+from datetime import timedelta
 from unittest import mock
 
 import numpy as np
@@ -8,13 +10,17 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from bigbigan import api
+from bigbigan.batch import draw_batch
 from bigbigan.data import Augment, Stream, open_images
 from bigbigan.ema import Averages
 from bigbigan.layers import CrossReplicaBatchNorm, LostProcess, all_reduce, alone, barrier, copy_from_main, record_statistics
-from bigbigan.step import Step, draw_batch
+from bigbigan.metrics import domain
+from bigbigan.step import Step
 from eval_linear import probe
 from eval_linear.quick import quick_figures
-from tests.children import context, free_port
+from eval_linear.solvers import fit_linear
+from tests.children import PATIENCE, cheapen, context, free_port
 from tests.conftest import tiny_model
 
 ITERATIONS = 20
@@ -40,16 +46,16 @@ def norm_result(x, weight):
     return y.detach(), x.grad, norm.weight.grad, norm.running_mean, norm.running_var
 
 
-def train(rank, processes, dtype, iterations=ITERATIONS):
+def train(rank, processes, dtype, iterations=ITERATIONS, size=8, **changes):
     """Some iterations on this process's share of the stream → all that must be equal, by name: of the first and the last iteration
     losses, scores and gradients; then weights, u, v, running statistics, averages and their sampling statistics."""
-    model = tiny_model(posterior="gaussian").to(dtype).train()
+    model = tiny_model(posterior="gaussian", **changes).to(dtype).train()
     # SGD, because Adam turns a rounding error of a zero gradient into a whole step
     d = torch.optim.SGD(model.discriminator.parameters(), lr=0.01)
     eg = torch.optim.SGD([*model.encoder.parameters(), *model.generator.parameters()], lr=0.01)
     step, averages = Step(model, d, eg, chunks=CHUNKS), Averages(model.generator, model.encoder, 100, 0.5)
     images = open_images("digits", "train", "", "", False, 0.1, "")
-    stream = Stream(images, 8, 0, Augment("light", True), rank, processes)
+    stream = Stream(images, size, 0, Augment("light", True), rank, processes)
 
     def batches(start, stop, size):
         for real in stream.batches(start, stop, size):
@@ -94,10 +100,38 @@ def figures():
     return quick_figures(tiny_model().eval(), images, images, "digits", 40, 0)
 
 
+def evaluation(folder):
+    """Every kind of quick figure, made by all processes of a group together, or by one; the extractor is kept in `folder`."""
+    cheapen()
+    with mock.patch.dict(os.environ, {"BIGBIGAN_CACHE": str(folder)}):
+        images = open_images("digits", "train", "", "", False, 0.1, "").subset(np.arange(120))
+        figures = quick_figures(tiny_model().eval(), images, images, "digits", 60, 0)
+    generator, y = torch.Generator().manual_seed(0), torch.arange(840) % 10  # classes that overlap: another penalty errs otherwise
+    x = torch.randn(840, 16, generator=generator) + 0.5 * torch.randn(10, 16, generator=generator)[y]
+    fit = fit_linear(x[:40], y[:40], x[40:], y[40:], 10, 0)
+    return figures | {f"confusion {i}": count for i, count in enumerate(fit.confusion.flatten().tolist())}
+
+
+def used(rank):
+    """What a person calls on a model, each process with images of its own: latents, features, images, scores."""
+    model = tiny_model(posterior="gaussian").train()  # as a training script may hand it over
+    pixels = np.random.default_rng(rank).integers(0, 256, (5 - rank, 3, 9, 11), dtype=np.uint8)
+    found = api.encode(pixels, model=model, batch_size=2)
+    found["generated"] = api.generate(3 + rank, model=model, truncation=1.0, batch_size=2, seed=rank)
+    found["reconstructed"] = api.reconstruct(pixels, model=model, batch_size=2)
+    return found | api.discriminate(pixels, found["z_mean"], model=model, batch_size=2)
+
+
+def collectives() -> int:
+    """How many collectives this process has entered in its group, by the group's own count."""
+    return dist.group.WORLD._get_sequence_number_for_group()
+
+
 def worker(rank, processes, port, folder):
     torch.set_num_threads(1)
     os.environ["RANK"] = str(rank)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=processes)
+    patience = timedelta(minutes=2 * PATIENCE)  # with one that waits for a collective which the others do not enter
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=processes, timeout=patience)
     x, weight = joined_batch()
     share = [slice(0, 5), slice(5, 7)] if processes == 2 else [slice(0, 4), slice(4, 4), slice(4, 5), slice(5, 7)]
     result = {"norm": norm_result(x[share[rank]], weight[share[rank]])}  # uneven on purpose, and none at all
@@ -110,6 +144,14 @@ def worker(rank, processes, port, folder):
         with alone():
             result["figures"] = figures()
     barrier()
+    before = collectives()
+    result["used"] = used(rank)
+    if rank == 1:
+        result["used alone"] = used(rank)  # while the others wait
+    result["entered"] = collectives() - before
+    barrier()
+    result["counts"] = collectives() > before
+    result["evaluation"] = evaluation(folder)
     torch.save(result, f"{folder}/{rank}.pt")
     if rank == processes - 1:
         os._exit(0)  # dies without a word
@@ -123,15 +165,24 @@ def spawn(function, processes, *arguments):
     for child in children:
         child.start()
     for child in children:
-        child.join(240)
+        child.join(240 * PATIENCE)
     assert [child.exitcode for child in children] == [0] * processes
 
 
 @pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.soak)])
-def several(request, tmp_path_factory):
+def several(request, tmp_path_factory, expected_evaluation):
     folder = tmp_path_factory.mktemp("several")
+    for file in expected_evaluation[0].glob("classifier-*"):  # which several processes would train to another rounding
+        shutil.copy(file, folder)
     spawn(worker, request.param, free_port(), str(folder))
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(request.param)]
+
+
+@pytest.fixture(scope="module")
+def expected_evaluation(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cache")
+    with mock.patch.object(domain, "Recipe", domain.Recipe):
+        return folder, evaluation(folder)
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +231,25 @@ def test_the_main_process_gives_its_weights_and_evaluates_alone(several):
     assert all(torch.equal(r["from main"], torch.arange(6.0).view(2, 3).t()) for r in several)
     expected = figures()
     assert expected and several[0]["figures"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_encode_and_its_like_are_each_processs_own_affair(several):
+    """Bit for bit what one process gives, on all processes at once and on one while the others wait; no collective is entered."""
+    torch.set_num_threads(1)
+    for rank, found in enumerate(several):
+        assert found["entered"] == 0 and found["counts"], "expected no collective in encode, and to have counted the barrier"
+        expected = used(rank)
+        assert found["used"].keys() == expected.keys()
+        for name, value in expected.items():
+            assert torch.equal(found["used"][name], value), name
+            assert rank != 1 or torch.equal(found["used alone"][name], value), name
+
+
+def test_figures_of_several_processes_are_those_of_one(several, expected_evaluation):
+    expected = expected_evaluation[1]
+    assert {name.split("_")[0] for name in expected} > {"top1", "fid", "is", "reconstruction"}
+    for found in several:
+        assert found["evaluation"] == several[0]["evaluation"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_of_several_probes_only_the_first_works(capsys):

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 
 import numpy as np
 import pytest
@@ -10,14 +11,16 @@ import torch.distributed as dist
 from PIL import Image
 
 import bigbigan
-from bigbigan.config import Config, ConfigError, Grow, Model, find_config, flatten, read_yaml
+from bigbigan.batch import Batch, draw_batch
+from bigbigan.config import Config, ConfigError, Grow, Model, Optim, find_config, flatten, read_yaml
 from bigbigan.data import Augment, Stream, open_images
 from bigbigan.ema import Averages
 from bigbigan.layers import all_reduce, barrier
 from bigbigan.model import BigBiGAN
-from bigbigan.progressive import Course, Growth, seen_by, set_level
+from bigbigan.progressive import Course, Growth, ramp_up, seen_by, set_level
 from bigbigan.release import load_model
-from bigbigan.step import Batch, Step, build_optimizers, draw_batch
+from bigbigan.schedule import rates, set_rates
+from bigbigan.step import Step, build_optimizers
 from eval_linear.probe import Probe, ProbeError, run_probe
 from tests.children import free_port
 from tests.conftest import train
@@ -146,11 +149,13 @@ def grown(rank, processes):
     d = torch.optim.SGD(m.discriminator.parameters(), lr=0.01)
     eg = torch.optim.SGD([*m.encoder.parameters(), *m.generator.parameters()], lr=0.01)
     step, averages = Step(m, d, eg, "wgan_gp", chunks=2), Averages(m.generator, m.encoder, 100, 0.5)
-    course = Course(Growth(0, 2, 32, 64, (16,)), [m, averages.networks], [d, eg], rampup=64)
+    course = Course(Growth(0, 2, 32, 64, (16,)), [m, averages.networks], [d, eg])
     stream = Stream(open_images("digits", "train", "", "", False, 0.1, ""), 16, 0, Augment("none", False), rank, processes)
     found, reals = {}, stream.batches(0, 10**9, 16)
     for i in range(ITERATIONS):
         level = course.at(32 * i)
+        for group in (*d.param_groups, *eg.param_groups):
+            group["lr"] = 0.01 * ramp_up(32 * i, 64)
         for update in (step.discriminator_update, step.encoder_generator_update):
             b = draw_batch(next(reals), 0, "normal", 8, 0, torch.device("cpu"))
             b = Batch(seen_by(m.generator, b.x.double()), b.z.double(), b.noise.double(), mix=b.mix)
@@ -188,8 +193,11 @@ def test_optimisers_forget_at_both_ends_of_a_fade():
         step.discriminator_update(batch(m, 4)), step.encoder_generator_update(batch(m, 4))
     # levels 0, 0, ½, 1, 1, 1½, 2, 2
     assert forgetful == [False, False, True, True, False, True, True, False]
-    rates = Course(growth, [m], optimizers, rampup=100).rates
-    assert [rate for _, rate in rates] == [1e-3] * 3
+    optim = Optim(generator_lr=1e-3, discriminator_lr=2e-3, encoder_lr=3e-3, lr_rampup=100)
+    for seen, factor in ((0, math.exp(-5)), (50, math.exp(-1.25)), (100, 1.0)):
+        set_rates(dict(enumerate(optimizers)), rates(optim, seen, {"encoder": 0.5}))
+        found = {group["name"]: group["lr"] for optimizer in optimizers for group in optimizer.param_groups}
+        assert found == pytest.approx({"discriminator": 2e-3 * factor, "encoder": 1.5e-3 * factor, "generator": 1e-3 * factor})
 
 
 def test_layers_not_reached_stand_still_in_weights_averages_and_optimiser():

@@ -33,8 +33,41 @@ def test_distributions():
     uniform = sample_prior("uniform", 0, "z", np.arange(20_000), 3).numpy().ravel()
     assert stats.kstest(uniform, stats.uniform(-1, 2).cdf).pvalue > 1e-3
     assert abs(np.corrcoef(u.T)[0, 1]) < 0.03
-    with pytest.raises(ValueError, match="expected one of normal, uniform; found 'cauchy'"):
+    with pytest.raises(ValueError, match="expected one of normal, uniform, bernoulli, .*; found 'cauchy'"):
         sample_prior("cauchy", 0, "z", np.arange(2), 3)
+
+
+@pytest.mark.parametrize(
+    ("prior", "values", "mean", "variance"),
+    [
+        ("bernoulli", {0.0, 1.0}, 1 / 2, 1 / 4),
+        ("signed_bernoulli", {-1.0, 1.0}, 0, 1),
+        ("categorical", {-1.0, 0.0, 1.0}, 0, 2 / 3),
+        ("censored_normal", None, (2 * np.pi) ** -0.5, 1 / 2 - 1 / (2 * np.pi)),
+        ("sparse_normal", None, 0, 1 / 2),
+        ("variable_normal", None, 0, 13 / 12),  # E[σ²] = 1 + 1/12
+    ],
+)
+def test_latents_of_appendix_e(prior, values, mean, variance):
+    z = sample_prior(prior, 0, "z", np.arange(20_000), 4)
+    assert z.shape == (20_000, 4) and z.dtype == torch.float32
+    assert values is None or set(z.unique().tolist()) == values
+    assert z.mean().item() == pytest.approx(mean, abs=0.02) and z.var().item() == pytest.approx(variance, abs=0.03)
+    assert torch.equal(sample_prior(prior, 0, "z", np.array([7, 19_999]), 4), z[[7, 19_999]]), "a row is a function of its index"
+    assert np.abs(np.corrcoef(z.numpy().T) - np.eye(4)).max() < 0.03
+    if prior in ("censored_normal", "sparse_normal"):
+        assert (z == 0).float().mean().item() == pytest.approx(0.5, abs=0.01)
+        assert stats.kstest(z[z != 0].abs().numpy(), stats.halfnorm.cdf).pvalue > 1e-3
+    if prior == "variable_normal":  # one σ a sample: the magnitudes of its components go together
+        magnitude = z.abs().numpy()
+        assert np.corrcoef(magnitude[:, 0], magnitude[:, 1])[0, 1] > 0.05
+
+
+def test_half_normal_half_bernoulli():
+    z = sample_prior("normal_bernoulli", 0, "z", np.arange(20_000), 5)
+    assert stats.kstest(z[:, :3].numpy().ravel(), "norm").pvalue > 1e-3
+    assert set(z[:, 3:].unique().tolist()) == {0.0, 1.0} and z[:, 3:].mean().item() == pytest.approx(0.5, abs=0.01)
+    assert np.abs(np.corrcoef(z.numpy().T) - np.eye(5)).max() < 0.03
 
 
 def test_truncation_is_the_truncated_normal():

@@ -82,8 +82,8 @@ def test_batched_power_iteration_equals_layer_by_layer():
     alone = [SNLinear(5, 5), SNLinear(5, 5), SNLinear(5, 3), SNLinear(5, 5)]
     for mine, other in zip(alone, together, strict=True):
         mine.load_state_dict(other.state_dict())
-        advance_power_iteration(mine, 2)
-    advance_power_iteration(together, 2)
+        advance_power_iteration(mine, 2, batched=False)
+    advance_power_iteration(together, 2, batched=True)
     for mine, other in zip(alone, together, strict=True):
         torch.testing.assert_close(mine.u, other.u)
         torch.testing.assert_close(mine.v, other.v)

@@ -2,6 +2,7 @@
 
 import socket
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import scipy.stats
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from safetensors import SafetensorError
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
@@ -240,6 +242,16 @@ def test_reference_statistics_are_cached_under_their_key(sets, tmp_path):
     evaluate(sets, SmallNet(), cache=tmp_path, split_name="test")
     evaluate((sets[0], sets[1][:-1]), SmallNet(), cache=tmp_path)
     assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(sets, tmp_path, caplog):
+    (tmp_path / "file").write_text("no folder")
+    expected = evaluate(sets)
+    assert evaluate(sets, cache=tmp_path / "file") == expected and "could not be kept" in caplog.text
+    caplog.clear()
+    with mock.patch("bigbigan.metrics.reference.save_file", side_effect=SafetensorError("No space left on device")):
+        assert evaluate(sets, cache=tmp_path / "folder") == expected
+    assert "No space left on device" in caplog.text and not list((tmp_path / "folder").iterdir())
 
 
 def test_names_say_how_many_images_were_looked_at(sets):

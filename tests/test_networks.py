@@ -7,7 +7,7 @@ import timm
 import torch
 
 from bigbigan.discriminator import Discriminator
-from bigbigan.encoder import Encoder, replace_batch_norms
+from bigbigan.encoder import Encoder, checked_features, remove_dropout, replace_batch_norms
 from bigbigan.generator import Generator, default_latent_dim
 from bigbigan.layers import CrossReplicaBatchNorm, SelfAttention, spectral_layers
 
@@ -150,10 +150,100 @@ def test_replacing_batch_norms_keeps_the_function(backbone):
 
 
 def test_unknown_backbone_names_the_nearest():
-    with pytest.raises(ValueError, match="'resnetv2_5': expected the name of a timm model; did you mean .*resnetv2_50"):
+    with pytest.raises(ValueError, match="'resnetv2_5': expected revnet50 or the name of a timm model; did you mean .*resnetv2_50"):
         Encoder(8, "resnetv2_5", 32)
-    with pytest.raises(ValueError, match="only the resnetv2 family can be widened"):
+    with pytest.raises(ValueError, match="only revnet50 and the resnetv2 family can be widened"):
         Encoder(8, "resnet18", 32, 2.0)
+
+
+def bottlenecks(width: int, blocks: tuple[int, ...]) -> int:
+    """Parameters of a pre-activation bottleneck ResNet without classifier, counted by hand."""
+    count, before = 3 * 49 * 64 * width, 64 * width
+    for i, n in enumerate(blocks):
+        inner, out = 64 * width * 2**i, 256 * width * 2**i
+        for _ in range(n):
+            shortcut = before * out if _ == 0 else 0
+            count += before * inner + 9 * inner**2 + inner * out + shortcut + 2 * (before + 2 * inner)
+            before = out
+    return count + 2 * before
+
+
+@pytest.mark.parametrize(
+    ("backbone", "width", "blocks", "parameters"),
+    [
+        ("resnetv2_50", 1, (3, 4, 6, 3), 23_500_352),
+        ("resnetv2_101", 1, (3, 4, 23, 3), 42_492_480),
+        ("resnetv2_50", 2, (3, 4, 6, 3), 93_891_712),
+    ],
+)
+def test_trunks_of_table_1(backbone, width, blocks, parameters, on_meta):
+    assert count(Encoder(120, backbone, 256, width).trunk) == bottlenecks(width, blocks) == parameters
+
+
+# One of each kind; sizes of inputs that timm's defaults would refuse, widths that timm's num_features does not tell.
+KINDS = ["resnet10t", "convnext_atto", "mobilenetv3_small_050", "test_vit", "levit_128s"]
+
+
+@pytest.mark.parametrize("backbone", KINDS)
+def test_any_backbone_works_by_name(backbone):
+    """A gradient for every weight, and a pure forward in training: no random numbers, no moved buffers."""
+    torch.manual_seed(0)
+    encoder = Encoder(6, backbone, 64, mlp_width=8).train()
+    x = torch.rand(3, 3, 64, 64)
+    buffers, random = [b.clone() for b in encoder.buffers()], torch.get_rng_state()
+    assert encoder.avepool(x).shape == (3, encoder.features)
+    sum(t.square().sum() for t in encoder(x)).backward()
+    assert torch.equal(random, torch.get_rng_state()) and all(map(torch.equal, buffers, encoder.buffers()))
+    with torch.no_grad():
+        assert torch.equal(encoder(x).mean, encoder(x).mean)
+    encoder.requires_grad_(False).eval()(x)
+    reached = sum(p.grad is not None for p in encoder.parameters())
+    assert reached > 0.9 * len(list(encoder.parameters()))
+
+
+def test_dropout_and_stochastic_depth_are_removed():
+    network = timm.create_model(
+        "test_vit", num_classes=0, img_size=32, drop_rate=0.5, attn_drop_rate=0.5, drop_path_rate=0.5
+    ).train()
+    x = torch.randn(2, 3, 32, 32)
+    assert not torch.equal(network(x), network(x))
+    with pytest.raises(ValueError, match="whose forward is pure"):
+        checked_features(network, "test_vit", 32)
+    remove_dropout(network)
+    assert torch.equal(network(x), network(x)) and checked_features(network, "test_vit", 32) == 64
+
+
+@pytest.mark.parametrize(
+    ("backbone", "message"),
+    [
+        ("crossvit_tiny_240", "'crossvit_tiny_240': expected a network that takes 64 px images, found: "),
+        ("resnetv2_50d_evos", "encoder stem 'stride2': expected a backbone whose stem is one convolution"),
+    ],
+)
+def test_a_backbone_that_cannot_be_used_says_why(backbone, message):
+    with pytest.raises(ValueError, match=message):
+        Encoder(6, backbone, 64, mlp_width=8)
+
+
+@pytest.mark.parametrize("how", ["random", "buffer", "map"])
+def test_an_impure_backbone_is_refused(how):
+    class Impure(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = torch.nn.Linear(3, 4)
+            self.register_buffer("seen", torch.zeros(1))
+
+        def forward(self, x):
+            if how == "map":
+                return x
+            if how == "buffer":
+                self.seen += 1
+            y = self.linear(x.mean((2, 3)))
+            return torch.nn.functional.dropout(y, 0.1, self.training) if how == "random" else y
+
+    message = "yields a feature vector.*found .2, 3, 8, 8" if how == "map" else "whose forward is pure"
+    with pytest.raises(ValueError, match=message):
+        checked_features(Impure(), "impure", 8)
 
 
 def test_bn_crelu_doubles_a_normalised_feature():

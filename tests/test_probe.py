@@ -143,7 +143,7 @@ def test_the_encoder_is_proven_unmoved(run, monkeypatch):
         run_probe(Probe(ckpt=str(run), untrained=0, parts=("knn",)))
 
 
-def test_the_cache_is_keyed_by_weights_data_and_names(tmp_path):
+def test_the_cache_is_keyed_by_weights_data_and_names(tmp_path, caplog):
     images = open_images("digits", test=True)
     encoder = tiny_model().encoder.eval()
     first, _ = extract(encoder, images, 64, tmp_path)
@@ -162,6 +162,9 @@ def test_the_cache_is_keyed_by_weights_data_and_names(tmp_path):
     extract(encoder, images, 64, tmp_path, names=("z_mean",))
     assert len(list(tmp_path.iterdir())) == 3
     assert digest(encoder) == digest(encoder)
+    (tmp_path / "file").write_text("no folder")
+    unkept, _ = extract(encoder, images, 64, tmp_path / "file")
+    assert torch.equal(unkept["z_mean"], whole["z_mean"]) and "could not be kept" in caplog.text
 
 
 def test_the_fit_recovers_a_linear_rule_and_chooses_without_the_test_split():

@@ -1,7 +1,8 @@
 """Settings: the dataclass tree, and how YAML files and the command line fill it."""
 
-from bigbigan.config.reading import differences, find_config, flatten, parse, presets, read_yaml, write_yaml
-from bigbigan.config.tree import Config, ConfigError, Data, Grow, Loss, Model, Optim, Run
+from bigbigan.config.checks import ConfigError, check_model
+from bigbigan.config.reading import differences, find_config, flatten, merged, parse, presets, read_yaml, write_yaml
+from bigbigan.config.tree import Config, Data, Grow, Loss, Model, Optim, Run
 
 __all__ = [
     "Config",
@@ -12,9 +13,11 @@ __all__ = [
     "Model",
     "Optim",
     "Run",
+    "check_model",
     "differences",
     "find_config",
     "flatten",
+    "merged",
     "parse",
     "presets",
     "read_yaml",

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import difflib
+import io
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,19 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bigbigan.config.tree import Config, ConfigError
+from bigbigan.config.checks import ConfigError
+from bigbigan.config.tree import Config
+from bigbigan.files import printable, read_text
 
 DEFAULT_PRESET = "digits"
 PACKAGE = Path(__file__).parent.parent
 
 # What may differ between a checkpoint and the run that resumes it: how far to go, what to show, where and how fast to compute.
 FREE_TO_CHANGE = {
-    "run.name", "run.root", "run.images", "run.threads", "run.log_every", "run.sample_every", "run.checkpoint_every",
+    "run.name", "run.root", "run.images", "run.threads", "run.compile", "run.log_every", "run.sample_every", "run.checkpoint_every",
     "run.keep_checkpoints", "run.grid", "run.trackers", "run.accept_changes", "run.probe", "run.evaluate_every",
     "run.evaluate_images", "run.best", "run.stop_after", "run.timeout", "data.workers", "data.cache", "data.cache_gib",
-    "data.max_unreadable",
+    "data.max_unreadable", "data.follow_links", "run.spectra_every", "run.on_nonfinite", "run.on_collapse", "run.recoveries",
 }  # fmt: skip
 
 
@@ -80,14 +83,55 @@ def find_config(name: str) -> Path:
 def read_yaml(path: Path, default: Any) -> Any:
     """The dataclass `default` with the values of a YAML file; unknown keys and wrong types raise ConfigError."""
     try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(default), OmegaConf.load(path)))
-    except (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError, TypeError, ValueError) as error:
-        raise ConfigError(f"{path}: {str(error).strip().splitlines()[0]}{_full_key(error)}") from None
+        text = read_text(path)
+        _only_values(text)
+        return merged(default, OmegaConf.load(io.StringIO(text)), printable(path))
+    except ConfigError:
+        raise
+    except (OmegaConfBaseException, yaml.YAMLError, OSError, TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{printable(path)}: {_in_one_line(error)}") from None
 
 
-def _full_key(error: Exception) -> str:
+def merged(default: Any, content: Any, where: str) -> Any:
+    """The dataclass `default` with the values of a parsed file; ConfigError for unknown keys, wrong types, interpolations."""
+    try:
+        content = OmegaConf.create(content)
+        for text in _texts(OmegaConf.to_container(content)):
+            if "${" in text or text == "???":
+                raise ConfigError(f"{where}: expected values, found {text!r}; write what it stands for")
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(default), content))
+    except ConfigError:
+        raise
+    except (OmegaConfBaseException, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise ConfigError(f"{where}: {_in_one_line(error)}") from None
+
+
+def _texts(tree: Any):
+    if isinstance(tree, str):
+        yield tree
+    elif isinstance(tree, (dict, list)):
+        for value in tree.values() if isinstance(tree, dict) else tree:
+            yield from _texts(value)
+
+
+def _only_values(text: str) -> None:
+    """Refuse tags, by which a YAML file asks for objects of other types than its own; readers differ in what they then build."""
+    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        if getattr(event, "tag", None):
+            tag = event.tag.replace("tag:yaml.org,2002:", "!!")
+            raise ValueError(f"expected plain values, found the tag {tag} in line {event.start_mark.line + 1}; remove it")
+
+
+def _in_one_line(error: Exception) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem:
+        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        return f"expected YAML, found an error{line}: {error.problem}"
+    if isinstance(error, RecursionError):
+        return "expected YAML, found brackets nested too deeply"
+    if isinstance(error, OSError):
+        return f"expected a file that can be read, found {error.strerror or error}"
     key = getattr(error, "full_key", None)
-    return f" (at {key})" if key else ""
+    return (str(error).strip() or type(error).__name__).splitlines()[0] + (f" (at {key})" if key else "")
 
 
 def parse(argv: list[str] | None = None, tree: type = Config) -> tuple[Any, argparse.Namespace]:

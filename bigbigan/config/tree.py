@@ -6,9 +6,7 @@ The defaults are the paper's base (ResNet-50 encoder, 128 px, batch 2,048); a pr
 from dataclasses import dataclass, field
 from typing import Literal
 
-
-class ConfigError(ValueError):
-    """A setting that cannot be; the message says what was expected, what was found, and which flag to change."""
+from bigbigan.config.checks import check
 
 
 @dataclass
@@ -17,18 +15,27 @@ class Model:
 
     image_size: int = 128
     """Size of G's images and D's input in pixels: b·2^k with b = 3 … 7, from 8 to 512."""
+    architecture: Literal["biggan", "biggan_deep"] = "biggan"
+    """Blocks of G and F: BigGAN's, or BigGAN-deep's bottlenecks, twice as many (128 channels per multiplier, 128 latents)."""
     latent_dim: int = 120
-    """Size of z; 0 for 20 per slot of G (120 at 128 px)."""
+    """Size of z; 0 for 20 per slot of G (120 at 128 px), or 128 for biggan_deep."""
     classes: int = 0
     """0: unconditional. Else G and D see labels of that many classes; E never does."""
-    prior: Literal["normal", "uniform"] = "normal"
-    """p(z): N(0, I) or U(-1, 1)."""
+    prior: Literal[
+        "normal", "uniform", "bernoulli", "signed_bernoulli", "categorical", "censored_normal", "sparse_normal",
+        "normal_bernoulli", "variable_normal",
+    ] = "normal"  # fmt: skip
+    """p(z): N(0, I), U(-1, 1), or another latent of BigGAN's appendix E, see bigbigan/latents.py."""
     generator_width: int = 96
     """Channels per multiplier of G."""
     generator_attention: int = 64
     """Resolution after which G has self-attention; 0 for none."""
     embedding_dim: int = 128
     """Size of the shared embedding that conditions G's batch norms."""
+    shared_embedding: bool = True
+    """False: each batch norm of G has its own table of gains and biases by class, as in SAGAN (not with biggan_deep)."""
+    skip_z: bool = True
+    """False: only G's first layer sees z, as in SAGAN (not with biggan_deep)."""
     discriminator_width: int = 96
     """Channels per multiplier of F."""
     discriminator_attention: int = 64
@@ -38,17 +45,17 @@ class Model:
     mlp_layers: int = 8
     """Layers of H and J, an even number."""
     encoder: str = "resnetv2_50"
-    """E's backbone, the name of a timm model: resnetv2_18, _34, _50, _101, or any that yields a feature vector.
+    """E's backbone: revnet50, or the name of a timm model: resnetv2_18, _34, _50, _101, or any that yields a feature vector.
 
     none: a GAN, without E, H and J. progressive: the trunk that grows."""
     encoder_image_size: int = 0
     """E's input size, a multiple of image_size; 0 for the same size."""
     encoder_width: float = 1.0
-    """Channel multiple of a resnetv2 encoder; 2 for the paper's "x2"."""
+    """Channel multiple of a resnetv2 or revnet50 encoder; 2 for the paper's "x2"."""
     encoder_blocks: tuple[int, ...] = ()
-    """Blocks in each of the four stages of a resnetv2 encoder; none for its own, such as 3 4 6 3 of resnetv2_50."""
+    """Blocks in each of the four stages of a resnetv2 or revnet50 encoder; none for its own, such as 3 4 6 3."""
     encoder_stem: Literal["auto", "imagenet", "stride2", "stride1"] = "auto"
-    """First layer of a resnetv2 encoder: 7x7/2 and max-pool (from 128 px), 7x7/2 (from 64 px), 3x3/1 (below)."""
+    """First layer of a resnetv2 or revnet50 encoder: 7x7/2 and max-pool (from 128 px), 7x7/2 (from 64 px), 3x3/1 (below)."""
     encoder_mlp_width: int = 4096
     """Units of E's head."""
     encoder_mlp_layers: int = 4
@@ -94,6 +101,12 @@ class Loss:
     """Keep the term s_x."""
     unary_z: bool = True
     """Keep the term s_z."""
+    orthogonal: float = 0.0
+    """Strength of BigGAN's orthogonal regularisation of G's weights (1e-4 there); 0 for none, as BigBiGAN mentions none."""
+    r1: float = 0.0
+    """Strength γ of R1, γ/2 · E‖∇D(x, E(x))‖², in D's loss; 0 for none (BigGAN: 1 and more prevent collapse, and cost score)."""
+    r1_interval: int = 1
+    """D updates from one with R1 to the next, whose strength is multiplied by as many (lazy; 16 is usual)."""
     penalty: float = 10.0
     """wgan_gp: weight λ of the gradient penalty."""
     gradient_norm: float = 1.0
@@ -124,6 +137,22 @@ class Optim:
     """Half-life of the averages of E and G, in images (the paper's 0.9999 at batch 2,048)."""
     ema_rampup: float = 0.05
     """The half-life is at most this share of the images seen."""
+    lower_after: int = 0
+    """Images seen from which on the rates of `lower_networks` are multiplied by `lower_factor`; 0 for never."""
+    lower_factor: float = 0.1
+    """What they are multiplied by."""
+    lower_networks: Literal["all", "generator", "encoder", "discriminator", "encoder_generator"] = "all"
+    """Whose rates; in BigGAN a lower rate of G alone put collapse off, and one of D brought it."""
+    freeze: Literal["none", "generator", "encoder", "discriminator", "encoder_generator"] = "none"
+    """Networks whose parameters stand still, for an experiment."""
+    dropout: float = 0.0
+    """Share of the features before D's last layers that is zero in training (BigGAN tried 0.05 to 0.5); 0 for none."""
+    sigma_clamp: float = 0.0
+    """Largest σ0 of the weights of `sigma_networks`: W ← W − max(0, σ0 − σ_clamp) u0 v0ᵀ before an update; 0 for none."""
+    sigma_clamp_ratio: float = 0.0
+    """The same with σ_clamp = this times σ1, the second largest; 0 for none."""
+    sigma_networks: Literal["generator", "discriminator", "both"] = "generator"
+    """Networks whose σ0 is clamped (BigGAN: G's)."""
 
 
 @dataclass
@@ -144,6 +173,8 @@ class Data:
     """Column of the images in a table; found by itself when empty."""
     label_column: str = ""
     """Column of the labels in a table; found by itself when empty."""
+    follow_links: bool = False
+    """Take images that lie outside `path` behind symbolic links too; otherwise such a link is refused."""
     batch_size: int = 2048
     """Images of one update over all processes."""
     chunks: int = 1
@@ -194,6 +225,9 @@ class Run:
     """Only deterministic kernels: a resumed run on one GPU is equal bit for bit; slower."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """auto: bf16 if `accelerate launch` was told so or the GPU has it, else float32."""
+    compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = "off"
+    """A mode of torch.compile for the updates, which is refused where its gradients differ from eager ones; reduce-overhead
+    records CUDA graphs. Minutes of compiling at the start, so for longer runs."""
     threads: int = 0
     """CPU threads of a process; 0 to share the machine's cores among its processes."""
     log_every: int = 200_000
@@ -204,6 +238,15 @@ class Run:
     """Images between checkpoints."""
     keep_checkpoints: int = 3
     """How many of the newest checkpoints to keep."""
+    spectra_every: int = 5_000_000
+    """Images between looks for collapse: spectra of G and D, scores on held-out images, diversity of samples; 0 for none."""
+    on_nonfinite: Literal["roll_back", "skip", "shrink", "stop"] = "roll_back"
+    """When a loss, gradient or weight is not finite: go back to the newest checkpoint and pass over the images from there on;
+    leave the update out; leave it out and halve all rates; or end. Such a gradient never reaches a weight."""
+    on_collapse: Literal["alarm", "stop", "roll_back"] = "alarm"
+    """At signs of collapse: say so and keep the checkpoint from before; also end; or go back to it, with half E's and G's rates."""
+    recoveries: int = 3
+    """Times that a run goes on after a non-finite value or goes back after a collapse; then it ends with a report, status 1."""
     evaluate_every: int = 0
     """Images between evaluations (a quick linear probe, k-NN, FID, reconstruction); 0 for none before the end."""
     evaluate_images: int = 5_000
@@ -239,71 +282,4 @@ class Config:
 
     def validate(self, processes: int = 1) -> None:
         """Raise ConfigError for settings that contradict each other, naming the flags."""
-        m, d, o, r = self.model, self.data, self.optim, self.run
-        at_least = [
-            ("data.batch_size", d.batch_size, 2), ("data.chunks", d.chunks, 1), ("optim.d_steps", o.d_steps, 1),
-            ("run.images", r.images, 1), ("run.log_every", r.log_every, 1), ("run.sample_every", r.sample_every, 1),
-            ("run.checkpoint_every", r.checkpoint_every, 1), ("run.keep_checkpoints", r.keep_checkpoints, 1),
-            ("run.grid", r.grid, 1),
-            ("run.evaluate_every", r.evaluate_every, 0), ("run.evaluate_images", r.evaluate_images, 20),
-            ("run.statistics_images", r.statistics_images, 2), ("model.classes", m.classes, 0),
-        ]  # fmt: skip
-        for flag, value, least in at_least:
-            if value < least:
-                raise ConfigError(f"--{flag} {value}: expected at least {least}")
-        for flag, size in [("data.batch_size", d.batch_size), *(("grow.batch_sizes", size) for size in self.grow.batch_sizes)]:
-            if size % (processes * d.chunks) or size < 2:
-                raise ConfigError(
-                    f"--{flag} {size}: expected a multiple of processes × chunks = {processes} × {d.chunks}, at least 2; "
-                    f"change it or --data.chunks"
-                )
-        self._validate_growth()
-        if m.encoder_image_size and m.encoder_image_size % m.image_size:
-            raise ConfigError(
-                f"--model.encoder_image_size {m.encoder_image_size}: expected a multiple of --model.image_size {m.image_size}, "
-                "since D sees E's image average-pooled"
-            )
-        if r.best and not r.evaluate_every:
-            raise ConfigError(f"--run.best {r.best}: expected --run.evaluate_every too, the number of images between evaluations")
-        if (m.prior == "uniform") != (m.posterior == "tanh"):
-            raise ConfigError(
-                f"--model.prior {m.prior} with --model.posterior {m.posterior}: "
-                "expected the uniform prior and the tanh posterior together, or neither"
-            )
-        for name in ("generator_lr", "discriminator_lr", "encoder_lr", "ema_half_life", "ema_rampup"):
-            if not getattr(o, name) > 0:
-                raise ConfigError(f"--optim.{name} {getattr(o, name)}: expected a number above 0")
-        if not r.stop_after >= 0:
-            raise ConfigError(f"--run.stop_after {r.stop_after}: expected minutes, or 0 for never")
-        if not r.timeout > 0:
-            raise ConfigError(f"--run.timeout {r.timeout}: expected minutes above 0")
-        if not 0 < d.test_share < 1:
-            raise ConfigError(f"--data.test_share {d.test_share}: expected a share between 0 and 1")
-        if r.statistics_images < 2 * processes:
-            raise ConfigError(
-                f"--run.statistics_images {r.statistics_images}: expected at least two for each of {processes} processes"
-            )
-        if m.mlp_layers < 2 or m.encoder_mlp_layers < 2:
-            raise ConfigError(
-                f"--model.mlp_layers {m.mlp_layers}, --model.encoder_mlp_layers {m.encoder_mlp_layers}: expected at least 2"
-            )
-        if not all(0 <= beta < 1 for beta in o.betas):
-            raise ConfigError(f"--optim.betas {o.betas}: expected two numbers in [0, 1)")
-
-    def _validate_growth(self) -> None:
-        m, g = self.model, self.grow
-        progressive = m.family == "progressive"
-        if progressive != (m.encoder == "progressive") and m.encoder != "none":
-            raise ConfigError(
-                f"--model.family {m.family} with --model.encoder {m.encoder}: expected both progressive or neither, or no encoder"
-            )
-        if g.first_size and not progressive:
-            raise ConfigError(f"--grow.first_size {g.first_size}: expected --model.family progressive, found {m.family}")
-        if min(g.first_size, g.hold_images, g.fade_images) < 0 or (g.first_size and not g.hold_images + g.fade_images):
-            raise ConfigError("--grow.hold_images, --grow.fade_images: expected numbers of images, not both 0 for a run that grows")
-        if progressive and (m.classes or m.encoder_image_size not in (0, m.image_size)):
-            raise ConfigError("--model.family progressive: expected --model.classes 0, and --model.encoder_image_size 0")
-        if self.loss.form == "lsgan" and not progressive:
-            raise ConfigError("--loss.form lsgan: expected --model.family progressive, whose D takes its noise")
-        if m.encoder == "none" and self.loss.unary_x is False:
-            raise ConfigError("--model.encoder none: expected --loss.unary_x True, the only score of a GAN")
+        check(self, processes)

@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from bigbigan.data.sources import Images
+from bigbigan.data.images import Images
 
 FINGERPRINTED = 32  # images whose pixels enter a data set's fingerprint
 

@@ -4,12 +4,15 @@ The preprocessing is the library's: the centre square, resized to the size the n
 an image in another range yields a wrong feature and no error.
 """
 
+import itertools
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,8 +20,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from bigbigan.data.pictures import centre_square, cut, to_rgb, to_signed
-from bigbigan.data.sources import Images, _from_files
+from bigbigan.data.folders import from_files
+from bigbigan.data.images import DataError, Images
+from bigbigan.data.pictures import centre_square, cut, open_picture, to_rgb, to_signed, why
+from bigbigan.files import Outside, printable
 
 DECODERS = min(8, os.cpu_count() or 1)
 
@@ -27,12 +32,15 @@ class InputError(ValueError):
     """An input that is not images as expected; the message says what was expected and what was found."""
 
 
-def image_batches(images, size: int | None, batch_size: int) -> Iterator[Tensor]:
+def image_batches(images, size: int | None, batch_size: int, ahead: int = 2) -> Iterator[Tensor]:
     """Yield float (n, 3, size, size) in [−1, 1], n ≤ batch_size, in the order of `images`.
 
     images: a path of an image or of a folder; a PIL image; an array or tensor of one image or a batch, uint8, or float in [−1, 1];
     a list, `datasets` column or other iterable of any of these single images.  size None keeps arrays and tensors as they are.
+    ahead: batches that are decoded while the caller works on one; 0 where both would want the same cores.
     """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+        raise InputError(f"batch_size: expected a whole number of at least 1, found {batch_size!r}")
     if isinstance(images, (np.ndarray, Tensor)):
         batch = _as_batch(images)
         _check_range(batch)
@@ -42,13 +50,22 @@ def image_batches(images, size: int | None, batch_size: int) -> Iterator[Tensor]
     if size is None:
         raise InputError(f"expected an array or tensor, found {type(images).__name__}")
     with ThreadPoolExecutor(DECODERS) as pool:  # decoding releases the interpreter, so it overlaps with the network
-        ready = _prefetch(pool, _single_items(images), lambda item: _read(item, size), ahead=2 * batch_size)
-        while part := list(islice(ready, batch_size)):
-            yield torch.cat(part)
+        items, waiting = iter(_single_items(images)), deque()
+        try:
+            while (part := list(islice(items, batch_size))) or waiting:
+                if part:
+                    waiting.append([pool.submit(_read, item, size) for item in part])
+                if len(waiting) > ahead or not part:
+                    yield torch.cat([future.result() for future in waiting.popleft()])
+        finally:
+            for future in itertools.chain.from_iterable(waiting):
+                future.cancel()
 
 
 def count_images(images) -> int | None:
     """How many images there are, if that can be known without reading them."""
+    if isinstance(images, Tensor) and (images.is_nested or images.layout is not torch.strided):
+        return None
     if isinstance(images, (np.ndarray, Tensor)):
         return len(images) if images.ndim == 4 or (images.ndim == 3 and not _single_3d(images)) else 1
     if isinstance(images, (str, os.PathLike)):
@@ -58,42 +75,45 @@ def count_images(images) -> int | None:
     return len(images) if hasattr(images, "__len__") else None
 
 
-def _prefetch(pool: ThreadPoolExecutor, items: Iterable, read, ahead: int):
-    items = iter(items)
-    waiting = [pool.submit(read, item) for item in islice(items, ahead)]
-    try:
-        while waiting:
-            yield waiting.pop(0).result()
-            waiting += [pool.submit(read, item) for item in islice(items, 1)]
-    finally:
-        for future in waiting:
-            future.cancel()
-
-
 def _single_items(images) -> Iterable:
     if isinstance(images, (str, os.PathLike)):
         return _paths(images)
     if isinstance(images, Image.Image):
         return [images]
     if isinstance(images, Images):
-        return (images[i] for i in range(len(images)))
+        return (_Row(images, i) for i in range(len(images)))
     if hasattr(images, "features") and hasattr(images, "column_names"):  # a `datasets` table: which column is meant?
-        from bigbigan.data.sources import _from_table
+        from bigbigan.data.tables import from_table
 
-        table = _from_table(images, "the data set", "", "")
-        return (table[i] for i in range(len(table)))
-    if isinstance(images, Iterable):
+        try:
+            table = from_table(images, "the data set", "", "")
+        except DataError as error:
+            raise InputError(str(error)) from None
+        return (_Row(table, i) for i in range(len(table)))
+    if isinstance(images, Iterable) and not isinstance(images, (bytes, bytearray, memoryview, Mapping, Set)):
         return images
     raise InputError(f"expected a path, an image, an array, a tensor or a list of these, found {type(images).__name__}")
 
 
+class _Row(NamedTuple):
+    """An image of a data set that is yet to be read."""
+
+    images: Images
+    i: int
+
+
 def _paths(path: str | os.PathLike) -> list[str]:
-    path = Path(path).expanduser()
-    if path.is_dir():
-        return _from_files(path).items.paths
-    if not path.is_file():
-        raise InputError(f"{path}: expected an image or a folder of images, found no such file")
-    return [str(path)]
+    path = Path(os.path.expanduser(os.fsdecode(path)))
+    try:
+        if path.is_dir():
+            return from_files(path).items.paths
+        if path.is_file():
+            return [str(path)]
+    except Outside as error:
+        raise InputError(f"{error}, or give a list of paths") from None
+    except (DataError, OSError) as error:
+        raise InputError(str(error)) from None
+    raise InputError(f"{printable(path)}: expected an image or a folder of images, found no such file")
 
 
 def _read(item, size: int) -> Tensor:
@@ -104,15 +124,24 @@ def _read(item, size: int) -> Tensor:
             raise InputError(f"expected one image per item of the list, found a batch of {len(batch)}")
         _check_range(batch)
         return _fit(batch, size)
-    if isinstance(item, (str, os.PathLike)):
-        try:
-            item = Image.open(item)
-            item.load()
-        except Exception as error:  # whatever a decoder raises
-            raise InputError(f"{item}: expected a readable image, found {type(error).__name__}: {error}") from None
-    if not isinstance(item, Image.Image):
+    if not isinstance(item, (str, os.PathLike, Image.Image, _Row)):
         raise InputError(f"expected a path, a PIL image, an array or a tensor, found {type(item).__name__}")
-    return _fit_picture(item, size)
+    try:
+        return _fit_picture(_picture(item), size)
+    except Exception as error:  # whatever a decoder raises
+        raise InputError(f"{_name(item)}: expected a readable image; {why(error)}; mend it or leave it out") from None
+
+
+def _picture(item) -> Image.Image:
+    if isinstance(item, _Row):
+        return item.images[item.i]
+    return item if isinstance(item, Image.Image) else open_picture(item)
+
+
+def _name(item) -> str:
+    if isinstance(item, _Row):
+        return f"{item.images.origin}, {item.images.name(item.i)}"
+    return getattr(item, "filename", "") or "a PIL image" if isinstance(item, Image.Image) else printable(item)
 
 
 def _fit_picture(image: Image.Image, size: int) -> Tensor:
@@ -130,13 +159,16 @@ def _single_3d(x) -> bool:
 def _as_batch(images: np.ndarray | Tensor) -> Tensor:
     """→ (N, 3, H, W). Arrays are channels-last, tensors channels-first, unless only the other reading gives 1, 3 or 4 channels."""
     channels_last = isinstance(images, np.ndarray)
-    if channels_last and not images.flags.writeable:
-        images = images.copy()  # torch warns of memory it may not write to
-    try:
-        x = torch.as_tensor(images)
-    except TypeError as error:
-        raise InputError(f"expected an array of uint8 or float, found {images.dtype}: {error}") from None
-    if x.dtype != torch.uint8 and not x.is_floating_point():
+    if channels_last and (images.dtype.kind not in "buif" or images.dtype.itemsize > 8 or np.ma.is_masked(images)):
+        found = "masked values" if np.ma.is_masked(images) else images.dtype
+        raise InputError(f"expected an array of uint8 or float, found {found}")
+    if channels_last and not (images.flags.writeable and images.dtype.isnative and all(s >= 0 for s in images.strides)):
+        # torch takes no arrays that run backwards or are of another byte order, and warns of memory it may not write to
+        images = np.array(images, dtype=images.dtype.newbyteorder("="), order="C")
+    if not channels_last and (images.layout is not torch.strided or images.device.type == "meta" or images.is_nested):
+        raise InputError(f"expected a dense tensor with values, found layout {images.layout} on the device {images.device}")
+    x = torch.as_tensor(images)
+    if x.dtype not in (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64):
         raise InputError(f"expected uint8 in 0 … 255 or float in [−1, 1], found {x.dtype}")
     if x.ndim == 2 or (x.ndim == 3 and not _single_3d(images)):  # grey without an axis of channels
         x, channels_last = x.reshape(-1, 1, *x.shape[-2:]), False

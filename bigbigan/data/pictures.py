@@ -1,6 +1,8 @@
 """One picture: any file or PIL mode → RGB, crops that never leave the picture, resizing, and the range [−1, 1]."""
 
 import math
+import os
+import stat
 
 import numpy as np
 import torch
@@ -8,7 +10,11 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from bigbigan.files import Outside, printable
+
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2", ".avif")
+FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF")  # what Pillow may read for us
+LARGEST_PICTURE = 178_956_970  # pixels, as Pillow's own limit: half a gigabyte decoded; above it a file is a bomb
 TRIES = 10  # of a random crop (tensorflow/tpu resnet_preprocessing, which the official notebook names)
 UNIFORMS = 4 * TRIES + 1  # random numbers a picture may consume
 AREA = {"resnet": (0.08, 1.0), "light": (0.5, 1.0)}
@@ -17,15 +23,57 @@ FILTER = {"resnet": "bicubic", "light": "bilinear", "none": "bicubic"}
 ORIENTED = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}  # keys of a JPEG that may tell how to turn it
 
 
+class PictureError(ValueError):
+    """A picture that cannot be used; the message says what was expected and what was found."""
+
+
+def open_picture(source) -> Image.Image:
+    """The picture in a file, by its path or as a binary stream, not decoded yet. Raises PictureError, or what Pillow raises.
+
+    Only the formats above: Pillow would hand a PostScript file, whatever its name, to another program. The path must be a
+    file's: opening a pipe would wait for ever.
+    """
+    if isinstance(source, (str, os.PathLike)) and not stat.S_ISREG(mode := os.stat(source).st_mode):
+        raise PictureError(f"expected a file, found {'a folder' if stat.S_ISDIR(mode) else 'a pipe or a device'}")
+    image = Image.open(source)
+    if image.format not in FORMATS:
+        raise PictureError(f"expected one of {', '.join(FORMATS)}; found {image.format}")
+    check_size(image)
+    return image
+
+
+def why(error: Exception) -> str:
+    """What kept a picture from being read, in one line."""
+    text = printable(str(error).strip())
+    return text if isinstance(error, (PictureError, Outside)) else f"{type(error).__name__}: {text}"
+
+
+def check_size(image: Image.Image) -> None:
+    width, height = image.size
+    if width < 1 or height < 1 or width * height > LARGEST_PICTURE:
+        raise PictureError(f"expected from 1 to {LARGEST_PICTURE:,} pixels, found {width:,} × {height:,}; make it smaller")
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any PIL image → upright 8-bit RGB; transparency over white, 16 bits scaled to 8, an animation's first frame."""
+    """Any PIL image → upright 8-bit RGB; transparency over white, 16 bits scaled to 8, an animation's first frame.
+
+    Raises PictureError for numbers whose range is none of a picture's, or what Pillow raises for a broken file.
+    """
+    check_size(image)
     if image.format != "JPEG" or image.info.keys() & ORIENTED:
         image = ImageOps.exif_transpose(image)
     elif image.mode == "RGB":
+        image.load()  # here, where a broken file is expected to show
         return image  # the common case, without a copy
     if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, dtype=np.float64)
-        top = 65535 if image.mode.startswith("I") and values.max(initial=0) > 255 else 255
+        values = np.asarray(image, dtype=np.float32 if image.mode == "F" else None)
+        low, high = float(values.min()), float(values.max())  # NaN if there is any
+        most = 255.5 if image.mode == "F" else 65535
+        if not -0.5 <= low <= high <= most or (image.mode == "F" and 0 < high <= 1):
+            raise PictureError(
+                f"expected a picture of mode {image.mode} in 0 … {most:g}, found values from {low:g} to {high:g}; scale it first"
+            )
+        top = 65535 if image.mode.startswith("I") and high > 255 else 255
         image = Image.fromarray(np.clip(np.rint(values * (255 / top)), 0, 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -57,6 +105,24 @@ def random_crop(u: np.ndarray, width: int, height: int, augment: str) -> tuple[i
             left, top = int(across * (width - w + 1)), int(down * (height - h + 1))
             return left, top, left + w, top + h
     return centre_square(width, height)
+
+
+def random_crops(u: np.ndarray, width: int, height: int, augment: str) -> np.ndarray:
+    """`random_crop` of many pictures of one size at once: u (n, UNIFORMS) → boxes (n, 4)."""
+    boxes = np.tile(centre_square(width, height), (len(u), 1))
+    if augment == "none":
+        return boxes
+    (low, high), (narrow, wide) = AREA[augment], ASPECT[augment]
+    area, aspect, across, down = np.moveaxis(u[:, : 4 * TRIES].reshape(len(u), TRIES, 4), 2, 0)
+    area = width * height * (low + area * (high - low))
+    aspect = narrow * (wide / narrow) ** aspect
+    w, h = np.rint(np.sqrt(area * aspect)).astype(int), np.rint(np.sqrt(area / aspect)).astype(int)
+    fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
+    found = fits.any(1)
+    at = np.arange(len(u))[found], fits.argmax(1)[found]  # the first try that fits
+    left, top = (across * (width - w + 1)).astype(int)[at], (down * (height - h + 1)).astype(int)[at]
+    boxes[found] = np.stack([left, top, left + w[at], top + h[at]], 1)
+    return boxes
 
 
 def cut(image: Image.Image, box: tuple[int, int, int, int], size: int, filter: str = "bicubic") -> np.ndarray:

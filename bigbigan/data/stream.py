@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from bigbigan.data.pictures import FILTER, UNIFORMS, centre_square, cut, random_crop, resample, to_rgb
-from bigbigan.data.sources import DataError, Images
+from bigbigan.data.images import DataError, Images
+from bigbigan.data.pictures import FILTER, UNIFORMS, centre_square, cut, random_crop, random_crops, resample, to_rgb, why
 from bigbigan.latents import uniforms
+from bigbigan.layers import to_device
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ class Stream:
             yield from (self._from_cache(np.asarray(share)) for share in shares)
             return
         loader = DataLoader(
-            _Decoded(self.images, self.size, self.seed, self.augment),
+            _Decoded(self.images, self.size, self.seed, self.augment, int(self.max_unreadable * len(self.images)) + 1),
             batch_sampler=shares,
             num_workers=self.workers,
             collate_fn=_collate,
@@ -94,21 +95,24 @@ class Stream:
         )
         for x, indices, positions, broken in loader:
             self._count(broken)
+            if (indices < 0).any():
+                raise DataError(f"{self.images.origin}: expected images that can be read, found none among {len(self.images)}")
             labels = None if self.labels is None else self.labels[indices]
             yield RealImages(
                 x.to(self.device, non_blocking=True),
-                None if labels is None else labels.to(self.device, non_blocking=True),
+                None if labels is None else to_device(labels, self.device),
                 positions,
             )
 
-    def _count(self, broken: list[str]) -> None:
-        for name in set(broken) - self.unreadable:
-            self.unreadable.add(name)
-            log.warning("unreadable image %s: skipped (%d so far)", name, len(self.unreadable))
+    def _count(self, broken: list[tuple[str, str]]) -> None:
+        for name, reason in broken:
+            if name not in self.unreadable:
+                self.unreadable.add(name)
+                log.warning("unreadable image %s: skipped (%d so far): %s", name, len(self.unreadable), reason)
         if len(self.unreadable) > self.max_unreadable * len(self.images):
             raise DataError(
-                f"{len(self.unreadable)} of {len(self.images)} images of {self.images.origin} are unreadable, as {broken[-1]}: "
-                f"expected at most a share of {self.max_unreadable} (--data.max_unreadable)"
+                f"{len(self.unreadable)} of {len(self.images)} images of {self.images.origin} are unreadable, as {broken[-1][0]}: "
+                f"expected at most a share of {self.max_unreadable} (--data.max_unreadable); are the data still there?"
             )
 
     def _fill_cache(self, cache: str, cache_bytes: float) -> Tensor | None:
@@ -137,46 +141,52 @@ class Stream:
 
     def _from_cache(self, positions: np.ndarray) -> RealImages:
         indices = torch.tensor([self.order[p] for p in positions])
-        images = self.cached[indices.to(self.device)]
+        images = self.cached[to_device(indices, self.device)]
         height, width = images.shape[2:]
         u = uniforms(self.seed, "crop", positions, UNIFORMS)
-        boxes = np.asarray([random_crop(row, width, height, self.augment.kind) for row in u])
+        boxes = random_crops(u, width, height, self.augment.kind)
         if (boxes != (0, 0, self.size, self.size)).any() or (width, height) != (self.size, self.size):
-            images = resample(images, torch.from_numpy(boxes), self.size, FILTER[self.augment.kind])
+            images = resample(images, to_device(torch.from_numpy(boxes), self.device), self.size, FILTER[self.augment.kind])
         if self.augment.flip:
-            mirrored = torch.from_numpy(u[:, -1] < 0.5).to(self.device)
+            mirrored = to_device(torch.from_numpy(u[:, -1] < 0.5), self.device)
             images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
-        labels = None if self.labels is None else self.labels[indices].to(self.device)
+        labels = None if self.labels is None else to_device(self.labels[indices], self.device)
         return RealImages(images, labels, positions)
 
 
 class _Decoded(Dataset):
-    """Position in the run → (uint8 (3, S, S), index, position, names of images that could not be read on the way)."""
+    """Positions in the run → for each (uint8 (3, S, S), index, position, images that could not be read on the way and why).
 
-    def __init__(self, images: Images, size: int, seed: int, augment: Augment):
-        self.images, self.size, self.seed, self.augment = images, size, seed, augment
+    tries: images after which it gives up, with the index −1: so many unreadable ones end the run.
+    """
+
+    def __init__(self, images: Images, size: int, seed: int, augment: Augment, tries: int):
+        self.images, self.size, self.seed, self.augment, self.tries = images, size, seed, augment, tries
         self.order = Order(seed, len(images))
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, position: int):
-        u = uniforms(self.seed, "crop", np.asarray([position]), UNIFORMS)[0]
+    def __getitems__(self, positions: list[int]) -> list:
+        u = uniforms(self.seed, "crop", np.asarray(positions), UNIFORMS)
+        return [self._one(position, row) for position, row in zip(positions, u, strict=True)]
+
+    def _one(self, position: int, u: np.ndarray):
         broken = []
         first = self.order[position]
-        for step in range(len(self.images)):
+        for step in range(min(self.tries, len(self.images))):
             index = (first + step) % len(self.images)  # an unreadable image is replaced by the next of the data set
             try:
                 image = to_rgb(self.images[index])
-            except Exception:  # whatever a decoder raises
-                broken.append(self.images.name(index))
+            except Exception as error:  # whatever a decoder raises
+                broken.append((self.images.name(index), why(error)))
                 continue
             box = random_crop(u, *image.size, self.augment.kind)
             pixels = cut(image, box, self.size, FILTER[self.augment.kind])
             if self.augment.flip and u[-1] < 0.5:
                 pixels = pixels[:, :, ::-1]
             return pixels, index, position, broken
-        raise DataError(f"{self.images.origin}: none of its {len(self.images)} images can be read")
+        return np.zeros((3, self.size, self.size), np.uint8), -1, position, broken
 
 
 def _leave_signals_to_the_main_process(_worker: int) -> None:
@@ -203,8 +213,8 @@ def evaluation_batches(images: Images, size: int, batch: int, limit: int | None 
     for i in range(len(images) if limit is None else min(limit, len(images))):
         try:
             image = to_rgb(images[i])
-        except Exception:
-            log.warning("unreadable image %s: left out of the evaluation", images.name(i))
+        except Exception as error:
+            log.warning("unreadable image %s: left out of the evaluation: %s", images.name(i), why(error))
             continue
         pixels.append(cut(image, centre_square(*image.size), size))
         indices.append(i)

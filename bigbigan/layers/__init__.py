@@ -13,6 +13,8 @@ from bigbigan.layers.collectives import (
     rank,
     world_size,
 )
+from bigbigan.layers.deep_blocks import DeepDiscriminatorBlock, DeepGeneratorBlock, is_deep
+from bigbigan.layers.devices import Later, to_device
 from bigbigan.layers.equalised import (
     ChannelLayerNorm,
     EqualisedConv2d,
@@ -21,7 +23,15 @@ from bigbigan.layers.equalised import (
     MinibatchStddev,
     pixel_norm,
 )
-from bigbigan.layers.norm import ConditionalBatchNorm, CrossReplicaBatchNorm, batch_norms, record_statistics
+from bigbigan.layers.norm import (
+    ConditionalBatchNorm,
+    CrossReplicaBatchNorm,
+    StatisticsRecorder,
+    batch_norms,
+    record_statistics,
+    unrecorded,
+)
+from bigbigan.layers.orthogonal import add_orthogonal_gradient, orthogonal_penalty
 from bigbigan.layers.resampling import set_folded, upsampled_conv
 from bigbigan.layers.sizes import place_of_attention, split_size
 from bigbigan.layers.spectral import (
@@ -29,6 +39,7 @@ from bigbigan.layers.spectral import (
     SNEmbedding,
     SNLinear,
     advance_power_iteration,
+    clamp_sigma,
     initialise,
     spectral_layers,
 )
@@ -37,10 +48,13 @@ __all__ = [
     "ChannelLayerNorm",
     "ConditionalBatchNorm",
     "CrossReplicaBatchNorm",
+    "DeepDiscriminatorBlock",
+    "DeepGeneratorBlock",
     "DiscriminatorBlock",
     "EqualisedConv2d",
     "EqualisedLinear",
     "GeneratorBlock",
+    "Later",
     "LostProcess",
     "MinibatchDiscrimination",
     "MinibatchStddev",
@@ -49,15 +63,20 @@ __all__ = [
     "SNEmbedding",
     "SNLinear",
     "SelfAttention",
+    "StatisticsRecorder",
+    "add_orthogonal_gradient",
     "advance_power_iteration",
     "all_reduce",
     "all_rows",
     "alone",
     "barrier",
     "batch_norms",
+    "clamp_sigma",
     "copy_from_main",
     "initialise",
+    "is_deep",
     "joined_rows",
+    "orthogonal_penalty",
     "own_rows",
     "pixel_norm",
     "place_of_attention",
@@ -66,6 +85,8 @@ __all__ = [
     "set_folded",
     "spectral_layers",
     "split_size",
+    "to_device",
+    "unrecorded",
     "upsampled_conv",
     "world_size",
 ]

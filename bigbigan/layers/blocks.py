@@ -15,22 +15,23 @@ from bigbigan.layers.spectral import SNConv2d, SNLinear
 class GeneratorBlock(nn.Module):
     """BigGAN's residual block of G (1809.11096, figure 15): CBN-ReLU-upsample-conv3×3-CBN-ReLU-conv3×3 beside upsample-conv1×1.
 
-    x: (N, in, H, W), condition: (N, K) → (N, out, 2H, 2W), nearest-neighbour upsampling.
+    x: (N, in, H, W), condition: (N, K), labels: (N,) if the batch norms have tables of `classes` → (N, out, 2H, 2W), upsampled to
+    the nearest neighbour.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, condition_dim: int):
+    def __init__(self, in_channels: int, out_channels: int, condition_dim: int, classes: int = 0):
         super().__init__()
-        self.norm1 = ConditionalBatchNorm(in_channels, condition_dim)
+        self.norm1 = ConditionalBatchNorm(in_channels, condition_dim, classes=classes)
         self.conv1 = SNConv2d(in_channels, out_channels, 3, padding=1)
-        self.norm2 = ConditionalBatchNorm(out_channels, condition_dim)
+        self.norm2 = ConditionalBatchNorm(out_channels, condition_dim, classes=classes)
         self.conv2 = SNConv2d(out_channels, out_channels, 3, padding=1)
         self.shortcut = SNConv2d(in_channels, out_channels, 1)
         self.folded = True  # see `resampling`
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        h = F.relu(self.norm1(x, condition))
+    def forward(self, x: Tensor, condition: Tensor, labels: Tensor | None = None) -> Tensor:
+        h = F.relu(self.norm1(x, condition, labels))
         h = upsampled_conv(h, self.conv1.normalised_weight(), self.conv1.bias, self.folded)
-        h = self.conv2(F.relu(self.norm2(h, condition)))
+        h = self.conv2(F.relu(self.norm2(h, condition, labels)))
         # A 1×1 convolution commutes with nearest upsampling: a quarter of the work before it.
         return h + F.interpolate(self.shortcut(x), scale_factor=2, mode="nearest")
 
@@ -68,6 +69,10 @@ class SelfAttention(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
+        if channels % 8:
+            raise ValueError(
+                f"self-attention: expected a multiple of 8 channels, found {channels}; change the width, or leave it out"
+            )
         self.query = SNConv2d(channels, channels // 8, 1, bias=False)  # theta
         self.key = SNConv2d(channels, channels // 8, 1, bias=False)  # phi
         self.value = SNConv2d(channels, channels // 2, 1, bias=False)  # g

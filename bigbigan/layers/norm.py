@@ -25,7 +25,7 @@ class _JoinedBatchNorm(torch.autograd.Function):
         axes = [0, *range(2, x.ndim)]
         mean = exact.mean(axes) if count else exact.new_zeros(x.shape[1])
         deviation = (exact - _channels(mean, x)).square().sum(axes)
-        rows = all_rows(torch.cat([mean.new_tensor([count]), mean, deviation]))  # (P, 1 + 2C)
+        rows = all_rows(torch.cat([mean.new_full((1,), count), mean, deviation]))  # (P, 1 + 2C)
         counts, means, deviations = rows[:, :1], rows[:, 1 : 1 + x.shape[1]], rows[:, 1 + x.shape[1] :]
         # Chan et al. 1979: the joined deviation is the sum of the parts' and of what lies between their means.
         total = counts.sum()
@@ -87,26 +87,36 @@ class CrossReplicaBatchNorm(nn.Module):
             normalised, mean, scale = torch.native_batch_norm(x, self.weight, self.bias, None, None, True, 0.0, self.eps)
             var = None if self.recorder is None else scale.detach().square().reciprocal() - self.eps
         if self.recorder is not None:
-            self.recorder.add(self, float(count), mean.detach(), var)
+            self.recorder.add(self, count, mean.detach(), var)
         return normalised
 
 
 class ConditionalBatchNorm(nn.Module):
     """x̂ · (1 + W_g c) + W_b c: BigGAN's class-conditional batch norm; W_g, W_b spectrally normalised, without bias.
 
-    x: (N, C, H, W), condition: (N, K) → (N, C, H, W).
+    classes: 0, or the number of classes of tables of its own, a gain and a bias for each class (SAGAN; no spectral norm, as in
+    BigGAN's embedding), which are added to the above; condition_dim 0 leaves only them.
+    x: (N, C, H, W), condition: (N, K), labels: (N,) for tables → (N, C, H, W).
     """
 
-    def __init__(self, channels: int, condition_dim: int, eps: float = 1e-4):
+    def __init__(self, channels: int, condition_dim: int, eps: float = 1e-4, classes: int = 0):
         super().__init__()
         self.norm = CrossReplicaBatchNorm(channels, eps, affine=False)
-        self.gain = SNLinear(condition_dim, channels, bias=False)
-        self.bias = SNLinear(condition_dim, channels, bias=False)
+        self.gain = SNLinear(condition_dim, channels, bias=False) if condition_dim else None
+        self.bias = SNLinear(condition_dim, channels, bias=False) if condition_dim else None
+        self.class_gain = nn.Embedding(classes, channels) if classes else None
+        self.class_bias = nn.Embedding(classes, channels) if classes else None
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        gain = (1 + self.gain(condition))[:, :, None, None]
-        bias = self.bias(condition)[:, :, None, None]
+    def forward(self, x: Tensor, condition: Tensor, labels: Tensor | None = None) -> Tensor:
+        gain = (1 + self._sum(self.gain, self.class_gain, condition, labels))[:, :, None, None]
+        bias = self._sum(self.bias, self.class_bias, condition, labels)[:, :, None, None]
         return torch.addcmul(bias, self.norm(x), gain)
+
+    @staticmethod
+    def _sum(linear: nn.Module | None, table: nn.Module | None, condition: Tensor, labels: Tensor | None) -> Tensor:
+        if table is None:
+            return linear(condition)
+        return table(labels) if linear is None else linear(condition) + table(labels)
 
 
 def batch_norms(network: nn.Module) -> list[CrossReplicaBatchNorm]:
@@ -117,22 +127,36 @@ class StatisticsRecorder:
     """Pools the batch statistics of every batch norm over the forwards seen: count, mean, squared deviation (Chan et al.)."""
 
     def __init__(self):
-        self.moments: dict[CrossReplicaBatchNorm, tuple[float, Tensor, Tensor]] = {}
+        self.moments: dict[CrossReplicaBatchNorm, tuple[float | Tensor, Tensor, Tensor]] = {}
 
-    def add(self, layer: CrossReplicaBatchNorm, count: float, mean: Tensor, var: Tensor) -> None:
-        old_count, old_mean, old_deviation = self.moments.get(layer, (0.0, torch.zeros_like(mean), torch.zeros_like(var)))
-        total = old_count + count
-        difference = mean - old_mean
-        pooled = old_mean + difference * (count / total)
-        deviation = old_deviation + var * count + difference.square() * (old_count * count / total)
-        self.moments[layer] = (total, pooled, deviation)
+    def add(self, layer: CrossReplicaBatchNorm, count: float | Tensor, mean: Tensor, var: Tensor) -> None:
+        self._add(layer, count, mean, var * count)
+
+    def pool(self, other: "StatisticsRecorder") -> None:
+        """Add what another recorder saw."""
+        for layer, moments in other.moments.items():
+            self._add(layer, *moments)
+
+    def _add(self, layer: CrossReplicaBatchNorm, count: float | Tensor, mean: Tensor, deviation: Tensor) -> None:
+        if layer in self.moments:
+            old_count, old_mean, old_deviation = self.moments[layer]
+            total, difference = old_count + count, mean - old_mean
+            mean = old_mean + difference * (count / total)
+            deviation = old_deviation + deviation + difference.square() * (old_count * count / total)
+            count = total
+        self.moments[layer] = (count, mean, deviation)
 
     @torch.no_grad()
-    def move(self, momentum: float) -> None:
-        """Move the running statistics of the recorded layers towards what was seen; momentum 1 replaces them."""
+    def move(self, momentum: float, broken: Tensor | None = None) -> None:
+        """Move the running statistics of the recorded layers towards what was seen; momentum 1 replaces them.
+
+        broken: 0-dim; where it is not 0 they stay.
+        """
+        well = None if broken is None else broken == 0
         for layer, (count, mean, deviation) in self.moments.items():
-            layer.running_mean.lerp_(mean.to(layer.running_mean.dtype), momentum)
-            layer.running_var.lerp_((deviation / count).to(layer.running_var.dtype), momentum)
+            for running, seen in ((layer.running_mean, mean), (layer.running_var, deviation / count)):
+                seen = seen.to(running.dtype)
+                running.lerp_(seen if well is None else torch.where(well, seen, running), momentum)
 
 
 @contextmanager
@@ -147,3 +171,16 @@ def record_statistics(network: nn.Module):
     finally:
         for layer in layers:
             layer.recorder = None
+
+
+@contextmanager
+def unrecorded(network: nn.Module):
+    """Within this context the batch norms of `network` report to no one: for a forward that repeats an earlier one."""
+    before = [(layer, layer.recorder) for layer in batch_norms(network)]
+    for layer, _ in before:
+        layer.recorder = None
+    try:
+        yield
+    finally:
+        for layer, recorder in before:
+            layer.recorder = recorder

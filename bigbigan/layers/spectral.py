@@ -82,25 +82,61 @@ def spectral_layers(network: nn.Module) -> list[SpectralNorm]:
 
 
 @torch.no_grad()
-def advance_power_iteration(network: nn.Module, iterations: int = 1) -> None:
-    """u ← Wv/‖Wv‖, v ← Wᵀu/‖Wᵀu‖ for every layer of `network`; layers of one shape go through one batched product."""
+def advance_power_iteration(network: nn.Module, iterations: int = 1, batched: bool | None = None) -> None:
+    """u ← Wv/‖Wv‖, v ← Wᵀu/‖Wᵀu‖ for every layer of `network`.
+
+    batched: layers of one shape go through one product, which saves many small kernels but copies the weights together; None for
+    anywhere but on a CPU, where it takes several times as long (benchmarks/means.py).
+    """
     groups = defaultdict(list)
-    for layer in spectral_layers(network):
-        groups[layer.weight.flatten(1).shape].append(layer)
+    for i, layer in enumerate(spectral_layers(network)):
+        together = layer.weight.device.type != "cpu" if batched is None else batched
+        groups[layer.weight.flatten(1).shape if together else i].append(layer)
+    old, new = [], []
     for layers in groups.values():
-        weight = torch.stack([layer.weight.flatten(1) for layer in layers]).to(layers[0].v.dtype)  # (L, out, in)
+        flat = [layer.weight.flatten(1) for layer in layers]
+        weight = (torch.stack(flat) if len(flat) > 1 else flat[0][None]).to(layers[0].v.dtype)  # (L, out, in)
         v = torch.stack([layer.v for layer in layers]).unsqueeze(2)
         for _ in range(iterations):
             u = F.normalize(weight @ v, dim=1, eps=EPS)
             v = F.normalize(weight.mT @ u, dim=1, eps=EPS)
-        for i, layer in enumerate(layers):
-            layer.u.copy_(u[i, :, 0])
-            layer.v.copy_(v[i, :, 0])
+        old += [layer.u for layer in layers] + [layer.v for layer in layers]
+        new += [*u.squeeze(2), *v.squeeze(2)]
+    if old:
+        torch._foreach_copy_(old, new)
+
+
+@torch.no_grad()
+def clamp_sigma(network: nn.Module, largest: float = 0.0, ratio: float = 0.0) -> None:
+    """W ← W − max(0, σ0 − σ_clamp) u0 v0ᵀ for every layer of `network`, by its u, v (BigGAN, section 4.1, whose v is our u).
+
+    σ_clamp: `largest`, or `ratio` · σ1, which leaves layers of one singular value alone.
+    """
+    for layer in spectral_layers(network):
+        weight = layer.weight.flatten(1)
+        if ratio and min(weight.shape) == 1:
+            continue
+        excess = F.relu(layer.sigma() - (ratio * _second_sigma(layer) if ratio else largest))
+        layer.weight.sub_((excess * torch.outer(layer.u, layer.v)).to(weight.dtype).view_as(layer.weight))
+
+
+def _second_sigma(layer: SpectralNorm, iterations: int = 20) -> Tensor:
+    """σ1 by power iteration on W − σ0 u0 v0ᵀ, from a start that depends on the shape alone, so that a resumed run repeats it."""
+    weight, sigma = layer.weight.flatten(1).to(layer.v.dtype), layer.sigma().to(layer.v.dtype)
+    v = torch.randn(weight.shape[1], generator=torch.Generator().manual_seed(0)).to(layer.v)
+    for _ in range(iterations):
+        u = F.normalize(weight @ v - sigma * layer.u * (layer.v @ v), dim=0)
+        v = weight.mT @ u - sigma * layer.v * (layer.u @ u)
+        second = v.norm()
+        v = F.normalize(v, dim=0)
+    return second
 
 
 @torch.no_grad()
 def initialise(network: nn.Module) -> None:
     """Orthogonal weights and zero biases (BigGAN, section 3 of 1809.11096), then a converged power iteration."""
+    if next(network.parameters()).is_meta:  # an outline without values
+        return
     for layer in network.modules():
         if isinstance(layer, (nn.Conv2d, nn.Linear, nn.Embedding)):
             nn.init.orthogonal_(layer.weight)

@@ -1,9 +1,10 @@
 """Figures of a model; each file one metric."""
 
+from bigbigan.metrics.cache import cache_folder
 from bigbigan.metrics.classifier import Classifier, accuracy, train_classifier
 from bigbigan.metrics.domain import ClassifierExtractor, Recipe, in_domain_extractor
 from bigbigan.metrics.errors import MetricsError, MetricsUnavailable
-from bigbigan.metrics.extractors import Inception2015, cache_folder, inception2015
+from bigbigan.metrics.extractors import Inception2015, inception2015
 from bigbigan.metrics.frechet import frechet_distance, gaussian_distance
 from bigbigan.metrics.generation import curve_figures, evaluate_generation, evaluate_pixels, truncation_curve
 from bigbigan.metrics.inception_score import InceptionScore

@@ -6,7 +6,6 @@ Its IS and FID compare models of one data set with each other, under a name that
 import hashlib
 import json
 import logging
-import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor
 from bigbigan.data import Images, fingerprint, to_signed
 from bigbigan.encoder import automatic_stem, build_trunk
 from bigbigan.layers.collectives import rank
+from bigbigan.metrics.cache import store
 from bigbigan.metrics.classifier import Classifier, accuracy, class_count, train_classifier
 from bigbigan.metrics.errors import MetricsError
 from bigbigan.metrics.joining import everywhere
@@ -112,7 +112,7 @@ def in_domain_extractor(
 def _build(recipe: Recipe, size: int) -> torch.nn.Module:
     with torch.random.fork_rng([]):  # built on the CPU, whose generator alone is used
         torch.manual_seed(recipe.seed)
-        return build_trunk(recipe.backbone, recipe.width, automatic_stem(size))
+        return build_trunk(recipe.backbone, recipe.width, automatic_stem(size), size)
 
 
 def _train(images: Images, size: int, recipe: Recipe, device) -> tuple[Classifier, dict]:
@@ -140,12 +140,8 @@ def _digest(tensors: dict[str, Tensor]) -> str:
 
 def _keep(path: Path, tensors: dict[str, Tensor], facts: dict) -> None:
     """The weights first and the facts that vouch for them last, each by a rename: a kill leaves nothing that looks whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(tensors, beside)
-    os.replace(beside, path)
-    beside.write_text(json.dumps(facts, indent=2) + "\n")
-    os.replace(beside, path.with_suffix(".json"))
+    store(path, lambda beside: save_file(tensors, beside))
+    store(path.with_suffix(".json"), lambda beside: beside.write_text(json.dumps(facts, indent=2) + "\n"))
 
 
 def _stored(path: Path, recipe: Recipe, size: int, classes: int) -> tuple[Classifier, dict] | None:

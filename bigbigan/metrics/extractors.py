@@ -26,11 +26,6 @@ CHECKSUM = "6726825d"  # the first digits of the file's SHA-256, which its name 
 PATIENCE = 30  # seconds without an answer
 
 
-def cache_folder() -> Path:
-    """Where classifiers and reference statistics are kept: $BIGBIGAN_CACHE, or ~/.cache/bigbigan."""
-    return Path(os.environ.get("BIGBIGAN_CACHE") or Path.home() / ".cache" / "bigbigan").expanduser()
-
-
 class Inception2015:
     """Pool features (N, 2048) and logits without bias (N, 1008) of uint8 images, resized to 299 px as TensorFlow 1 did."""
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from bigbigan.data import Images, evaluation_batches, fingerprint
 from bigbigan.layers.collectives import rank, world_size
+from bigbigan.metrics.cache import store
 from bigbigan.metrics.errors import MetricsError
 from bigbigan.metrics.inception_score import InceptionScore
 from bigbigan.metrics.joining import everywhere, joined_rows
@@ -81,20 +81,14 @@ def real_statistics(
 
 
 def _keep(path: Path, found: Statistics) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    moments = found.moments
-    save_file(
-        {
-            "count": torch.tensor(moments.count),
-            "mean": moments.mean,
-            "scatter": moments.scatter,
-            "score": torch.tensor(found.score, dtype=torch.float64),
-            "kept": found.kept.contiguous(),
-        },
-        beside,
-    )
-    os.replace(beside, path)  # so that a kill leaves no torn file under the name
+    tensors = {
+        "count": torch.tensor(found.moments.count),
+        "mean": found.moments.mean,
+        "scatter": found.moments.scatter,
+        "score": torch.tensor(found.score, dtype=torch.float64),
+        "kept": found.kept.contiguous(),
+    }
+    store(path, lambda beside: save_file(tensors, beside))
 
 
 def _stored(path: Path) -> Statistics | None:

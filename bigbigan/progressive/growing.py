@@ -49,6 +49,11 @@ class Growing(nn.Module):
         return self.level - self.stage + 1
 
     @property
+    def full_size(self) -> int:
+        """The resolution in the end, in pixels."""
+        return self.bottom * 2**self.stages
+
+    @property
     def image_size(self) -> int:
         """The resolution at this level, in pixels."""
         return self.bottom * 2**self.stage
@@ -57,6 +62,8 @@ class Growing(nn.Module):
         return torch.tensor(self.level, dtype=torch.float64)
 
     def set_extra_state(self, state: Tensor) -> None:
+        if not 0 <= float(state) <= self.stages:
+            raise ValueError(f"level {float(state)}: expected 0 … {self.stages}; the file is damaged, get it again")
         self.level = float(state)
 
 
@@ -149,9 +156,9 @@ def ramp_up(images_seen: int, images: int) -> float:
 
 
 class Course:
-    """What a run changes on its way, as functions of the images seen: the level of its networks, and the rates of its optimisers.
+    """The level of a run's networks as a function of the images seen.
 
-    rampup: images over which the rates rise.  reset: whether the optimisers forget their averages where a resolution joins
+    reset: whether the optimisers forget their averages where a resolution joins
     or leaves.
     """
 
@@ -160,18 +167,14 @@ class Course:
         growth: Growth,
         networks: list[nn.Module],
         optimizers: list[torch.optim.Optimizer],
-        rampup: int = 0,
         reset: bool = True,
     ):
         self.growth, self.parts, self.optimizers = growth, growing_parts(*networks), optimizers
-        self.rampup, self.reset = rampup, reset
-        self.rates = [(group, group["lr"]) for optimizer in optimizers for group in optimizer.param_groups]
+        self.reset = reset
 
     def at(self, images_seen: int) -> float | None:
         """→ the level, None of networks that do not grow. Which resolutions were at work before is read off the networks, so a run
         that resumes forgets no more than one that was never interrupted."""
-        for group, rate in self.rates:
-            group["lr"] = rate * ramp_up(images_seen, self.rampup)
         if not self.parts:
             return None
         level = self.growth.level(images_seen)

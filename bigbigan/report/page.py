@@ -22,6 +22,12 @@ TITLES = {
     "loss_d": "Discriminator loss", "loss_eg": "Encoder and generator loss", "images_per_second": "Speed, images/s",
     "reconstruction_error_relative": "Reconstruction error, 1 = random pairs",
     "reconstruction_1nn_agreement": "Reconstructions that keep their class by 1-NN",
+    "score_gap": "Score of pairs (x, E(x)) over pairs (G(z), z), training images",
+    "score_gap_held_out": "The same, held-out images", "sample_diversity": "Diversity of samples, 1 = held-out images",
+    "memorised": "Chance that D scores a training image above a held-out one",
+    "d_right_on_training_images": "D is right on training images", "d_right_on_held_out_images": "D is right on held-out images",
+    "d_right_on_samples": "D is right on samples",
+    "sigma0_generator": "Largest singular value of G's layers", "sigma0_discriminator": "Largest singular value of D's layers",
     "posterior_stddev": "Posterior, mean standard deviation", "posterior_mean_square": "Posterior, mean square of the means",
 }  # fmt: skip
 
@@ -48,7 +54,7 @@ def _parts(folder: Path) -> dict[str, object]:
     records, probe = read_stats(folder), read_probe(folder)
     latest = {key: value for record in records for key, value in record.items() if finite(value)}
     run, data = config.get("run") or {}, config.get("data") or {}
-    total, seen = run.get("images"), latest.get("images_seen", 0)
+    total, seen = run.get("images") if finite(run.get("images")) else None, latest.get("images_seen", 0)
     film, truncation = read_film(folder), (probe.get("generation") or {}).get("truncation") or {}
     name = str(run.get("name") or folder.resolve().name)
     probing = f"python eval_linear/probe.py {shlex.quote(str(folder))}"
@@ -66,6 +72,7 @@ def _parts(folder: Path) -> dict[str, object]:
         "film_absent": "" if film["times"] else absent("No grids of samples and reconstructions yet", training),
         "film_hidden": "" if film["times"] else "hidden",
         "curves_absent": "" if records else absent("No curves yet", training),
+        "notices": notices(records),
         "single": _single(records),
         "origin": evaluation.origin(probe),
         "protocols": evaluation.protocols(probe) or absent("The encoder has not been probed yet", probing),
@@ -76,7 +83,9 @@ def _parts(folder: Path) -> dict[str, object]:
         "truncation_hidden": "" if truncation.get("points") else "hidden",
         "sheets": sheets(folder, probe) or absent("No neighbours and filters yet", probing),
         "config": _settings(text) if text else absent("No config.yaml", training),
-        "data": embedded({"charts": charts(records), "film": film, "truncation": truncation_chart(truncation)}),
+        "data": embedded(
+            {"charts": charts(records) + spectra_charts(records), "film": film, "truncation": truncation_chart(truncation)}
+        ),
     }
 
 
@@ -107,16 +116,16 @@ def read_config(folder: Path) -> tuple[str, dict]:
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     try:
         tree = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         tree = None  # the text is shown all the same
-    return text, tree if isinstance(tree, dict) else {}
+    return text, {k: v for k, v in tree.items() if isinstance(v, dict)} if isinstance(tree, dict) else {}
 
 
 def read_probe(folder: Path) -> dict:
     """probe.json, or {} where there is none or a kill has cut it short."""
     try:
         content = json.loads((folder / "probe.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -128,7 +137,7 @@ def read_stats(folder: Path) -> list[dict]:
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(record, dict) and finite(record.get("images_seen")):
             records.append(record)
@@ -169,6 +178,26 @@ def charts(records: list[dict]) -> list[dict]:
         if len(found[key]) > 1:
             drawn.append(_chart("further", TITLES.get(key, key), key, {"": found[key]}))
     return drawn
+
+
+def spectra_charts(records: list[dict]) -> list[dict]:
+    """One chart a layer, with its three largest singular values."""
+    found: dict[str, list[list[tuple[float, float]]]] = {}
+    for record in records:
+        spectra = record.get("spectra")
+        for layer, values in spectra.items() if isinstance(spectra, dict) else ():
+            lines = found.setdefault(str(layer), [[], [], []])
+            for line, value in zip(lines, values if isinstance(values, list) else [], strict=False):
+                if finite(value):
+                    line.append((record["images_seen"], value))
+    layers = {layer: {f"σ{i}": points for i, points in enumerate(lines) if points} for layer, lines in found.items()}
+    return [_chart("spectra", layer, "", lines) for layer, lines in layers.items() if lines]
+
+
+def notices(records: list[dict]) -> Html:
+    """Alarms and recoveries, each as a sentence."""
+    kinds = [(kind, record) for record in records for kind in ("alarm", "recovery") if isinstance(record.get(kind), str)]
+    return join([tag("p", tag("b", kind), f" at {number(r['images_seen'])} images: {r[kind]}", class_="note") for kind, r in kinds])
 
 
 def _chart(group: str, title: str, key: str, lines: dict[str, list], signed: bool = False) -> dict:

@@ -51,7 +51,7 @@ def _is_number(cell: object) -> bool:
 
 def is_share(name: str) -> bool:
     """Whether a figure of this name is a share in [0, 1], which is shown in per cent."""
-    return name.startswith(("top1", "top5", "accuracy")) or name.endswith("agreement")
+    return name.startswith(("top1", "top5", "accuracy", "d_right")) or name.endswith("agreement")
 
 
 def finite(value: object) -> bool:

@@ -1,6 +1,5 @@
-"""What watches a run."""
+"""Signals and time limits ask a run to stop; all processes agree on it."""
 
-import math
 import os
 import signal
 import threading
@@ -9,33 +8,7 @@ from collections.abc import Callable
 
 import torch
 
-from bigbigan.layers import all_reduce, world_size
-
-
-class TrainingFailure(RuntimeError):
-    """The run cannot go on; the message says what was found and from where to go on."""
-
-
-def check_finite(values: dict[str, float], images_seen: int, checkpoint: str) -> None:
-    """Raise TrainingFailure if a logged value is NaN or infinite."""
-    wrong = [name for name, value in values.items() if not math.isfinite(value)]
-    if wrong:
-        raise TrainingFailure(
-            f"at {images_seen:,} images {', '.join(wrong)} became {values[wrong[0]]}: expected finite numbers. "
-            f"Nothing was saved since {checkpoint}; lower the rates (--optim.*_lr), or train in float32 (--run.precision float32)"
-        )
-
-
-def check_finite_weights(network: torch.nn.Module, state_of: int, checkpoint: str) -> None:
-    """Raise TrainingFailure if a parameter is NaN or infinite, so that no broken state replaces a good checkpoint."""
-    parameters = dict(network.named_parameters())
-    norms = torch.stack([norm.float() for norm in torch._foreach_norm(list(parameters.values()))])
-    if not bool(norms.isfinite().all()):
-        name = next(n for n, norm in zip(parameters, norms.tolist(), strict=True) if not math.isfinite(norm))
-        raise TrainingFailure(
-            f"at {state_of:,} images the weight {name} is not finite. Nothing was saved since {checkpoint}; "
-            "expected finite numbers: lower the rates (--optim.*_lr), or train in float32 (--run.precision float32)"
-        )
+from bigbigan.layers import Later, all_reduce, world_size
 
 
 class StopRequest:
@@ -49,6 +22,7 @@ class StopRequest:
         self.signal = 0
         self.asked = False
         self._abandonable = False
+        self._noted = Later()
         self._before = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
         left = max(0.0, started + 60 * minutes - time.monotonic())
         self._timer = threading.Timer(left, signal.raise_signal, (signal.SIGTERM,))
@@ -65,9 +39,11 @@ class StopRequest:
             raise _Abandoned
 
     def agreed(self, device: torch.device) -> bool:
-        """Whether any process was asked to stop."""
-        noted = all_reduce(torch.tensor([float(self.signal > 0)], device=device)) if world_size() > 1 else self.signal
-        self.asked = bool(noted)
+        """Whether any process was asked to stop; several processes on GPUs learn of it an iteration later, see `Later`."""
+        if world_size() == 1:
+            self.asked = self.signal > 0
+        else:
+            self.asked = self._noted.exchange(all_reduce(torch.full((1,), float(self.signal > 0), device=device))) > 0
         return self.asked
 
     def unless_asked(self, work: Callable[[], None]) -> None:
