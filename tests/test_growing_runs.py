@@ -15,12 +15,13 @@ from bigbigan.batch import Batch, draw_batch
 from bigbigan.config import Config, ConfigError, Grow, Model, Optim, find_config, flatten, read_yaml
 from bigbigan.data import Augment, Stream, open_images
 from bigbigan.ema import Averages
+from bigbigan.guard import Watch
 from bigbigan.layers import all_reduce, barrier
 from bigbigan.model import BigBiGAN
 from bigbigan.progressive import Course, Growth, ramp_up, seen_by, set_level
 from bigbigan.release import load_model
 from bigbigan.schedule import rates, set_rates
-from bigbigan.step import Step, build_optimizers
+from bigbigan.step import Pairs, Step, build_optimizers
 from eval_linear.probe import Probe, ProbeError, run_probe
 from tests.children import free_port
 from tests.conftest import train
@@ -112,7 +113,7 @@ def test_minibatch_statistics_are_of_one_kind_of_pair():
     """D's scores of real images must not tell how generated ones vary."""
     m, step = make("hinge", encoder="none")
     images = torch.cat([torch.randn(4, 3, 16, 16), torch.zeros(4, 3, 16, 16)]).double()
-    real, fake = step._scores(images, None, None)
+    real, fake = step._scores(Pairs(images, None, None, None))
     torch.testing.assert_close(real.x, m.discriminator(images[:4]).x)
     torch.testing.assert_close(fake.x, m.discriminator(images[4:]).x)
     assert not torch.allclose(real.x, m.discriminator(images).x[:4])
@@ -352,3 +353,13 @@ def test_the_published_networks(name, maps, parameters):
         built = BigBiGAN.from_config(config.model)
     assert [layer.in_channels for layer in built.generator.to_rgb] == maps and built.encoder is None
     assert parameters is None or sum(p.numel() for p in built.generator.parameters()) == parameters
+
+
+@pytest.mark.parametrize("encoder", ["progressive", "none"])
+def test_a_look_for_collapse_follows_the_level_and_does_without_an_encoder(encoder):
+    m, images = model(torch.float32, encoder=encoder), open_images("digits", "train", "", "", False, 0.1, "")
+    watch = Watch(m, images, images, "normal", 0, images=8)
+    for level in (0.0, 1.5, 2.0):
+        set_level(level, m)
+        _, figures = watch.look()
+        assert all(np.isfinite(value) for value in figures.values()) and "score_gap" in figures
