@@ -20,12 +20,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import torch
 
+from bigbigan.batch import draw_batch
 from bigbigan.config import Config, find_config, read_yaml
 from bigbigan.data import Augment, Stream, evaluation_batches, open_images, to_signed
 from bigbigan.guard import Watch, signs
 from bigbigan.model import BigBiGAN
 from bigbigan.schedule import rates, set_rates
-from bigbigan.step import Step, build_optimizers, draw_batch
+from bigbigan.step import Step, build_optimizers
 
 SMALL = {
     "generator_width": 4, "discriminator_width": 8, "mlp_width": 256, "mlp_layers": 2,

@@ -23,12 +23,13 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.rates import best, describe, matrix_rate, synchronise
+from bigbigan.batch import Batch, draw_batch
 from bigbigan.config import Config, parse
 from bigbigan.data import Augment, Images, Stream
 from bigbigan.ema import Averages
 from bigbigan.layers import advance_power_iteration, set_folded
 from bigbigan.model import BigBiGAN
-from bigbigan.step import Batch, Step, build_optimizers, draw_batch
+from bigbigan.step import Step, build_optimizers
 
 
 class Iteration:

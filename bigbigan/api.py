@@ -50,6 +50,8 @@ def encode(
     if not isinstance(names, (tuple, list)) or not names or not set(map(str, names)) <= set(OUTPUTS):
         raise InputError(f"outputs: expected some of {', '.join(OUTPUTS)}; found {outputs!r}")
     model, device = _ready(model, device)
+    if model.encoder is None:
+        raise InputError("model: expected one with an encoder, found a GAN, which has no encoder")
     collected: dict[str, list[Tensor]] = {name: [] for name in names}
     done = 0
     with torch.inference_mode():
@@ -136,7 +138,7 @@ def discriminate(
     width = model.discriminator.latent_dim
     if z.ndim != 2 or z.shape[1] != width:
         raise InputError(f"z: expected the shape (N, {width}), found {tuple(z.shape)}")
-    size = model.encoder.image_size
+    size = (model.encoder or model.generator).image_size
     small = model.discriminator.image_size
     if isinstance(images, (np.ndarray, Tensor)) and small in images.shape[-3:] and size not in images.shape[-3:]:
         size = small
@@ -176,7 +178,7 @@ def _ready(model: BigBiGAN | str | os.PathLike, device) -> tuple[BigBiGAN, torch
         model = _cached(str(model), _newest_change(Path(os.path.expanduser(model)))).to(device or _default_device())
     elif device is not None:
         model = model.to(device)
-    return model.eval(), next(model.encoder.parameters()).device
+    return model.eval(), next(model.generator.parameters()).device
 
 
 @functools.lru_cache(maxsize=2)

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from bigbigan.config import Config, differences, flatten
 from bigbigan.ema import Averages
@@ -54,8 +54,7 @@ class TrainingState:
         self.recovery = Recovered()
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        averaged = nn.ModuleDict({"generator": self.averages.generator, "encoder": self.averages.encoder})
-        contents = (self.model.state_dict(), averaged.state_dict(), self._optimizer_tensors())
+        contents = (self.model.state_dict(), self.averages.networks.state_dict(), self._optimizer_tensors())
         return {
             file: {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
             for file, tensors in zip(FILES, contents, strict=True)
@@ -63,8 +62,7 @@ class TrainingState:
 
     def load(self, tensors: dict[str, dict[str, Tensor]], where: str) -> None:
         load_weights(self.model, tensors[FILES[0]], where)
-        averaged = nn.ModuleDict({"generator": self.averages.generator, "encoder": self.averages.encoder})
-        load_weights(averaged, tensors[FILES[1]], where)
+        load_weights(self.averages.networks, tensors[FILES[1]], where)
         self._load_optimizers(tensors[FILES[2]])
 
     def _named_states(self):
@@ -260,8 +258,8 @@ def resume(folder: Path, state: TrainingState, config: Config, device: torch.dev
             f"{folder}: expected the same newest checkpoint on every process, found those at {found} images; "
             "all machines need the same --run.root, on a file system that they share"
         )
-    for network in (state.model, state.averages.generator, state.averages.encoder):
-        copy_from_main(network.state_dict().values())
+    for network in (state.model, state.averages.networks):
+        copy_from_main([*network.parameters(), *network.buffers()])
     return path
 
 

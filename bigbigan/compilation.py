@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+from bigbigan.batch import Batch
 from bigbigan.layers import LostProcess, all_reduce, record_statistics
-from bigbigan.step import Batch, Step
+from bigbigan.step import Step
 
 TOLERANCE = 1e-3  # of the gradient's norm; compilers have been wrong by 0.18 and more, rounding in float32 stays below 1e-5
 ROUNDING = 2.0  # a compiled bf16 gradient may be that many times as far from the float32 one as the eager bf16 one is
@@ -57,10 +58,11 @@ def gradients(step: Step, part: Batch) -> dict[str, list[Tensor]]:
     loss.backward()
     found = {"D": _take(model.discriminator)}
     model.discriminator.requires_grad_(False)
-    with step.autocast(), record_statistics(model.encoder):  # as in the update, whose graph this is to be
+    with step.autocast(), record_statistics(model.encoder or nn.Identity()):  # as in the update, whose graph this is to be
         loss = step.encoder_generator_forward(part)[0]
     loss.backward()
-    return found | {"E": _take(model.encoder), "G": _take(model.generator)}
+    found |= {} if model.encoder is None else {"E": _take(model.encoder)}
+    return found | {"G": _take(model.generator)}
 
 
 def _take(network: nn.Module) -> list[Tensor]:

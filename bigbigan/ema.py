@@ -20,9 +20,11 @@ class Averages:
     of its initial weights. Buffers are not averaged: they are derived by `refresh`.
     """
 
-    def __init__(self, generator: nn.Module, encoder: nn.Module, half_life: float, rampup: float):
-        self.sources = (generator, encoder)
-        self.generator, self.encoder = (copy.deepcopy(net).eval().requires_grad_(False) for net in self.sources)
+    def __init__(self, generator: nn.Module, encoder: nn.Module | None, half_life: float, rampup: float):
+        self.sources = {name: net for name, net in (("generator", generator), ("encoder", encoder)) if net is not None}
+        self.networks = nn.ModuleDict({name: copy.deepcopy(net) for name, net in self.sources.items()}).eval().requires_grad_(False)
+        self.generator = self.networks["generator"]
+        self.encoder = None if encoder is None else self.networks["encoder"]
         self.half_life, self.rampup = half_life, rampup
 
     def decay(self, images_seen: int, images: int) -> float:
@@ -33,7 +35,7 @@ class Averages:
     @torch.no_grad()
     def update(self, images_seen: int, images: int) -> None:
         weight = 1 - self.decay(images_seen, images)
-        for average, source in zip((self.generator, self.encoder), self.sources, strict=True):
+        for average, source in zip(self.networks.values(), self.sources.values(), strict=True):
             torch._foreach_lerp_(list(average.parameters()), list(source.parameters()), weight)
 
     @torch.no_grad()
@@ -44,14 +46,15 @@ class Averages:
         batches: (x, z, classes), looked at once. A function of parameters, u, v and these alone, so it never changes what a run
         becomes.
         """
-        for average, source in zip((self.generator, self.encoder), self.sources, strict=True):
+        for average, source in zip(self.networks.values(), self.sources.values(), strict=True):
             for mine, theirs in zip(average.buffers(), source.buffers(), strict=True):
                 mine.copy_(theirs)
         advance_power_iteration(self.generator, POWER_ITERATIONS)
-        with standing_statistics(self.generator), standing_statistics(self.encoder):
+        with standing_statistics(self.networks):
             for x, z, classes in batches:
                 self.generator(z, classes)
-                self.encoder.bn_crelu(self.encoder.avepool(x))
+                if self.encoder is not None:
+                    self.encoder.bn_crelu(self.encoder.avepool(x))
 
 
 @contextmanager

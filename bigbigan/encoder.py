@@ -12,6 +12,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from bigbigan.latents import Posterior
 from bigbigan.layers import CrossReplicaBatchNorm, ResidualMLP, alone
+from bigbigan.progressive import Growing
 from bigbigan.revnet import RevNet
 
 REVNET = "revnet50"
@@ -22,7 +23,8 @@ STEMS = ("auto", "imagenet", "stride2", "stride1")
 class Encoder(nn.Module):
     """The stochastic encoder.
 
-    latent_dim: Z.  backbone: "revnet50", or a timm name that yields a feature vector ("resnetv2_50" in the paper, _101).
+    latent_dim: Z.  backbone: "revnet50", a timm name that yields a feature vector ("resnetv2_50" in the paper, _101), or a network
+    (N, 3, S, S) → (N, num_features), which may grow.
     image_size: E's own input size, which may be a multiple of G's.  width: channel multiple of a ResNet-v2 or RevNet (2 for "×2").
     stem: "imagenet" 7×7/2 and a max-pool, "stride2" the 7×7/2 alone, "stride1" 3×3/1; "auto" by image size, see `automatic_stem`.
     mlp_width, mlp_layers: the head (4,096 units and 4 layers in the paper).
@@ -35,7 +37,7 @@ class Encoder(nn.Module):
     def __init__(
         self,
         latent_dim: int,
-        backbone: str = "resnetv2_50",
+        backbone: str | nn.Module = "resnetv2_50",
         image_size: int = 128,
         width: float = 1.0,
         stem: str = "auto",
@@ -47,14 +49,21 @@ class Encoder(nn.Module):
         super().__init__()
         if posterior not in POSTERIORS:
             raise ValueError(f"posterior: expected one of {', '.join(POSTERIORS)}; found {posterior!r}")
-        self.latent_dim, self.image_size, self.posterior = latent_dim, image_size, posterior
-        self.trunk = build_trunk(backbone, width, automatic_stem(image_size) if stem == "auto" else stem, image_size, blocks)
+        self.latent_dim, self.full_size, self.posterior = latent_dim, image_size, posterior
+        if isinstance(backbone, str):
+            backbone = build_trunk(backbone, width, automatic_stem(image_size) if stem == "auto" else stem, image_size, blocks)
+        self.trunk = backbone
         self.features = self.trunk.num_features
         # BN+CReLU features normalise without gain or bias; the path to z does not pass here.
         self.feature_norm = CrossReplicaBatchNorm(self.features, affine=False)
         self.mlp = ResidualMLP(self.features, mlp_width, mlp_layers, spectral_norm=False)
         self.linear = nn.Linear(mlp_width, latent_dim * (2 if posterior == "gaussian" else 1))
         initialise_head(self.mlp, self.linear)
+
+    @property
+    def image_size(self) -> int:
+        """The size of its images, now."""
+        return self.trunk.image_size if isinstance(self.trunk, Growing) else self.full_size
 
     def avepool(self, x: Tensor) -> Tensor:
         """x (N, 3, S, S) → the AvePool feature, (N, features): after the last batch norm and ReLU, averaged over places."""

@@ -23,6 +23,8 @@ def draw_grids(averages: Averages, tests: Images, config: Config, monitor: Monit
     z = sample_prior(config.model.prior, config.run.seed, "grid", np.arange(side * side), generator.latent_dim).to(device)
     rows = torch.arange(side * side, device=device) // side % classes if classes else None
     monitor.samples(generator(z, rows), images_seen, side)
+    if encoder is None:
+        return
     for pixels, indices in itertools.islice(evaluation_batches(tests, encoder.image_size, max(1, side * side // 2)), 1):
         x = to_signed(pixels).to(device)
         labels = torch.from_numpy(tests.labels[indices]).to(device) if classes else None

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, InitProcessGroupKwargs, is_torch_xla_available
 
 from bigbigan.config import Config, ConfigError
-from bigbigan.data import Images, open_images
+from bigbigan.data import Augment, Images, Stream, open_images
 from bigbigan.files import Outside, check_links
 from bigbigan.layers import LostProcess, world_size
 
@@ -124,6 +124,15 @@ def check_classes(wanted: int, train: Images, test: Images) -> None:
         raise ConfigError(
             f"--model.classes {wanted}: expected data with as many classes, found {len(found) if found else 'no labels'}"
         )
+
+
+def open_stream(config: Config, images: Images, accelerator: Accelerator) -> Stream:
+    """This process's share of the training images, at E's full size."""
+    data, size = config.data, config.model.encoder_image_size or config.model.image_size
+    return Stream(
+        images, size, config.run.seed, Augment(data.augment, data.flip), accelerator.process_index, accelerator.num_processes,
+        decoders(config), accelerator.device, data.cache, data.cache_gib * 2**30, data.max_unreadable,
+    )  # fmt: skip
 
 
 def decoders(config: Config) -> int:

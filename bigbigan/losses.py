@@ -21,6 +21,10 @@ class Scores(NamedTuple):
     def terms(self) -> list[Tensor]:
         return [term for term in self if term is not None]
 
+    def total(self) -> Tensor:
+        """Σs over the terms, (N,)."""
+        return torch.stack(self.terms()).sum(0)
+
     def split(self, first: int) -> tuple["Scores", "Scores"]:
         """The scores of the first `first` pairs, and of the rest."""
         halves = [(None, None) if term is None else (term[:first], term[first:]) for term in self]
@@ -37,25 +41,41 @@ def hinge(t: Tensor) -> Tensor:
     return F.relu(1 - t)
 
 
-def discriminator_loss(encoder_pairs: Scores, generator_pairs: Scores, form: str = "hinge") -> Tensor:
+def discriminator_loss(encoder_pairs: Scores, generator_pairs: Scores, form: str = "hinge", drift: float = 0.001) -> Tensor:
     """L_D, the mean over each kind of pair, summed over the two kinds (BigBiGAN, equation 4).
 
     form "hinge":        ℓ_D = h(y s_x) + h(y s_z) + h(y s_xz), the paper's, per term;
     form "joint_hinge":  ℓ_D = h(y (s_x + s_z + s_xz)), which the paper tried and found worse;
-    form "logistic":     ℓ_D = −log σ(y Σs), the cross-entropy of BiGAN and ALI on the summed score.
+    form "logistic":     ℓ_D = −log σ(y Σs), the cross-entropy of BiGAN and ALI on the summed score;
+    form "wgan_gp":      ℓ_D = −y Σs, and drift · (Σs)² on encoder pairs (Karras et al. 2018, section A.1); see `gradient_penalty`;
+    form "lsgan":        (Σs − 1)² on encoder pairs and 0.1 (Σs)² on generator pairs (the published code of Karras et al., which has
+                         0 for real and 1 for fake: here high is an encoder pair).
     """
+    if form == "wgan_gp":
+        encoder_total, generator_total = encoder_pairs.total(), generator_pairs.total()
+        return generator_total.mean() - encoder_total.mean() + drift * encoder_total.square().mean()
+    if form == "lsgan":
+        return (encoder_pairs.total() - 1).square().mean() + 0.1 * generator_pairs.total().square().mean()
     return _pair_loss(encoder_pairs, +1, form) + _pair_loss(generator_pairs, -1, form)
 
 
 def _pair_loss(scores: Scores, y: int, form: str) -> Tensor:
     if form == "hinge":
         return torch.stack([hinge(y * term) for term in scores.terms()]).sum(0).mean()
-    total = torch.stack(scores.terms()).sum(0)
+    total = scores.total()
     if form == "joint_hinge":
         return hinge(y * total).mean()
     if form == "logistic":
         return F.softplus(-y * total).mean()
-    raise ValueError(f"loss form: expected hinge, joint_hinge or logistic; found {form!r}")
+    raise ValueError(f"loss form: expected hinge, joint_hinge, logistic, wgan_gp or lsgan; found {form!r}")
+
+
+def gradient_penalty(gradients: list[Tensor], weight: float = 10.0, target: float = 1.0) -> Tensor:
+    """weight/γ² · E[(‖∇Σs‖ − γ)²] at points between the two kinds of pairs (Gulrajani et al. 2017, equation 3; γ = `target` ≠ 1:
+    Karras et al. 2018, section A.2). gradients: (N, ...) each, of Σs by the image and, in a joint D, by the latent.
+    """
+    norms = torch.cat([gradient.flatten(1) for gradient in gradients], dim=1).norm(dim=1)
+    return weight / target**2 * (norms - target).square().mean()
 
 
 def r1_penalty(scores: Scores, inputs: list[Tensor]) -> Tensor:
@@ -69,13 +89,19 @@ def r1_penalty(scores: Scores, inputs: list[Tensor]) -> Tensor:
     return torch.stack([g.flatten(1).square().sum(1) for g in gradients if g is not None]).sum(0).mean()
 
 
-def encoder_generator_loss(encoder_pairs: Scores, generator_pairs: Scores, form: str = "hinge") -> Tensor:
+def encoder_generator_loss(encoder_pairs: Scores | None, generator_pairs: Scores, form: str = "hinge") -> Tensor:
     """L_EG = E[ℓ_EG(x, E(x), +1)] + E[ℓ_EG(G(z), z, −1)], ℓ_EG = y (s_x + s_z + s_xz): linear, no hinge (BigBiGAN, equation 4).
 
-    E lowers the scores of its pairs, G raises those of its own. form "logistic": the non-saturating −log σ(−y Σs) of BiGAN and ALI.
+    E lowers the scores of its pairs, G raises those of its own; encoder_pairs None: a GAN without E. form "logistic": the
+    non-saturating −log σ(−y Σs) of BiGAN and ALI.  form "lsgan": the squared distances to D's targets for the other kind.
     """
-    encoder_total = torch.stack(encoder_pairs.terms()).sum(0)
-    generator_total = torch.stack(generator_pairs.terms()).sum(0)
+    loss = _opposite_loss(generator_pairs.total(), -1, form)
+    return loss if encoder_pairs is None else _opposite_loss(encoder_pairs.total(), +1, form) + loss
+
+
+def _opposite_loss(total: Tensor, y: int, form: str) -> Tensor:
     if form == "logistic":
-        return F.softplus(encoder_total).mean() + F.softplus(-generator_total).mean()
-    return encoder_total.mean() - generator_total.mean()
+        return F.softplus(y * total).mean()
+    if form == "lsgan":
+        return (total - (1 if y < 0 else 0)).square().mean()
+    return (y * total).mean()

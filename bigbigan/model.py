@@ -18,18 +18,19 @@ from bigbigan.encoder import Encoder
 from bigbigan.files import read_json
 from bigbigan.generator import Generator, default_latent_dim
 from bigbigan.losses import Scores
+from bigbigan.progressive import GrowingDiscriminator, GrowingGenerator, GrowingTrunk
 
 FORMAT = 1  # of a release
 
 
 class BigBiGAN(nn.Module, ModelHubMixin):
-    """The three networks of one model.
+    """The three networks of one model; or G and D of a GAN, with `encoder` None.
 
     Build it from its flat config with `from_config`, from a release folder or a hub id with `from_pretrained`, or of your own
     networks, which then need an `image_size` and a `latent_dim`.
     """
 
-    def __init__(self, generator: nn.Module, encoder: nn.Module, discriminator: nn.Module, config: Model | None = None):
+    def __init__(self, generator: nn.Module, encoder: nn.Module | None, discriminator: nn.Module, config: Model | None = None):
         super().__init__()
         self.generator, self.encoder, self.discriminator = generator, encoder, discriminator
         self.config = config
@@ -38,23 +39,12 @@ class BigBiGAN(nn.Module, ModelHubMixin):
     @classmethod
     def from_config(cls, config: Model) -> "BigBiGAN":
         """Randomly initialised networks from the flat section `model` of the config."""
-        config = dataclasses.replace(
-            config, latent_dim=config.latent_dim or default_latent_dim(config.image_size, config.architecture)
-        )
-        generator = Generator(
-            config.latent_dim, config.image_size, config.generator_width, config.classes,
-            config.embedding_dim, config.generator_attention, config.architecture,
-            config.shared_embedding, config.skip_z,
-        )  # fmt: skip
-        encoder = Encoder(
-            config.latent_dim, config.encoder, config.encoder_image_size or config.image_size, config.encoder_width,
-            config.encoder_stem, config.encoder_mlp_width, config.encoder_mlp_layers, config.posterior, config.encoder_blocks,
-        )  # fmt: skip
-        discriminator = Discriminator(
-            config.latent_dim, config.image_size, config.discriminator_width, config.classes,
-            config.mlp_width, config.mlp_layers, config.discriminator_attention, architecture=config.architecture,
-        )  # fmt: skip
-        return cls(generator, encoder, discriminator, config)
+        if not config.latent_dim:
+            progressive = config.family == "progressive"
+            width = config.feature_limit if progressive else default_latent_dim(config.image_size, config.architecture)
+            config = dataclasses.replace(config, latent_dim=width)
+        # in this order, which decides the random weights of a seed
+        return cls(_generator(config), _encoder(config), _discriminator(config), config)
 
     def encode(self, x: Tensor, noise: Tensor | None = None) -> dict[str, Tensor]:
         """x (N, 3, S, S) in [−1, 1] at E's size → the outputs of the hub module's `encode`.
@@ -77,10 +67,13 @@ class BigBiGAN(nn.Module, ModelHubMixin):
         """z (N, Z) → images (N, 3, S, S) in [−1, 1] at G's size."""
         return self.generator(z, classes)
 
-    def discriminate(self, x: Tensor, z: Tensor, classes: Tensor | None = None) -> dict[str, Tensor]:
-        """x (N, 3, S, S) at G's or E's size, z (N, Z) → score_x, score_z, score_xz, (N,) each; high for encoder pairs."""
+    def discriminate(self, x: Tensor, z: Tensor | None, classes: Tensor | None = None) -> dict[str, Tensor]:
+        """x (N, 3, S, S) at G's or E's size, z (N, Z) → score_x, score_z, score_xz, (N,) each; high for encoder pairs.
+
+        A GAN without E has score_x alone, and no use for z."""
         scores: Scores = self.discriminator(self.for_discriminator(x), z, classes)
-        return {"score_x": scores.x, "score_z": scores.z, "score_xz": scores.xz}
+        named = {"score_x": scores.x, "score_z": scores.z, "score_xz": scores.xz}
+        return {name: score for name, score in named.items() if score is not None}
 
     def reconstruct(self, x: Tensor, use_sample: bool = False, noise: Tensor | None = None) -> Tensor:
         """G(z) of the posterior's mean, or of a sample: x (N, 3, S, S) at E's size → (N, 3, S', S') at G's size."""
@@ -122,6 +115,49 @@ class BigBiGAN(nn.Module, ModelHubMixin):
             )
 
         return read_release(file("config.json"), file("model.safetensors"), str(model_id))
+
+
+def _generator(config: Model) -> nn.Module:
+    if config.family == "progressive":
+        return GrowingGenerator(
+            config.latent_dim, config.image_size, config.feature_base, config.feature_limit, config.generator_norm,
+            config.equalised, config.normalise_latents, config.generator_slope, config.generator_tanh,
+        )  # fmt: skip
+    return Generator(
+        config.latent_dim, config.image_size, config.generator_width, config.classes,
+        config.embedding_dim, config.generator_attention, config.architecture,
+        config.shared_embedding, config.skip_z,
+    )  # fmt: skip
+
+
+def _discriminator(config: Model) -> nn.Module:
+    joint = config.encoder != "none"
+    if config.family == "progressive":
+        trunk = GrowingTrunk(
+            config.image_size, config.feature_base, config.feature_limit, config.discriminator_norm, config.equalised,
+            config.minibatch, config.minibatch_group, drop=True,
+        )  # fmt: skip
+        spectral = config.discriminator_norm == "spectral"
+        return GrowingDiscriminator(
+            trunk, config.latent_dim, config.mlp_width, config.mlp_layers, spectral, config.equalised, joint
+        )  # fmt: skip
+    return Discriminator(
+        config.latent_dim, config.image_size, config.discriminator_width, config.classes,
+        config.mlp_width, config.mlp_layers, config.discriminator_attention, joint, config.architecture,
+    )  # fmt: skip
+
+
+def _encoder(config: Model) -> nn.Module | None:
+    if config.encoder == "none":
+        return None
+    backbone = config.encoder
+    if backbone == "progressive":
+        maps = (config.feature_base, config.feature_limit)
+        backbone = GrowingTrunk(config.image_size, *maps, config.encoder_norm, config.equalised, dense=False)
+    return Encoder(
+        config.latent_dim, backbone, config.encoder_image_size or config.image_size, config.encoder_width,
+        config.encoder_stem, config.encoder_mlp_width, config.encoder_mlp_layers, config.posterior, config.encoder_blocks,
+    )  # fmt: skip
 
 
 def read_release(settings: Path, weights: Path, where: str) -> BigBiGAN:

@@ -3,6 +3,7 @@
 import torch
 
 from bigbigan.config import Optim
+from bigbigan.progressive import ramp_up
 
 NETWORKS = ("discriminator", "encoder", "generator")
 
@@ -19,12 +20,12 @@ def rates(optim: Optim, images_seen: int, factors: dict[str, float] | None = Non
     """
     lowered = chosen(optim.lower_networks) if optim.lower_after and images_seen >= optim.lower_after else set()
     frozen = chosen(optim.freeze)
-    return {
-        name: 0.0
-        if name in frozen
-        else getattr(optim, f"{name}_lr") * (factors or {}).get(name, 1.0) * (optim.lower_factor if name in lowered else 1.0)
-        for name in NETWORKS
-    }
+    risen, factors = ramp_up(images_seen, optim.lr_rampup), factors or {}
+
+    def rate(name: str) -> float:
+        return getattr(optim, f"{name}_lr") * factors.get(name, 1.0) * (optim.lower_factor if name in lowered else 1.0) * risen
+
+    return {name: 0.0 if name in frozen else rate(name) for name in NETWORKS}
 
 
 def set_rates(optimizers: dict[str, torch.optim.Optimizer], rates: dict[str, float]) -> None:

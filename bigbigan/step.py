@@ -1,6 +1,5 @@
 """One D update, one E+G update (BigBiGAN, section 2): who is frozen, what is detached, one backward a chunk, one all-reduce."""
 
-from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -9,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from bigbigan.batch import Batch
 from bigbigan.config import Config
-from bigbigan.data import RealImages, to_signed
 from bigbigan.health import Health
-from bigbigan.latents import Posterior, dropout_factors, normal_noise, sample_prior, uniforms
+from bigbigan.latents import Posterior
 from bigbigan.layers import (
     StatisticsRecorder,
     add_orthogonal_gradient,
@@ -20,63 +19,12 @@ from bigbigan.layers import (
     all_reduce,
     clamp_sigma,
     record_statistics,
-    to_device,
     world_size,
 )
-from bigbigan.losses import Scores, discriminator_loss, encoder_generator_loss, r1_penalty, select_terms
+from bigbigan.losses import Scores, discriminator_loss, encoder_generator_loss, gradient_penalty, r1_penalty, select_terms
 from bigbigan.model import BigBiGAN, pool_to
 
 ENCODER_MOMENTUM = 0.1  # of E's running statistics, once per E+G update
-
-
-@dataclass
-class Batch:
-    """What one update consumes on this process: n fresh images and their share of the run's random numbers.
-
-    x: (n, 3, S, S) in [−1, 1] at E's size.  z: (n, Z) ~ p(z).  noise: (n, Z) ~ N(0, I) for ẑ = E(x).
-    x_classes, z_classes: (n,) of a conditional model, else None.
-    dropout: (n, 2, D's last features) factors of the image's encoder pair and its generator pair, or None.
-    """
-
-    x: Tensor
-    z: Tensor
-    noise: Tensor
-    x_classes: Tensor | None = None
-    z_classes: Tensor | None = None
-    dropout: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def chunks(self, parts: int) -> Iterator["Batch"]:
-        columns = (self.x, self.z, self.noise, self.x_classes, self.z_classes, self.dropout)
-        pieces = [[None] * parts if column is None else column.tensor_split(parts) for column in columns]
-        return (Batch(*piece) for piece in zip(*pieces, strict=True))
-
-
-def draw_batch(
-    real: RealImages,
-    seed: int,
-    prior: str,
-    latent_dim: int,
-    classes: int,
-    device: torch.device,
-    dropout: tuple[int, float] = (0, 0.0),
-) -> Batch:
-    """Real images and their share of the run's random numbers, which depend on the images' places in the run alone.
-
-    dropout: D's last features, and the share of them that is zero.
-    """
-    places = real.positions
-    z = sample_prior(prior, seed, "z", places, latent_dim)
-    noise = normal_noise(seed, "posterior", places, latent_dim)
-    x_classes = z_classes = None
-    if classes:
-        x_classes = real.labels
-        z_classes = to_device(torch.from_numpy(uniforms(seed, "classes", places, 1)[:, 0] * classes).long(), device)
-    x = to_signed(real.x).contiguous(memory_format=torch.channels_last)
-    factors = to_device(dropout_factors(seed, places, *dropout), device) if dropout[1] else None
-    return Batch(x, to_device(z, device), to_device(noise, device), x_classes, z_classes, factors)
 
 
 @dataclass
@@ -101,19 +49,25 @@ class Remedies:
 
 
 class Pairs(NamedTuple):
-    """The joined batch of D, encoder pairs first: 2n images, latents, classes and factors of dropout or None."""
+    """The joined batch of D, encoder pairs first: 2n images, latents (None without E), classes and factors of dropout, or LSGAN's
+    noise, or None."""
 
     images: Tensor
-    latents: Tensor
+    latents: Tensor | None
     classes: Tensor | None
     dropout: Tensor | None
 
+    def halves(self) -> list["Pairs"]:
+        """The encoder pairs, and the generator pairs."""
+        return [Pairs(*half) for half in zip(*([None] * 2 if t is None else t.chunk(2) for t in self), strict=True)]
+
 
 class Step:
-    """The two updates of a BigBiGAN.
+    """The two updates of a BigBiGAN, or of a GAN without E, H and J.
 
     optimizers: Adam for D alone, and one Adam for E and G together.  chunks: parts a batch is computed in.
     autocast: a function that returns a context for the forwards (Accelerate's), or None.
+    penalty, gradient_norm, drift: of the form "wgan_gp", see `losses`.
     `health` says after an iteration whether all was finite; an update that was not left parameters and statistics as they were.
     """
 
@@ -128,6 +82,9 @@ class Step:
         chunks: int = 1,
         autocast=None,
         remedies: Remedies | None = None,
+        penalty: float = 10.0,
+        gradient_norm: float = 1.0,
+        drift: float = 0.001,
     ):
         self.model, self.chunks, self.form = model, chunks, form
         self.discriminator_optimizer = discriminator_optimizer
@@ -135,6 +92,15 @@ class Step:
         self.unary_x, self.unary_z = unary_x, unary_z
         self.autocast = autocast or nullcontext
         self.remedies, self.health = remedies or Remedies(), Health(model)
+        self.penalty, self.gradient_norm, self.drift = penalty, gradient_norm, drift
+
+    @classmethod
+    def from_config(cls, config: Config, model: BigBiGAN, discriminator_optimizer, encoder_generator_optimizer, autocast) -> "Step":
+        loss = config.loss
+        return cls(
+            model, discriminator_optimizer, encoder_generator_optimizer, loss.form, loss.unary_x, loss.unary_z,
+            config.data.chunks, autocast, Remedies.of(config), loss.penalty, loss.gradient_norm, loss.drift,
+        )  # fmt: skip
 
     def compile(self, mode: str = "default") -> None:
         """Make one graph of the forward, loss and backward of each update (`torch.compile`); see `compilation` for the check."""
@@ -160,8 +126,18 @@ class Step:
             if self.remedies.r1 and number % self.remedies.r1_interval == 0:
                 (self._r1(pairs) * share).backward()
             report.add("loss_d", loss, share)
+            if self.form == "wgan_gp":
+                penalty = self._gradient_penalty(pairs, part.mix)
+                (penalty * share).backward()
+                report.add("loss_d", penalty, share)
             report.add_scores(encoder_pairs, generator_pairs, share)
-        self._apply(self.discriminator_optimizer, self._judge(self.discriminator_optimizer, [discriminator], report))
+            if part.drop is not None:
+                report.add("confidence_d", 1 - generator_pairs.total().mean(), share)
+        broken = self._judge(self.discriminator_optimizer, [discriminator], report)
+        if "confidence_d" in report.values:
+            confidence = all_reduce(report.values["confidence_d"].clone()) / world_size()
+            discriminator.f.follow(torch.where(broken == 0, confidence, discriminator.f.confidence))
+        self._apply(self.discriminator_optimizer, broken)
         compute_now(batch.x.device)
         return report.values
 
@@ -174,15 +150,17 @@ class Step:
         torch.compiler.cudagraph_mark_step_begin()
         report, statistics = Report(), StatisticsRecorder()
         for part in batch.chunks(self.chunks):
-            with self.autocast(), record_statistics(encoder) as of_part:
+            with self.autocast(), record_statistics(encoder or nn.Identity()) as of_part:
                 loss, posterior = self.encoder_generator_forward(part)
             share = len(part) / len(batch)
             (loss * share).backward()
             statistics.pool(of_part)
             report.add("loss_eg", loss, share)
-            report.add("posterior_stddev", posterior.stddev.mean(), share)
-            report.add("posterior_mean_square", posterior.mean.square().mean(), share)
-        broken = self._judge(self.encoder_generator_optimizer, [generator, encoder], report)
+            if posterior is not None:
+                report.add("posterior_stddev", posterior.stddev.mean(), share)
+                report.add("posterior_mean_square", posterior.mean.square().mean(), share)
+        networks = [network for network in (generator, encoder) if network is not None]
+        broken = self._judge(self.encoder_generator_optimizer, networks, report)
         statistics.move(ENCODER_MOMENTUM, broken)
         if self.remedies.orthogonal:
             add_orthogonal_gradient(generator, self.remedies.orthogonal)
@@ -196,13 +174,14 @@ class Step:
         with torch.no_grad():
             pairs, _ = self._pairs(part)
         encoder_pairs, generator_pairs = self._scores(pairs)
-        return discriminator_loss(encoder_pairs, generator_pairs, self.form), encoder_pairs, generator_pairs, pairs
+        loss = discriminator_loss(encoder_pairs, generator_pairs, self.form, self.drift)
+        return loss, encoder_pairs, generator_pairs, pairs
 
-    def encoder_generator_forward(self, part: Batch) -> tuple[Tensor, Posterior]:
-        """→ L_EG and q(z|x); what is compiled by `compile`."""
+    def encoder_generator_forward(self, part: Batch) -> tuple[Tensor, Posterior | None]:
+        """→ L_EG and q(z|x), None without E; what is compiled by `compile`."""
         pairs, posterior = self._pairs(part)
         encoder_pairs, generator_pairs = self._scores(pairs)
-        return encoder_generator_loss(encoder_pairs, generator_pairs, self.form), posterior
+        return encoder_generator_loss(None if posterior is None else encoder_pairs, generator_pairs, self.form), posterior
 
     def _judge(self, optimizer: torch.optim.Optimizer, networks: list[nn.Module], report: "Report") -> Tensor:
         """Average the gradients over all processes → whether they or what was reported are not finite, alike on every process."""
@@ -221,27 +200,49 @@ class Step:
 
     def _r1(self, pairs: Pairs) -> Tensor:
         """γ/2 · E‖∇D(x, E(x))‖², times the interval, in the precision of the weights."""
-        n = len(pairs.images) // 2
-        inputs = [pairs.images[:n].detach().requires_grad_(), pairs.latents[:n].detach().to(pairs.images).requires_grad_()]
+        images, latents, *rest = pairs.halves()[0]
+        inputs = [t.detach().to(pairs.images).requires_grad_() for t in (images, latents) if t is not None]
         with sdpa_kernel(SDPBackend.MATH):  # the one attention that has second derivatives
-            scores = self.model.discriminator(*inputs, *(None if c is None else c[:n] for c in (pairs.classes, pairs.dropout)))
+            scores = self.model.discriminator(*inputs, *([None] * (latents is None)), *rest)
             penalty = r1_penalty(select_terms(scores, self.unary_x, self.unary_z), inputs)
         return self.remedies.r1 / 2 * self.remedies.r1_interval * penalty
 
-    def _pairs(self, part: Batch) -> tuple[Pairs, Posterior]:
-        """The joined batch of D: encoder pairs (x, ẑ = E(x)), then generator pairs (x̂ = G(z), z)."""
-        posterior = self.model.encoder(part.x)
-        z_hat = posterior.sample(part.noise)
+    def _gradient_penalty(self, pairs: Pairs, mix: Tensor) -> Tensor:
+        """WGAN-GP: D's gradient at points between the encoder pairs and the generator pairs, with a graph through it."""
+        (x, z_hat, classes, _), (x_hat, z, *_) = pairs.halves()
+        points = []
+        for ours, theirs in ((x, x_hat), (z_hat, z)):
+            if ours is not None:
+                share = mix.view(-1, *[1] * (ours.ndim - 1)).to(x)
+                points.append(ours.detach().to(x).lerp(theirs.detach().to(x), share).requires_grad_())
+        with sdpa_kernel(SDPBackend.MATH):
+            total = self._selected(self.model.discriminator(*points, classes=classes)).total()
+            gradients = torch.autograd.grad(total.sum(), points, create_graph=True, allow_unused=True)
+            return gradient_penalty([g for g in gradients if g is not None], self.penalty, self.gradient_norm)
+
+    def _pairs(self, part: Batch) -> tuple[Pairs, Posterior | None]:
+        """The joined batch of D: encoder pairs (x, ẑ = E(x)), then generator pairs (x̂ = G(z), z); no latents without E."""
+        posterior = latents = None
+        if self.model.encoder is not None:
+            posterior = self.model.encoder(part.x)
+            latents = torch.cat([posterior.sample(part.noise), part.z])
         x_hat = self.model.generator(part.z, part.z_classes)
         x = pool_to(part.x, self.model.discriminator.image_size)
         classes = None if part.x_classes is None else torch.cat([part.x_classes, part.z_classes])
-        dropout = None if part.dropout is None else torch.cat([part.dropout[:, 0], part.dropout[:, 1]])
-        return Pairs(torch.cat([x, x_hat.to(x)]), torch.cat([z_hat, part.z]), classes, dropout), posterior
+        drop = part.dropout if part.drop is None else part.drop
+        dropout = None if drop is None else torch.cat([drop[:, 0], drop[:, 1]])
+        return Pairs(torch.cat([x, x_hat.to(x)]), latents, classes, dropout), posterior
 
     def _scores(self, pairs: Pairs) -> tuple[Scores, Scores]:
-        scores = self.model.discriminator(*pairs)
-        scores = Scores(*(None if term is None else at_least_float32(term) for term in scores))
-        return select_terms(scores, self.unary_x, self.unary_z).split(len(pairs.images) // 2)
+        discriminator = self.model.discriminator
+        if getattr(discriminator, "across", False):  # D compares the images of a minibatch: those of one kind with each other
+            first, second = (self._selected(discriminator(*half)) for half in pairs.halves())
+            return first, second
+        return self._selected(discriminator(*pairs)).split(len(pairs.images) // 2)
+
+    def _selected(self, scores: Scores) -> Scores:
+        exact = Scores(*(None if term is None else at_least_float32(term) for term in scores))
+        return select_terms(exact, self.unary_x, self.unary_z)
 
 
 class Report:
@@ -280,10 +281,8 @@ def average_gradients(networks: list[nn.Module], values: dict[str, Tensor] | Non
     values = values or {}
     if world_size() == 1:
         return values
-    parameters = [p for network in networks for p in network.parameters() if p.requires_grad]
-    for p in parameters:
-        if p.grad is None:
-            p.grad = torch.zeros_like(p)
+    # What had no part in the update (a resolution not reached yet) has no gradient, on any process, and Adam leaves it alone.
+    parameters = [p for network in networks for p in network.parameters() if p.grad is not None]
     further = [value.to(parameters[0].dtype).reshape(1) for value in values.values()]
     flat = all_reduce(torch.cat([*(p.grad.flatten() for p in parameters), *further])) / world_size()
     *gradients, averaged = flat.split([*(p.numel() for p in parameters), len(further)])
@@ -295,14 +294,19 @@ def average_gradients(networks: list[nn.Module], values: dict[str, Tensor] | Non
 def build_optimizers(
     model: BigBiGAN, generator_lr: float, discriminator_lr: float, encoder_lr: float, betas: tuple[float, float], eps: float
 ) -> tuple[torch.optim.Adam, torch.optim.Adam]:
-    """Adam for D, and one Adam for E and G with a rate each."""
+    """Adam for D, and one Adam for E, if there is one, and G with a rate each."""
     settings = {"betas": tuple(map(float, betas)), "eps": eps}
     # XLA has no fused Adam; there the count of its steps must be a tensor of the graph, or every update compiled anew
     lazy = next(model.parameters()).device.type == "xla"
     settings |= {"capturable": True, "foreach": False} if lazy else {"fused": True}
 
-    def group(name: str, lr: float) -> dict:
-        return {"params": list(getattr(model, name).parameters()), "lr": lr, "name": name}
+    def groups(**rates: float) -> list[dict]:
+        networks = {name: getattr(model, name) for name in rates}
+        return [
+            {"params": list(network.parameters()), "lr": rates[name], "name": name}
+            for name, network in networks.items()
+            if network is not None
+        ]
 
-    discriminator = torch.optim.Adam([group("discriminator", discriminator_lr)], **settings)
-    return discriminator, torch.optim.Adam([group("encoder", encoder_lr), group("generator", generator_lr)], **settings)
+    discriminator = torch.optim.Adam(groups(discriminator=discriminator_lr), **settings)
+    return discriminator, torch.optim.Adam(groups(encoder=encoder_lr, generator=generator_lr), **settings)

@@ -20,22 +20,24 @@ from torch import Tensor
 
 import bigbigan
 from bigbigan import checkpoint
+from bigbigan.batch import Batch, draw_batch
 from bigbigan.checkpoint import CheckpointError, TrainingState
 from bigbigan.closing import close
 from bigbigan.compilation import CompilationError, compile_step
 from bigbigan.config import Config, ConfigError, find_config, flatten, parse, write_yaml
-from bigbigan.data import Augment, DataError, RealImages, Stream
+from bigbigan.data import DataError, RealImages
 from bigbigan.ema import Averages, averaged_model
 from bigbigan.grids import draw_grids
 from bigbigan.guard import Guard, StopRequest, TrainingFailure, Watch, check_finite, check_finite_weights
-from bigbigan.launch import build_accelerator, check_classes, decoders, hold, open_split, revision
+from bigbigan.launch import build_accelerator, check_classes, hold, open_split, open_stream, revision
 from bigbigan.layers import LostProcess, all_reduce, alone, barrier
 from bigbigan.model import BigBiGAN, load_weights
 from bigbigan.monitor import Monitor
+from bigbigan.progressive import Course, Growth, seen_by
 from bigbigan.release import adopt_architecture
 from bigbigan.report import shapes_block, start_block
 from bigbigan.schedule import rates, set_rates
-from bigbigan.step import Batch, Remedies, Step, build_optimizers, draw_batch
+from bigbigan.step import Step, build_optimizers
 
 log = logging.getLogger(__name__)
 
@@ -82,8 +84,7 @@ class Training:
         self.folder = Path(config.run.root) / config.run.name
         self.preset = preset
         self.accelerator = build_accelerator(config, self.folder)
-        processes = self.accelerator.num_processes
-        config.validate(processes)
+        config.validate(self.accelerator.num_processes)
         torch.manual_seed(config.run.seed)
         self.checkpoints = self.folder / "checkpoints"
         source = adopt_architecture(config, self.checkpoints)
@@ -97,19 +98,13 @@ class Training:
             load_weights(self.model, source.state_dict(), config.model.init_from)
         o = config.optim
         self.averages = Averages(self.model.generator, self.model.encoder, o.ema_half_life, o.ema_rampup)
-        d_optimizer, eg_optimizer = build_optimizers(
-            self.model, o.generator_lr, o.discriminator_lr, o.encoder_lr, o.betas, o.eps
-        )  # fmt: skip
-        self.step = Step(
-            self.model, d_optimizer, eg_optimizer, config.loss.form, config.loss.unary_x, config.loss.unary_z,
-            config.data.chunks, self.accelerator.autocast, Remedies.of(config),
-        )  # fmt: skip
-        self.state = TrainingState(self.model, self.averages, {"discriminator": d_optimizer, "encoder_generator": eg_optimizer})
-        self.stream = Stream(
-            self.train_images, self.model.encoder.image_size, config.run.seed, Augment(config.data.augment, config.data.flip),
-            self.accelerator.process_index, processes, decoders(config), self.accelerator.device,
-            config.data.cache, config.data.cache_gib * 2**30, config.data.max_unreadable,
-        )  # fmt: skip
+        optimizers = build_optimizers(self.model, o.generator_lr, o.discriminator_lr, o.encoder_lr, o.betas, o.eps)
+        self.step = Step.from_config(config, self.model, *optimizers, self.accelerator.autocast)
+        named = dict(zip(("discriminator", "encoder_generator"), optimizers, strict=True))
+        self.state, growing = TrainingState(self.model, self.averages, named), [self.model, self.averages.networks]
+        self.course = Course(Growth.from_config(config), growing, optimizers, config.grow.reset_optimizers)
+        self.batches = o.d_steps + (self.model.encoder is not None)  # of real images in an iteration
+        self.stream = open_stream(config, self.train_images, self.accelerator)
 
     def run(self, dry: bool = False) -> int:
         """→ the exit status: 0 when the run is complete, see `StopRequest.status` when it was asked to stop."""
@@ -154,19 +149,23 @@ class Training:
 
     def loop(self) -> None:
         """D updates, one E+G update, averages; then whatever is due. All counts are in real images."""
-        run, optim, batch_size = self.config.run, self.config.optim, self.config.data.batch_size
+        run, optim = self.config.run, self.config.optim
         self.catch_up()
-        state, step = self.state, self.step
+        state, step, joint = self.state, self.step, self.model.encoder is not None
         reals, sums, since = self.begin()
         while not self.stop.agreed(self.accelerator.device) and state.images_seen < run.images:
-            before = state.images_seen
-            set_rates(state.optimizers, rates(optim, before, state.recovery.factors))
+            self.begun, level = state.images_seen, self.course.at(state.images_seen)
+            set_rates(state.optimizers, rates(optim, self.begun, state.recovery.factors))
+            if self.batch_size != self.course.growth.batch_size(self.begun):  # a resolution has its own
+                reals = self.reals()
             for i in range(optim.d_steps):
-                scores = step.discriminator_update(self.batch(next(reals)), state.iterations * optim.d_steps + i)
-            values = scores | step.encoder_generator_update(self.batch(next(reals)))
-            state.images_seen += (optim.d_steps + 1) * batch_size
+                real = next(reals)
+                scores = step.discriminator_update(self.batch(real), state.iterations * optim.d_steps + i)
+            values = scores | step.encoder_generator_update(self.batch(next(reals)) if joint else self.batch(real, " of G"))
+            values |= {} if level is None else {"level": torch.tensor(level)}
+            state.images_seen += self.batches * self.batch_size
             state.iterations += 1
-            self.averages.update(state.images_seen, state.images_seen - before)
+            self.averages.update(state.images_seen, state.images_seen - self.begun)
             sums = {name: sums.get(name, 0) + value for name, value in values.items()}
             since += 1
             self.monitor.advance(state.images_seen)
@@ -194,20 +193,24 @@ class Training:
         """The stream from the state's place on, and sums of nothing: at the start, and after the guard has acted."""
         self.step.health.forget()
         self.saved_at = min(self.saved_at, self.state.images_seen)
-        place = self.state.images_seen + self.state.recovery.passed_over
-        return self.stream.batches(place, sys.maxsize, self.config.data.batch_size), {}, 0
+        return self.reals(), {}, 0
+
+    def reals(self) -> Iterator[RealImages]:
+        """The stream from the state's place on, in the batches of its resolution."""
+        self.batch_size = self.course.growth.batch_size(self.state.images_seen)
+        return self.stream.batches(self.state.images_seen + self.state.recovery.passed_over, sys.maxsize, self.batch_size)
 
     def due(self, every: int) -> bool:
         """Whether the last iteration crossed a multiple of `every` images (0: never), or ended the run."""
         seen, run = self.state.images_seen, self.config.run
-        before = seen - (self.config.optim.d_steps + 1) * self.config.data.batch_size
-        return bool(every) and (seen // every > before // every or seen >= run.images)
+        return bool(every) and (seen // every > self.begun // every or seen >= run.images)
 
     def catch_up(self) -> None:
         """What was due at the checkpoint that the run resumes from, and that a kill or a stop prevented."""
-        run, owed = self.config.run, [False, False]
-        if self.state.images_seen and self.accelerator.is_main_process:
-            owed = self.monitor.owed(self.state.images_seen, self.due(run.sample_every), self.due(run.evaluate_every))
+        run, owed, seen = self.config.run, [False, False], self.state.images_seen
+        self.begun = max(0, seen - self.batches * self.course.growth.batch_size(max(0, seen - 1)))
+        if seen and self.accelerator.is_main_process:
+            owed = self.monitor.owed(seen, self.due(run.sample_every), self.due(run.evaluate_every))
         looking, evaluating = all_reduce(torch.tensor(owed, device=self.accelerator.device, dtype=torch.float32)).tolist()
         if looking or evaluating:
             self.refresh()
@@ -216,15 +219,18 @@ class Training:
         if evaluating:
             self.evaluate()
 
-    def batch(self, real: RealImages) -> Batch:
-        """Real images and their share of the run's random numbers, on the device."""
-        model, width = self.config.model, self.model.generator.latent_dim
-        dropout = (self.model.discriminator.last_features, self.config.optim.dropout)
-        return draw_batch(real, self.config.run.seed, model.prior, width, model.classes, self.accelerator.device, dropout)
+    def batch(self, real: RealImages, purpose: str = "") -> Batch:
+        """Real images, at the size and fade of a growing model, and their share of the run's random numbers, on the device."""
+        config, generator, discriminator = self.config, self.model.generator, self.model.discriminator
+        dropout = (discriminator.last_features, config.optim.dropout) if config.optim.dropout else (0, 0.0)
+        drop = discriminator.f.drop_channels if config.loss.form == "lsgan" else 0
+        settings = config.run.seed, config.model.prior, generator.latent_dim, config.model.classes
+        batch = draw_batch(real, *settings, self.accelerator.device, dropout, drop, purpose)
+        batch.x = seen_by(generator, batch.x)
+        return batch
 
     def log(self, values: dict[str, Tensor]) -> None:
-        stacked = all_reduce(torch.stack([values[name].to(self.accelerator.device) for name in values]))
-        stacked /= self.accelerator.num_processes
+        stacked = all_reduce(torch.stack([v.to(self.accelerator.device) for v in values.values()])) / self.accelerator.num_processes
         numbers = dict(zip(values, stacked.tolist(), strict=True))
         self.monitor.log(numbers, self.state.images_seen, self.state.iterations)
         check_finite(numbers, self.state.images_seen, str(self.saved or "the beginning"))

@@ -112,6 +112,10 @@ def run_probe(probe: Probe) -> str:
     """Measure all parts, prove that the encoder did not move, write probe.json and report.html → the table."""
     started = time.perf_counter()
     model = load(probe.ckpt)
+    if model.encoder is None:
+        raise ProbeError(
+            f"{probe.ckpt}: expected a model with an encoder, found a GAN; --run.evaluate_every measures samples during training"
+        )
     check(probe, model)
     splits = labelled_splits(probe.data, model)
     folder = results_folder(probe.ckpt)

@@ -20,12 +20,13 @@ def quick_figures(model: BigBiGAN, train: Images, test: Images, name: str, limit
     """Figures by name, each on at most `limit` training images, test images and samples; a function of model, data and seed.
 
     top1_linear, top1_knn (weighted cosine, k = 20) of AvePool features, with labels; FID and IS of the in-domain extractor, with
-    labels; reconstruction_error_relative. The global random state stays as it is.
+    labels; reconstruction_error_relative. Without an encoder, FID and IS alone. The global random state stays as it is.
     """
     rng = np.random.default_rng(0)
     train_part, test_part = (images.subset(np.sort(rng.permutation(len(images))[:limit])) for images in (train, test))
     figures: dict[str, float] = {}
-    if train.labels is not None and test.labels is not None and len(np.unique(train_part.labels)) > 1:
+    labelled = train.labels is not None and test.labels is not None and len(np.unique(train_part.labels)) > 1
+    if labelled and model.encoder is not None:
         x, at = extract(model.encoder, train_part, BATCH, names=("avepool_feat",))
         x_test, at_test = extract(model.encoder, test_part, BATCH, names=("avepool_feat",))
         x, x_test = x["avepool_feat"], x_test["avepool_feat"]
@@ -33,6 +34,7 @@ def quick_figures(model: BigBiGAN, train: Images, test: Images, name: str, limit
         classes = len(train.class_names)
         figures["top1_linear"] = fit_linear(x, y, x_test, y_test, classes, seed).top1
         figures["top1_knn"] = float((weighted_knn(x, y, x_test, classes).argmax(1) == y_test).double().mean())
+    if labelled:
         figures |= quick_generation(model, train, name, limit)
     reconstructed = reconstruction_figures(model, train_part, test_part, neighbours=False)
     return figures | {k: v for k, v in reconstructed.items() if k != "n_test"}

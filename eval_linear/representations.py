@@ -13,6 +13,7 @@ from bigbigan.data import Images
 from bigbigan.encoder import Encoder
 from bigbigan.metrics.classifier import accuracy, train_classifier
 from bigbigan.model import BigBiGAN
+from bigbigan.progressive import grown_like
 from eval_linear.features import estimate_statistics, extract, label, raw_pixels, untrained
 
 STATISTICS_IMAGES = 4096  # for the batch norms of an untrained encoder
@@ -73,7 +74,7 @@ def of_untrained(model: BigBiGAN, splits: Splits, names: tuple[str, ...], batch_
     if model.config is None:
         return
     for seed in range(1, count + 1):
-        build = lambda: BigBiGAN.from_config(model.config).encoder  # noqa: E731
+        build = lambda: grown_like(BigBiGAN.from_config(model.config).encoder, model.encoder)  # noqa: E731
         encoder = untrained(model.encoder, build, seed, splits.train, batch_size, STATISTICS_IMAGES)
         yield from of_encoder("untrained", encoder, splits, names, batch_size)
 
@@ -117,7 +118,7 @@ def of_supervised(
         return
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        encoder = BigBiGAN.from_config(model.config).encoder
+        encoder = grown_like(BigBiGAN.from_config(model.config).encoder, model.encoder)
     device = next(model.encoder.parameters()).device
     batch = min(128, len(splits.train))
     steps = max(1, epochs * len(splits.train) // batch)

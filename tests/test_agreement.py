@@ -9,11 +9,12 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from bigbigan.batch import Batch
 from bigbigan.compilation import CompilationError, compile_step, difference, gradients
 from bigbigan.config import Model
 from bigbigan.layers import resampling, set_folded
 from bigbigan.model import BigBiGAN
-from bigbigan.step import Batch, Step, build_optimizers
+from bigbigan.step import Step, build_optimizers
 from tests.conftest import train
 
 ITERATIONS = 20

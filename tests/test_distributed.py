@@ -11,11 +11,12 @@ import torch
 import torch.distributed as dist
 
 from bigbigan import api
+from bigbigan.batch import draw_batch
 from bigbigan.data import Augment, Stream, open_images
 from bigbigan.ema import Averages
 from bigbigan.layers import CrossReplicaBatchNorm, LostProcess, all_reduce, alone, barrier, copy_from_main, record_statistics
 from bigbigan.metrics import domain
-from bigbigan.step import Step, draw_batch
+from bigbigan.step import Step
 from eval_linear import probe
 from eval_linear.quick import quick_figures
 from eval_linear.solvers import fit_linear

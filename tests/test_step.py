@@ -7,10 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from bigbigan.batch import Batch
 from bigbigan.ema import Averages, standing_statistics
 from bigbigan.latents import normal_noise
 from bigbigan.layers import batch_norms, spectral_layers
-from bigbigan.step import Batch, Step, build_optimizers
+from bigbigan.step import Step, build_optimizers
 from tests.conftest import tiny_model
 
 

@@ -2,12 +2,13 @@
 
 from bigbigan.config.checks import ConfigError, check_model
 from bigbigan.config.reading import differences, find_config, flatten, merged, parse, presets, read_yaml, write_yaml
-from bigbigan.config.tree import Config, Data, Loss, Model, Optim, Run
+from bigbigan.config.tree import Config, Data, Grow, Loss, Model, Optim, Run
 
 __all__ = [
     "Config",
     "ConfigError",
     "Data",
+    "Grow",
     "Loss",
     "Model",
     "Optim",

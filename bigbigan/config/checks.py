@@ -30,22 +30,25 @@ def check(config: "Config", processes: int = 1) -> None:
         ("data.workers", d.workers, -1),
         ("run.spectra_every", r.spectra_every, 0), ("run.recoveries", r.recoveries, 0),
         ("optim.lower_after", o.lower_after, 0), ("loss.r1_interval", loss.r1_interval, 1),
+        ("optim.lr_rampup", o.lr_rampup, 0), ("loss.penalty", loss.penalty, 0), ("loss.drift", loss.drift, 0),
     ]  # fmt: skip
     for flag, value, least in at_least:
         if value < least:
             raise ConfigError(f"--{flag} {value}: expected at least {least}")
     if r.seed >= 2**63:
         raise ConfigError(f"--run.seed {r.seed}: expected less than 2^63")
-    for name in ("model", "loss", "optim", "data", "run"):
+    for name in ("model", "loss", "optim", "data", "grow", "run"):
         _check_values(name, getattr(config, name))
     if PurePath(r.name).is_absolute() or ".." in PurePath(r.name).parts:
         raise ConfigError(f"--run.name {r.name}: expected a folder's name under --run.root, found a way out of it")
     check_model(m)
-    if d.batch_size % (processes * d.chunks):
-        raise ConfigError(
-            f"--data.batch_size {d.batch_size}: expected a multiple of processes × chunks = {processes} × {d.chunks}; "
-            f"change it or --data.chunks"
-        )
+    for flag, size in [("data.batch_size", d.batch_size), *(("grow.batch_sizes", size) for size in config.grow.batch_sizes)]:
+        if size % (processes * d.chunks) or size < 2:
+            raise ConfigError(
+                f"--{flag} {size}: expected a multiple of processes × chunks = {processes} × {d.chunks}, at least 2; "
+                f"change it or --data.chunks"
+            )
+    check_growth(config)
     if r.best and not r.evaluate_every:
         raise ConfigError(f"--run.best {r.best}: expected --run.evaluate_every too, the number of images between evaluations")
     for name in ("generator_lr", "discriminator_lr", "encoder_lr", "ema_half_life", "ema_rampup"):
@@ -83,10 +86,33 @@ def check(config: "Config", processes: int = 1) -> None:
         raise ConfigError(f"--optim.betas {o.betas}: expected two numbers in [0, 1)")
 
 
+def check_growth(config: "Config") -> None:
+    """Raise ConfigError for a schedule, or an objective, that the networks cannot follow."""
+    m, g, o, loss = config.model, config.grow, config.optim, config.loss
+    progressive = m.family == "progressive"
+    if g.first_size and not progressive:
+        raise ConfigError(f"--grow.first_size {g.first_size}: expected --model.family progressive, found {m.family}")
+    if min(g.first_size, g.hold_images, g.fade_images) < 0 or (g.first_size and not g.hold_images + g.fade_images):
+        raise ConfigError("--grow.hold_images, --grow.fade_images: expected numbers of images, not both 0 for a run that grows")
+    if not loss.gradient_norm > 0:
+        raise ConfigError(f"--loss.gradient_norm {loss.gradient_norm}: expected a number above 0")
+    if loss.form == "lsgan" and not progressive:
+        raise ConfigError("--loss.form lsgan: expected --model.family progressive, whose D takes its noise")
+    if m.encoder == "none" and loss.unary_x is False:
+        raise ConfigError("--model.encoder none: expected --loss.unary_x True, the only score of a GAN")
+    if progressive and o.dropout:
+        raise ConfigError(f"--optim.dropout {o.dropout}: expected 0 for --model.family progressive, whose D has none")
+    if g.first_size and config.run.compile != "off":
+        raise ConfigError(f"--run.compile {config.run.compile}: expected off for a run that grows, whose graph changes")
+    if loss.r1 and progressive and m.minibatch != "none":
+        raise ConfigError(f"--loss.r1 {loss.r1}: expected --model.minibatch none, since R1 wants scores of a pair alone")
+
+
 def check_model(m: "Model") -> None:
     """Raise ConfigError for networks that cannot be, before anything is built: also asked of a release's config.json."""
     _check_values("model", m)
-    least = {"latent_dim": 0, "classes": 0, "generator_attention": 0, "discriminator_attention": 0, "encoder_image_size": 0}
+    zero = ("latent_dim", "classes", "generator_attention", "discriminator_attention", "encoder_image_size", "minibatch_group")
+    least = dict.fromkeys(zero, 0)
     for name in (f.name for f in fields(m) if type(getattr(m, f.name)) is int and not f.name.endswith("layers")):
         if not least.get(name, 1) <= getattr(m, name) <= WIDEST:
             raise ConfigError(f"--model.{name} {getattr(m, name)}: expected from {least.get(name, 1)} to {WIDEST:,}")
@@ -104,6 +130,15 @@ def check_model(m: "Model") -> None:
             f"--model.encoder_image_size {m.encoder_image_size}: expected a multiple of --model.image_size {m.image_size}, "
             "since D sees E's image average-pooled"
         )
+    progressive = m.family == "progressive"
+    if progressive != (m.encoder == "progressive") and m.encoder != "none":
+        raise ConfigError(
+            f"--model.family {m.family} with --model.encoder {m.encoder}: expected both progressive or neither, or no encoder"
+        )
+    if progressive and (m.classes or m.encoder_image_size not in (0, m.image_size)):
+        raise ConfigError("--model.family progressive: expected --model.classes 0, and --model.encoder_image_size 0")
+    if not m.generator_slope >= 0:
+        raise ConfigError(f"--model.generator_slope {m.generator_slope}: expected 0 or more")
     if (m.prior == "uniform") != (m.posterior == "tanh"):
         raise ConfigError(
             f"--model.prior {m.prior} with --model.posterior {m.posterior}: "

@@ -45,7 +45,9 @@ class Model:
     mlp_layers: int = 8
     """Layers of H and J, an even number."""
     encoder: str = "resnetv2_50"
-    """E's backbone: revnet50, or the name of a timm model: resnetv2_18, _34, _50, _101, or any that yields a feature vector."""
+    """E's backbone: revnet50, or the name of a timm model: resnetv2_18, _34, _50, _101, or any that yields a feature vector.
+
+    none: a GAN, without E, H and J. progressive: the trunk that grows."""
     encoder_image_size: int = 0
     """E's input size, a multiple of image_size; 0 for the same size."""
     encoder_width: float = 1.0
@@ -60,6 +62,30 @@ class Model:
     """Layers of E's head, an even number."""
     posterior: Literal["gaussian", "deterministic", "tanh"] = "gaussian"
     """q(z|x): mean and stddev; or z directly; or tanh of it (for the uniform prior)."""
+    family: Literal["biggan", "progressive"] = "biggan"
+    """Networks: BigGAN's; or Progressive GAN's, which can grow, for G, F and E's trunk: see all that says progressive below."""
+    feature_base: int = 8192
+    """progressive: maps at the bottom resolution, halved with each doubling ..."""
+    feature_limit: int = 512
+    """progressive: ... and at most this many."""
+    equalised: bool = True
+    """progressive: equalised learning rates; else He's initialisation."""
+    generator_norm: Literal["pixel", "batch", "none"] = "pixel"
+    """progressive: normalisation in G."""
+    generator_slope: float = 0.2
+    """progressive: of G's leaky ReLUs; 0 for ReLUs."""
+    generator_tanh: bool = False
+    """progressive: a tanh at G's end."""
+    normalise_latents: bool = True
+    """progressive: G brings z to the length √Z first."""
+    discriminator_norm: Literal["none", "layer", "spectral"] = "none"
+    """progressive: normalisation in F; spectral: in H, J and the scores' layers too."""
+    minibatch: Literal["stddev", "discrimination", "none"] = "stddev"
+    """progressive: what F's last layers are told of an image's minibatch."""
+    minibatch_group: int = 0
+    """progressive: images whose standard deviation is taken together; 0 for all (the paper)."""
+    encoder_norm: Literal["batch", "pixel", "layer", "none"] = "batch"
+    """progressive: normalisation in E's trunk."""
     init_from: str = ""
     """A release, checkpoint, run folder or hub id whose weights the run starts from (fine-tuning)."""
 
@@ -68,8 +94,9 @@ class Model:
 class Loss:
     """The objective."""
 
-    form: Literal["hinge", "joint_hinge", "logistic"] = "hinge"
-    """hinge per score (the paper), hinge of the summed score, or BiGAN's and ALI's cross-entropy of the summed score."""
+    form: Literal["hinge", "joint_hinge", "logistic", "wgan_gp", "lsgan"] = "hinge"
+    """hinge per score (the paper), hinge of the summed score, BiGAN's and ALI's cross-entropy of the summed score, WGAN-GP or LSGAN
+    of the summed score (Progressive GAN's)."""
     unary_x: bool = True
     """Keep the term s_x."""
     unary_z: bool = True
@@ -80,6 +107,12 @@ class Loss:
     """Strength γ of R1, γ/2 · E‖∇D(x, E(x))‖², in D's loss; 0 for none (BigGAN: 1 and more prevent collapse, and cost score)."""
     r1_interval: int = 1
     """D updates from one with R1 to the next, whose strength is multiplied by as many (lazy; 16 is usual)."""
+    penalty: float = 10.0
+    """wgan_gp: weight λ of the gradient penalty."""
+    gradient_norm: float = 1.0
+    """wgan_gp: γ, the norm that D's gradient is drawn to (750 for the published CIFAR-10 run)."""
+    drift: float = 0.001
+    """wgan_gp: weight of the squared scores of encoder pairs."""
 
 
 @dataclass
@@ -96,6 +129,8 @@ class Optim:
     """Adam's decay rates."""
     eps: float = 1e-8
     """Adam's epsilon."""
+    lr_rampup: int = 0
+    """Images over which all rates rise to their values (Progressive GAN: 40,000); 0 for none."""
     d_steps: int = 2
     """D updates before each joint E+G update, each on fresh images."""
     ema_half_life: float = 14e6
@@ -156,6 +191,22 @@ class Data:
     """Largest size of a data set that `auto` keeps on the device, in GiB."""
     max_unreadable: float = 0.01
     """Share of unreadable images above which the run ends; each process counts those it met."""
+
+
+@dataclass
+class Grow:
+    """Growing, for model.family progressive: from `first_size` up, a resolution at a time."""
+
+    first_size: int = 0
+    """Image size at the beginning, such as 4; 0: the networks have their full size from the start."""
+    hold_images: int = 800_000
+    """Images seen at a resolution before the next one is faded in."""
+    fade_images: int = 800_000
+    """Images seen while a resolution is faded in; 0: at once."""
+    batch_sizes: tuple[int, ...] = ()
+    """Images of one update at each resolution from the first up, the last one repeated; none for data.batch_size."""
+    reset_optimizers: bool = True
+    """Forget Adam's averages at the beginning and at the end of each fade, as the published code does."""
 
 
 @dataclass
@@ -226,6 +277,7 @@ class Config:
     loss: Loss = field(default_factory=Loss)
     optim: Optim = field(default_factory=Optim)
     data: Data = field(default_factory=Data)
+    grow: Grow = field(default_factory=Grow)
     run: Run = field(default_factory=Run)
 
     def validate(self, processes: int = 1) -> None:

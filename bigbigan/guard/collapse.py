@@ -17,6 +17,7 @@ from bigbigan.guard.recovery import Recovery
 from bigbigan.latents import sample_prior
 from bigbigan.layers import all_reduce, alone, barrier, rank
 from bigbigan.model import BigBiGAN, pool_to
+from bigbigan.progressive import seen_by
 from bigbigan.spectra import spectra
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,8 @@ class Watch:
 
     def __init__(self, model: BigBiGAN, train: Images, test: Images, prior: str, seed: int, images: int = IMAGES):
         self.model, self.device = model, next(model.parameters()).device
-        size = model.encoder.image_size
+        network = model.encoder or model.generator
+        size = getattr(network, "full_size", network.image_size)
         self.train, self.test = (self._pictures(split, size, images) for split in (train, test))
         self.z = sample_prior(prior, seed, "watch", np.arange(images), model.generator.latent_dim).to(self.device)
 
@@ -55,6 +57,7 @@ class Watch:
             samples = torch.cat([model.generator(z, self._known(c)) for z, c in parts(self.z, classes)])
             fake = self._sums(samples, self.z, classes)
             real, held_out = (self._encoder_pairs(*pictures) for pictures in (self.train, self.test))
+            tests = self._seen(self.test[0])
         figures = {
             "d_right_on_training_images": share(real > 0),
             "d_right_on_held_out_images": share(held_out > 0),
@@ -62,21 +65,27 @@ class Watch:
             "score_gap": float(real.mean() - fake.mean()),
             "score_gap_held_out": float(held_out.mean() - fake.mean()),
             "memorised": higher(real, held_out),
-            "sample_diversity": diversity(samples) / max(diversity(pool_to(self.test[0], samples.shape[-1])), 1e-12),
+            "sample_diversity": diversity(samples) / max(diversity(pool_to(tests, samples.shape[-1])), 1e-12),
         }
         for name in ("generator", "discriminator"):
-            figures[f"sigma0_{name}"] = max(values[0] for layer, values in found.items() if layer.startswith(name))
+            if largest := [values[0] for layer, values in found.items() if layer.startswith(name)]:
+                figures[f"sigma0_{name}"] = max(largest)
         return found, figures
 
     def _known(self, classes: Tensor) -> Tensor | None:
         return classes if self.model.generator.classes else None
 
     def _encoder_pairs(self, x: Tensor, classes: Tensor) -> Tensor:
-        z = torch.cat([self.model.encoder(part).mean for (part,) in parts(x)])
+        x, z = self._seen(x), x.new_zeros(len(x), 0)  # a D without H and J does not look at z
+        if self.model.encoder is not None:
+            z = torch.cat([self.model.encoder(part).mean for (part,) in parts(x)])
         return self._sums(self.model.for_discriminator(x), z, classes)
 
+    def _seen(self, x: Tensor) -> Tensor:
+        return seen_by(self.model.generator, x)
+
     def _sums(self, x: Tensor, z: Tensor, classes: Tensor) -> Tensor:
-        """s_x + s_z + s_xz of every pair, (N,)."""
+        """s_x + s_z + s_xz of every pair, (N,); s_x alone of a GAN without E."""
         scores = [self.model.discriminator(a, b, self._known(c)) for a, b, c in parts(x, z, classes)]
         return torch.cat([torch.stack(part.terms()).sum(0) for part in scores])
 

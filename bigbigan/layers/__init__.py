@@ -1,9 +1,28 @@
 """Parts the networks are made of."""
 
 from bigbigan.layers.blocks import DiscriminatorBlock, GeneratorBlock, ResidualMLP, SelfAttention
-from bigbigan.layers.collectives import LostProcess, all_reduce, all_rows, alone, barrier, copy_from_main, rank, world_size
+from bigbigan.layers.collectives import (
+    LostProcess,
+    all_reduce,
+    all_rows,
+    alone,
+    barrier,
+    copy_from_main,
+    joined_rows,
+    own_rows,
+    rank,
+    world_size,
+)
 from bigbigan.layers.deep_blocks import DeepDiscriminatorBlock, DeepGeneratorBlock, is_deep
 from bigbigan.layers.devices import Later, to_device
+from bigbigan.layers.equalised import (
+    ChannelLayerNorm,
+    EqualisedConv2d,
+    EqualisedLinear,
+    MinibatchDiscrimination,
+    MinibatchStddev,
+    pixel_norm,
+)
 from bigbigan.layers.norm import (
     ConditionalBatchNorm,
     CrossReplicaBatchNorm,
@@ -13,7 +32,7 @@ from bigbigan.layers.norm import (
     unrecorded,
 )
 from bigbigan.layers.orthogonal import add_orthogonal_gradient, orthogonal_penalty
-from bigbigan.layers.resampling import set_folded
+from bigbigan.layers.resampling import set_folded, upsampled_conv
 from bigbigan.layers.sizes import place_of_attention, split_size
 from bigbigan.layers.spectral import (
     SNConv2d,
@@ -26,14 +45,19 @@ from bigbigan.layers.spectral import (
 )
 
 __all__ = [
+    "ChannelLayerNorm",
     "ConditionalBatchNorm",
     "CrossReplicaBatchNorm",
     "DeepDiscriminatorBlock",
     "DeepGeneratorBlock",
     "DiscriminatorBlock",
+    "EqualisedConv2d",
+    "EqualisedLinear",
     "GeneratorBlock",
     "Later",
     "LostProcess",
+    "MinibatchDiscrimination",
+    "MinibatchStddev",
     "ResidualMLP",
     "SNConv2d",
     "SNEmbedding",
@@ -51,7 +75,10 @@ __all__ = [
     "copy_from_main",
     "initialise",
     "is_deep",
+    "joined_rows",
     "orthogonal_penalty",
+    "own_rows",
+    "pixel_norm",
     "place_of_attention",
     "rank",
     "record_statistics",
@@ -60,5 +87,6 @@ __all__ = [
     "split_size",
     "to_device",
     "unrecorded",
+    "upsampled_conv",
     "world_size",
 ]

@@ -1,5 +1,8 @@
 """The building blocks of G, D, H, J and of E's head: residual blocks, self-attention, residual MLPs."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -91,18 +94,19 @@ class ResidualMLP(nn.Module):
     projection where the width changes, else the identity. A last ReLU makes the output a feature. (N, in) → (N, width).
     """
 
-    def __init__(self, in_features: int, width: int, layers: int, spectral_norm: bool):
+    def __init__(self, in_features: int, width: int, layers: int, spectral_norm: bool = False, layer: Callable | None = None):
         super().__init__()
+        layer = layer or partial(SNLinear, spectral_norm=spectral_norm)
         if layers % 2:
             raise ValueError(f"ResidualMLP expected an even number of layers (blocks of two), found {layers}")
         widths = [in_features] + [width] * (layers // 2)
         self.blocks = nn.ModuleList(
             nn.ModuleDict(
                 {
-                    "linear1": SNLinear(before, width, spectral_norm=spectral_norm),
-                    "linear2": SNLinear(width, width, spectral_norm=spectral_norm),
+                    "linear1": layer(before, width),
+                    "linear2": layer(width, width),
                 }
-                | ({"shortcut": SNLinear(before, width, spectral_norm=spectral_norm)} if before != width else {})
+                | ({"shortcut": layer(before, width)} if before != width else {})
             )
             for before in widths[:-1]
         )

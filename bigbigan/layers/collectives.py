@@ -58,6 +58,34 @@ def all_rows(row: torch.Tensor) -> torch.Tensor:
     return all_reduce(rows)
 
 
+class _Sum(torch.autograd.Function):
+    """The sum over all processes, whose gradient is the sum of the processes' gradients: itself again, so of any order."""
+
+    @staticmethod
+    def forward(ctx, x: torch.Tensor) -> torch.Tensor:
+        return all_reduce(x.clone())
+
+    @staticmethod
+    def backward(ctx, grad: torch.Tensor) -> torch.Tensor:
+        return _Sum.apply(grad.contiguous())
+
+
+def joined_rows(x: torch.Tensor) -> torch.Tensor:
+    """(n, ...) on each of P processes → (n·P, ...) on all of them, in the order of the run: process r holds the rows r, r + P, ...
+
+    Differentiable any number of times. n must be the same everywhere; `own_rows` is the way back.
+    """
+    if world_size() == 1:
+        return x
+    spread = torch.stack([x if r == rank() else torch.zeros_like(x) for r in range(world_size())], dim=1)
+    return _Sum.apply(spread.flatten(0, 1))
+
+
+def own_rows(x: torch.Tensor) -> torch.Tensor:
+    """(n·P, ...) → this process's n rows."""
+    return x[rank() :: world_size()]
+
+
 @torch.no_grad()
 def copy_from_main(tensors: Iterable[torch.Tensor]) -> None:
     """Give every process the main process's values, in place; a no-op in a lone process. Raises LostProcess."""

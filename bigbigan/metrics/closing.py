@@ -16,8 +16,10 @@ def reconstruction_figures(model: BigBiGAN, train: Images, test: Images, neighbo
     """G(z_mean) of held-out images, beside random pairs → {} with fewer than two, else
 
     reconstruction_error_relative (`relative_error`), n_test; and with labels and not too many training images
-    reconstruction_1nn_agreement (`nearest_neighbour_agreement`). A conditional G is told the images' classes.
+    reconstruction_1nn_agreement (`nearest_neighbour_agreement`). A conditional G is told the images' classes. {} without E.
     """
+    if model.encoder is None:
+        return {}
     device = next(model.encoder.parameters()).device
     x, y, at = [], [], []
     for pixels, indices in evaluation_batches(test, model.encoder.image_size, 256, EVALUATION_LIMIT):

@@ -29,20 +29,14 @@ def start_block(
 ) -> str:
     """The derived numbers of a run: what is trained, on what, from where, how far, and where it writes."""
     m, d, o = config.model, config.data, config.optim
-    images = (o.d_steps + 1) * d.batch_size
+    images = (o.d_steps + (model.encoder is not None)) * d.batch_size
+    e_size = "" if model.encoder is None else f", E {model.encoder.image_size} px"
     total, per_chunk = config.run.images, d.batch_size // processes // d.chunks
     rows = [
         ("data", train.summary()),
         ("test", f"{len(test):,} images"),
-        (
-            "networks",
-            ", ".join(
-                f"{name} {count(net):,}"
-                for name, net in (("G", model.generator), ("E", model.encoder), ("F", model.discriminator.f))
-            )
-            + f", H and J {count(model.discriminator.h) + count(model.discriminator.j):,} parameters",
-        ),
-        ("sizes", f"G and D {m.image_size} px, E {model.encoder.image_size} px; z {model.generator.latent_dim} ({m.prior} prior)"),
+        ("networks", _networks(model)),
+        ("sizes", f"G and D {m.image_size} px{e_size}; z {model.generator.latent_dim} ({m.prior} prior)"),
         ("weights", weights),
         ("batch", f"{d.batch_size} = {_many(processes, 'process', 'es')} × {_many(d.chunks, 'chunk')} × {per_chunk} images"),
         ("device", device),
@@ -51,18 +45,39 @@ def start_block(
         ("length", f"{total:,} images = {-(-total // images):,} iterations = {total / len(train):,.1f} epochs"),
         ("writes", str(folder)),
     ]  # fmt: skip
+    if config.grow.first_size:
+        rows.insert(4, ("growing", _growing(config)))
     return block(f"bigbigan {bigbigan.__version__}: {config.run.name} (--config {preset})", rows)
+
+
+def _networks(model: BigBiGAN) -> str:
+    d = model.discriminator
+    named = [("G", model.generator), ("E", model.encoder), ("F", d.f)]
+    text = ", ".join(f"{name} {count(net):,}" for name, net in named if net is not None)
+    return text + (f", H and J {count(d.h) + count(d.j):,} parameters" if d.joint else " parameters")
+
+
+def _growing(config: Config) -> str:
+    g = config.grow
+    at = f", batches {', '.join(map(str, g.batch_sizes))}" if g.batch_sizes else ""
+    return f"from {g.first_size} px; {g.hold_images:,} images at a resolution, {g.fade_images:,} to fade in the next{at}"
 
 
 @torch.no_grad()
 def shapes_block(model: BigBiGAN, device: torch.device) -> str:
     """One forward of every part, by its shapes."""
-    size, classes = model.encoder.image_size, model.generator.classes
+    size, classes = (model.encoder or model.generator).image_size, model.generator.classes
     x, z = torch.zeros(2, 3, size, size, device=device), torch.zeros(2, model.generator.latent_dim, device=device)
     labels = torch.zeros(2, dtype=torch.long, device=device) if classes else None
     model = model.eval()
-    features = model.encode(x)
-    found = {"x": x, "z": z, **features, "G(z)": model.generate(z, labels), **model.discriminate(x, features["z_sample"], labels)}
+    features = {} if model.encoder is None else model.encode(x)
+    found = {
+        "x": x,
+        "z": z,
+        **features,
+        "G(z)": model.generate(z, labels),
+        **model.discriminate(x, features.get("z_sample"), labels),
+    }
     return block("one forward", [(name, str(tuple(tensor.shape))) for name, tensor in found.items()])
 
 

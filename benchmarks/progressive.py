@@ -1,0 +1,160 @@
+"""What growing saves: the arithmetic of a preset's schedule against that of its full size, and the quality on the way.
+
+    python benchmarks/progressive.py cost [--config progan_celebahq] [--measure]
+    python benchmarks/progressive.py quality [--config digits_progressive --seeds 0 1 2 --out FOLDER]
+
+cost: FLOPs an image of one D and one G (and E) update at every stage and fade, by torch's counter on shapes alone, and what the
+schedule adds up to beside training at full size for the same images; --measure: seconds on this device too.
+quality: the preset with and without growing, each seed's checkpoints; the sliced Wasserstein distance of 1,438 samples of averaged
+G at full size (smaller ones enlarged) to the training images, against images seen and seconds of training. Prints JSON lines.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.rates import synchronise
+from bigbigan.batch import Batch
+from bigbigan.config import Config, find_config, read_yaml
+from bigbigan.data import evaluation_batches, open_images
+from bigbigan.metrics.sampling import sampler
+from bigbigan.metrics.sliced_wasserstein import sliced_wasserstein
+from bigbigan.model import BigBiGAN
+from bigbigan.progressive import Growth, set_level
+from bigbigan.release import load_model
+from bigbigan.step import Step, build_optimizers
+
+ROOT = Path(__file__).resolve().parent.parent
+PARTS = 200  # into which a schedule is cut to add up its cost
+
+
+def make_step(config: Config, device: str) -> Step:
+    with torch.device(device):
+        model = BigBiGAN.from_config(config.model).train()
+    return Step(model, *build_optimizers(model, 0.0, 0.0, 0.0, (0.0, 0.99), 1e-8), config.loss.form)
+
+
+def make_batch(step: Step, n: int, device: str) -> Batch:
+    size, width = step.model.generator.image_size, step.model.generator.latent_dim
+    x, z = torch.zeros(n, 3, size, size, device=device), torch.zeros(n, width, device=device)
+    return Batch(x, z.normal_(), torch.zeros_like(z), mix=torch.full((n,), 0.5, device=device))
+
+
+def iteration(step: Step, batch: Batch, d_steps: int) -> None:
+    for _ in range(d_steps):
+        step.discriminator_update(batch)
+    step.encoder_generator_update(batch)
+
+
+class Untracked(nullcontext):
+    """In place of torch's tracker of modules, whose hooks do not bear a gradient within the forward."""
+
+    parents = {"Global"}
+
+
+def flops(step: Step, config: Config, level: float, n: int = 4) -> float:
+    """Of one image of the stream at a level."""
+    set_level(level, step.model)
+    for optimizer in (step.discriminator_optimizer, step.encoder_generator_optimizer):
+        optimizer.step = lambda: None  # elementwise, and not counted
+    counter = FlopCounterMode(display=False)
+    counter.mod_tracker = Untracked()
+    with counter:
+        iteration(step, make_batch(step, n, "meta"), config.optim.d_steps)
+    return counter.get_total_flops() / n / images_an_iteration(config)
+
+
+def seconds(step: Step, config: Config, level: float, repeats: int = 5) -> float:
+    """Of one image of the stream at a level: the fastest of some iterations."""
+    device = next(step.model.parameters()).device
+    set_level(level, step.model)
+    n, found = config.data.batch_size, []
+    batch = make_batch(step, n, device.type)
+    for _ in range(repeats + 1):
+        synchronise(device)
+        start = time.perf_counter()
+        iteration(step, batch, config.optim.d_steps)
+        synchronise(device)
+        found.append(time.perf_counter() - start)
+    return min(found[1:]) / n / images_an_iteration(config)
+
+
+def images_an_iteration(config: Config) -> int:
+    return config.optim.d_steps + (config.model.encoder != "none")
+
+
+def cost(config: Config, measure: bool) -> None:
+    growth = Growth.from_config(config)
+    step = make_step(config, "meta")
+    kinds = {"GFLOPs": lambda level: flops(step, config, level) / 1e9}
+    if measure:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        real = make_step(config, device)
+        kinds["ms"] = lambda level: 1e3 * seconds(real, config, level)
+    levels = sorted({float(k) for k in range(growth.first, growth.last + 1)} | {k + 0.5 for k in range(growth.first, growth.last)})
+    for kind, price in kinds.items():
+        table = {level: price(level) for level in levels}  # a fade costs the same at every weight
+        print(json.dumps({f"{kind} an image": {f"level {level:g}": float(f"{v:.4g}") for level, v in table.items()}}))
+        at = lambda n, table=table: table[level if (level := growth.level(n)).is_integer() else int(level) + 0.5]  # noqa: E731
+        for total in sorted({6_400_000, config.run.images} if config.run.images > 6_400_000 else {config.run.images}):
+            grown = sum(at(int(total * (i + 0.5) / PARTS)) for i in range(PARTS)) / PARTS
+            print(json.dumps({"images": total, f"full size beside growing, by {kind}": round(table[levels[-1]] / grown, 2)}))
+
+
+def quality(config: Config, preset: str, seeds: list[int], out: Path) -> None:
+    size = config.model.image_size
+    images = open_images(config.data.path, config.data.split, "", "", False, 0.1, "")
+    real = torch.cat([pixels for pixels, _ in evaluation_batches(images, size, 256, 1438)])
+    for seed in seeds:
+        for name, flags in (("growing", []), ("full size", ["--grow.first_size=0"])):
+            folder = out / f"{name.split()[0]}-{seed}"
+            command = [sys.executable, str(ROOT / "bigbigan" / "train.py"), "--config", preset, f"--run.seed={seed}"]
+            command += [
+                f"--run.name={folder.name}",
+                f"--run.root={out}",
+                "--run.keep_checkpoints=1000",
+                "--run.probe=False",
+                *flags,
+            ]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            lines = [json.loads(line) for line in (folder / "stats.jsonl").read_text().splitlines()]
+            clock, spent, before = {}, 0.0, 0
+            for line in lines:
+                if "images_per_second" in line:
+                    spent += (line["images_seen"] - before) / line["images_per_second"]
+                    before = line["images_seen"]
+                    clock[before] = spent
+            for path in sorted((folder / "checkpoints").iterdir()):
+                seen = int(path.name)
+                samples = sampler(load_model(path))(torch.arange(len(real)).numpy()).float()
+                samples = F.interpolate(samples, size=(size, size), mode="nearest").to(torch.uint8)
+                distance = sliced_wasserstein(samples, real)
+                row = {"form": name, "seed": seed, "images": seen, "seconds": round(clock[max(k for k in clock if k <= seen)], 1)}
+                print(json.dumps(row | {f"swd_{k}": round(v, 1) for k, v in distance.items()}), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["cost", "quality"])
+    parser.add_argument("--config", default="")
+    parser.add_argument("--measure", action="store_true")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, default=Path("runs") / "benchmark-progressive")
+    o = parser.parse_args()
+    preset = o.config or {"cost": "progan_celebahq", "quality": "digits_progressive"}[o.what]
+    config = read_yaml(find_config(preset), Config())
+    cost(config, o.measure) if o.what == "cost" else quality(config, preset, o.seeds, o.out)
+
+
+if __name__ == "__main__":
+    main()
