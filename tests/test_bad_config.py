@@ -22,7 +22,7 @@ FILES = {
     "nothing for a section": ("data: null", "field 'data' is not Optional (at data)"),
     "a list for a section": ("model: [1, 2]", "Model"),
     "three for two": ("optim: {betas: [1, 2, 3]}", "length 3 does not match type hint length 2"),
-    "none of the words": ("loss: {form: hing}", "expected one of ['hinge', 'joint_hinge', 'logistic'] (at loss.form)"),
+    "none of the words": ("loss: {form: hing}", "'logistic', 'wgan_gp', 'lsgan'] (at loss.form)"),
     "not finite": ("optim: {eps: .nan}", "--optim.eps nan: expected a finite number"),
     "infinite": ("optim: {generator_lr: .inf}", "--optim.generator_lr inf: expected a finite number"),
     "too long a number": (f"run: {{images: {'1' * 5000}}}", "Exceeds the limit (4300 digits)"),
