@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.linalg import eigh_tridiagonal
 from torch import Tensor
 
 from eval_linear.logistic_rows import Basis, Point, Rows, agreed, penalty
@@ -177,7 +178,9 @@ def _smallest_ritz(lengths: list[float], ratios: list[float]) -> float:
     diagonal = 1 / lengths
     diagonal[1:] += ratios / lengths[:-1]
     beside = np.sqrt(ratios) / lengths[:-1]
-    return float(np.linalg.eigvalsh(np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1))[0])
+    if not len(beside):
+        return float(diagonal[0])
+    return float(eigh_tridiagonal(diagonal, beside, eigvals_only=True, select="i", select_range=(0, 0))[0])
 
 
 def _line_search(rows: Rows, point: Point, direction: Tensor, fall: float, ridge: float) -> Point | None:
