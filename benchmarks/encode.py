@@ -11,7 +11,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -21,7 +20,7 @@ import torch
 from PIL import Image
 
 import bigbigan
-from benchmarks.rates import describe, synchronise
+from benchmarks.rates import alternate, describe
 from bigbigan.config import Model
 from bigbigan.data.inputs import image_batches
 from bigbigan.model import BigBiGAN
@@ -97,14 +96,7 @@ def rates(model: BigBiGAN, folder: Path, o: argparse.Namespace, device: torch.de
         ),
         "decoding the folder alone": lambda: list(image_batches(folder, o.image_size, o.batch_size)),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for repeat in range(o.repeats + 1):
-        for name, run in ways.items():
-            start = time.perf_counter()
-            run()
-            synchronise(device)
-            if repeat:
-                seconds[name].append(time.perf_counter() - start)
+    seconds = alternate(ways, device, o.repeats)
     return {
         "images_per_second": {name: len(x) / min(times) for name, times in seconds.items()},
         "median_images_per_second": {name: len(x) / statistics.median(times) for name, times in seconds.items()},

@@ -12,7 +12,6 @@ import copy
 import json
 import statistics
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -21,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.rates import describe, matrix_rate, synchronise
+from benchmarks.rates import alternate, describe, matrix_rate
 from bigbigan.discriminator import Discriminator
 from bigbigan.generator import Generator
 from bigbigan.layers import advance_power_iteration, set_folded
@@ -87,14 +86,7 @@ def main() -> None:
         forms["plain float32"].iteration()
     flop = counter.get_total_flops()
     rates = {str(dtype).removeprefix("torch."): matrix_rate(device, dtype) for dtype in (torch.float32, torch.bfloat16)}
-    seconds: dict[str, list[float]] = {name: [] for name in forms}
-    for repeat in range(o.repeats + 1):
-        for name, gan in forms.items():
-            start = time.perf_counter()
-            gan.iteration()
-            synchronise(device)
-            if repeat:  # the first warms up
-                seconds[name].append(time.perf_counter() - start)
+    seconds = alternate({name: gan.iteration for name, gan in forms.items()}, device, o.repeats)
     size = f"{o.image_size} px, width {o.width}, batch {o.batch_size}"
     print(f"{describe(device)}; {size}; {flop / 1e9:.1f} GFLOP an iteration (plain form)")
     print("matrix rate: " + ", ".join(f"{name} {rate / 1e9:,.0f} GFLOP/s" for name, rate in rates.items()))

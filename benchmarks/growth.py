@@ -11,7 +11,6 @@ import math
 import os
 import socket
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -21,7 +20,7 @@ import torch.multiprocessing
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.iteration import Iteration
-from benchmarks.rates import describe, synchronise
+from benchmarks.rates import alternate, describe
 from bigbigan.config import Config, Model
 
 BASE = {"batch": 8, "width": 16, "side": 32, "attention": False}
@@ -43,16 +42,6 @@ def build(batch: int, width: int, side: int, attention: bool, device: torch.devi
     return Iteration(Config(model=model), batch, device, bf16=device.type == "cuda", ours=True)
 
 
-def seconds(iteration: Iteration, device: torch.device, repeats: int) -> float:
-    times = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        iteration()
-        synchronise(device)
-        times.append(time.perf_counter() - start)
-    return min(times[1:])
-
-
 def series(name: str, device: torch.device, repeats: int) -> list[dict]:
     """The pieces in turn, `repeats` rounds of all, so that a slow minute strikes all alike."""
     points = [BASE | change for change in SERIES[name]]
@@ -62,7 +51,7 @@ def series(name: str, device: torch.device, repeats: int) -> list[dict]:
         with FlopCounterMode(display=False) as counter:
             iteration()
         flop.append(counter.get_total_flops())
-    times = [min(column) for column in zip(*([seconds(i, device, 1) for i in iterations] for _ in range(repeats)), strict=True)]
+    times = [min(column) for column in alternate(dict(enumerate(iterations)), device, repeats).values()]
     key, rows = name.split(",")[0], []
     for i, point in enumerate(points):
         row = {"series": name, "value": point[key], "seconds": times[i], "gflop": flop[i] / 1e9}
@@ -79,9 +68,10 @@ def one_of_many(rank: int, processes: int, port: int, repeats: int, batch: int, 
     torch.set_num_threads(1)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.distributed.init_process_group("gloo", rank=rank, world_size=processes)
-    best = seconds(build(**BASE | {"batch": batch}, device=torch.device("cpu")), torch.device("cpu"), repeats)
+    iteration = build(**BASE | {"batch": batch}, device=torch.device("cpu"))
+    (times,) = alternate({"": iteration}, torch.device("cpu"), repeats).values()
     if rank == 0:
-        found.put(best)
+        found.put(min(times))
     torch.distributed.destroy_process_group()
 
 

@@ -30,6 +30,19 @@ def best(run, device: torch.device, seconds: float) -> float:
     return min(times)
 
 
+def alternate(ways: dict, device: torch.device, repeats: int) -> dict[str, list[float]]:
+    """The seconds of each of several pieces of work, done in turn: `repeats` rounds, after one that is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for repeat in range(repeats + 1):
+        for name, run in ways.items():
+            start = time.perf_counter()
+            run()
+            synchronise(device)
+            if repeat:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
 def synchronise(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)

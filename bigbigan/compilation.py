@@ -58,7 +58,7 @@ def gradients(step: Step, part: Batch) -> dict[str, list[Tensor]]:
     loss.backward()
     found = {"D": _take(model.discriminator)}
     model.discriminator.requires_grad_(False)
-    with step.autocast(), record_statistics(model.encoder or nn.Identity()):  # as in the update, whose graph this is to be
+    with step.autocast(), record_statistics(model.encoder):  # as in the update, whose graph this is to be
         loss = step.encoder_generator_forward(part)[0]
     loss.backward()
     found |= {} if model.encoder is None else {"E": _take(model.encoder)}

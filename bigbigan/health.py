@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bigbigan.layers import spectral_layers
+from bigbigan.layers import Later, spectral_layers
 
 
 class Judgement(NamedTuple):
@@ -35,7 +35,7 @@ class Health:
         normalised = {layer.weight for layer in spectral_layers(model)}
         self.hiding = [p for p in self.names if p not in normalised and p.ndim < 4]
         self.judged: deque[Judgement] = deque(maxlen=64)  # of one iteration, if somebody asks after each
-        self.waiting: tuple[list[Judgement], Tensor, torch.cuda.Event | None] | None = None
+        self.later = Later()
 
     @torch.no_grad()
     def judge_gradients(self, parameters: list[nn.Parameter], values: dict[str, Tensor]) -> Tensor:
@@ -58,26 +58,15 @@ class Health:
 
     def found(self, wait: bool = True) -> str:
         """What was not finite in the iteration that ends here, or, off the CPU and without `wait`, in the one before; else ""."""
-        late, self.waiting = self.waiting, None
         judged = list(self.judged)
         self.judged.clear()
-        broken = torch.stack([j.broken for j in judged])
-        if broken.device.type != "cpu" and not wait:
-            event = None
-            if broken.is_cuda:
-                broken, event = broken.to("cpu", non_blocking=True), torch.cuda.Event()
-                event.record()
-            self.waiting = judged, broken, event
-            broken, judged = torch.zeros(1), []
-        if late is not None:
-            if late[2] is not None:
-                late[2].synchronize()  # it passed an iteration ago
-            broken, judged = torch.cat([late[1].cpu(), broken.cpu()]), late[0] + judged
-        return self._describe(judged) if bool(broken.any()) else ""
+        known = self.later.exchange(torch.stack([j.broken for j in judged]).sum().reshape(1), judged, wait)
+        broken = any(number for number, _ in known)
+        return self._describe([j for _, judged in known for j in judged]) if broken else ""
 
     def forget(self) -> None:
         self.judged.clear()
-        self.waiting = None
+        self.later = Later()
 
     def _describe(self, judged: list[Judgement]) -> str:
         """The tensor that was not finite first, with how many others were.

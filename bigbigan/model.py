@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from huggingface_hub import ModelHubMixin, hf_hub_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -17,6 +16,7 @@ from bigbigan.discriminator import Discriminator
 from bigbigan.encoder import Encoder
 from bigbigan.files import read_json
 from bigbigan.generator import Generator, default_latent_dim
+from bigbigan.layers import pool_to
 from bigbigan.losses import Scores
 from bigbigan.progressive import GrowingDiscriminator, GrowingGenerator, GrowingTrunk
 
@@ -234,11 +234,3 @@ def check_weights(own: dict[str, Tensor], tensors: dict[str, Tensor], where: str
     if wrong:
         shown = "; ".join(sorted(wrong)[:4])
         raise ValueError(f"{where}: the weights are of another architecture than the config ({len(wrong)} tensors): {shown}")
-
-
-def pool_to(x: Tensor, size: int) -> Tensor:
-    """(N, 3, S, S) → (N, 3, size, size) by average pooling; S a multiple of `size`."""
-    factor, remainder = divmod(x.shape[-1], size)
-    if remainder or factor == 0:
-        raise ValueError(f"expected images whose size is a multiple of {size}, found {tuple(x.shape)}")
-    return x if factor == 1 else F.avg_pool2d(x, factor)

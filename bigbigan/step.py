@@ -18,11 +18,12 @@ from bigbigan.layers import (
     advance_power_iteration,
     all_reduce,
     clamp_sigma,
+    pool_to,
     record_statistics,
     world_size,
 )
 from bigbigan.losses import Scores, discriminator_loss, encoder_generator_loss, gradient_penalty, r1_penalty, select_terms
-from bigbigan.model import BigBiGAN, pool_to
+from bigbigan.model import BigBiGAN
 
 ENCODER_MOMENTUM = 0.1  # of E's running statistics, once per E+G update
 
@@ -150,7 +151,7 @@ class Step:
         torch.compiler.cudagraph_mark_step_begin()
         report, statistics = Report(), StatisticsRecorder()
         for part in batch.chunks(self.chunks):
-            with self.autocast(), record_statistics(encoder or nn.Identity()) as of_part:
+            with self.autocast(), record_statistics(encoder) as of_part:
                 loss, posterior = self.encoder_generator_forward(part)
             share = len(part) / len(batch)
             (loss * share).backward()

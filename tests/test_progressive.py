@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bigbigan.layers import spectral_layers
+from bigbigan.layers import spectral_layers, split_size
 from bigbigan.progressive import (
     GrowingDiscriminator,
     GrowingGenerator,
@@ -16,7 +16,6 @@ from bigbigan.progressive import (
     phase,
     ramp_up,
     set_level,
-    split_stages,
 )
 
 LEVELS = [0, 0.25, 1, 1.5, 2]
@@ -191,7 +190,7 @@ def test_other_sizes_and_normalisations(norm, size):
     torch.manual_seed(0)
     g = GrowingGenerator(6, size, 32, 8, norm=norm, normalise_latents=False, slope=0.0, tanh=True, equalised=False)
     d = GrowingDiscriminator(GrowingTrunk(size, 32, 8, norm=norm), 6, 8, 2)
-    bottom, stages = split_stages(size)
+    bottom, stages = split_size(size, 1024)
     for level in np.arange(0, stages + 0.5, 0.5):
         set_level(level, g, d)
         x = g(torch.randn(2, 6))
@@ -209,7 +208,7 @@ def test_a_level_travels_with_the_weights():
         set_level(3, g)
     for size in (4, 9, 2048, 22):
         with pytest.raises(ValueError, match=f"image_size {size}: expected b·2\\^k"):
-            split_stages(size)
+            split_size(size, 1024)
 
 
 def test_the_schedule():

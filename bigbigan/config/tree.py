@@ -1,4 +1,4 @@
-"""The dataclass tree: the only place of defaults, each with its unit and reason, and the checks across fields.
+"""The dataclass tree: the only place of defaults, each with its unit and reason.
 
 The defaults are the paper's base (ResNet-50 encoder, 128 px, batch 2,048); a preset in `configs/` says what differs.
 """

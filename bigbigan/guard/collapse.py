@@ -15,13 +15,14 @@ from bigbigan.data import DataError, Images, evaluation_batches, to_signed
 from bigbigan.guard.failure import TrainingFailure
 from bigbigan.guard.recovery import Recovery
 from bigbigan.latents import sample_prior
-from bigbigan.layers import all_reduce, alone, barrier, rank
-from bigbigan.model import BigBiGAN, pool_to
+from bigbigan.layers import all_reduce, alone, barrier, pool_to, rank
+from bigbigan.model import BigBiGAN
 from bigbigan.progressive import seen_by
 from bigbigan.spectra import spectra
 
 log = logging.getLogger(__name__)
 IMAGES, PART = 256, 64  # of each kind that a look takes; at once
+VALUES = 2**27  # of the pixels of a kind, half a GiB: 170 images of 512 px, 42 of 1,024
 
 
 class Watch:
@@ -34,6 +35,7 @@ class Watch:
         self.model, self.device = model, next(model.parameters()).device
         network = model.encoder or model.generator
         size = getattr(network, "full_size", network.image_size)
+        images = min(images, VALUES // (3 * size**2))
         self.train, self.test = (self._pictures(split, size, images) for split in (train, test))
         self.z = sample_prior(prior, seed, "watch", np.arange(images), model.generator.latent_dim).to(self.device)
 

@@ -4,6 +4,8 @@ import math
 
 import torch
 
+from bigbigan.health import unsound
+
 
 class TrainingFailure(RuntimeError):
     """The run cannot go on; the message says what was found and from where to go on."""
@@ -21,10 +23,7 @@ def check_finite(values: dict[str, float], images_seen: int, checkpoint: str) ->
 
 def check_finite_weights(network: torch.nn.Module, state_of: int, checkpoint: str) -> None:
     """Raise TrainingFailure if a parameter is NaN or infinite, so that no broken state replaces a good checkpoint."""
-    parameters = dict(network.named_parameters())
-    norms = torch.stack([norm.float() for norm in torch._foreach_norm(list(parameters.values()))])
-    if not bool(norms.isfinite().all()):
-        name = next(n for n, norm in zip(parameters, norms.tolist(), strict=True) if not math.isfinite(norm))
+    if name := unsound(dict(network.named_parameters())):
         raise TrainingFailure(
             f"at {state_of:,} images the weight {name} is not finite. Nothing was saved since {checkpoint}; "
             "expected finite numbers: lower the rates (--optim.*_lr), or train in float32 (--run.precision float32)"

@@ -11,9 +11,9 @@ from bigbigan.config import Config
 from bigbigan.guard.failure import TrainingFailure
 from bigbigan.health import unsound
 from bigbigan.layers import barrier, rank
+from bigbigan.schedule import NETWORKS
 
 HALF = 0.5
-NETWORKS = ("discriminator", "encoder", "generator")
 
 
 class Recovery:

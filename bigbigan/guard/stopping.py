@@ -43,7 +43,8 @@ class StopRequest:
         if world_size() == 1:
             self.asked = self.signal > 0
         else:
-            self.asked = self._noted.exchange(all_reduce(torch.full((1,), float(self.signal > 0), device=device))) > 0
+            noted = all_reduce(torch.full((1,), float(self.signal > 0), device=device))
+            self.asked = any(number for number, _ in self._noted.exchange(noted))
         return self.asked
 
     def unless_asked(self, work: Callable[[], None]) -> None:

@@ -32,7 +32,7 @@ from bigbigan.layers.norm import (
     unrecorded,
 )
 from bigbigan.layers.orthogonal import add_orthogonal_gradient, orthogonal_penalty
-from bigbigan.layers.resampling import set_folded, upsampled_conv
+from bigbigan.layers.resampling import pool_to, set_folded, upsampled_conv
 from bigbigan.layers.sizes import place_of_attention, split_size
 from bigbigan.layers.spectral import (
     SNConv2d,
@@ -80,6 +80,7 @@ __all__ = [
     "own_rows",
     "pixel_norm",
     "place_of_attention",
+    "pool_to",
     "rank",
     "record_statistics",
     "set_folded",

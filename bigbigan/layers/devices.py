@@ -10,20 +10,22 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 class Later:
-    """A number of every iteration, read without making the host wait for the device: on a GPU one iteration late."""
+    """Numbers of every iteration, read without making the host wait for its device: on a CPU at once, else an iteration late."""
 
     def __init__(self):
-        self._waiting: tuple[Tensor, torch.cuda.Event] | None = None
+        self._waiting: tuple[Tensor, torch.cuda.Event | None, object] | None = None
 
-    def exchange(self, value: Tensor) -> float:
-        """Hand in this iteration's number, (1,), and get it back, or on a GPU the one before (0 at first)."""
-        if value.device.type != "cuda":
-            return value.item()
-        before, event = self._waiting, torch.cuda.Event()
-        here = torch.empty(1, dtype=value.dtype, pin_memory=True).copy_(value, non_blocking=True)
-        event.record()
-        self._waiting = here, event
-        if before is None:
-            return 0.0
-        before[1].synchronize()
-        return before[0].item()
+    def exchange(self, value: Tensor, what: object = None, wait: bool = False) -> list[tuple[float, object]]:
+        """Hand in this iteration's number, (1,), and what belongs to it → those that are known now: of the iteration before, and of
+        this one on a CPU, or if `wait`."""
+        event = None
+        if value.is_cuda:  # to pinned memory
+            value, event = value.to("cpu", non_blocking=True), torch.cuda.Event()
+            event.record()
+        waiting, self._waiting = [self._waiting] * (self._waiting is not None), (value, event, what)
+        if wait or (value.device.type == "cpu" and event is None):
+            waiting, self._waiting = [*waiting, self._waiting], None
+        for _, passed, _ in waiting:
+            if passed is not None:
+                passed.synchronize()
+        return [(number.item(), belongs) for number, _, belongs in waiting]

@@ -160,10 +160,11 @@ class StatisticsRecorder:
 
 
 @contextmanager
-def record_statistics(network: nn.Module):
-    """Within this context every training-mode batch norm of `network` reports to the `StatisticsRecorder` it yields."""
+def record_statistics(network: nn.Module | None):
+    """Within this context every training-mode batch norm of `network`, if there is one, reports to the `StatisticsRecorder` it
+    yields."""
     recorder = StatisticsRecorder()
-    layers = batch_norms(network)
+    layers = [] if network is None else batch_norms(network)
     for layer in layers:
         layer.recorder = recorder
     try:

@@ -30,6 +30,14 @@ def _summed_taps(weight: Tensor) -> Tensor:
     return F.pad(tall, (0, 1)) + F.pad(tall, (1, 0))
 
 
+def pool_to(x: Tensor, size: int) -> Tensor:
+    """(N, 3, S, S) → (N, 3, size, size) by average pooling; S a multiple of `size`."""
+    factor, remainder = divmod(x.shape[-1], size)
+    if remainder or factor == 0:
+        raise ValueError(f"expected images whose size is a multiple of {size}, found {tuple(x.shape)}")
+    return x if factor == 1 else F.avg_pool2d(x, factor)
+
+
 def set_folded(network: nn.Module, folded: bool) -> None:
     """Choose the form of every resampling block of `network`: folded, or plain as the papers draw it (equal up to rounding)."""
     for layer in network.modules():

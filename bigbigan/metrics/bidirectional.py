@@ -6,8 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bigbigan.latents import sample_prior
+from bigbigan.layers import pool_to
 from bigbigan.metrics.reconstruction import squared_error
-from bigbigan.model import BigBiGAN, pool_to
+from bigbigan.model import BigBiGAN
 
 
 def fit_to(x: Tensor, size: int) -> Tensor:

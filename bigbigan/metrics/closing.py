@@ -4,8 +4,9 @@ import numpy as np
 import torch
 
 from bigbigan.data import Images, evaluation_batches, to_signed
+from bigbigan.layers import pool_to
 from bigbigan.metrics.reconstruction import nearest_neighbour_agreement, relative_error
-from bigbigan.model import BigBiGAN, pool_to
+from bigbigan.model import BigBiGAN
 
 EVALUATION_LIMIT = 2048  # held-out images that the figures look at
 NEIGHBOURS_LIMIT = 20_000  # training images up to which their pixels are searched for neighbours

@@ -11,7 +11,6 @@ from bigbigan.progressive.growing import (
     ramp_up,
     seen_by,
     set_level,
-    split_stages,
 )
 from bigbigan.progressive.networks import GrowingDiscriminator, GrowingGenerator, GrowingTrunk
 
@@ -29,5 +28,4 @@ __all__ = [
     "ramp_up",
     "seen_by",
     "set_level",
-    "split_stages",
 ]

@@ -14,20 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bigbigan.config import Config, ConfigError
+from bigbigan.layers import pool_to, split_size
 
 LARGEST = 1024
-
-
-def split_stages(image_size: int) -> tuple[int, int]:
-    """image_size = bottom · 2^stages with bottom 4 … 7 → (bottom, stages). Raises ValueError."""
-    bottom, stages = image_size, 0
-    while bottom > 7 and bottom % 2 == 0:
-        bottom, stages = bottom // 2, stages + 1
-    if not (4 <= bottom <= 7 and stages and image_size <= LARGEST):
-        raise ValueError(
-            f"image_size {image_size}: expected b·2^k with b = 4 … 7 and k ≥ 1, from 8 to {LARGEST}, to grow from b px"
-        )
-    return bottom, stages
 
 
 class Growing(nn.Module):
@@ -35,7 +24,7 @@ class Growing(nn.Module):
 
     def __init__(self, image_size: int):
         super().__init__()
-        self.bottom, self.stages = split_stages(image_size)
+        self.bottom, self.stages = split_size(image_size, LARGEST)
         self.level = float(self.stages)
 
     @property
@@ -95,10 +84,7 @@ def faded(x: Tensor, size: int, fade: float) -> Tensor:
     """Real images as a network of `size` px sees them while its newest resolution has the weight `fade` (figure 2):
     (N, 3, S, S) → (N, 3, size, size), (1 − α)·up(down(x)) + α·x with average pooling and nearest upsampling; S a multiple of size.
     """
-    factor, remainder = divmod(x.shape[-1], size)
-    if remainder or not factor:
-        raise ValueError(f"expected images whose size is a multiple of {size}, found {tuple(x.shape)}")
-    x = F.avg_pool2d(x, factor) if factor > 1 else x
+    x = pool_to(x, size)
     if fade == 1:
         return x
     return F.interpolate(F.avg_pool2d(x, 2), scale_factor=2, mode="nearest").lerp(x, fade)
@@ -129,8 +115,8 @@ class Growth:
         size, g = config.model.image_size, config.grow
         batch_sizes = tuple(g.batch_sizes) or (config.data.batch_size,)
         if not g.first_size:
-            return cls(0, 0 if config.model.family == "biggan" else split_stages(size)[1], 0, 0, batch_sizes)
-        bottom, last = split_stages(size)
+            return cls(0, 0 if config.model.family == "biggan" else split_size(size, LARGEST)[1], 0, 0, batch_sizes)
+        bottom, last = split_size(size, LARGEST)
         sizes = [bottom * 2**stage for stage in range(last + 1)]
         if g.first_size not in sizes:
             raise ConfigError(
