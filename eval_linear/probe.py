@@ -106,6 +106,9 @@ def main(argv: list[str] | None = None) -> None:
     except EXPECTED as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except OSError as error:  # a full disk, a folder that may not be written
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
 
 
 def run_probe(probe: Probe) -> str:
@@ -150,8 +153,14 @@ def run_probe(probe: Probe) -> str:
     }
     if folder is None:
         return table(result)
-    (folder / "probe.json").write_text(json.dumps(result, indent=1) + "\n")
-    write_page(folder)
+    try:
+        beside = folder / ".probe.json.tmp"
+        beside.write_text(json.dumps(result, indent=1) + "\n")
+        beside.replace(folder / "probe.json")
+        write_page(folder)
+    except OSError:
+        print(table(result))  # no full disk takes away what was measured
+        raise
     return table(result | {"folder": str(folder)})
 
 

@@ -1,5 +1,6 @@
 """Pictures of a model: neighbours in the training set, interpolations, the encoder's first filters. Each a PNG with a caption."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from bigbigan.metrics.neighbours import nearest
 from bigbigan.model import BigBiGAN
 from bigbigan.monitor import save_grid
 
+log = logging.getLogger(__name__)
 ROWS, NEIGHBOURS, STEPS = 8, 7, 9
 
 
@@ -25,8 +27,12 @@ class Sheets:
     def add(self, name: str, title: str, caption: str, images: Tensor, columns: int) -> None:
         """images (N, 3, S, S) in [−1, 1], `columns` a row."""
         path = self.folder / "evaluation" / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_grid(images, path, columns)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_grid(images, path, columns)
+        except OSError as error:  # the figures are worth more than their pictures
+            log.warning("%s: this picture could not be written (%s)", path, error)
+            return
         self.entries.append({"title": title, "path": f"evaluation/{name}.png", "caption": caption})
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from bigbigan import checkpoint
 from bigbigan.train import Training
+from eval_linear import probe
 from tests.children import SMALLEST
 from tests.conftest import picture, train
 
@@ -105,6 +106,21 @@ def test_a_disk_full_from_the_beginning(tmp_path):
         said = failed(root)
         assert "No space left on device" in said and said.endswith("goes on from the beginning"), said
         assert sound(root / "run") == []
+
+
+def test_a_probe_on_a_full_disk(tmp_path, capsys):
+    root = tmp_path / "disk"
+    with file_system(root):
+        train(root, *FLAGS, "--run.images=24")
+        (root / "run" / "probe.json").write_text('{"data": "of before"}')
+        (root / "filler").write_bytes(b"x" * (shutil.disk_usage(root).free - 4096))
+        with pytest.raises(SystemExit) as ended:
+            probe.main([str(root / "run"), "--parts", "knn", "pairs", "--untrained", "0"])
+        out, err = capsys.readouterr()
+        assert ended.value.code == 1 and "Traceback" not in err
+        assert err.splitlines()[-1].startswith("error: ") and "No space left on device" in err.splitlines()[-1]
+        assert "k-NN" in out  # what was measured is shown all the same
+        assert (root / "run" / "probe.json").read_text() == '{"data": "of before"}'
 
 
 def test_a_file_system_that_may_only_be_read(tmp_path):

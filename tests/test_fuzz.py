@@ -23,6 +23,8 @@ from bigbigan.checkpoint import CheckpointError, read
 from bigbigan.config import Config, ConfigError, flatten, read_yaml
 from bigbigan.data.inputs import InputError
 from bigbigan.release import load_model
+from bigbigan.report import write_page
+from tests import fake_run
 from tests.conftest import ROOT, tiny_model
 
 CASES = int(os.environ.get("BIGBIGAN_FUZZ", "5000"))
@@ -165,6 +167,43 @@ def check_checkpoint(folder: Path, damage) -> None:
             assert str(error).strip() and "\n" not in str(error)
 
 
+def places(tree, path=()) -> list[tuple]:
+    """The paths of all that is in a tree of dicts and lists."""
+    inner = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    return [path] * bool(path) + [place for key, value in inner for place in places(value, (*path, key))]
+
+
+EVALUATION = fake_run.probe(3)
+changes = st.lists(st.tuples(st.sampled_from(places(EVALUATION)), trees), min_size=1, max_size=3)
+
+
+def check_page(folder: Path, changes) -> None:
+    """Whatever stands in probe.json, there is a page."""
+    content = json.loads(json.dumps(EVALUATION))
+    for path, value in changes:
+        try:
+            inner = content
+            for key in path[:-1]:
+                inner = inner[key]
+            inner[path[-1]] = value
+        except (LookupError, TypeError):  # what was there has been changed before
+            continue
+    (folder / "probe.json").write_text(json.dumps(content, default=str), encoding="utf-8", errors="surrogatepass")
+    page = write_page(folder).read_text(encoding="utf-8")
+    assert page.rstrip().endswith("</html>")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return fake_run.fake_run(tmp_path_factory.mktemp("fuzz") / "run", 3, lines=3, frames=1, side=8)
+
+
+@given(changes)
+@few
+def test_pages(run, changes):
+    check_page(run, changes)
+
+
 @given(settings_files())
 @few
 def test_settings(tmp_path_factory, content):
@@ -181,6 +220,13 @@ def test_encode(model, images):
 @few
 def test_checkpoints(tmp_path_factory, damage):
     check_checkpoint(tmp_path_factory.getbasetemp() / "damaged", damage)
+
+
+@pytest.mark.soak
+@given(changes)
+@many
+def test_soak_pages(run, changes):
+    check_page(run, changes)
 
 
 @pytest.mark.soak

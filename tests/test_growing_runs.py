@@ -12,7 +12,7 @@ from PIL import Image
 
 import bigbigan
 from bigbigan.batch import Batch, draw_batch
-from bigbigan.config import Config, ConfigError, Grow, Model, Optim, find_config, flatten, read_yaml
+from bigbigan.config import Config, ConfigError, Grow, Loss, Model, Optim, Run, find_config, flatten, read_yaml
 from bigbigan.data import Augment, Stream, open_images
 from bigbigan.ema import Averages
 from bigbigan.guard import Watch
@@ -299,6 +299,14 @@ def test_a_gan_of_biggans_networks_runs(tmp_path):
         ({"model": Model(**TINY), "grow": Grow(4, 0, 0)}, "not both 0"),
         ({"model": Model(**TINY), "grow": Grow(4, batch_sizes=(8, 1))}, "grow.batch_sizes 1: expected a multiple"),
         ({"model": Model(**TINY, classes=3)}, "expected --model.classes 0"),
+        ({"model": Model(**TINY, encoder_image_size=32)}, "and --model.encoder_image_size 0"),
+        ({"model": Model(**TINY | {"generator_slope": -0.1})}, "generator_slope -0.1: expected 0 or more"),
+        ({"loss": Loss(gradient_norm=0)}, "gradient_norm 0: expected a number above 0"),
+        ({"loss": Loss("lsgan")}, "--loss.form lsgan: expected --model.family progressive"),
+        ({"model": Model(encoder="none"), "loss": Loss(unary_x=False)}, "expected --loss.unary_x True, the only score of a GAN"),
+        ({"model": Model(**TINY), "optim": Optim(dropout=0.1)}, "dropout 0.1: expected 0 for --model.family progressive"),
+        ({"model": Model(**TINY), "grow": Grow(4), "run": Run(compile="default")}, "compile default: expected off for a run that"),
+        ({"model": Model(**TINY), "loss": Loss(r1=1)}, "r1 1: expected --model.minibatch none"),
     ],
 )
 def test_settings_that_cannot_be_are_named(changes, message):

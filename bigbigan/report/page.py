@@ -40,7 +40,15 @@ def write_page(folder: Path) -> Path:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: expected a run folder to write report.html in, found no folder of this name")
-    parts = _parts(folder)
+    probe, note = read_probe(folder), Html("")
+    try:
+        parts = _parts(folder, probe)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        if not probe:
+            raise
+        parts = _parts(folder, {})  # somebody else's file: what the run itself has written is shown all the same
+        note = tag("p", f"probe.json is left out: expected what eval_linear/probe.py writes, found another form ({error!r})")
+    parts["origin"] = join([note, parts["origin"]])
     template = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
     page = re.sub(r"\{\{(\w+)\}\}", lambda found: str(join([parts[found[1]]])), template)
     beside = folder / ".report.html.tmp"
@@ -48,10 +56,10 @@ def write_page(folder: Path) -> Path:
     return beside.replace(folder / "report.html")
 
 
-def _parts(folder: Path) -> dict[str, object]:
+def _parts(folder: Path, probe: dict) -> dict[str, object]:
     """What goes into the places of the template."""
     text, config = read_config(folder)
-    records, probe = read_stats(folder), read_probe(folder)
+    records = read_stats(folder)
     latest = {key: value for record in records for key, value in record.items() if finite(value)}
     run, data = config.get("run") or {}, config.get("data") or {}
     total, seen = run.get("images") if finite(run.get("images")) else None, latest.get("images_seen", 0)
