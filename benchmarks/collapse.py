@@ -33,7 +33,7 @@ SMALL = {
     "encoder_mlp_width": 64, "encoder_width": 0.125,
 }  # fmt: skip
 BATCH, APART = 32, 120  # images of an update; iterations until the ways part
-LOOKS = (*range(0, 40, 5), *range(40, 10_000, 20))  # iterations from there on at which the guard looks
+LOOKS = (*range(20), *range(20, 40, 5), *range(40, 10_000, 20))  # iterations from there on at which the guard looks
 DEAD = 2.0  # times the distance at the parting
 WAYS = ("healthy", "rate", "D frozen", "50 images")
 

@@ -1,6 +1,11 @@
 """Sources, pictures and the stream: any mode and size, order as a function of (seed, position), crops inside the picture."""
 
 import logging
+import signal
+import socket
+import sys
+import time
+from multiprocessing import resource_sharer
 
 import numpy as np
 import pytest
@@ -23,6 +28,7 @@ from bigbigan.data import (
     to_uint8,
 )
 from bigbigan.data.pictures import UNIFORMS, random_crop, random_crops, resample
+from bigbigan.data.stream import _serve_the_main_process as serve_the_main_process
 from bigbigan.latents import uniforms
 from tests.conftest import SHARED, picture
 
@@ -234,6 +240,22 @@ def test_order_is_a_function_of_seed_and_position(image_folder):
     assert sorted(np.concatenate([p for _, p in halves])) == list(range(48))
     other, _ = take(make_stream(images, seed=4), 0, 48, 8)
     assert not torch.equal(other, x)
+
+
+def test_a_worker_whose_main_process_is_gone_adds_nothing_to_what_that_has_said(monkeypatch, capsys):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # and have it back afterwards
+    serve_the_main_process(0)
+    offered = resource_sharer.DupFd(0)  # as a worker offers a picture's memory
+    try:
+        with socket.socket(socket.AF_UNIX) as main:
+            main.connect(offered._id[0])  # and is gone before it has taken it
+        time.sleep(0.3)
+    finally:
+        resource_sharer.stop(5)
+    assert capsys.readouterr().err == ""
+    sys.excepthook(ValueError, ValueError("an error of its own"), None)
+    assert "an error of its own" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("workers", [1, 3])

@@ -2,6 +2,7 @@
 
 import logging
 import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -91,7 +92,7 @@ class Stream:
             collate_fn=_collate,
             pin_memory=self.device.type == "cuda",
             prefetch_factor=4 if self.workers else None,
-            worker_init_fn=_leave_signals_to_the_main_process,
+            worker_init_fn=_serve_the_main_process,
         )
         for x, indices, positions, broken in loader:
             self._count(broken)
@@ -189,10 +190,13 @@ class _Decoded(Dataset):
         return np.zeros((3, self.size, self.size), np.uint8), -1, position, broken
 
 
-def _leave_signals_to_the_main_process(_worker: int) -> None:
-    """A scheduler signals the whole group; a worker that dies of it would take the run's last checkpoint with it."""
+def _serve_the_main_process(_worker: int) -> None:
+    """What a worker is besides a decoder. A scheduler signals the whole group; a worker that dies of it would take the run's last
+    checkpoint with it. And where the main process is gone, it has said why: the thread that hands pictures over need not too."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    usual = sys.excepthook
+    sys.excepthook = lambda kind, *rest: None if issubclass(kind, (ConnectionError, EOFError)) else usual(kind, *rest)
 
 
 def _collate(samples):
