@@ -36,6 +36,8 @@ def model():
         (U.astype(np.uint32), "found torch.uint32"),
         (np.uint8(3), "expected a path, an image, an array, a tensor or a list of these, found uint8"),
         (np.zeros((), np.uint8), "expected one image or a batch of images, found the shape ()"),
+        (np.zeros((0, 0), np.uint8), "expected one image or a batch of images, found the shape (0, 0)"),
+        (np.zeros((2, 0, 0), np.uint8), "expected one image or a batch of images, found the shape (2, 0, 0)"),
         (np.zeros((2, 0, 8, 3), np.uint8), "expected one image or a batch of images, found the shape (2, 0, 8, 3)"),
         (np.zeros((8, 8, 5), np.uint8), "expected 1, 3 or 4 channels, first or last; found the shape (8, 8, 5)"),
         (X * np.float32(1e30), "expected float images in [−1, 1] (x/127.5 − 1), found values from"),

@@ -171,7 +171,7 @@ def _as_batch(images: np.ndarray | Tensor) -> Tensor:
     if x.dtype not in (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64):
         raise InputError(f"expected uint8 in 0 … 255 or float in [−1, 1], found {x.dtype}")
     if x.ndim == 2 or (x.ndim == 3 and not _single_3d(images)):  # grey without an axis of channels
-        x, channels_last = x.reshape(-1, 1, *x.shape[-2:]), False
+        x, channels_last = x[None, None] if x.ndim == 2 else x[:, None], False
     elif x.ndim == 3:
         x = x[None]
     if x.ndim != 4 or 0 in x.shape:
