@@ -1,4 +1,4 @@
-"""The 19 rows of BigBiGAN's Table 1 as presets: each has the columns that the paper prints, and nothing else differs from the base."""
+"""The 19 rows of BigBiGAN's Table 1 as presets: each has the columns that the paper prints, and differs by nothing else."""
 
 from dataclasses import asdict
 from functools import cache
@@ -89,9 +89,11 @@ def test_a_row_has_the_papers_columns_and_differs_by_nothing_else(group, row):
     assert columns(group, config) == expected
     old, new = flatten(base), flatten(config)
     free = SHOWN | ({"model.generator_attention", "model.discriminator_attention"} if PAPER[row][6] != 128 else set())
-    assert {key for key in old if old[key] != new[key]} <= free
+    if row == "no_e":  # as many iterations, each of two batches instead of three
+        assert new.pop("run.images") == -(-2 * old["run.images"] // 3)
+    assert {key for key in new if old[key] != new[key]} <= free
     file = find_config(f"{group}/{row}")
-    assert row == "base" or len([line for line in file.read_text().splitlines() if not line.startswith("#")]) <= 5
+    assert row == "base" or len([line for line in file.read_text().splitlines() if not line.startswith("#")]) <= 6
 
 
 def test_the_papers_base_is_imagenet128_and_the_older_presets_are_rows():
