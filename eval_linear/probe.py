@@ -168,8 +168,8 @@ def check(probe: Probe, model: BigBiGAN) -> None:
         raise ProbeError(f"--augment {probe.augment}: expected --linear adam_5k or adam_100k, since full_batch fits fixed features")
 
 
-def labelled_splits(data: ProbeData, model: BigBiGAN) -> Splits:
-    """The two labelled splits of the probe's data, or of those the model was trained on."""
+def open_splits(data: ProbeData, model: BigBiGAN) -> Splits:
+    """The two splits of the probe's data, or of those the model was trained on."""
     own = model.card.get("data", {})
     path = data.path or own.get("path", "")
     if not path:
@@ -183,7 +183,13 @@ def labelled_splits(data: ProbeData, model: BigBiGAN) -> Splits:
         split = column(name) or ("test" if test else "train")
         columns = column("image_column"), column("label_column")
         splits.append(open_images(path, split, *columns, test, share, column("subset"), bool(column("follow_links"))))
-    train, test = splits
+    return Splits(*splits, f"{path} ({splits[0].origin})")
+
+
+def labelled_splits(data: ProbeData, model: BigBiGAN) -> Splits:
+    """The same, which must have labels."""
+    splits = open_splits(data, model)
+    train, test, path = splits.train, splits.test, splits.origin.split(" (")[0]
     for images, which in ((train, "training"), (test, "test")):
         if images.labels is None:
             raise ProbeError(
@@ -195,7 +201,7 @@ def labelled_splits(data: ProbeData, model: BigBiGAN) -> Splits:
         raise ProbeError(
             f"{path}: expected the same classes in both splits, found {len(train.class_names)} and {len(test.class_names)}"
         )
-    return Splits(train, test, f"{path} ({train.origin})")
+    return splits
 
 
 def results_folder(ckpt: str) -> Path | None:
