@@ -11,6 +11,7 @@ from sklearn.preprocessing import StandardScaler
 import bigbigan
 from bigbigan.data import open_images
 from eval_linear.cluster_labels import main
+from eval_linear.probe import main as probe
 from tests.conftest import TINY_MODEL, launch, train
 
 
@@ -37,6 +38,15 @@ def test_from_a_release_to_a_conditional_gan(run_folder, tmp_path, capsys):
     assert "7" in json.dumps(card["model"]["classes"] if "model" in card else card["classes"])
     images = bigbigan.generate(3, model=tmp_path / "gan")
     assert tuple(images.shape) == (3, 3, 8, 8)
+
+    probe([str(tmp_path / "gan"), "--parts", "generation", "--data.path", "digits", "--generation.images", "40",
+           "--generation.in_domain", "False", "--generation.inception", "False"])  # fmt: skip
+    said = capsys.readouterr().out
+    assert "digits (scikit-learn's digits)" in said and "the generator did not move" in said
+    assert "swd" in json.dumps(json.loads((tmp_path / "gan" / "probe.json").read_text())["generation"])
+    with pytest.raises(SystemExit):
+        probe([str(tmp_path / "gan")])
+    assert "found a GAN; --parts generation measures its samples" in capsys.readouterr().err
 
 
 def test_bytes_of_files_are_kept(run_folder, image_folder, tmp_path, capsys):
