@@ -22,6 +22,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -104,15 +105,20 @@ def flags_of(command: list[str]) -> list[str]:
     return [flag for flag in command[2:] if not flag.startswith("--run.threads=")]
 
 
+@cache
+def preset(name: str) -> Config:
+    return read_yaml(find_config(name), Config())
+
+
 def plan(
     group: str, rows: list[str], seeds: list[int], root: Path, images: int, evaluated: int, threads: int, overrides
 ) -> list[Run]:
     """All runs, a seed at a time, so that the table has every row early.  images: of the base, 0 for its preset's."""
-    base = read_yaml(find_config(f"{group}/base"), Config()).run.images
+    base = preset(f"{group}/base").run.images
     runs = []
     for seed in seeds:
         for row in rows:
-            own = read_yaml(find_config(f"{group}/{row}"), Config()).run.images
+            own = preset(f"{group}/{row}").run.images
             count = round(own * images / base) if images else own
             runs.append(Run(row, seed, root, [
                 sys.executable, str(TRAIN), f"--config={group}/{row}", f"--run.root={root}", f"--run.name={row}-{seed}",
@@ -213,16 +219,17 @@ def measured(folder: Path) -> dict[str, float]:
 
 
 def chosen(runs: dict[tuple[str, int], dict]) -> dict[str, str]:
-    """{column: the figure's name that most runs have}; of several, the Inception's, then the one with most images."""
+    """{column: the figure's name that most runs have}; of several, the Inception's, the probe's, the one with most images."""
     names = {}
     for column, pattern in COLUMNS.items():
         counts = Counter(name for figures in runs.values() for name in figures if re.fullmatch(pattern, name))
         size = lambda name: int(re.findall(r"\d+", name)[-1]) if re.search(r"\d", name) else 0  # noqa: E731
         if counts:
-            names[column] = max(counts, key=lambda name: (counts[name], "inception" in name, size(name)))
+            names[column] = max(counts, key=lambda name: (counts[name], "inception" in name, name != "top1_linear", size(name)))
     return names
 
 
+@cache
 def reference(group: str, row: str) -> str | None:
     """The row of the group that this one stands on: it differs from it by one thing."""
     below = lineage(find_config(f"{group}/{row}"))[1:]
@@ -255,7 +262,7 @@ def tabulate(group: str, rows: list[str], seeds: list[int], root: Path) -> dict:
                 sd = statistics.stdev(values) if len(values) > 1 else None
                 cells[column] = {"mean": statistics.mean(values), "sd": sd, "n": len(values), "values": values}
         result[row] = {"paper_row": PAPER[row][0], "figures": cells, "against": reference(group, row), "changes": {}}
-    pixels = {row: read_yaml(find_config(f"{group}/{row}"), Config()).model.image_size for row in rows}
+    pixels = {row: preset(f"{group}/{row}").model.image_size for row in rows}
     for row, entry in result.items():
         other = entry["against"]
         for column, cell in entry["figures"].items() if other in result else ():
