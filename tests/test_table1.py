@@ -202,6 +202,7 @@ def test_files_stand_on_files_beside_them_and_on_presets(tmp_path):
         ({"a": "base: ''"}, "base '': expected a preset's name"),
         ({"a": "base: table1/bas"}, r"a.yaml: base table1/bas: expected one of .*table1/NAME \(19\).*; did you mean table1/base"),
         ({"a": "base: b.yaml"}, "base b.yaml: expected a YAML file or one of the presets .* found no such file"),
+        ({"a": f"base: {'b' * 300}.yaml"}, "expected a file that can be read, found File name too long"),
         ({"a": "base: b.yaml", "b": "model: {latent_dm: 3}"}, "b.yaml: Key 'latent_dm' not in 'Model'"),
         ({"a": "base: b.yaml", "b": "run: {name: !!python/name:os.system }"}, "b.yaml: expected plain values, found the tag"),
     ],

@@ -117,8 +117,12 @@ def lineage(path: Path) -> list[tuple[Path, Any]]:
         asked, sound = f"{printable(path)}: base", isinstance(base, str) and base and printable(base) == base
         if not sound or PurePath(base).is_absolute() or ".." in PurePath(base).parts:
             raise ConfigError(f"{asked} {base!r}: expected a preset's name, or a YAML file in the same folder or under it")
-        below = find_config(base, asked, path.parent)
-        if any(below.samefile(file) for file, _ in found):
+        try:
+            below = find_config(base, asked, path.parent)
+            again = any(below.samefile(file) for file, _ in found)
+        except OSError as error:  # a name too long, say
+            raise ConfigError(f"{asked} {base}: {_in_one_line(error)}") from None
+        if again:
             circle = " → ".join(printable(preset_name(file)) for file in (*(file for file, _ in found), below))
             raise ConfigError(f"{asked} {base}: expected a file that stands on others, found a circle: {circle}")
         path = below
