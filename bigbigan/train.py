@@ -24,7 +24,7 @@ from bigbigan.batch import Batch, draw_batch
 from bigbigan.checkpoint import CheckpointError, TrainingState
 from bigbigan.closing import close
 from bigbigan.compilation import CompilationError, compile_step
-from bigbigan.config import Config, ConfigError, find_config, flatten, parse, write_yaml
+from bigbigan.config import Config, ConfigError, find_config, flatten, parse, preset_name, write_yaml
 from bigbigan.data import DataError, RealImages
 from bigbigan.ema import Averages, averaged_model
 from bigbigan.grids import draw_grids
@@ -298,7 +298,7 @@ class Training:
         precision = "float32" if self.accelerator.mixed_precision == "no" else self.accelerator.mixed_precision
         where = f"{self.accelerator.device}, {precision}" + (", images kept on it" if self.stream.cached is not None else "")
         return start_block(
-            self.config, self.preset.stem, self.model, self.train_images, self.test_images, weights, where,
+            self.config, preset_name(self.preset), self.model, self.train_images, self.test_images, weights, where,
             self.accelerator.num_processes, self.folder,
         )  # fmt: skip
 

@@ -4,6 +4,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.metrics import normalized_mutual_info_score
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 SMALL = 20_000  # rows up to which Lloyd's algorithm is run on all of them
@@ -14,10 +15,18 @@ def cluster(x: np.ndarray, y: np.ndarray, classes: int, seed: int) -> dict[str, 
 
     accuracy: under the best one-to-one assignment of clusters to classes (Hungarian method).
     """
-    x = StandardScaler().fit_transform(x)
+    return agreement(y, fit_clusters(x, classes, seed).predict(x))
+
+
+def fit_clusters(x: np.ndarray, clusters: int, seed: int) -> Pipeline:
+    """k-means on features x (n, C) standardised, best of three starts; its `predict` takes features of other images too."""
     kind = KMeans if len(x) <= SMALL else MiniBatchKMeans
     extra = {} if kind is KMeans else {"batch_size": 4096}
-    clusters = kind(classes, n_init=3, random_state=seed, **extra).fit_predict(x)
+    return make_pipeline(StandardScaler(), kind(clusters, n_init=3, random_state=seed, **extra)).fit(x)
+
+
+def agreement(y: np.ndarray, clusters: np.ndarray) -> dict[str, float]:
+    """{"nmi", "accuracy"} of clusters (n,) against classes y (n,), see `cluster`."""
     return {"nmi": float(normalized_mutual_info_score(y, clusters)), "accuracy": clustering_accuracy(y, clusters)}
 
 

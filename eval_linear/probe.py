@@ -115,14 +115,13 @@ def run_probe(probe: Probe) -> str:
     """Measure all parts, prove that the encoder did not move, write probe.json and report.html → the table."""
     started = time.perf_counter()
     model = load(probe.ckpt)
-    if model.encoder is None:
-        raise ProbeError(
-            f"{probe.ckpt}: expected a model with an encoder, found a GAN; --run.evaluate_every measures samples during training"
-        )
+    if model.encoder is None and set(probe.parts) != {"generation"}:
+        raise ProbeError(f"{probe.ckpt}: expected a model with an encoder, found a GAN; --parts generation measures its samples")
     check(probe, model)
     splits = labelled_splits(probe.data, model)
     folder = results_folder(probe.ckpt)
-    before = digest(model.encoder)
+    probed = model.generator if model.encoder is None else model.encoder
+    before = digest(probed)
     sheets = None if folder is None else Sheets(folder)
     rows, confusion = feature_rows(probe, model, splits, folder)
     if probe.transfer:
@@ -131,12 +130,12 @@ def run_probe(probe: Probe) -> str:
     batch_size = probe.data.batch_size
     generated = generation(probe.generation, model, splits, batch_size) if "generation" in probe.parts else None
     pairs = bidirectional(model, splits.train, splits.test, batch_size, sheets) if "pairs" in probe.parts else None
-    if digest(model.encoder) != before:
+    if digest(probed) != before:
         raise ProbeError("the encoder moved while it was probed; the figures are void")
     result = {
         "checkpoint": probe.ckpt,
         "images_seen": model.card.get("images_seen"),
-        "encoder_sha256": before,
+        "encoder_sha256": None if model.encoder is None else before,
         "data": splits.origin,
         "n_train": len(splits.train),
         "n_test": len(splits.test),
@@ -144,7 +143,7 @@ def run_probe(probe: Probe) -> str:
         "class_names": list(splits.train.class_names),
         "seeds": probe.seeds,
         "seconds": round(time.perf_counter() - started, 1),
-        "device": str(next(model.encoder.parameters()).device),
+        "device": str(next(probed.parameters()).device),
         "rows": rows,
         "confusion": confusion,
         "generation": generated,
@@ -166,7 +165,8 @@ def run_probe(probe: Probe) -> str:
 
 def check(probe: Probe, model: BigBiGAN) -> None:
     """Refuse what cannot be measured before anything is."""
-    check_names(model.encoder, probe.features)
+    if model.encoder is not None:
+        check_names(model.encoder, probe.features)
     for share in probe.labels:
         if not 0 < share <= 1:
             raise ProbeError(f"--labels {share:g}: expected shares of the training labels in (0, 1], such as 1 0.1 0.01")
@@ -177,8 +177,8 @@ def check(probe: Probe, model: BigBiGAN) -> None:
         raise ProbeError(f"--augment {probe.augment}: expected --linear adam_5k or adam_100k, since full_batch fits fixed features")
 
 
-def labelled_splits(data: ProbeData, model: BigBiGAN) -> Splits:
-    """The two labelled splits of the probe's data, or of those the model was trained on."""
+def open_splits(data: ProbeData, model: BigBiGAN) -> Splits:
+    """The two splits of the probe's data, or of those the model was trained on."""
     own = model.card.get("data", {})
     path = data.path or own.get("path", "")
     if not path:
@@ -192,7 +192,13 @@ def labelled_splits(data: ProbeData, model: BigBiGAN) -> Splits:
         split = column(name) or ("test" if test else "train")
         columns = column("image_column"), column("label_column")
         splits.append(open_images(path, split, *columns, test, share, column("subset"), bool(column("follow_links"))))
-    train, test = splits
+    return Splits(*splits, f"{path} ({splits[0].origin})")
+
+
+def labelled_splits(data: ProbeData, model: BigBiGAN) -> Splits:
+    """The same, which must have labels."""
+    splits = open_splits(data, model)
+    train, test, path = splits.train, splits.test, splits.origin.split(" (")[0]
     for images, which in ((train, "training"), (test, "test")):
         if images.labels is None:
             raise ProbeError(
@@ -204,7 +210,7 @@ def labelled_splits(data: ProbeData, model: BigBiGAN) -> Splits:
         raise ProbeError(
             f"{path}: expected the same classes in both splits, found {len(train.class_names)} and {len(test.class_names)}"
         )
-    return Splits(train, test, f"{path} ({train.origin})")
+    return splits
 
 
 def results_folder(ckpt: str) -> Path | None:

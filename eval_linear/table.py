@@ -82,7 +82,8 @@ def _pairs(figures: list[dict] | None) -> list[str]:
 
 
 def _ending(result: dict) -> list[str]:
-    lines = [f"the encoder did not move; {result['seconds']:.0f} s on {result['device']}"]
+    network = "encoder" if result["encoder_sha256"] else "generator"
+    lines = [f"the {network} did not move; {result['seconds']:.0f} s on {result['device']}"]
     if result.get("folder"):
         lines[0] += f"; written to {result['folder']}/probe.json and report.html"
     return lines

@@ -18,11 +18,28 @@ def test_the_wheel_runs_elsewhere(tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         archive.extractall(tmp_path / "site")
-    assert {"bigbigan/configs/digits.yaml", "bigbigan/train.py", "eval_linear/probe.py"} <= set(names)
+    assert {
+        "bigbigan/configs/digits.yaml",
+        "bigbigan/configs/table1_digits/no_e.yaml",
+        "bigbigan/train.py",
+        "eval_linear/probe.py",
+    } <= set(names)
     assert not [name for name in names if name.startswith("tests")]
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     environment = {"PYTHONPATH": str(tmp_path / "site")}
-    out, _ = launch("-c", "from bigbigan.train import main; main()", "--dry-run", cwd=elsewhere, env=environment)
-    assert "1,438 images, 10 classes" in out and "one forward" in out
+    out, _ = launch(
+        "-c",
+        "from bigbigan.train import main; main()",
+        "--config",
+        "table1_digits/no_unaries",
+        "--dry-run",
+        cwd=elsewhere,
+        env=environment,
+    )
+    assert (
+        "1,438 images, 10 classes" in out
+        and "one forward" in out
+        and "table1_digits-no_unaries (--config table1_digits/no_un" in out
+    )
     assert not list(elsewhere.iterdir())

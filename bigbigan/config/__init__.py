@@ -1,7 +1,18 @@
 """Settings: the dataclass tree, and how YAML files and the command line fill it."""
 
 from bigbigan.config.checks import ConfigError, check_model
-from bigbigan.config.reading import differences, find_config, flatten, merged, parse, presets, read_yaml, write_yaml
+from bigbigan.config.reading import (
+    differences,
+    find_config,
+    flatten,
+    lineage,
+    merged,
+    parse,
+    preset_name,
+    presets,
+    read_yaml,
+    write_yaml,
+)
 from bigbigan.config.tree import Config, Data, Grow, Loss, Model, Optim, Run
 
 __all__ = [
@@ -17,8 +28,10 @@ __all__ = [
     "differences",
     "find_config",
     "flatten",
+    "lineage",
     "merged",
     "parse",
+    "preset_name",
     "presets",
     "read_yaml",
     "write_yaml",

@@ -5,7 +5,8 @@ import dataclasses
 import difflib
 import io
 import sys
-from pathlib import Path
+from collections import Counter
+from pathlib import Path, PurePath
 from typing import Any
 
 import yaml
@@ -58,36 +59,81 @@ def preset_folder() -> Path:
 
 
 def presets() -> list[str]:
-    return sorted(path.stem for path in preset_folder().glob("*.yaml"))
+    """All names that --config takes: digits, table1/base, ..."""
+    return sorted(preset_name(path) for path in preset_folder().rglob("*.yaml"))
 
 
-def find_config(name: str) -> Path:
-    """A preset's name or a path to a YAML file → the path."""
-    path = Path(name)
+def preset_name(path: Path) -> str:
+    """What --config calls a preset's file; of any other file, its name without the ending."""
+    inside = path.is_relative_to(preset_folder())
+    return path.relative_to(preset_folder()).with_suffix("").as_posix() if inside else path.stem
+
+
+def preset_list() -> str:
+    """The presets for a sentence, a group as one."""
+    groups = Counter(name.split("/")[0] if "/" in name else name for name in presets())
+    return ", ".join(name if count == 1 else f"{name}/NAME ({count})" for name, count in groups.items())
+
+
+def find_config(name: str, asked: str = "--config", beside: Path | None = None) -> Path:
+    """A preset's name or a path to a YAML file → the path.  asked: by what.  beside: the folder that a path begins in."""
+    path = Path(name) if beside is None else beside / name
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
-            raise ConfigError(
-                f"--config {name}: expected a YAML file or one of the presets {', '.join(presets())}; found no such file"
-            )
+            raise ConfigError(f"{asked} {name}: expected a YAML file or one of the presets {preset_list()}; found no such file")
         return path
     preset = preset_folder() / f"{name}.yaml"
-    if not preset.is_file():
+    if name not in presets():
         near = difflib.get_close_matches(name, presets(), n=1)
         raise ConfigError(
-            f"--config {name}: expected one of {', '.join(presets())}, or a path ending in .yaml"
+            f"{asked} {name}: expected one of {preset_list()}, or a path ending in .yaml"
             + (f"; did you mean {near[0]}?" if near else "")
         )
     return preset
 
 
 def read_yaml(path: Path, default: Any) -> Any:
-    """The dataclass `default` with the values of a YAML file; unknown keys and wrong types raise ConfigError."""
+    """The dataclass `default` with the values of a YAML file, and before them those of the files that it stands on, see `lineage`.
+
+    Unknown keys and wrong types raise ConfigError.
+    """
+    for file, content in reversed(lineage(path)):
+        default = merged(default, content, printable(file))
+    return default
+
+
+def lineage(path: Path) -> list[tuple[Path, Any]]:
+    """[(file, its content)] of a YAML file and of those below it: `base: NAME` in a file says what it differs from.
+
+    NAME: a preset, or a YAML file in the same folder or under it. Raises ConfigError.
+    """
+    found: list[tuple[Path, Any]] = []
+    while True:
+        content = _content(path)
+        base = content.pop("base", None) if isinstance(content, dict) else None
+        found.append((path, content))
+        if base is None:
+            return found
+        asked, sound = f"{printable(path)}: base", isinstance(base, str) and base and printable(base) == base
+        if not sound or PurePath(base).is_absolute() or ".." in PurePath(base).parts:
+            raise ConfigError(f"{asked} {base!r}: expected a preset's name, or a YAML file in the same folder or under it")
+        try:
+            below = find_config(base, asked, path.parent)
+            again = any(below.samefile(file) for file, _ in found)
+        except OSError as error:  # a name too long, say
+            raise ConfigError(f"{asked} {base}: {_in_one_line(error)}") from None
+        if again:
+            circle = " → ".join(printable(preset_name(file)) for file in (*(file for file, _ in found), below))
+            raise ConfigError(f"{asked} {base}: expected a file that stands on others, found a circle: {circle}")
+        path = below
+
+
+def _content(path: Path) -> Any:
+    """What a YAML file holds, as mappings, lists and values; ConfigError."""
     try:
         text = read_text(path)
         _only_values(text)
-        return merged(default, OmegaConf.load(io.StringIO(text)), printable(path))
-    except ConfigError:
-        raise
+        return OmegaConf.to_container(OmegaConf.load(io.StringIO(text)))
     except (OmegaConfBaseException, yaml.YAMLError, OSError, TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{printable(path)}: {_in_one_line(error)}") from None
 
@@ -146,14 +192,14 @@ def parse(argv: list[str] | None = None, tree: type = Config) -> tuple[Any, argp
     before.add_argument("--dry-run", action="store_true")
     options, rest = before.parse_known_args(argv)
     description = (
-        f"{tree.__doc__}\n\n--config NAME or PATH   one of {', '.join(presets())} (default {DEFAULT_PRESET}), or a YAML file\n"
+        f"{tree.__doc__}\n\n--config NAME or PATH   one of {preset_list()} (default {DEFAULT_PRESET}), or a YAML file\n"
         "--dry-run               build everything, print it with one forward's shapes, and stop"
     )
     try:
         default = read_yaml(find_config(options.config), tree())
         config = tyro.cli(tree, default=default, args=rest, description=description, config=(tyro.conf.FlagConversionOff,))
         if not config.run.name:
-            config.run.name = Path(options.config).stem
+            config.run.name = preset_name(find_config(options.config)).replace("/", "-")
         config.validate()
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,0 +1,113 @@
+"""Clusters of an encoder's features as labels: `python eval_linear/cluster_labels.py CKPT --classes K --out FOLDER`.
+
+Writes the data that CKPT was trained on, or others, as Parquet files in which each image's class is the cluster that its features
+fall into: k-means fitted on the training split. With these labels a conditional BigGAN is BigBiGAN's baseline "BigGAN + Clustering"
+(table 3): `accelerate launch bigbigan/train.py --config table1/no_e --model.classes K --data.path FOLDER`.
+"""
+
+import io
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+if __package__ in (None, ""):  # run by its path: the repository root takes the place of this folder
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import numpy as np
+import tyro
+from PIL import Image
+
+from bigbigan.api import load
+from bigbigan.data import Images
+from eval_linear.clusters import agreement, fit_clusters
+from eval_linear.features import check_names, extract
+from eval_linear.probe import EXPECTED, ProbeData, ProbeError, open_splits
+
+SHARD = 10_000  # images of one file
+
+
+@dataclass
+class Clusters:
+    """Write a data set whose labels are the clusters that an encoder's features fall into."""
+
+    ckpt: tyro.conf.Positional[str]
+    """A run folder, checkpoint folder, release folder or hub id."""
+    classes: int
+    """Clusters to make."""
+    out: Path
+    """A new folder for train-*.parquet and test-*.parquet, which --data.path takes."""
+    data: ProbeData = field(default_factory=ProbeData)
+    feature: str = "avepool_feat"
+    """What is clustered: avepool_feat, bn_crelu_feat, z_mean, or the name of a layer of E."""
+    seed: int = 0
+    """Of the starts of k-means."""
+
+
+def main(argv: list[str] | None = None) -> None:
+    try:
+        print(write_clusters(tyro.cli(Clusters, args=argv)))
+    except EXPECTED as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def write_clusters(options: Clusters) -> str:
+    """Cluster the training split, label both splits, write them → what was found, in sentences."""
+    model, out = load(options.ckpt), options.out
+    if model.encoder is None:
+        raise ProbeError(f"{options.ckpt}: expected a model with an encoder, found a GAN")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ProbeError(f"--out {out}: expected a new or an empty folder, found something in it; choose another")
+    check_names(model.encoder, (options.feature,))
+    splits = open_splits(options.data, model)
+    if not 2 <= options.classes <= len(splits.train):
+        raise ProbeError(f"--classes {options.classes}: expected from 2 to the number of training images, {len(splits.train):,}")
+    found, fitted, lines = {}, None, []
+    for name, images in (("train", splits.train), ("test", splits.test)):
+        x, indices = extract(model.encoder, images, options.data.batch_size, names=(options.feature,))
+        x = x[options.feature].numpy()
+        fitted = fitted or fit_clusters(x, options.classes, options.seed)
+        found[name] = images.subset(indices), fitted.predict(x)
+        sizes = np.bincount(found[name][1], minlength=options.classes)
+        text = f"{name}: {len(indices):,} images in {options.classes} clusters of {sizes.min():,} to {sizes.max():,}"
+        if images.labels is not None:  # never used, only compared
+            scores = agreement(images.labels[indices], found[name][1])
+            text += f"; against the labels NMI {scores['nmi']:.3f}, accuracy {scores['accuracy']:.1%}"
+        lines.append(text)
+    out.mkdir(parents=True, exist_ok=True)
+    for name, (images, labels) in reversed(found.items()):  # the training files last: without them nothing can be trained
+        write_tables(out, name, images, labels, options.classes)
+    return "\n".join([*lines, f"written to {out}; train on it with --data.path {out} --model.classes {options.classes}"])
+
+
+def write_tables(folder: Path, name: str, images: Images, labels: np.ndarray, classes: int) -> None:
+    """NAME-00000.parquet, ... with columns image and label, as `datasets` writes them; each appears whole or not at all."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from datasets import ClassLabel, Features
+    from datasets import Image as ImageFeature
+
+    schema = Features({"image": ImageFeature(), "label": ClassLabel(names=[f"cluster {k}" for k in range(classes)])}).arrow_schema
+    for shard, first in enumerate(range(0, len(images), SHARD)):
+        path = folder / f"{name}-{shard:05}.parquet"
+        beside = path.with_suffix(".tmp")
+        with pq.ParquetWriter(beside, schema) as writer:
+            for at in range(first, min(first + SHARD, len(images)), 500):
+                rows = range(at, min(at + 500, first + SHARD, len(images)))
+                cells = [{"bytes": encoded(images[i]), "path": None} for i in rows]
+                writer.write_table(pa.table({"image": cells, "label": labels[list(rows)].astype(np.int64)}, schema=schema))
+        beside.replace(path)
+
+
+def encoded(image: Image.Image) -> bytes:
+    """The bytes of the file that a picture was opened from, or a PNG of what came from no file."""
+    if image.format and getattr(image, "fp", None) is not None:
+        image.fp.seek(0)
+        return image.fp.read()
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+if __name__ == "__main__":
+    main()
