@@ -31,6 +31,7 @@ FILES = {
     "a tab": ("run:\n\tname: a", "found character that cannot start any token"),
     "a list": ("- a\n- b", "mine.yaml: "),
     "words": ("just words", "mine.yaml: "),
+    "a number in quotes": ("'0'", "mine.yaml: expected settings, found a text in quotes"),
     "a deep nest": ("model: " + "[" * 3000, "expected YAML, found an error"),
     "deep and closed": ("[" * 3000 + "]" * 3000, "expected YAML, found"),
     "aliases without end": (LAUGHS, "mine.yaml: expected YAML, found an error"),

@@ -134,6 +134,8 @@ def _content(path: Path) -> Any:
         text = read_text(path)
         _only_values(text)
         return OmegaConf.to_container(OmegaConf.load(io.StringIO(text)))
+    except AssertionError:  # OmegaConf's word on a quoted text in which there is YAML again
+        raise ConfigError(f"{printable(path)}: expected settings, found a text in quotes") from None
     except (OmegaConfBaseException, yaml.YAMLError, OSError, TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{printable(path)}: {_in_one_line(error)}") from None
 
