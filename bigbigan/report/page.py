@@ -52,7 +52,7 @@ def write_page(folder: Path) -> Path:
     template = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
     page = re.sub(r"\{\{(\w+)\}\}", lambda found: str(join([parts[found[1]]])), template)
     beside = folder / ".report.html.tmp"
-    beside.write_text(page, encoding="utf-8")
+    beside.write_text(page, encoding="utf-8", errors="backslashreplace")  # JSON may name half a character
     return beside.replace(folder / "report.html")
 
 
