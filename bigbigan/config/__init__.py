@@ -1,6 +1,6 @@
 """Settings: the dataclass tree, and how YAML files and the command line fill it."""
 
-from bigbigan.config.checks import ConfigError, check_model
+from bigbigan.config.checks import ConfigError, augment_parts, check_model
 from bigbigan.config.reading import differences, find_config, flatten, merged, parse, presets, read_yaml, write_yaml
 from bigbigan.config.tree import Config, Data, Grow, Loss, Model, Optim, Run
 
@@ -13,6 +13,7 @@ __all__ = [
     "Model",
     "Optim",
     "Run",
+    "augment_parts",
     "check_model",
     "differences",
     "find_config",
