@@ -28,6 +28,7 @@ from bigbigan.layers.norm import (
     CrossReplicaBatchNorm,
     StatisticsRecorder,
     batch_norms,
+    of_classes,
     record_statistics,
     unrecorded,
 )
@@ -78,6 +79,7 @@ __all__ = [
     "is_deep",
     "joined_rows",
     "orthogonal_penalty",
+    "of_classes",
     "own_rows",
     "pixel_norm",
     "place_of_attention",
