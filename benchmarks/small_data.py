@@ -48,7 +48,7 @@ def one(method: str, seed: int, out: Path, data: Path, seen: int) -> dict:
         command = [
             sys.executable, str(ROOT / "bigbigan" / "train.py"), f"--data.path={data}", f"--run.root={out}",
             f"--run.name={run.name}", f"--run.seed={seed}", f"--run.images={seen}", f"--run.spectra_every={seen}",
-            "--run.probe=False", *METHODS[method],
+            "--run.probe=False", "--run.threads=1", *METHODS[method],
         ]  # fmt: skip
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     lines = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+import bigbigan
 from bigbigan.data import open_images
 from bigbigan.layers import of_classes
 from bigbigan.metrics import domain
@@ -63,6 +64,18 @@ def test_weights_of_classes_are_classes_at_their_corners_and_mix_what_is_learnt_
         for table in (m for m in alike.generator.modules() if isinstance(m, nn.Embedding)):
             table.weight.data[:] = 0.25 * table.weight[y[i]] + 0.75 * table.weight[y[i - 1]]
         torch.testing.assert_close(found[i : i + 1], alike.generate(z[i : i + 1], y[:1]), rtol=1e-9, atol=1e-9)
+
+
+def test_generate_takes_classes_and_weights_and_refuses_other_shapes():
+    model = tiny_model(classes=3, **SMALL).eval()
+    nn.init.normal_(model.generator.embedding.weight)
+    y = torch.tensor([0, 2, 1, 2])
+    found = bigbigan.generate(4, model, classes=y, batch_size=3)
+    torch.testing.assert_close(bigbigan.generate(4, model, classes=nn.functional.one_hot(y, 3).numpy(), batch_size=3), found)
+    assert not torch.equal(bigbigan.generate(4, model, classes=y.flip(0), batch_size=3), found)
+    for wrong in (y[:3], torch.ones(4, 2), torch.tensor(1)):
+        with pytest.raises(ValueError, match=r"classes: expected the shape \(4,\), or weights \(4, 3\), found"):
+            bigbigan.generate(4, model, classes=wrong)
 
 
 def test_rows_of_a_table():
