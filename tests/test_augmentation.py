@@ -474,3 +474,15 @@ def test_in_bf16_places_keep_their_precision():
     with torch.autocast("cpu", torch.bfloat16):
         found = augment(x, u)
     assert found.dtype == torch.float32 and torch.equal(found, augment(x, u))
+
+
+@pytest.mark.parametrize("method", ["ada", "diffaugment"])
+def test_one_graph_holds_the_transforms_and_follows_p(method):
+    augment, x = augmentation(method), pictures(8, 8, torch.float32)
+    u = numbers(4, 2 * augment.width, dtype=torch.float32).unflatten(1, (2, augment.width))
+    torch.compiler.reset()
+    compiled = torch.compile(augment, backend="aot_eager", fullgraph=True)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for p in (0.0, 0.5, 1.0):
+            augment.p.fill_(p)
+            torch.testing.assert_close(compiled(x, u), augment(x, u))
