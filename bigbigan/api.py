@@ -78,8 +78,8 @@ def generate(
 ) -> Tensor:
     """Images of latents: z, (N, Z), or how many to draw from the prior → float (N, 3, S, S) in [−1, 1] on the CPU.
 
-    truncation: redraw components of z beyond this magnitude (BigGAN); normal prior only.  classes: (N,) for a conditional model,
-    drawn when None.  `to_pil` makes pictures of the result.
+    truncation: redraw components of z beyond this magnitude (BigGAN); normal prior only.  classes: (N,) for a conditional model, or
+    weights (N, K) between its K classes; drawn when None.  `to_pil` makes pictures of the result.
     """
     model, device = _ready(model, device)
     width = model.generator.latent_dim
@@ -96,13 +96,20 @@ def generate(
     number = getattr(model.generator, "classes", 0)
     if number and classes is None:
         classes = torch.randint(number, (len(z),), generator=torch.Generator().manual_seed(seed))
-    labels = [None] * len(z.split(batch_size)) if not number else torch.as_tensor(classes).long().split(batch_size)
+    labels = [None] * len(z.split(batch_size)) if not number else _labels(classes, len(z), number).split(batch_size)
     with torch.inference_mode():
         parts = [
             model.generate(part.to(device), None if label is None else label.to(device)).float().cpu()
             for part, label in zip(z.split(batch_size), labels, strict=True)
         ]
     return torch.cat(parts)
+
+
+def _labels(classes: Tensor | np.ndarray, n: int, number: int) -> Tensor:
+    labels = torch.as_tensor(classes)
+    if tuple(labels.shape) not in ((n,), (n, number)):
+        raise InputError(f"classes: expected the shape ({n},), or weights ({n}, {number}), found {tuple(labels.shape)}")
+    return labels.long() if labels.ndim == 1 else labels.float()
 
 
 def reconstruct(

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from bigbigan.augmentation import Augmentation
 from bigbigan.config import Config, differences, flatten
 from bigbigan.ema import Averages
 from bigbigan.files import Outside, check_inside, read_json
@@ -45,10 +46,11 @@ class Recovered:
 
 
 class TrainingState:
-    """All that a run is at one moment: networks, averages, optimisers, counters."""
+    """All that a run is at one moment: networks, averages, optimisers, counters, what adapts in `augmentation` if anything does."""
 
-    def __init__(self, model: BigBiGAN, averages: Averages, optimizers: dict[str, torch.optim.Optimizer]):
+    def __init__(self, model: BigBiGAN, averages: Averages, optimizers: dict, augmentation: Augmentation | None = None):
         self.model, self.averages, self.optimizers = model, averages, optimizers
+        self.augmentation = augmentation or Augmentation()
         self.images_seen = 0
         self.iterations = 0
         self.recovery = Recovered()
@@ -131,6 +133,8 @@ def save(folder: Path, state: TrainingState, config: Config, keep: int) -> Path:
     }
     if state.recovery.times:
         content["recovery"] = asdict(state.recovery)
+    if adapted := state.augmentation.state():
+        content["augmentation"] = adapted
     (beside / "state.json").write_text(json.dumps(content, indent=2) + "\n")
     _publish(beside, target)
     # One that lies ahead was passed over as damaged when the run resumed: it does not count, and must not push this one out.
@@ -283,10 +287,18 @@ def _resume_here(folder: Path, state: TrainingState, config: Config) -> Path | N
             raise CheckpointError(f"{error}; another architecture cannot be resumed, choose another --run.name") from None
         state.images_seen, state.iterations = content["images_seen"], content["iterations"]
         state.recovery = Recovered(**content.get("recovery", {}))
+        _load_augmentation(state, content, path)
         return path
     if checkpoints:
         raise CheckpointError(f"{folder}: none of its {len(checkpoints)} checkpoints is sound; remove the folder to start afresh")
     return None
+
+
+def _load_augmentation(state: TrainingState, content: dict, path: Path) -> None:
+    try:
+        state.augmentation.load(content.get("augmentation", {}))
+    except ValueError as error:
+        raise CheckpointError(f"{path}/state.json: {error}; remove the checkpoint to go on from the one before it") from None
 
 
 def _fsync(path: Path) -> None:

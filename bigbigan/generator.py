@@ -13,6 +13,7 @@ from bigbigan.layers import (
     SNLinear,
     initialise,
     is_deep,
+    of_classes,
     place_of_attention,
     split_size,
 )
@@ -65,7 +66,8 @@ class Generator(nn.Module):
     architecture: "biggan", or "biggan_deep": two bottleneck blocks for each doubling, the second of which doubles; and `width`
         outputs of which the first three are the image, as in the released model.
 
-    forward: z (N, Z), classes (N,) long or None → (N, 3, image_size, image_size) in [−1, 1].
+    forward: z (N, Z), classes (N,) long or None → (N, 3, image_size, image_size) in [−1, 1]. Between classes:
+        weights (N, classes) in their place, since what is learnt of a class enters linearly.
     """
 
     def __init__(
@@ -121,7 +123,7 @@ class Generator(nn.Module):
     def _conditions(self, z: Tensor, index: Tensor) -> tuple[Tensor, list[Tensor], Tensor | None]:
         """→ what the first layer takes, what each block is conditioned on, and the labels for tables, if there are any."""
         labels = index if self.embedding is None else None
-        shared = z[:, :0] if self.embedding is None else self.embedding(index)  # (N, embedding_dim)
+        shared = z[:, :0] if self.embedding is None else of_classes(self.embedding, index)  # (N, embedding_dim)
         if self.deep:
             everything = torch.cat([z, shared], dim=1)
             return everything, [everything] * len(self.blocks), None

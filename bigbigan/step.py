@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from bigbigan.augmentation import Augmentation
 from bigbigan.batch import Batch
 from bigbigan.config import Config
 from bigbigan.health import Health
@@ -18,6 +19,7 @@ from bigbigan.layers import (
     advance_power_iteration,
     all_reduce,
     clamp_sigma,
+    compute_now,
     pool_to,
     record_statistics,
     world_size,
@@ -86,6 +88,7 @@ class Step:
         penalty: float = 10.0,
         gradient_norm: float = 1.0,
         drift: float = 0.001,
+        augmentation: Augmentation | None = None,
     ):
         self.model, self.chunks, self.form = model, chunks, form
         self.discriminator_optimizer = discriminator_optimizer
@@ -94,6 +97,7 @@ class Step:
         self.autocast = autocast or nullcontext
         self.remedies, self.health = remedies or Remedies(), Health(model)
         self.penalty, self.gradient_norm, self.drift = penalty, gradient_norm, drift
+        self.augment = augmentation or Augmentation()
 
     @classmethod
     def from_config(cls, config: Config, model: BigBiGAN, discriminator_optimizer, encoder_generator_optimizer, autocast) -> "Step":
@@ -101,6 +105,7 @@ class Step:
         return cls(
             model, discriminator_optimizer, encoder_generator_optimizer, loss.form, loss.unary_x, loss.unary_z,
             config.data.chunks, autocast, Remedies.of(config), loss.penalty, loss.gradient_norm, loss.drift,
+            Augmentation.from_config(config, next(model.parameters()).device),
         )  # fmt: skip
 
     def compile(self, mode: str = "default") -> None:
@@ -132,9 +137,12 @@ class Step:
                 (penalty * share).backward()
                 report.add("loss_d", penalty, share)
             report.add_scores(encoder_pairs, generator_pairs, share)
+            if self.augment.adaptive:
+                report.add("augment_sign", self.augment.sign(encoder_pairs), share)
             if part.drop is not None:
                 report.add("confidence_d", 1 - generator_pairs.total().mean(), share)
         broken = self._judge(self.discriminator_optimizer, [discriminator], report)
+        report.values |= self.augment.adapt(report.joined, broken, len(batch))
         if "confidence_d" in report.values:
             confidence = all_reduce(report.values["confidence_d"].clone()) / world_size()
             discriminator.f.follow(torch.where(broken == 0, confidence, discriminator.f.confidence))
@@ -186,8 +194,8 @@ class Step:
 
     def _judge(self, optimizer: torch.optim.Optimizer, networks: list[nn.Module], report: "Report") -> Tensor:
         """Average the gradients over all processes → whether they or what was reported are not finite, alike on every process."""
-        values = average_gradients(networks, report.values)
-        return self.health.judge_gradients([p for group in optimizer.param_groups for p in group["params"]], values)
+        report.joined = average_gradients(networks, report.values)
+        return self.health.judge_gradients([p for group in optimizer.param_groups for p in group["params"]], report.joined)
 
     def _apply(self, optimizer: torch.optim.Optimizer, broken: Tensor) -> None:
         """The optimiser's step; none where `broken` is 1, with no gradient left over."""
@@ -232,7 +240,8 @@ class Step:
         classes = None if part.x_classes is None else torch.cat([part.x_classes, part.z_classes])
         drop = part.dropout if part.drop is None else part.drop
         dropout = None if drop is None else torch.cat([drop[:, 0], drop[:, 1]])
-        return Pairs(torch.cat([x, x_hat.to(x)]), latents, classes, dropout), posterior
+        images = self.augment(torch.cat([x, x_hat.to(x)]), part.augment)
+        return Pairs(images, latents, classes, dropout), posterior
 
     def _scores(self, pairs: Pairs) -> tuple[Scores, Scores]:
         discriminator = self.model.discriminator
@@ -247,10 +256,11 @@ class Step:
 
 
 class Report:
-    """Means over the chunks of an update, kept on the device: nothing here waits for it."""
+    """Means over the chunks of an update, kept on the device: nothing here waits for it. joined: over the processes too."""
 
     def __init__(self):
         self.values: dict[str, Tensor] = {}
+        self.joined: dict[str, Tensor] = {}
 
     def add(self, name: str, value: Tensor, share: float) -> None:
         self.values[name] = self.values.get(name, 0) + at_least_float32(value.detach()) * share
@@ -260,14 +270,6 @@ class Report:
             for name, term in zip(Scores._fields, scores, strict=True):
                 if term is not None:
                     self.add(f"score_{name}_{side}", term.mean(), share)
-
-
-def compute_now(device: torch.device) -> None:
-    """On XLA: run what was recorded since the last time, so that every update is one graph, compiled once."""
-    if device.type == "xla":
-        import torch_xla
-
-        torch_xla.sync()
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

@@ -96,13 +96,13 @@ class Training:
             raise ConfigError(f"--model: {error}") from None
         if source is not None:
             load_weights(self.model, source.state_dict(), config.model.init_from)
-        o = config.optim
+        o, reset = config.optim, config.grow.reset_optimizers
         self.averages = Averages(self.model.generator, self.model.encoder, o.ema_half_life, o.ema_rampup)
         optimizers = build_optimizers(self.model, o.generator_lr, o.discriminator_lr, o.encoder_lr, o.betas, o.eps)
         self.step = Step.from_config(config, self.model, *optimizers, self.accelerator.autocast)
         named = dict(zip(("discriminator", "encoder_generator"), optimizers, strict=True))
-        self.state, growing = TrainingState(self.model, self.averages, named), [self.model, self.averages.networks]
-        self.course = Course(Growth.from_config(config), growing, optimizers, config.grow.reset_optimizers)
+        self.state = TrainingState(self.model, self.averages, named, self.step.augment)
+        self.course = Course(Growth.from_config(config), [self.model, self.averages.networks], optimizers, reset)
         self.batches = o.d_steps + (self.model.encoder is not None)  # of real images in an iteration
         self.stream = open_stream(config, self.train_images, self.accelerator)
 
@@ -225,7 +225,7 @@ class Training:
         dropout = (discriminator.last_features, config.optim.dropout) if config.optim.dropout else (0, 0.0)
         drop = discriminator.f.drop_channels if config.loss.form == "lsgan" else 0
         settings = config.run.seed, config.model.prior, generator.latent_dim, config.model.classes
-        batch = draw_batch(real, *settings, self.accelerator.device, dropout, drop, purpose)
+        batch = draw_batch(real, *settings, self.accelerator.device, dropout, drop, purpose, self.step.augment.width)
         batch.x = seen_by(generator, batch.x)
         return batch
 

@@ -27,6 +27,7 @@ from bigbigan.model import BigBiGAN
 from bigbigan.report import write_page
 from eval_linear import measures
 from eval_linear.bidirectional import bidirectional
+from eval_linear.conditional import conditional
 from eval_linear.features import FeatureError, check_names, digest, label
 from eval_linear.generation import Generation, generation
 from eval_linear.representations import Splits, of_encoder, of_pixels, of_supervised, of_untrained
@@ -130,6 +131,8 @@ def run_probe(probe: Probe) -> str:
     batch_size = probe.data.batch_size
     generated = generation(probe.generation, model, splits, batch_size) if "generation" in probe.parts else None
     pairs = bidirectional(model, splits.train, splits.test, batch_size, sheets) if "pairs" in probe.parts else None
+    if pairs is not None and model.generator.classes:
+        pairs += conditional(model, splits, batch_size, sheets)
     if digest(probed) != before:
         raise ProbeError("the encoder moved while it was probed; the figures are void")
     result = {

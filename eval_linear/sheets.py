@@ -72,7 +72,8 @@ def interpolations(sheets: Sheets, model: BigBiGAN, x: Tensor, seed: int) -> Non
     z = sample_prior(prior, seed, "interpolation", np.arange(2 * ROWS), model.generator.latent_dim).to(device)
     classes = some_classes(model, ROWS, seed).to(device)
     film = _lines(model, z[:ROWS], z[ROWS:], classes)
-    caption = f"Each row: G on the straight line between two latents of the prior, {STEPS} steps, not truncated."
+    of_one_class = " of one class," if model.generator.classes else ""
+    caption = f"Each row:{of_one_class} G on the straight line between two latents of the prior, {STEPS} steps, not truncated."
     sheets.add("interpolation-latents", "Interpolation between latents", caption, film.flatten(0, 1), STEPS)
     count = len(x) // 2
     if not count:

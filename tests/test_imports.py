@@ -12,7 +12,7 @@ FLOORS = [
     {"files"},
     {"config", "layers", "latents", "losses"},
     {"generator", "encoder", "revnet", "discriminator", "progressive", "data"},
-    {"model"},
+    {"model", "augmentation"},
     {"batch", "ema", "checkpoint", "health", "schedule", "spectra"},
     {"release"},
     {"step", "guard", "monitor", "report", "metrics", "api", "launch"},

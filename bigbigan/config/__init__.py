@@ -1,6 +1,6 @@
 """Settings: the dataclass tree, and how YAML files and the command line fill it."""
 
-from bigbigan.config.checks import ConfigError, check_model
+from bigbigan.config.checks import ConfigError, augment_parts, check_model
 from bigbigan.config.reading import (
     differences,
     find_config,
@@ -24,6 +24,7 @@ __all__ = [
     "Model",
     "Optim",
     "Run",
+    "augment_parts",
     "check_model",
     "differences",
     "find_config",

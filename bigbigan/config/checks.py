@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from bigbigan.files import printable
 
 if TYPE_CHECKING:
-    from bigbigan.config.tree import Config, Model
+    from bigbigan.config.tree import Config, Model, Optim
 
 WIDEST, DEEPEST = 65_536, 1_000  # units or pixels, and layers, above which a number is a slip of the hand or an attack
+AUGMENT_PARTS = {"none": (), "diffaugment": ("color", "translation", "cutout"), "ada": ("blit", "geom", "color")}
 
 
 class ConfigError(ValueError):
@@ -30,7 +31,8 @@ def check(config: "Config", processes: int = 1) -> None:
         ("data.workers", d.workers, -1),
         ("run.spectra_every", r.spectra_every, 0), ("run.recoveries", r.recoveries, 0),
         ("optim.lower_after", o.lower_after, 0), ("loss.r1_interval", loss.r1_interval, 1),
-        ("optim.lr_rampup", o.lr_rampup, 0), ("loss.penalty", loss.penalty, 0), ("loss.drift", loss.drift, 0),
+        ("optim.lr_rampup", o.lr_rampup, 0), ("optim.ada_images", o.ada_images, 1),
+        ("loss.penalty", loss.penalty, 0), ("loss.drift", loss.drift, 0),
     ]  # fmt: skip
     for flag, value, least in at_least:
         if value < least:
@@ -49,6 +51,7 @@ def check(config: "Config", processes: int = 1) -> None:
                 f"change it or --data.chunks"
             )
     check_growth(config)
+    check_augmentation(config)
     if r.best and not r.evaluate_every:
         raise ConfigError(f"--run.best {r.best}: expected --run.evaluate_every too, the number of images between evaluations")
     for name in ("generator_lr", "discriminator_lr", "encoder_lr", "ema_half_life", "ema_rampup"):
@@ -106,6 +109,31 @@ def check_growth(config: "Config") -> None:
         raise ConfigError(f"--run.compile {config.run.compile}: expected off for a run that grows, whose graph changes")
     if loss.r1 and progressive and m.minibatch != "none":
         raise ConfigError(f"--loss.r1 {loss.r1}: expected --model.minibatch none, since R1 wants scores of a pair alone")
+
+
+def check_augmentation(config: "Config") -> None:
+    """Raise ConfigError for an augmentation of what F sees that there is not, or that its objective cannot steer."""
+    o, form = config.optim, config.loss.form
+    augment_parts(o)
+    if o.augment == "ada" and form in ("wgan_gp", "lsgan"):
+        raise ConfigError(
+            f"--optim.augment ada with --loss.form {form}: expected hinge, joint_hinge or logistic, whose scores' signs say what D "
+            "takes for real; use diffaugment"
+        )
+    if not -1 < o.ada_target < 1:
+        raise ConfigError(f"--optim.ada_target {o.ada_target}: expected a mean of signs, between -1 and 1")
+
+
+def augment_parts(optim: "Optim") -> tuple[str, ...]:
+    """The parts of the policy of what F sees, all if none is named. Raises ConfigError."""
+    known = AUGMENT_PARTS[optim.augment]
+    chosen = tuple(part.strip() for part in optim.augment_policy.split(",") if part.strip())
+    if set(chosen) - set(known):
+        expected = f"some of {', '.join(known)}" if known else "none without --optim.augment diffaugment or ada"
+        raise ConfigError(
+            f"--optim.augment_policy {optim.augment_policy}: expected {expected}, for --optim.augment {optim.augment}"
+        )
+    return chosen or known
 
 
 def check_model(m: "Model") -> None:

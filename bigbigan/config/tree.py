@@ -147,6 +147,14 @@ class Optim:
     """Networks whose parameters stand still, for an experiment."""
     dropout: float = 0.0
     """Share of the features before D's last layers that is zero in training (BigGAN tried 0.05 to 0.5); 0 for none."""
+    augment: Literal["none", "diffaugment", "ada"] = "none"
+    """For few images: transforms of the images that F sees, real and generated; DiffAugment's, or ADA's, of adapted probability."""
+    augment_policy: str = ""
+    """Comma-separated parts: color, translation, cutout of diffaugment; blit, geom, color of ada; empty for all three."""
+    ada_target: float = 0.6
+    """Mean sign of D's scores of real images above which ADA's probability rises, and below which it falls."""
+    ada_images: int = 500_000
+    """Real images of D's updates in which that probability can go from 0 to 1."""
     sigma_clamp: float = 0.0
     """Largest σ0 of the weights of `sigma_networks`: W ← W − max(0, σ0 − σ_clamp) u0 v0ᵀ before an update; 0 for none."""
     sigma_clamp_ratio: float = 0.0

@@ -14,7 +14,7 @@ from bigbigan.layers.collectives import (
     world_size,
 )
 from bigbigan.layers.deep_blocks import DeepDiscriminatorBlock, DeepGeneratorBlock, is_deep
-from bigbigan.layers.devices import Later, to_device
+from bigbigan.layers.devices import Later, compute_now, to_device
 from bigbigan.layers.equalised import (
     ChannelLayerNorm,
     EqualisedConv2d,
@@ -28,6 +28,7 @@ from bigbigan.layers.norm import (
     CrossReplicaBatchNorm,
     StatisticsRecorder,
     batch_norms,
+    of_classes,
     record_statistics,
     unrecorded,
 )
@@ -72,11 +73,13 @@ __all__ = [
     "barrier",
     "batch_norms",
     "clamp_sigma",
+    "compute_now",
     "copy_from_main",
     "initialise",
     "is_deep",
     "joined_rows",
     "orthogonal_penalty",
+    "of_classes",
     "own_rows",
     "pixel_norm",
     "place_of_attention",

@@ -9,6 +9,14 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
+def compute_now(device: torch.device) -> None:
+    """On XLA: run what was recorded since the last time, so that every update is one graph, compiled once."""
+    if device.type == "xla":
+        import torch_xla
+
+        torch_xla.sync()
+
+
 class Later:
     """Numbers of every iteration, read without making the host wait for its device: on a CPU at once, else an iteration late."""
 

@@ -96,7 +96,7 @@ class ConditionalBatchNorm(nn.Module):
 
     classes: 0, or the number of classes of tables of its own, a gain and a bias for each class (SAGAN; no spectral norm, as in
     BigGAN's embedding), which are added to the above; condition_dim 0 leaves only them.
-    x: (N, C, H, W), condition: (N, K), labels: (N,) for tables → (N, C, H, W).
+    x: (N, C, H, W), condition: (N, K), labels: for tables, see `of_classes` → (N, C, H, W).
     """
 
     def __init__(self, channels: int, condition_dim: int, eps: float = 1e-4, classes: int = 0):
@@ -116,7 +116,13 @@ class ConditionalBatchNorm(nn.Module):
     def _sum(linear: nn.Module | None, table: nn.Module | None, condition: Tensor, labels: Tensor | None) -> Tensor:
         if table is None:
             return linear(condition)
-        return table(labels) if linear is None else linear(condition) + table(labels)
+        own = of_classes(table, labels)
+        return own if linear is None else linear(condition) + own
+
+
+def of_classes(table: nn.Embedding, classes: Tensor) -> Tensor:
+    """Rows of `table` (K, C) by classes (N,) long; or their weighted sums, by weights (N, K) → (N, C)."""
+    return classes.to(table.weight) @ table.weight if classes.is_floating_point() else table(classes)
 
 
 def batch_norms(network: nn.Module) -> list[CrossReplicaBatchNorm]:

@@ -29,6 +29,7 @@ TITLES = {
     "d_right_on_samples": "D is right on samples",
     "sigma0_generator": "Largest singular value of G's layers", "sigma0_discriminator": "Largest singular value of D's layers",
     "posterior_stddev": "Posterior, mean standard deviation", "posterior_mean_square": "Posterior, mean square of the means",
+    "augment_p": "Probability of ADA's transforms", "augment_sign": "Mean sign of D's scores of real images",
 }  # fmt: skip
 
 
