@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 FLOORS = [
     {"files"},
     {"config", "layers", "latents", "losses"},
-    {"generator", "encoder", "revnet", "discriminator", "progressive", "data"},
+    {"generator", "encoder", "revnet", "bigan", "discriminator", "progressive", "data"},
     {"model"},
     {"batch", "ema", "checkpoint", "health", "schedule", "spectra"},
     {"release"},

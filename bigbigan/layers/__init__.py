@@ -6,6 +6,7 @@ from bigbigan.layers.collectives import (
     all_reduce,
     all_rows,
     alone,
+    average_gradients,
     barrier,
     copy_from_main,
     joined_rows,
@@ -14,7 +15,7 @@ from bigbigan.layers.collectives import (
     world_size,
 )
 from bigbigan.layers.deep_blocks import DeepDiscriminatorBlock, DeepGeneratorBlock, is_deep
-from bigbigan.layers.devices import Later, to_device
+from bigbigan.layers.devices import Later, compute_now, to_device
 from bigbigan.layers.equalised import (
     ChannelLayerNorm,
     EqualisedConv2d,
@@ -69,9 +70,11 @@ __all__ = [
     "all_reduce",
     "all_rows",
     "alone",
+    "average_gradients",
     "barrier",
     "batch_norms",
     "clamp_sigma",
+    "compute_now",
     "copy_from_main",
     "initialise",
     "is_deep",

@@ -29,3 +29,11 @@ class Later:
             if passed is not None:
                 passed.synchronize()
         return [(number.item(), belongs) for number, _, belongs in waiting]
+
+
+def compute_now(device: torch.device) -> None:
+    """On XLA: run what was recorded since the last time, so that every update is one graph, compiled once."""
+    if device.type == "xla":
+        import torch_xla
+
+        torch_xla.sync()
