@@ -1,7 +1,7 @@
 """BiGAN's permutation-invariant networks (Donahue et al. 2017, section 4.2, as in its code): MLPs on the pixels of an image.
 
 Two hidden layers each. No layer has a bias, no batch norm a gain or a bias; its eps is 1e-8, a leaky ReLU's slope 0.2; all weights
-begin as N(0, 0.02²). Inside, the pixels are in [0, 1].
+begin as N(0, 0.02²), or as N(0, 0.02² · 1024/width) where there are not its 1,024 units. Inside, the pixels are in [0, 1].
 """
 
 import torch
@@ -12,7 +12,7 @@ from bigbigan.layers import CrossReplicaBatchNorm
 from bigbigan.losses import Scores
 
 LATENT_DIM = 50  # U(−1, 1) each
-STD, EPS, SLOPE = 0.02, 1e-8, 0.2
+WIDTH, STD, EPS, SLOPE = 1024, 0.02, 1e-8, 0.2
 
 
 class MLPGenerator(nn.Module):
@@ -23,7 +23,7 @@ class MLPGenerator(nn.Module):
 
     classes = 0
 
-    def __init__(self, latent_dim: int, image_size: int, width: int = 1024, grey: bool = False):
+    def __init__(self, latent_dim: int, image_size: int, width: int = WIDTH, grey: bool = False):
         super().__init__()
         self.latent_dim, self.image_size = latent_dim, image_size
         self.linear1, self.norm1 = _linear(latent_dim, width), _norm(width)
@@ -40,14 +40,15 @@ class MLPGenerator(nn.Module):
 class MLPTrunk(nn.Module):
     """x → width-LReLU → width-BN-LReLU, to which z is given if there is one: E without its last layer, or D without its score.
 
-    grey: it sees the mean of the three channels.  forward: x (N, 3, S, S) in [−1, 1], z (N, latent_dim) → (N, width).
+    grey: it sees the mean of the three channels.  batch_norm: False for none, and biases in its place.  forward: x (N, 3, S, S) in [−1, 1], z (N, latent_dim) → (N, width).
     """
 
-    def __init__(self, image_size: int, width: int = 1024, grey: bool = False, latent_dim: int = 0):
+    def __init__(self, image_size: int, width: int = WIDTH, grey: bool = False, latent_dim: int = 0, batch_norm: bool = True):
         super().__init__()
         self.num_features, self.grey = width, grey
-        self.linear1 = _linear((1 if grey else 3) * image_size**2, width)
-        self.linear2, self.norm = _linear(width, width), _norm(width)
+        self.linear1 = nn.Linear((1 if grey else 3) * image_size**2, width, bias=not batch_norm)
+        self.linear2 = nn.Linear(width, width, bias=not batch_norm)
+        self.norm = _norm(width) if batch_norm else nn.Identity()
         self.with_z = _linear(latent_dim, width) if latent_dim else None
 
     def forward(self, x: Tensor, z: Tensor | None = None) -> Tensor:
@@ -59,18 +60,20 @@ class MLPTrunk(nn.Module):
 class MLPDiscriminator(nn.Module):
     """D: one score of the pair (x, z), s_xz; of x alone, s_x, if it is not `joint`.
 
-    It has a batch norm, so in training a score depends on the other pairs of its kind, which are seen apart from those of the other
-    kind; `Step` moves its running statistics.  forward: x (N, 3, S, S), z (N, Z) → Scores, (N,) each.
+    batch_norm: BiGAN has one, so that in training a score depends on the other pairs of its kind, which are seen apart from those of
+    the other kind; `Step` moves its running statistics. It hides how large a kind's latents are, which does no harm where both are in
+    (−1, 1); ALI, whose posterior is not bounded, has none in D.  forward: x (N, 3, S, S), z (N, Z) → Scores, (N,) each.
     """
 
     classes = 0
-    across = True
 
-    def __init__(self, latent_dim: int, image_size: int, width: int = 1024, grey: bool = False, joint: bool = True):
+    def __init__(
+        self, latent_dim: int, image_size: int, width: int = WIDTH, grey: bool = False, joint: bool = True, batch_norm: bool = True
+    ):  # fmt: skip
         super().__init__()
-        self.latent_dim, self.image_size, self.joint = latent_dim, image_size, joint
-        self.f = MLPTrunk(image_size, width, grey, latent_dim if joint else 0)
-        self.score = _linear(width, 1)
+        self.latent_dim, self.image_size, self.joint, self.across = latent_dim, image_size, joint, batch_norm
+        self.f = MLPTrunk(image_size, width, grey, latent_dim if joint else 0, batch_norm)
+        self.score = nn.Linear(width, 1, bias=not batch_norm)
 
     def forward(self, x: Tensor, z: Tensor | None = None, classes: None = None, drop: None = None) -> Scores:
         score = self.score(self.f(x, z)).squeeze(1)
@@ -78,11 +81,13 @@ class MLPDiscriminator(nn.Module):
 
 
 @torch.no_grad()
-def initialise_normal(network: nn.Module) -> nn.Module:
-    """N(0, 0.02²) for all weights of linear layers; → the network."""
+def initialise_normal(network: nn.Module, width: int) -> nn.Module:
+    """N(0, 0.02² · 1024/width) for all weights of linear layers, 0 for biases; → the network."""
     for layer in network.modules():
         if isinstance(layer, nn.Linear):
-            layer.weight.normal_(0, STD)
+            layer.weight.normal_(0, STD * (WIDTH / width) ** 0.5)
+            if layer.bias is not None:
+                layer.bias.zero_()
     return network
 
 

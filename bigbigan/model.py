@@ -125,7 +125,8 @@ def _generator(config: Model) -> nn.Module:
             config.equalised, config.normalise_latents, config.generator_slope, config.generator_tanh,
         )  # fmt: skip
     if config.family == "mlp":
-        return initialise_normal(MLPGenerator(config.latent_dim, config.image_size, config.mlp_width, config.grey))
+        generator = MLPGenerator(config.latent_dim, config.image_size, config.mlp_width, config.grey)
+        return initialise_normal(generator, config.mlp_width)
     return Generator(
         config.latent_dim, config.image_size, config.generator_width, config.classes,
         config.embedding_dim, config.generator_attention, config.architecture,
@@ -145,8 +146,9 @@ def _discriminator(config: Model) -> nn.Module:
             trunk, config.latent_dim, config.mlp_width, config.mlp_layers, spectral, config.equalised, joint
         )  # fmt: skip
     if config.family == "mlp":
-        d = MLPDiscriminator(config.latent_dim, config.image_size, config.mlp_width, config.grey, joint)
-        return initialise_normal(d)
+        norm = config.discriminator_norm == "batch"
+        discriminator = MLPDiscriminator(config.latent_dim, config.image_size, config.mlp_width, config.grey, joint, norm)
+        return initialise_normal(discriminator, config.mlp_width)
     return Discriminator(
         config.latent_dim, config.image_size, config.discriminator_width, config.classes,
         config.mlp_width, config.mlp_layers, config.discriminator_attention, joint, config.architecture,
@@ -159,7 +161,11 @@ def _encoder(config: Model) -> nn.Module | None:
     backbone = config.encoder
     if backbone == "mlp":
         backbone = MLPTrunk(config.image_size, config.mlp_width, config.grey)
-        return initialise_normal(Encoder(config.latent_dim, backbone, config.image_size, mlp_layers=0, posterior=config.posterior))
+        encoder = Encoder(config.latent_dim, backbone, config.image_size, mlp_layers=0, posterior=config.posterior)
+        initialise_normal(encoder, config.mlp_width)
+        if not config.joint:  # as in BiGAN's code
+            nn.init.zeros_(encoder.linear.weight)
+        return encoder
     if backbone == "progressive":
         maps = (config.feature_base, config.feature_limit)
         backbone = GrowingTrunk(config.image_size, *maps, config.encoder_norm, config.equalised, dense=False)

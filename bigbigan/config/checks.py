@@ -151,8 +151,8 @@ def check_model(m: "Model") -> None:
     own = ("progressive", "mlp")  # families with an encoder of their own
     if (m.family in own or m.encoder in own) and m.encoder not in (m.family, "none"):
         raise ConfigError(
-            f"--model.family {m.family} with --model.encoder {m.encoder}: expected both progressive or neither, both mlp "
-            "or neither, or no encoder"
+            f"--model.family {m.family} with --model.encoder {m.encoder}: expected both progressive or neither, "
+            "or no encoder; and so with mlp"
         )
     if m.family in own and (m.classes or m.encoder_image_size not in (0, m.image_size)):
         raise ConfigError(f"--model.family {m.family}: expected --model.classes 0, and --model.encoder_image_size 0")

@@ -83,8 +83,8 @@ class Model:
     """progressive: a tanh at G's end."""
     normalise_latents: bool = True
     """progressive: G brings z to the length √Z first."""
-    discriminator_norm: Literal["none", "layer", "spectral"] = "none"
-    """progressive: normalisation in F; spectral: in H, J and the scores' layers too."""
+    discriminator_norm: Literal["none", "layer", "spectral", "batch"] = "none"
+    """progressive: normalisation in F; spectral: in H, J and the scores' layers too. mlp: batch as in BiGAN, or none as in ALI."""
     minibatch: Literal["stddev", "discrimination", "none"] = "stddev"
     """progressive: what F's last layers are told of an image's minibatch."""
     minibatch_group: int = 0
