@@ -40,7 +40,8 @@ class MLPGenerator(nn.Module):
 class MLPTrunk(nn.Module):
     """x → width-LReLU → width-BN-LReLU, to which z is given if there is one: E without its last layer, or D without its score.
 
-    grey: it sees the mean of the three channels.  batch_norm: False for none, and biases in its place.  forward: x (N, 3, S, S) in [−1, 1], z (N, latent_dim) → (N, width).
+    grey: it sees the mean of the three channels.  batch_norm: False for none, and biases in its place.
+    forward: x (N, 3, S, S) in [−1, 1], z (N, latent_dim) → (N, width).
     """
 
     def __init__(self, image_size: int, width: int = WIDTH, grey: bool = False, latent_dim: int = 0, batch_norm: bool = True):
@@ -60,9 +61,10 @@ class MLPTrunk(nn.Module):
 class MLPDiscriminator(nn.Module):
     """D: one score of the pair (x, z), s_xz; of x alone, s_x, if it is not `joint`.
 
-    batch_norm: BiGAN has one, so that in training a score depends on the other pairs of its kind, which are seen apart from those of
-    the other kind; `Step` moves its running statistics. It hides how large a kind's latents are, which does no harm where both are in
-    (−1, 1); ALI, whose posterior is not bounded, has none in D.  forward: x (N, 3, S, S), z (N, Z) → Scores, (N,) each.
+    batch_norm: BiGAN has one, so that in training a score depends on the other pairs of its kind, which are seen apart from those
+    of the other kind; `Step` moves its running statistics. It hides how large a kind's latents are, which does no harm where both
+    are in (−1, 1); ALI, whose posterior is not bounded, has none in D.
+    forward: x (N, 3, S, S), z (N, Z) → Scores, (N,) each.
     """
 
     classes = 0

@@ -19,7 +19,7 @@ from tests.conftest import tiny_model, train
 from tests.test_step import make_batch
 from tests.test_train import same, stats, weights
 
-TINY = {"family": "mlp", "encoder": "mlp", "grey": True, "mlp_width": 16}
+TINY = {"family": "mlp", "encoder": "mlp", "grey": True, "mlp_width": 16, "discriminator_norm": "batch"}
 UNIFORM = {"prior": "uniform", "posterior": "tanh"}
 RUN = (
     *(f"--model.{k}={v}" for k, v in (TINY | UNIFORM).items()), "--loss.form=logistic", "--optim.d_steps=1",
@@ -92,6 +92,17 @@ def test_the_networks_are_those_of_the_code():
         np.testing.assert_allclose(ours.xz.detach().numpy(), theirs[:, 0], rtol=1e-7)
 
 
+def test_a_discriminator_without_batch_norm_has_biases_and_scores_a_pair_alone():
+    d, batch = model64(discriminator_norm="none").discriminator, make_batch()
+    assert count(d) == 64 * 16 + 16 + 16 * 16 + 16 + 8 * 16 + 16 + 1
+    together = d(batch.x, batch.z).xz
+    torch.testing.assert_close(together[:3], d(batch.x[:3], batch.z[:3]).xz)
+    w = {name: p.detach().numpy() for name, p in d.named_parameters()}
+    h = leaky((1 + batch.x.numpy().mean(1).reshape(8, 64)) / 2 @ w["f.linear1.weight"].T + w["f.linear1.bias"])
+    h = leaky(h @ w["f.linear2.weight"].T + w["f.linear2.bias"] + batch.z.numpy() @ w["f.with_z.weight"].T)
+    np.testing.assert_allclose(together.detach().numpy(), (h @ w["score.weight"].T + w["score.bias"])[:, 0], rtol=1e-8)
+
+
 def test_colour_images_have_planes_of_their_own():
     model = model64(grey=False, **UNIFORM)
     assert count(model.generator) == 8 * 16 + 16 * 16 + 8 * 16 + 16 * 192 and count(model.encoder.trunk) == 192 * 16 + 16 * 16
@@ -142,8 +153,9 @@ def both_losses(model, batch):
 
 
 @pytest.mark.parametrize("simultaneous", [True, False])
-def test_a_simultaneous_update_is_of_one_point(simultaneous):
-    model, batch = model64(posterior="log_sigma"), make_batch()
+@pytest.mark.parametrize("norm", ["batch", "none"])
+def test_a_simultaneous_update_is_of_one_point(simultaneous, norm):
+    model, batch = model64(posterior="log_sigma", discriminator_norm=norm), make_batch()
     before = copy.deepcopy(dict(model.named_parameters()))
     expected = {}
     for loss, names in zip(both_losses(model, batch), (["discriminator"], ["encoder", "generator"]), strict=True):
@@ -281,7 +293,9 @@ def test_the_presets():
     assert {key for key in changed(mnist, digits) if not key.startswith(("run.", "optim.lower_", "data.path"))} == {
         "model.image_size", "model.mlp_width",
     }  # fmt: skip
-    assert changed(digits, ali) == {"model.prior": "normal", "model.posterior": "log_sigma"}
+    assert changed(digits, ali) == {
+        "model.prior": "normal", "model.posterior": "log_sigma", "model.discriminator_norm": "none",
+    }  # fmt: skip
     assert changed(digits, lr) == {"model.joint": False}
     assert changed(lr, jlr) == {"loss.latent_weight": 0.25}
     for name in ("bigan_mnist", "bigan_digits", "ali_digits", "bigan_digits_lr", "bigan_digits_jlr"):
@@ -303,8 +317,10 @@ def test_the_presets():
             "latent_weight -1.0: expected a number above 0",
         ),
         ({"optim": Optim(simultaneous=True)}, "--optim.d_steps 2: expected 1"),
-        ({"model": Model(**TINY), "loss": Loss(r1=1.0)}, "family mlp: expected --loss.r1 0"),
-        ({"model": Model(**TINY), "loss": Loss(form="wgan_gp")}, "family mlp: expected --loss.r1 0 and no wgan_gp"),
+        ({"model": Model(**TINY), "loss": Loss(r1=1.0)}, "discriminator_norm batch: expected --loss.r1 0"),
+        ({"model": Model(**TINY), "loss": Loss(form="wgan_gp")}, "discriminator_norm batch: expected --loss.r1 0 and no wgan_gp"),
+        ({"model": Model(discriminator_norm="batch")}, "discriminator_norm batch: expected batch or none for --model.family mlp"),
+        ({"model": Model(**TINY | {"discriminator_norm": "layer"})}, "discriminator_norm layer: expected batch or none"),
         ({"model": Model(**TINY), "optim": Optim(dropout=0.5)}, "dropout 0.5: expected 0 for --model.family mlp"),
         ({"optim": Optim(lower_images=10)}, "lower_images 10: expected --optim.lower_after"),
         ({"optim": Optim(weight_decay=-1.0)}, "weight_decay -1.0: expected a number above 0"),

@@ -118,9 +118,9 @@ def check_originals(config: "Config") -> None:
         raise ConfigError(f"--optim.simultaneous True with --optim.d_steps {o.d_steps}: expected 1, both updates are of one batch")
     if loss.latent_weight and (m.joint or m.encoder == "none"):
         raise ConfigError(f"--loss.latent_weight {loss.latent_weight}: expected --model.joint False, and an encoder")
-    if m.family == "mlp" and (loss.r1 or loss.form == "wgan_gp"):
+    if m.discriminator_norm == "batch" and (loss.r1 or loss.form == "wgan_gp"):
         raise ConfigError(
-            "--model.family mlp: expected --loss.r1 0 and no wgan_gp, since its D has batch norms, which join the pairs"
+            "--model.discriminator_norm batch: expected --loss.r1 0 and no wgan_gp, which want scores of a pair alone"
         )
     if o.lower_images and not (o.lower_after and o.lower_factor):
         raise ConfigError(f"--optim.lower_images {o.lower_images}: expected --optim.lower_after and --optim.lower_factor above 0")
@@ -156,6 +156,11 @@ def check_model(m: "Model") -> None:
         )
     if m.family in own and (m.classes or m.encoder_image_size not in (0, m.image_size)):
         raise ConfigError(f"--model.family {m.family}: expected --model.classes 0, and --model.encoder_image_size 0")
+    if m.discriminator_norm not in (("batch", "none") if m.family == "mlp" else ("none", "layer", "spectral")):
+        raise ConfigError(
+            f"--model.discriminator_norm {m.discriminator_norm}: expected batch or none for --model.family mlp, and not batch for "
+            f"another; found {m.family}"
+        )
     if m.grey and m.family != "mlp":
         raise ConfigError(f"--model.grey True: expected --model.family mlp, found {m.family}")
     if not m.joint and (m.posterior in ("gaussian", "log_sigma") or m.encoder_image_size not in (0, m.image_size)):
