@@ -1,6 +1,7 @@
 """BiGAN and ALI: their networks, the simultaneous update, the posteriors, the latent regressors, whole runs."""
 
 import copy
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from sklearn.neighbors import KNeighborsClassifier
 import bigbigan
 from bigbigan.config import Config, ConfigError, Loss, Model, Optim, find_config, flatten, read_yaml
 from bigbigan.losses import latent_loss
+from bigbigan.metrics.bidirectional import scored_as_encoder_pairs
 from bigbigan.model import BigBiGAN
 from bigbigan.schedule import rates
 from bigbigan.step import Step, build_optimizers
@@ -334,7 +336,8 @@ def test_settings_that_cannot_be_are_named(changes, message):
 def test_a_bigan_run_resumes_bit_for_bit_and_can_be_used(tmp_path, monkeypatch):
     monkeypatch.setenv("BIGBIGAN_CACHE", str(tmp_path / "cache"))
     flags = (*RUN, "--optim.simultaneous=True", "--run.evaluate_every=144", "--run.evaluate_images=60")
-    out, _ = train(tmp_path, "--run.name=straight", *flags)
+    with mock.patch("eval_linear.quick.quick_generation", return_value={}):  # trains a classifier for its FID
+        out, _ = train(tmp_path, "--run.name=straight", *flags)
     assert "1 D update and one of E+G at once on 8 images" in out and "linear, full batch" in out
     train(tmp_path, "--run.name=cut", *RUN, "--optim.simultaneous=True", "--run.probe=False", "--run.images=72")
     train(tmp_path, "--run.name=cut", *RUN, "--optim.simultaneous=True", "--run.probe=False")
@@ -358,10 +361,19 @@ def test_a_bigan_run_resumes_bit_for_bit_and_can_be_used(tmp_path, monkeypatch):
 
 def test_a_latent_regressor_run(tmp_path):
     flags = (*RUN, "--optim.simultaneous=False", "--model.joint=False", "--loss.latent_weight=0.25")
-    train(tmp_path, "--run.name=straight", *flags)  # with the probe, whose pairs have no s_z and s_xz
+    train(tmp_path, "--run.name=straight", *flags, "--run.probe=False")
     train(tmp_path, "--run.name=cut", *flags, "--run.probe=False", "--run.images=72")
     train(tmp_path, "--run.name=cut", *flags, "--run.probe=False")
     assert same(weights(tmp_path / "cut", 144), weights(tmp_path / "straight", 144))
     lines = [line for line in stats(tmp_path / "straight") if "loss_d" in line]
     assert lines[0]["iteration"] == 3, "E and G take no real images"
     assert "score_x_real" in lines[0] and "score_xz_real" not in lines[0]
+
+
+@pytest.mark.parametrize(("changes", "names"), [({}, {"score_xz"}), ({"joint": False}, {"score_x"})])
+def test_what_d_calls_real_is_told_of_the_scores_it_has(changes, names):
+    model, x = tiny_model(**(TINY | UNIFORM | changes)).eval(), make_batch().x.float()
+    scores = model.discriminate(x, model.encoder(x).mean)
+    share = float((next(iter(scores.values())) > 0).double().mean())
+    assert scores.keys() == names
+    assert scored_as_encoder_pairs(model, x) == {"sum": share} | ({"score_x": share} if "score_x" in names else {})
