@@ -79,8 +79,7 @@ class Step:
     optimizers: Adam for D alone, and one Adam for E and G together.  chunks: parts a batch is computed in.
     autocast: a function that returns a context for the forwards (Accelerate's), or None.
     penalty, gradient_norm, drift: of the form "wgan_gp", see `losses`.
-    simultaneous: the caller gives both updates the same batch, and D's gradient waits for that of E and G, so that all networks
-    move from where they stood.  latent_weight: see `config.Loss`.
+    simultaneous: both updates are of one batch and one point; D's step waits for E's and G's.  latent_weight: see `config.Loss`.
     `health` says after an iteration whether all was finite; an update that was not left parameters and statistics as they were.
     """
 
@@ -157,7 +156,9 @@ class Step:
             confidence = all_reduce(report.values["confidence_d"].clone()) / world_size()
             discriminator.f.follow(torch.where(broken == 0, confidence, discriminator.f.confidence))
         statistics.move(MOMENTUM, broken)
-        self.waiting = broken if self.simultaneous else self._apply(self.discriminator_optimizer, broken)
+        self.waiting = broken
+        if not self.simultaneous:
+            self._apply(self.discriminator_optimizer, broken)
         compute_now(batch.x.device)
         return report.values
 
