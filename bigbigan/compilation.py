@@ -53,12 +53,12 @@ def gradients(step: Step, part: Batch) -> dict[str, list[Tensor]]:
     """Of each network, in the update that moves it: the gradients of its parameters for one chunk."""
     model = step.model
     model.discriminator.requires_grad_(True)
-    with step.autocast():
+    with step.autocast(), record_statistics(model.discriminator):  # as in the update, whose graph this is to be
         loss = step.discriminator_forward(part)[0]
     loss.backward()
     found = {"D": _take(model.discriminator)}
     model.discriminator.requires_grad_(False)
-    with step.autocast(), record_statistics(model.encoder):  # as in the update, whose graph this is to be
+    with step.autocast(), record_statistics(model.encoder):
         loss = step.encoder_generator_forward(part)[0]
     loss.backward()
     found |= {} if model.encoder is None else {"E": _take(model.encoder)}

@@ -16,7 +16,7 @@ from bigbigan.progressive import Growing
 from bigbigan.revnet import RevNet
 
 REVNET = "revnet50"
-POSTERIORS = ("gaussian", "deterministic", "tanh")
+POSTERIORS = ("gaussian", "log_sigma", "deterministic", "tanh")
 STEMS = ("auto", "imagenet", "stride2", "stride1")
 
 
@@ -27,8 +27,9 @@ class Encoder(nn.Module):
     (N, 3, S, S) → (N, num_features), which may grow.
     image_size: E's own input size, which may be a multiple of G's.  width: channel multiple of a ResNet-v2 or RevNet (2 for "×2").
     stem: "imagenet" 7×7/2 and a max-pool, "stride2" the 7×7/2 alone, "stride1" 3×3/1; "auto" by image size, see `automatic_stem`.
-    mlp_width, mlp_layers: the head (4,096 units and 4 layers in the paper).
-    posterior: "gaussian" (mean, softplus stddev), "deterministic", or "tanh" (deterministic in (−1, 1), for the uniform prior).
+    mlp_width, mlp_layers: the head (4,096 units and 4 layers in the paper); 0 layers for one linear map without bias (BiGAN).
+    posterior: "gaussian" (mean, softplus stddev), "log_sigma" (mean, exp stddev: ALI), "deterministic", or "tanh" (deterministic in
+    (−1, 1), for the uniform prior).
     blocks: blocks in each stage of a ResNet-v2 or RevNet, () for the backbone's own.
 
     forward: x (N, 3, S, S) in [−1, 1] → Posterior(mean, stddev), (N, Z) each.
@@ -56,9 +57,11 @@ class Encoder(nn.Module):
         self.features = self.trunk.num_features
         # BN+CReLU features normalise without gain or bias; the path to z does not pass here.
         self.feature_norm = CrossReplicaBatchNorm(self.features, affine=False)
-        self.mlp = ResidualMLP(self.features, mlp_width, mlp_layers, spectral_norm=False)
-        self.linear = nn.Linear(mlp_width, latent_dim * (2 if posterior == "gaussian" else 1))
-        initialise_head(self.mlp, self.linear)
+        outputs = latent_dim * (2 if posterior in ("gaussian", "log_sigma") else 1)
+        self.mlp = ResidualMLP(self.features, mlp_width, mlp_layers, spectral_norm=False) if mlp_layers else nn.Identity()
+        self.linear = nn.Linear(mlp_width if mlp_layers else self.features, outputs, bias=mlp_layers > 0)
+        if mlp_layers:
+            initialise_head(self.mlp, self.linear)
 
     @property
     def image_size(self) -> int:
@@ -78,9 +81,9 @@ class Encoder(nn.Module):
         """AvePool feature (N, features) → Posterior."""
         out = self.linear(self.mlp(avepool))
         out = out if out.dtype == torch.float64 else out.float()
-        if self.posterior == "gaussian":
-            mean, raw = out.chunk(2, dim=1)
-            return Posterior(mean, F.softplus(raw))  # σ = log(1 + exp(σ̂))
+        if self.posterior in ("gaussian", "log_sigma"):
+            mean, raw = out.chunk(2, dim=1)  # σ = log(1 + exp(σ̂)); in ALI's code exp(σ̂)
+            return Posterior(mean, F.softplus(raw) if self.posterior == "gaussian" else raw.exp())
         mean = torch.tanh(out) if self.posterior == "tanh" else out
         return Posterior(mean, torch.zeros_like(mean))
 

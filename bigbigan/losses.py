@@ -105,3 +105,15 @@ def _opposite_loss(total: Tensor, y: int, form: str) -> Tensor:
     if form == "lsgan":
         return (total - (1 if y < 0 else 0)).square().mean()
     return (y * total).mean()
+
+
+def latent_loss(told: Tensor, z: Tensor, bounded: bool) -> Tensor:
+    """BiGAN's latent regressors: how far what E tells of G(z) is from z, (N, Z) each, in the mean over latents and images.
+
+    bounded: both are in (−1, 1), the uniform prior; then it is the cross-entropy of (1 + z)/2 with (1 + told)/2, else ½(z − told)²,
+    as in BiGAN's code.
+    """
+    if not bounded:
+        return (z - told).square().mean() / 2
+    logits = torch.logit((1 + told) / 2, eps=1e-6)
+    return (F.softplus(logits) - (1 + z) / 2 * logits).mean()

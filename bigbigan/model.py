@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from bigbigan.bigan import LATENT_DIM, MLPDiscriminator, MLPGenerator, MLPTrunk, initialise_normal
 from bigbigan.config import Model, check_model, merged
 from bigbigan.discriminator import Discriminator
 from bigbigan.encoder import Encoder
@@ -40,8 +41,8 @@ class BigBiGAN(nn.Module, ModelHubMixin):
     def from_config(cls, config: Model) -> "BigBiGAN":
         """Randomly initialised networks from the flat section `model` of the config."""
         if not config.latent_dim:
-            progressive = config.family == "progressive"
-            width = config.feature_limit if progressive else default_latent_dim(config.image_size, config.architecture)
+            known = {"progressive": config.feature_limit, "mlp": LATENT_DIM}
+            width = known.get(config.family) or default_latent_dim(config.image_size, config.architecture)
             config = dataclasses.replace(config, latent_dim=width)
         # in this order, which decides the random weights of a seed
         return cls(_generator(config), _encoder(config), _discriminator(config), config)
@@ -123,6 +124,9 @@ def _generator(config: Model) -> nn.Module:
             config.latent_dim, config.image_size, config.feature_base, config.feature_limit, config.generator_norm,
             config.equalised, config.normalise_latents, config.generator_slope, config.generator_tanh,
         )  # fmt: skip
+    if config.family == "mlp":
+        generator = MLPGenerator(config.latent_dim, config.image_size, config.mlp_width, config.grey)
+        return initialise_normal(generator, config.mlp_width)
     return Generator(
         config.latent_dim, config.image_size, config.generator_width, config.classes,
         config.embedding_dim, config.generator_attention, config.architecture,
@@ -131,7 +135,7 @@ def _generator(config: Model) -> nn.Module:
 
 
 def _discriminator(config: Model) -> nn.Module:
-    joint = config.encoder != "none"
+    joint = config.joint and config.encoder != "none"
     if config.family == "progressive":
         trunk = GrowingTrunk(
             config.image_size, config.feature_base, config.feature_limit, config.discriminator_norm, config.equalised,
@@ -141,6 +145,10 @@ def _discriminator(config: Model) -> nn.Module:
         return GrowingDiscriminator(
             trunk, config.latent_dim, config.mlp_width, config.mlp_layers, spectral, config.equalised, joint
         )  # fmt: skip
+    if config.family == "mlp":
+        norm = config.discriminator_norm == "batch"
+        discriminator = MLPDiscriminator(config.latent_dim, config.image_size, config.mlp_width, config.grey, joint, norm)
+        return initialise_normal(discriminator, config.mlp_width)
     return Discriminator(
         config.latent_dim, config.image_size, config.discriminator_width, config.classes,
         config.mlp_width, config.mlp_layers, config.discriminator_attention, joint, config.architecture,
@@ -151,6 +159,13 @@ def _encoder(config: Model) -> nn.Module | None:
     if config.encoder == "none":
         return None
     backbone = config.encoder
+    if backbone == "mlp":
+        backbone = MLPTrunk(config.image_size, config.mlp_width, config.grey)
+        encoder = Encoder(config.latent_dim, backbone, config.image_size, mlp_layers=0, posterior=config.posterior)
+        initialise_normal(encoder, config.mlp_width)
+        if not config.joint:  # as in BiGAN's code
+            nn.init.zeros_(encoder.linear.weight)
+        return encoder
     if backbone == "progressive":
         maps = (config.feature_base, config.feature_limit)
         backbone = GrowingTrunk(config.image_size, *maps, config.encoder_norm, config.equalised, dense=False)

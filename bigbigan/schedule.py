@@ -19,11 +19,12 @@ def rates(optim: Optim, images_seen: int, factors: dict[str, float] | None = Non
     factors: by which a recovery lowered the rates, by network.
     """
     lowered = chosen(optim.lower_networks) if optim.lower_after and images_seen >= optim.lower_after else set()
+    way = min(1.0, (images_seen - optim.lower_after) / optim.lower_images) if optim.lower_images else 1.0
     frozen = chosen(optim.freeze)
     risen, factors = ramp_up(images_seen, optim.lr_rampup), factors or {}
 
     def rate(name: str) -> float:
-        return getattr(optim, f"{name}_lr") * factors.get(name, 1.0) * (optim.lower_factor if name in lowered else 1.0) * risen
+        return getattr(optim, f"{name}_lr") * factors.get(name, 1.0) * (optim.lower_factor**way if name in lowered else 1.0) * risen
 
     return {name: 0.0 if name in frozen else rate(name) for name in NETWORKS}
 

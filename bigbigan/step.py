@@ -1,7 +1,6 @@
 """One D update, one E+G update (BigBiGAN, section 2): who is frozen, what is detached, one backward a chunk, one all-reduce."""
 
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -18,37 +17,25 @@ from bigbigan.layers import (
     add_orthogonal_gradient,
     advance_power_iteration,
     all_reduce,
-    clamp_sigma,
+    average_gradients,
     compute_now,
     pool_to,
     record_statistics,
     world_size,
 )
-from bigbigan.losses import Scores, discriminator_loss, encoder_generator_loss, gradient_penalty, r1_penalty, select_terms
+from bigbigan.losses import (
+    Scores,
+    discriminator_loss,
+    encoder_generator_loss,
+    gradient_penalty,
+    latent_loss,
+    r1_penalty,
+    select_terms,
+)
 from bigbigan.model import BigBiGAN
+from bigbigan.remedies import Remedies
 
-ENCODER_MOMENTUM = 0.1  # of E's running statistics, once per E+G update
-
-
-@dataclass
-class Remedies:
-    """BigGAN's against collapse (section 4) and for truncation (3.1): see `config.Loss`, `config.Optim`. All are off by default."""
-
-    r1: float = 0.0
-    r1_interval: int = 1
-    sigma_clamp: float = 0.0
-    sigma_clamp_ratio: float = 0.0
-    sigma_networks: str = "generator"
-    orthogonal: float = 0.0
-
-    @classmethod
-    def of(cls, config: Config) -> "Remedies":
-        o, loss = config.optim, config.loss
-        return cls(loss.r1, loss.r1_interval, o.sigma_clamp, o.sigma_clamp_ratio, o.sigma_networks, loss.orthogonal)
-
-    def clamp(self, network: nn.Module, name: str) -> None:
-        if (self.sigma_clamp or self.sigma_clamp_ratio) and self.sigma_networks in (name, "both"):
-            clamp_sigma(network, self.sigma_clamp, self.sigma_clamp_ratio)
+MOMENTUM = 0.1  # of E's running statistics, once per E+G update; of D's, where it has batch norms, once per D update
 
 
 class Pairs(NamedTuple):
@@ -71,6 +58,7 @@ class Step:
     optimizers: Adam for D alone, and one Adam for E and G together.  chunks: parts a batch is computed in.
     autocast: a function that returns a context for the forwards (Accelerate's), or None.
     penalty, gradient_norm, drift: of the form "wgan_gp", see `losses`.
+    simultaneous: both updates are of one batch and one point; D's step waits for E's and G's.  latent_weight: see `config.Loss`.
     `health` says after an iteration whether all was finite; an update that was not left parameters and statistics as they were.
     """
 
@@ -89,6 +77,8 @@ class Step:
         gradient_norm: float = 1.0,
         drift: float = 0.001,
         augmentation: Augmentation | None = None,
+        simultaneous: bool = False,
+        latent_weight: float = 0.0,
     ):
         self.model, self.chunks, self.form = model, chunks, form
         self.discriminator_optimizer = discriminator_optimizer
@@ -98,6 +88,8 @@ class Step:
         self.remedies, self.health = remedies or Remedies(), Health(model)
         self.penalty, self.gradient_norm, self.drift = penalty, gradient_norm, drift
         self.augment = augmentation or Augmentation()
+        self.simultaneous, self.latent_weight = simultaneous, latent_weight
+        self.regressing = model.encoder is not None and not getattr(model.discriminator, "joint", True)
 
     @classmethod
     def from_config(cls, config: Config, model: BigBiGAN, discriminator_optimizer, encoder_generator_optimizer, autocast) -> "Step":
@@ -106,6 +98,7 @@ class Step:
             model, discriminator_optimizer, encoder_generator_optimizer, loss.form, loss.unary_x, loss.unary_z,
             config.data.chunks, autocast, Remedies.of(config), loss.penalty, loss.gradient_norm, loss.drift,
             Augmentation.from_config(config, next(model.parameters()).device),
+            config.optim.simultaneous, loss.latent_weight,
         )  # fmt: skip
 
     def compile(self, mode: str = "default") -> None:
@@ -123,12 +116,13 @@ class Step:
         self.remedies.clamp(discriminator, "discriminator")
         discriminator.requires_grad_(True)
         torch.compiler.cudagraph_mark_step_begin()  # nothing is kept of the last update's graphs
-        report = Report()
+        report, statistics = Report(), StatisticsRecorder()
         for part in batch.chunks(self.chunks):
-            with self.autocast():
+            with self.autocast(), record_statistics(discriminator) as of_part:
                 loss, encoder_pairs, generator_pairs, pairs = self.discriminator_forward(part)
             share = len(part) / len(batch)
             (loss * share).backward()
+            statistics.pool(of_part)
             if self.remedies.r1 and number % self.remedies.r1_interval == 0:
                 (self._r1(pairs) * share).backward()
             report.add("loss_d", loss, share)
@@ -146,7 +140,10 @@ class Step:
         if "confidence_d" in report.values:
             confidence = all_reduce(report.values["confidence_d"].clone()) / world_size()
             discriminator.f.follow(torch.where(broken == 0, confidence, discriminator.f.confidence))
-        self._apply(self.discriminator_optimizer, broken)
+        statistics.move(MOMENTUM, broken)
+        self.waiting = broken
+        if not self.simultaneous:
+            self._apply(self.discriminator_optimizer, broken)
         compute_now(batch.x.device)
         return report.values
 
@@ -170,10 +167,12 @@ class Step:
                 report.add("posterior_mean_square", posterior.mean.square().mean(), share)
         networks = [network for network in (generator, encoder) if network is not None]
         broken = self._judge(self.encoder_generator_optimizer, networks, report)
-        statistics.move(ENCODER_MOMENTUM, broken)
+        statistics.move(MOMENTUM, broken)
         if self.remedies.orthogonal:
             add_orthogonal_gradient(generator, self.remedies.orthogonal)
         self._apply(self.encoder_generator_optimizer, broken)
+        if self.simultaneous:
+            self._apply(self.discriminator_optimizer, self.waiting)
         self.health.judge_weights()
         compute_now(batch.x.device)
         return report.values
@@ -190,7 +189,12 @@ class Step:
         """→ L_EG and q(z|x), None without E; what is compiled by `compile`."""
         pairs, posterior = self._pairs(part)
         encoder_pairs, generator_pairs = self._scores(pairs)
-        return encoder_generator_loss(None if posterior is None else encoder_pairs, generator_pairs, self.form), posterior
+        loss = encoder_generator_loss(None if posterior is None else encoder_pairs, generator_pairs, self.form)
+        if self.regressing:
+            x_hat = pairs.halves()[1].images
+            posterior = self.model.encoder(x_hat.detach().lerp(x_hat, self.latent_weight))  # x̂, its gradient times the weight
+            loss = loss + latent_loss(posterior.mean, part.z, self.model.encoder.posterior == "tanh")
+        return loss, posterior
 
     def _judge(self, optimizer: torch.optim.Optimizer, networks: list[nn.Module], report: "Report") -> Tensor:
         """Average the gradients over all processes → whether they or what was reported are not finite, alike on every process."""
@@ -232,7 +236,7 @@ class Step:
     def _pairs(self, part: Batch) -> tuple[Pairs, Posterior | None]:
         """The joined batch of D: encoder pairs (x, ẑ = E(x)), then generator pairs (x̂ = G(z), z); no latents without E."""
         posterior = latents = None
-        if self.model.encoder is not None:
+        if self.model.encoder is not None and not self.regressing:
             posterior = self.model.encoder(part.x)
             latents = torch.cat([posterior.sample(part.noise), part.z])
         x_hat = self.model.generator(part.z, part.z_classes)
@@ -276,29 +280,17 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
-def average_gradients(networks: list[nn.Module], values: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """Average the gradients of `networks` over all processes in one flat all-reduce; every process must hold equal shares.
-
-    values: 0-dim numbers by name, the same names everywhere → their averages, which travel along.
-    """
-    values = values or {}
-    if world_size() == 1:
-        return values
-    # What had no part in the update (a resolution not reached yet) has no gradient, on any process, and Adam leaves it alone.
-    parameters = [p for network in networks for p in network.parameters() if p.grad is not None]
-    further = [value.to(parameters[0].dtype).reshape(1) for value in values.values()]
-    flat = all_reduce(torch.cat([*(p.grad.flatten() for p in parameters), *further])) / world_size()
-    *gradients, averaged = flat.split([*(p.numel() for p in parameters), len(further)])
-    for p, grad in zip(parameters, gradients, strict=True):
-        p.grad.copy_(grad.view_as(p))
-    return dict(zip(values, averaged, strict=True))
-
-
 def build_optimizers(
-    model: BigBiGAN, generator_lr: float, discriminator_lr: float, encoder_lr: float, betas: tuple[float, float], eps: float
+    model: BigBiGAN,
+    generator_lr: float,
+    discriminator_lr: float,
+    encoder_lr: float,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float = 0.0,
 ) -> tuple[torch.optim.Adam, torch.optim.Adam]:
     """Adam for D, and one Adam for E, if there is one, and G with a rate each."""
-    settings = {"betas": tuple(map(float, betas)), "eps": eps}
+    settings = {"betas": tuple(map(float, betas)), "eps": eps, "weight_decay": weight_decay}
     # XLA has no fused Adam; there the count of its steps must be a tensor of the graph, or every update compiled anew
     lazy = next(model.parameters()).device.type == "xla"
     settings |= {"capturable": True, "foreach": False} if lazy else {"fused": True}

@@ -98,12 +98,11 @@ class Training:
             load_weights(self.model, source.state_dict(), config.model.init_from)
         o, reset = config.optim, config.grow.reset_optimizers
         self.averages = Averages(self.model.generator, self.model.encoder, o.ema_half_life, o.ema_rampup)
-        optimizers = build_optimizers(self.model, o.generator_lr, o.discriminator_lr, o.encoder_lr, o.betas, o.eps)
+        optimizers = build_optimizers(self.model, o.generator_lr, o.discriminator_lr, o.encoder_lr, o.betas, o.eps, o.weight_decay)
         self.step = Step.from_config(config, self.model, *optimizers, self.accelerator.autocast)
         named = dict(zip(("discriminator", "encoder_generator"), optimizers, strict=True))
         self.state = TrainingState(self.model, self.averages, named, self.step.augment)
         self.course = Course(Growth.from_config(config), [self.model, self.averages.networks], optimizers, reset)
-        self.batches = o.d_steps + (self.model.encoder is not None)  # of real images in an iteration
         self.stream = open_stream(config, self.train_images, self.accelerator)
 
     def run(self, dry: bool = False) -> int:
@@ -149,9 +148,8 @@ class Training:
 
     def loop(self) -> None:
         """D updates, one E+G update, averages; then whatever is due. All counts are in real images."""
-        run, optim = self.config.run, self.config.optim
+        run, optim, state, step = self.config.run, self.config.optim, self.state, self.step
         self.catch_up()
-        state, step, joint = self.state, self.step, self.model.encoder is not None
         reals, sums, since = self.begin()
         while not self.stop.agreed(self.accelerator.device) and state.images_seen < run.images:
             self.begun, level = state.images_seen, self.course.at(state.images_seen)
@@ -159,11 +157,13 @@ class Training:
             if self.batch_size != self.course.growth.batch_size(self.begun):  # a resolution has its own
                 reals = self.reals()
             for i in range(optim.d_steps):
-                real = next(reals)
-                scores = step.discriminator_update(self.batch(real), state.iterations * optim.d_steps + i)
-            values = scores | step.encoder_generator_update(self.batch(next(reals)) if joint else self.batch(real, " of G"))
+                batch = self.batch(real := next(reals))
+                scores = step.discriminator_update(batch, state.iterations * optim.d_steps + i)
+            if not optim.simultaneous:  # else on D's batch
+                batch = self.batch(next(reals)) if self.config.batches > optim.d_steps else self.batch(real, " of G")
+            values = scores | step.encoder_generator_update(batch)
             values |= {} if level is None else {"level": torch.tensor(level)}
-            state.images_seen += self.batches * self.batch_size
+            state.images_seen += self.config.batches * self.batch_size
             state.iterations += 1
             self.averages.update(state.images_seen, state.images_seen - self.begun)
             sums = {name: sums.get(name, 0) + value for name, value in values.items()}
@@ -208,7 +208,7 @@ class Training:
     def catch_up(self) -> None:
         """What was due at the checkpoint that the run resumes from, and that a kill or a stop prevented."""
         run, owed, seen = self.config.run, [False, False], self.state.images_seen
-        self.begun = max(0, seen - self.batches * self.course.growth.batch_size(max(0, seen - 1)))
+        self.begun = max(0, seen - self.config.batches * self.course.growth.batch_size(max(0, seen - 1)))
         if seen and self.accelerator.is_main_process:
             owed = self.monitor.owed(seen, self.due(run.sample_every), self.due(run.evaluate_every))
         looking, evaluating = all_reduce(torch.tensor(owed, device=self.accelerator.device, dtype=torch.float32)).tolist()

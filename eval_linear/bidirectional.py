@@ -74,17 +74,17 @@ def _by_heart(model: BigBiGAN, seen: tuple, held_out: tuple, batch_size: int) ->
     """Pairs that D takes for encoder pairs: training images beside held-out ones."""
     shares = []
     for x, classes in (seen, held_out):
-        total = {"score_x": 0.0, "sum": 0.0}
+        total: dict[str, float] = {}
         for part, labels in _batches(model, x, classes, batch_size):
             for name, share in scored_as_encoder_pairs(model, part, labels).items():
-                total[name] += share * len(part) / len(x)
+                total[name] = total.get(name, 0.0) + share * len(part) / len(x)
         shares.append(total)
     names = {
         "score_x": "training images that D calls real, by s_x",
         "sum": "pairs (x, E(x)) of training images that D calls real, by all scores",
     }
     ours, theirs = shares
-    return [_figure(names[k], ours[k], theirs[k], "held-out images", len(seen[0]), "share") for k in names]
+    return [_figure(names[k], ours[k], theirs[k], "held-out images", len(seen[0]), "share") for k in names if k in ours]
 
 
 def _neighbours(model: BigBiGAN, train: Images, samples: Tensor, x: Tensor, batch_size: int, sheets: Sheets | None) -> list[dict]:

@@ -18,7 +18,6 @@ CLASSES, SAMPLES, SHOWN = 16, 2048, 64  # rows of the sheet by class; samples th
 log = logging.getLogger(__name__)
 
 
-@torch.inference_mode()
 def conditional(model: BigBiGAN, splits: Splits, batch_size: int, sheets: Sheets | None, seed: int = 0) -> list[dict]:
     """Figures as those of `bidirectional`; the sheets on the way, where there is a place."""
     names = [str(name) for name in splits.train.class_names]
@@ -37,6 +36,7 @@ def conditional(model: BigBiGAN, splits: Splits, batch_size: int, sheets: Sheets
     return leakage(sheets, model, extractor, names, batch_size, seed)
 
 
+@torch.inference_mode()
 def by_class(sheets: Sheets, model: BigBiGAN, names: list[str], seed: int) -> None:
     """A row for each class, a column for each latent."""
     shown = spread(model.generator.classes, CLASSES)
@@ -49,6 +49,7 @@ def by_class(sheets: Sheets, model: BigBiGAN, names: list[str], seed: int) -> No
     sheets.add("samples-by-class", "Samples by class", caption, images, ROWS)
 
 
+@torch.inference_mode()
 def between_classes(sheets: Sheets, model: BigBiGAN, names: list[str], seed: int) -> None:
     """Lines in what G knows of classes: with the latent kept, and with the latent on its own line."""
     count = model.generator.classes
@@ -69,6 +70,7 @@ def between_classes(sheets: Sheets, model: BigBiGAN, names: list[str], seed: int
         sheets.add(f"interpolation-{name}", title, caption, torch.stack(film, dim=1).flatten(0, 1), STEPS)
 
 
+@torch.inference_mode()
 def leakage(
     sheets: Sheets | None, model: BigBiGAN, extractor: ClassifierExtractor, names: list[str], batch_size: int, seed: int
 ) -> list[dict]:

@@ -25,6 +25,11 @@ def paper_knn(x: Tensor, y: Tensor, x_test: Tensor, classes: int, p: int, ks: tu
     return {k: majority(neighbours[:, :k], classes) for k in ks}
 
 
+def nearest(x: Tensor, x_test: Tensor) -> Tensor:
+    """The row of x (n, C) nearest to each of x_test (m, C) by the Euclidean distance, → (m,) (BiGAN, section 4.2)."""
+    return torch.cat([_euclidean(part, x).argmin(1) for part in x_test.split(max(1, BLOCK // len(x)))])
+
+
 def majority(neighbours: Tensor, classes: int) -> Tensor:
     """The most frequent label of each row, (m, k) nearest first → (m,); a tie goes to the tied label that stands first."""
     votes = F.one_hot(neighbours, classes).sum(1)

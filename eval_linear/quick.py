@@ -9,7 +9,7 @@ from bigbigan.metrics.closing import reconstruction_figures
 from bigbigan.model import BigBiGAN
 from eval_linear.features import extract
 from eval_linear.generation import quick_generation
-from eval_linear.knn import weighted_knn
+from eval_linear.knn import nearest, weighted_knn
 from eval_linear.solvers import fit_linear
 
 BATCH = 256
@@ -19,8 +19,9 @@ LOWER_IS_BETTER = ("fid", "kid", "reconstruction_error", "swd")
 def quick_figures(model: BigBiGAN, train: Images, test: Images, name: str, limit: int, seed: int) -> dict[str, float]:
     """Figures by name, each on at most `limit` training images, test images and samples; a function of model, data and seed.
 
-    top1_linear, top1_knn (weighted cosine, k = 20) of AvePool features, with labels; FID and IS of the in-domain extractor, with
-    labels; reconstruction_error_relative. Without an encoder, FID and IS alone. The global random state stays as it is.
+    top1_linear, top1_knn (weighted cosine, k = 20) and top1_1nn (BiGAN's: the nearest by ‖a − b‖) of AvePool features, with labels;
+    FID and IS of the in-domain extractor, with labels; reconstruction_error_relative. Without an encoder, FID and IS alone. The
+    global random state stays as it is.
     """
     rng = np.random.default_rng(0)
     train_part, test_part = (images.subset(np.sort(rng.permutation(len(images))[:limit])) for images in (train, test))
@@ -34,6 +35,7 @@ def quick_figures(model: BigBiGAN, train: Images, test: Images, name: str, limit
         classes = len(train.class_names)
         figures["top1_linear"] = fit_linear(x, y, x_test, y_test, classes, seed).top1
         figures["top1_knn"] = float((weighted_knn(x, y, x_test, classes).argmax(1) == y_test).double().mean())
+        figures["top1_1nn"] = float((y[nearest(x, x_test)] == y_test).double().mean())
     if labelled:
         figures |= quick_generation(model, train, name, limit)
     reconstructed = reconstruction_figures(model, train_part, test_part, neighbours=False)

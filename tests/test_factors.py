@@ -13,7 +13,8 @@ from bigbigan.discriminator import Discriminator
 from bigbigan.generator import Generator
 from bigbigan.layers import ConditionalBatchNorm, SNConv2d, SNLinear, add_orthogonal_gradient, orthogonal_penalty
 from bigbigan.model import BigBiGAN
-from bigbigan.step import Remedies, Step
+from bigbigan.remedies import Remedies
+from bigbigan.step import Step
 from tests.conftest import tiny_model, train
 from tests.test_step import make_batch
 

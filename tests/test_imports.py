@@ -11,9 +11,9 @@ from tests.conftest import ROOT
 FLOORS = [
     {"files"},
     {"config", "layers", "latents", "losses"},
-    {"generator", "encoder", "revnet", "discriminator", "progressive", "data"},
+    {"generator", "encoder", "revnet", "bigan", "discriminator", "progressive", "data"},
     {"model", "augmentation"},
-    {"batch", "ema", "checkpoint", "health", "schedule", "spectra"},
+    {"batch", "ema", "checkpoint", "health", "remedies", "schedule", "spectra"},
     {"release"},
     {"step", "guard", "monitor", "report", "metrics", "api", "launch"},
     {"closing", "compilation", "convert", "grids"},

@@ -12,8 +12,9 @@ from bigbigan.config import Config, Optim
 from bigbigan.latents import dropout_factors
 from bigbigan.layers import SNConv2d, SNLinear, advance_power_iteration, clamp_sigma, spectral_layers
 from bigbigan.losses import Scores, discriminator_loss, r1_penalty
+from bigbigan.remedies import Remedies
 from bigbigan.schedule import rates, set_rates
-from bigbigan.step import Remedies, Step, build_optimizers
+from bigbigan.step import Step, build_optimizers
 from tests.children import SMALLEST, free_port
 from tests.conftest import tiny_model, train
 from tests.test_distributed import spawn

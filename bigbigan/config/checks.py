@@ -31,7 +31,7 @@ def check(config: "Config", processes: int = 1) -> None:
         ("data.workers", d.workers, -1),
         ("run.spectra_every", r.spectra_every, 0), ("run.recoveries", r.recoveries, 0),
         ("optim.lower_after", o.lower_after, 0), ("loss.r1_interval", loss.r1_interval, 1),
-        ("optim.lr_rampup", o.lr_rampup, 0), ("optim.ada_images", o.ada_images, 1),
+        ("optim.lr_rampup", o.lr_rampup, 0), ("optim.ada_images", o.ada_images, 1), ("optim.lower_images", o.lower_images, 0),
         ("loss.penalty", loss.penalty, 0), ("loss.drift", loss.drift, 0),
     ]  # fmt: skip
     for flag, value, least in at_least:
@@ -52,6 +52,7 @@ def check(config: "Config", processes: int = 1) -> None:
             )
     check_growth(config)
     check_augmentation(config)
+    check_originals(config)
     if r.best and not r.evaluate_every:
         raise ConfigError(f"--run.best {r.best}: expected --run.evaluate_every too, the number of images between evaluations")
     for name in ("generator_lr", "discriminator_lr", "encoder_lr", "ema_half_life", "ema_rampup"):
@@ -62,7 +63,8 @@ def check(config: "Config", processes: int = 1) -> None:
         if not 0 <= value < 1:
             raise ConfigError(f"--{flag} {value}: expected a number from 0 to below 1")
     strengths = [
-        ("loss.r1", loss.r1), ("optim.sigma_clamp", o.sigma_clamp), ("optim.sigma_clamp_ratio", o.sigma_clamp_ratio)
+        ("loss.r1", loss.r1), ("loss.latent_weight", loss.latent_weight), ("optim.weight_decay", o.weight_decay),
+        ("optim.sigma_clamp", o.sigma_clamp), ("optim.sigma_clamp_ratio", o.sigma_clamp_ratio)
     ]  # fmt: skip
     for flag, value in strengths:
         if not 0 <= value < math.inf:
@@ -101,10 +103,10 @@ def check_growth(config: "Config") -> None:
         raise ConfigError(f"--loss.gradient_norm {loss.gradient_norm}: expected a number above 0")
     if loss.form == "lsgan" and not progressive:
         raise ConfigError("--loss.form lsgan: expected --model.family progressive, whose D takes its noise")
-    if m.encoder == "none" and loss.unary_x is False:
-        raise ConfigError("--model.encoder none: expected --loss.unary_x True, the only score of a GAN")
-    if progressive and o.dropout:
-        raise ConfigError(f"--optim.dropout {o.dropout}: expected 0 for --model.family progressive, whose D has none")
+    if (m.encoder == "none" or not m.joint) and loss.unary_x is False:
+        raise ConfigError("--model.encoder none or --model.joint False: expected --loss.unary_x True, the only score of a GAN")
+    if m.family != "biggan" and o.dropout:
+        raise ConfigError(f"--optim.dropout {o.dropout}: expected 0 for --model.family {m.family}, whose D has none")
     if g.first_size and config.run.compile != "off":
         raise ConfigError(f"--run.compile {config.run.compile}: expected off for a run that grows, whose graph changes")
     if loss.r1 and progressive and m.minibatch != "none":
@@ -136,6 +138,23 @@ def augment_parts(optim: "Optim") -> tuple[str, ...]:
     return chosen or known
 
 
+def check_originals(config: "Config") -> None:
+    """Raise ConfigError for updates and objectives of BiGAN and ALI that do not fit the rest."""
+    m, o, loss = config.model, config.optim, config.loss
+    if o.simultaneous and o.d_steps != 1:
+        raise ConfigError(f"--optim.simultaneous True with --optim.d_steps {o.d_steps}: expected 1, both updates are of one batch")
+    if loss.latent_weight and (m.joint or m.encoder == "none"):
+        raise ConfigError(f"--loss.latent_weight {loss.latent_weight}: expected --model.joint False, and an encoder")
+    if not m.joint and m.encoder != "none" and o.augment != "none":
+        raise ConfigError(f"--optim.augment {o.augment}: expected none with --model.joint False, whose E sees G's images as D does")
+    if m.discriminator_norm == "batch" and (loss.r1 or loss.form == "wgan_gp"):
+        raise ConfigError(
+            "--model.discriminator_norm batch: expected --loss.r1 0 and no wgan_gp, which want scores of a pair alone"
+        )
+    if o.lower_images and not (o.lower_after and o.lower_factor):
+        raise ConfigError(f"--optim.lower_images {o.lower_images}: expected --optim.lower_after and --optim.lower_factor above 0")
+
+
 def check_model(m: "Model") -> None:
     """Raise ConfigError for networks that cannot be, before anything is built: also asked of a release's config.json."""
     _check_values("model", m)
@@ -158,13 +177,26 @@ def check_model(m: "Model") -> None:
             f"--model.encoder_image_size {m.encoder_image_size}: expected a multiple of --model.image_size {m.image_size}, "
             "since D sees E's image average-pooled"
         )
-    progressive = m.family == "progressive"
-    if progressive != (m.encoder == "progressive") and m.encoder != "none":
+    own = ("progressive", "mlp")  # families with an encoder of their own
+    if (m.family in own or m.encoder in own) and m.encoder not in (m.family, "none"):
         raise ConfigError(
-            f"--model.family {m.family} with --model.encoder {m.encoder}: expected both progressive or neither, or no encoder"
+            f"--model.family {m.family} with --model.encoder {m.encoder}: expected both progressive or neither, "
+            "or no encoder; and so with mlp"
         )
-    if progressive and (m.classes or m.encoder_image_size not in (0, m.image_size)):
-        raise ConfigError("--model.family progressive: expected --model.classes 0, and --model.encoder_image_size 0")
+    if m.family in own and (m.classes or m.encoder_image_size not in (0, m.image_size)):
+        raise ConfigError(f"--model.family {m.family}: expected --model.classes 0, and --model.encoder_image_size 0")
+    if m.discriminator_norm not in (("batch", "none") if m.family == "mlp" else ("none", "layer", "spectral")):
+        raise ConfigError(
+            f"--model.discriminator_norm {m.discriminator_norm}: expected batch or none for --model.family mlp, and not batch for "
+            f"another; found {m.family}"
+        )
+    if m.grey and m.family != "mlp":
+        raise ConfigError(f"--model.grey True: expected --model.family mlp, found {m.family}")
+    if not m.joint and (m.posterior in ("gaussian", "log_sigma") or m.encoder_image_size not in (0, m.image_size)):
+        raise ConfigError(
+            "--model.joint False: expected --model.posterior deterministic or tanh, and --model.encoder_image_size 0, "
+            "since E learns to tell z from G(z)"
+        )
     if not m.generator_slope >= 0:
         raise ConfigError(f"--model.generator_slope {m.generator_slope}: expected 0 or more")
     if (m.prior == "uniform") != (m.posterior == "tanh"):

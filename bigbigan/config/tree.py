@@ -41,13 +41,13 @@ class Model:
     discriminator_attention: int = 64
     """Resolution after which F has self-attention; 0 for none."""
     mlp_width: int = 2048
-    """Units of H and J."""
+    """Units of H and J; mlp: of every hidden layer."""
     mlp_layers: int = 8
     """Layers of H and J, an even number."""
     encoder: str = "resnetv2_50"
     """E's backbone: revnet50, or the name of a timm model: resnetv2_18, _34, _50, _101, or any that yields a feature vector.
 
-    none: a GAN, without E, H and J. progressive: the trunk that grows."""
+    none: a GAN, without E, H and J. progressive: the trunk that grows. mlp: BiGAN's."""
     encoder_image_size: int = 0
     """E's input size, a multiple of image_size; 0 for the same size."""
     encoder_width: float = 1.0
@@ -60,10 +60,15 @@ class Model:
     """Units of E's head."""
     encoder_mlp_layers: int = 4
     """Layers of E's head, an even number."""
-    posterior: Literal["gaussian", "deterministic", "tanh"] = "gaussian"
-    """q(z|x): mean and stddev; or z directly; or tanh of it (for the uniform prior)."""
-    family: Literal["biggan", "progressive"] = "biggan"
-    """Networks: BigGAN's; or Progressive GAN's, which can grow, for G, F and E's trunk: see all that says progressive below."""
+    posterior: Literal["gaussian", "log_sigma", "deterministic", "tanh"] = "gaussian"
+    """q(z|x): mean and stddev, a softplus; mean and log stddev (ALI); or z directly; or tanh of it (for the uniform prior)."""
+    joint: bool = True
+    """False: D sees images alone, and E learns to tell z from G(z): BiGAN's latent regressors, see loss.latent_weight."""
+    family: Literal["biggan", "progressive", "mlp"] = "biggan"
+    """Networks: BigGAN's; or Progressive GAN's, which can grow, for G, F and E's trunk: see all that says progressive below; or
+    BiGAN's MLPs of `mlp_width` units, for images of any size."""
+    grey: bool = False
+    """mlp: its networks see and draw grey images, as BiGAN's on MNIST do."""
     feature_base: int = 8192
     """progressive: maps at the bottom resolution, halved with each doubling ..."""
     feature_limit: int = 512
@@ -78,8 +83,8 @@ class Model:
     """progressive: a tanh at G's end."""
     normalise_latents: bool = True
     """progressive: G brings z to the length √Z first."""
-    discriminator_norm: Literal["none", "layer", "spectral"] = "none"
-    """progressive: normalisation in F; spectral: in H, J and the scores' layers too."""
+    discriminator_norm: Literal["none", "layer", "spectral", "batch"] = "none"
+    """progressive: normalisation in F; spectral: in H, J and the scores' layers too. mlp: batch as in BiGAN, or none as in ALI."""
     minibatch: Literal["stddev", "discrimination", "none"] = "stddev"
     """progressive: what F's last layers are told of an image's minibatch."""
     minibatch_group: int = 0
@@ -101,6 +106,8 @@ class Loss:
     """Keep the term s_x."""
     unary_z: bool = True
     """Keep the term s_z."""
+    latent_weight: float = 0.0
+    """model.joint False: weight of E's error in telling z in G's loss: 0 for BiGAN's latent regressor, 0.25 for the joint one."""
     orthogonal: float = 0.0
     """Strength of BigGAN's orthogonal regularisation of G's weights (1e-4 there); 0 for none, as BigBiGAN mentions none."""
     r1: float = 0.0
@@ -131,8 +138,12 @@ class Optim:
     """Adam's epsilon."""
     lr_rampup: int = 0
     """Images over which all rates rise to their values (Progressive GAN: 40,000); 0 for none."""
+    weight_decay: float = 0.0
+    """This times the weights is added to all gradients, as by an L2 penalty (BiGAN)."""
     d_steps: int = 2
     """D updates before each joint E+G update, each on fresh images."""
+    simultaneous: bool = False
+    """One update of D and one of E and G on the same images and latents, both from where the networks stand (BiGAN, ALI)."""
     ema_half_life: float = 14e6
     """Half-life of the averages of E and G, in images (the paper's 0.9999 at batch 2,048)."""
     ema_rampup: float = 0.05
@@ -141,6 +152,8 @@ class Optim:
     """Images seen from which on the rates of `lower_networks` are multiplied by `lower_factor`; 0 for never."""
     lower_factor: float = 0.1
     """What they are multiplied by."""
+    lower_images: int = 0
+    """Images over which they come there, exponentially (BiGAN); 0: at once."""
     lower_networks: Literal["all", "generator", "encoder", "discriminator", "encoder_generator"] = "all"
     """Whose rates; in BigGAN a lower rate of G alone put collapse off, and one of D brought it."""
     freeze: Literal["none", "generator", "encoder", "discriminator", "encoder_generator"] = "none"
@@ -287,6 +300,11 @@ class Config:
     data: Data = field(default_factory=Data)
     grow: Grow = field(default_factory=Grow)
     run: Run = field(default_factory=Run)
+
+    @property
+    def batches(self) -> int:
+        """Batches of real images that an iteration takes: one for each D update, and one for E if it sees real images."""
+        return self.optim.d_steps + (self.model.joint and self.model.encoder != "none" and not self.optim.simultaneous)
 
     def validate(self, processes: int = 1) -> None:
         """Raise ConfigError for settings that contradict each other, naming the flags."""

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
+from torch import Tensor, nn
 
 _alone = False
 
@@ -100,3 +101,21 @@ def copy_from_main(tensors: Iterable[torch.Tensor]) -> None:
 def barrier(device: torch.device | str = "cpu") -> None:
     """Wait for all processes. Raises LostProcess."""
     all_reduce(torch.zeros(1, device=device))
+
+
+def average_gradients(networks: list[nn.Module], values: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """Average the gradients of `networks` over all processes in one flat all-reduce; every process must hold equal shares.
+
+    values: 0-dim numbers by name, the same names everywhere → their averages, which travel along.
+    """
+    values = values or {}
+    if world_size() == 1:
+        return values
+    # What had no part in the update (a resolution not reached yet) has no gradient, on any process, and Adam leaves it alone.
+    parameters = [p for network in networks for p in network.parameters() if p.grad is not None]
+    further = [value.to(parameters[0].dtype).reshape(1) for value in values.values()]
+    flat = all_reduce(torch.cat([*(p.grad.flatten() for p in parameters), *further])) / world_size()
+    *gradients, averaged = flat.split([*(p.numel() for p in parameters), len(further)])
+    for p, grad in zip(parameters, gradients, strict=True):
+        p.grad.copy_(grad.view_as(p))
+    return dict(zip(values, averaged, strict=True))

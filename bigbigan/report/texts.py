@@ -29,7 +29,7 @@ def start_block(
 ) -> str:
     """The derived numbers of a run: what is trained, on what, from where, how far, and where it writes."""
     m, d, o = config.model, config.data, config.optim
-    images = (o.d_steps + (model.encoder is not None)) * d.batch_size
+    images = config.batches * d.batch_size
     e_size = "" if model.encoder is None else f", E {model.encoder.image_size} px"
     total, per_chunk = config.run.images, d.batch_size // processes // d.chunks
     rows = [
@@ -40,7 +40,7 @@ def start_block(
         ("weights", weights),
         ("batch", f"{d.batch_size} = {_many(processes, 'process', 'es')} × {_many(d.chunks, 'chunk')} × {per_chunk} images"),
         ("device", device),
-        ("iteration", f"{_many(o.d_steps, 'D update')} and one of E+G on {images:,} images"),
+        ("iteration", f"{_many(o.d_steps, 'D update')} and one of E+G{' at once' * o.simultaneous} on {images:,} images"),
         ("rates", f"D {o.discriminator_lr:g}, G {o.generator_lr:g}, E {o.encoder_lr:g}"),
         ("length", f"{total:,} images = {-(-total // images):,} iterations = {total / len(train):,.1f} epochs"),
         ("writes", str(folder)),
@@ -54,7 +54,7 @@ def _networks(model: BigBiGAN) -> str:
     d = model.discriminator
     named = [("G", model.generator), ("E", model.encoder), ("F", d.f)]
     text = ", ".join(f"{name} {count(net):,}" for name, net in named if net is not None)
-    return text + (f", H and J {count(d.h) + count(d.j):,} parameters" if d.joint else " parameters")
+    return text + (f", H and J {count(d.h) + count(d.j):,} parameters" if hasattr(d, "h") else " parameters")
 
 
 def _growing(config: Config) -> str:
