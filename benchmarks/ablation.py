@@ -154,7 +154,7 @@ def work(runs: list[Run], at_once: int) -> None:
                 for process, (run, log, started) in running.items():
                     process.wait()
                     log.close()
-                    end(run, process.returncode, time.monotonic() - started)
+                    end(run, 75 if process.returncode < 0 else process.returncode, time.monotonic() - started)
             if asked:
                 raise SystemExit(75)
             ready = [run for run in waiting if run.after <= time.monotonic()]
@@ -184,7 +184,7 @@ def end(run: Run, status: int, seconds: float) -> bool:
         return True
     elif status == 75:
         run.note("stopped", seconds=round(seconds, 1))
-        say(f"{run.name}: stopped with a checkpoint")
+        say(f"{run.name}: stopped")
     else:
         run.note("failed", status=status, error=error)
         say(f"{run.name}: failed with status {status}: {error}")
