@@ -12,13 +12,17 @@ def test_the_wheel_runs_elsewhere(tmp_path):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.cfg", "pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, source / name)
+    (source / "bigbigan" / "shipped").mkdir(exist_ok=True)
+    (source / "bigbigan" / "shipped" / "config.json").write_text("{}")
     wheels = tmp_path / "wheels"
     launch("-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--wheel-dir", wheels, source)
     (wheel,) = wheels.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         archive.extractall(tmp_path / "site")
-    assert {"bigbigan/configs/digits.yaml", "bigbigan/train.py", "eval_linear/probe.py"} <= set(names)
+    assert {"bigbigan/configs/digits.yaml", "bigbigan/train.py", "bigbigan/shipped/config.json", "eval_linear/probe.py"} <= set(
+        names
+    )
     assert not [name for name in names if name.startswith("tests")]
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
