@@ -113,15 +113,17 @@ class Call:
                 if self.left() < 0:
                     break
         finally:
-            for name, process in running.items():
-                if process.poll() is None:
-                    process.terminate()
-                    try:
-                        process.wait(GRACE)
-                    except subprocess.TimeoutExpired:
-                        process.kill()
-                        process.wait()
-                    statuses[name] = 124
+            late = {name: process for name, process in running.items() if process.poll() is None}
+            for process in late.values():
+                process.terminate()
+            patience = time.monotonic() + GRACE
+            for name, process in late.items():
+                try:
+                    process.wait(max(0, patience - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+                statuses[name] = 124
         return statuses
 
     def one(self, name: str, command: list, until: Callable[[], bool] | None = None) -> int:
@@ -345,7 +347,7 @@ def sizes(call: Call) -> str:
 
 def _size(call: Call, name: str, seconds: float) -> tuple[str, float, str]:
     split = "" if call.data == "digits" else "--data.subset= --data.test_split=test"
-    return f"{SIZES[name]} {split}", seconds, TOY_SIZES[name]
+    return f"{SIZES[name]} {split} --run.log_every 10000", seconds, TOY_SIZES[name]
 
 
 def _images(call: Call, name: str) -> int:

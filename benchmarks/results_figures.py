@@ -1,7 +1,7 @@
 """Quick figures for `benchmarks/results.sh`, in a process of their own.
 
 python benchmarks/results_figures.py classifier DATA SIZE        the in-domain classifier, into the cache
-python benchmarks/results_figures.py quick MODEL LIMIT [DATA]    linear, k-NN, FID, IS, reconstruction → MODEL/figures.json
+python benchmarks/results_figures.py quick MODEL LIMIT [DATA]    linear, k-NN, FID, IS, reconstruction → RUN/figures.json
 """
 
 import json
@@ -33,7 +33,8 @@ def main(what: str, source: str, number: str, data: str = "") -> None:
     if (folder / "stats.jsonl").is_file():
         lines = [json.loads(line) for line in (folder / "stats.jsonl").read_text().splitlines()]
         figures["images_per_second"] = statistics.median(r["images_per_second"] for r in lines if "images_per_second" in r)
-    (folder / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
+    path = folder / "figures.json" if (folder / "stats.jsonl").is_file() else folder.with_name(f"{folder.name}-figures.json")
+    path.write_text(json.dumps(figures, indent=1) + "\n")
     print(json.dumps(figures))
 
 

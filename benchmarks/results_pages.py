@@ -78,7 +78,7 @@ def digest(call) -> dict:
             found.setdefault("runs", {})[name] = _run(call.work / name, lines)
     table = call.work / "table.md"
     found |= {"table": table.read_text()} if table.is_file() else {}
-    for path in (*call.work.glob("gpu/*.json"), *call.work.glob("*/figures.json")):
+    for path in (*call.work.glob("gpu/*.json"), *call.work.glob("*/figures.json"), *call.work.glob("*-figures.json")):
         if not path.parent.name.startswith("try-"):
             found.setdefault("files", {})[str(path.relative_to(call.work))] = json.loads(path.read_text())
     return found

@@ -113,3 +113,9 @@ def test_the_small_preset_fits_what_ships():
     model = BigBiGAN.from_config(config.model, discriminator=False)
     tensors = lighter(model, "bf16", False).state_dict()
     assert sum(t.numel() * t.element_size() for t in tensors.values()) < 7.9e6
+
+
+@pytest.mark.skipif(not (release.SHIPPED / "config.json").is_file(), reason="no model ships with this version")
+def test_what_ships_is_small_and_works():
+    assert sum(file.stat().st_size for file in release.SHIPPED.iterdir()) < 8.1e6
+    assert torch.isfinite(bigbigan.encode([picture(0)], outputs="avepool_feat")).all()
