@@ -33,16 +33,17 @@ ROWS = (
 # Leg D: the preset imagenette64 at two sizes, and E at twice G's size (High Res E).
 AT_128 = "--model.image_size 128 --model.latent_dim 120 --model.generator_attention 64 --model.discriminator_attention 64"
 SIZES = {"64": "", "64-e128": "--model.encoder_image_size 128", "128": AT_128}
-TOY_NETWORKS = (
-    "--model.image_size 8 --model.latent_dim 8 --model.generator_width 2 --model.discriminator_width 2 --model.mlp_width 16 "
-    "--model.mlp_layers 2 --model.encoder_width 0.125 --model.encoder_mlp_width 16 --model.encoder_mlp_layers 2 "
-    "--data.batch_size 32 --run.log_every 960 --run.sample_every 9600 --run.checkpoint_every 4800 --run.spectra_every 0 "
-    "--run.statistics_images 64 --run.grid 2 --run.evaluate_every 0 --run.compile off --data.workers 0 --run.threads 1"
-)
+TOY_NETWORKS = """
+    --model.image_size 8 --model.latent_dim 8 --model.generator_width 2 --model.generator_attention 0 --model.discriminator_width 2
+    --model.discriminator_attention 0 --model.mlp_width 16 --model.mlp_layers 2 --model.encoder_width 0.125
+    --model.encoder_mlp_width 16 --model.encoder_mlp_layers 2 --data.batch_size 32 --data.workers 0 --run.log_every 960
+    --run.sample_every 9600 --run.checkpoint_every 4800 --run.spectra_every 0 --run.statistics_images 64 --run.grid 2
+    --run.evaluate_every 0 --run.compile off --run.threads 1
+"""
 TOY_SIZES = {
     "64": "",
     "64-e128": "--model.encoder_image_size 16",
-    "128": "--model.image_size 16 --model.generator_attention 0 --model.discriminator_attention 0",
+    "128": "--model.image_size 16",
 }
 
 
@@ -91,7 +92,7 @@ class Call:
 
         Each runs until it ends, or gets SIGTERM when its function in `until` says so or the call's time is over.
         """
-        env = os.environ | {"BIGBIGAN_CACHE": str(self.cache), "PYTHONUNBUFFERED": "1"}
+        env = os.environ | {"BIGBIGAN_CACHE": str(self.cache), "PYTHON": self.python, "PYTHONUNBUFFERED": "1"}
         env |= {f"{name}_CACHE_DIR": str(self.cache / name.lower()) for name in ("TORCHINDUCTOR", "TRITON")}
         env |= {"OMP_NUM_THREADS": str(threads)} if threads else {}
         running, statuses, asked = {}, {}, set()

@@ -85,8 +85,9 @@ def export(options: Export) -> str:
     write_release(folder, small, about, "below" if _probe(options.ckpt) else "not measured")
     changed = ", ".join(f"{name} {value:.2%}" for name, value in changes(model, load_model(folder)).items())
     text += f"; root mean square change against float32 on {IMAGES} samples of its own: {changed}"
-    with open(folder / "README.md", "a") as card:
-        card.write(f"\n{text}.\n{worth(_probe(options.ckpt))}{USE.format(size=small.config.image_size)}")
+    with open(folder / "README.md", "a") as file:
+        file.write(f"\n{text}. What is below was measured before the rounding.\n")
+        file.write(worth(_probe(options.ckpt)) + USE.format(size=small.config.image_size))
     return f"{folder}: {text}"
 
 
@@ -129,7 +130,7 @@ def worth(probe: dict | None) -> str:
     if probe is None:
         return ""
     lines = [
-        "", "## What it is worth", "", f"Before the rounding; {probe['n_test']:,} test images, {probe['classes']} classes.",
+        "", "## What it is worth", "", f"{probe['n_test']:,} test images, {probe['classes']} classes.",
         "", "| figure | encoder | feature | value | n |", "|---|---|---|---|---|",
     ]  # fmt: skip
     for row in probe["rows"]:
