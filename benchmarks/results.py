@@ -1,6 +1,6 @@
-"""The results that need a GPU, a leg at a time, in calls that fit a short loan of a machine: `benchmarks/results.sh LEG [PIECE]`.
+"""The results that need a GPU, a leg at a time, in calls that fit a short loan: `benchmarks/results.sh LEG [PIECE ...]`.
 
-A call does what is left of the leg (or of the one piece) for MINUTES, leaves what matters in OUT, and says what the next call is;
+A call does what is left of the leg for MINUTES, leaves what matters in OUT, and says what the next call is;
 the same command goes on, however the last one ended. Exit status: 0 complete, 75 to be called again, 1 a failure that a sentence
 explains. What each leg does, and the environment variables: docs/results/README.md.
 """
@@ -378,17 +378,17 @@ LEGS = {
 
 
 def main(arguments: list[str]) -> int:
-    leg, piece = [*arguments, "", ""][:2]
-    if leg not in LEGS or (piece and piece not in LEGS[leg]):
-        print("usage: benchmarks/results.sh LEG [PIECE]; " + "; ".join(f"{k}: {', '.join(v)}" for k, v in LEGS.items()))
+    leg, pieces = (arguments or [""])[0], arguments[1:]
+    if leg not in LEGS or not set(pieces) <= LEGS[leg].keys():
+        print("usage: benchmarks/results.sh LEG [PIECE ...]; " + "; ".join(f"{k}: {', '.join(v)}" for k, v in LEGS.items()))
         return 2
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    left = ""
     try:
         call = Call(leg)
         try:
-            left = ""
             for name, work in LEGS[leg].items():
-                if piece in ("", name) and (left := work(call)):
+                if (not pieces or name in pieces) and (left := work(call)):
                     left = f"{name}: {left}"
                     break
         finally:
@@ -396,12 +396,11 @@ def main(arguments: list[str]) -> int:
     except Failure as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    shown = " ".join(["benchmarks/results.sh", *arguments])
-    rest = [name for name in LEGS[leg] if piece and list(LEGS[leg]).index(name) > list(LEGS[leg]).index(piece)]
+    rest = [name for name in LEGS[leg] if pieces and name not in pieces]
     if left:
-        print(f"next call: {shown}   ({left})")
+        print(f"next call: {shlex.join(['benchmarks/results.sh', *arguments])}   ({left})")
     elif rest:
-        print(f"piece {piece} is complete; next call: benchmarks/results.sh {leg} {rest[0]}")
+        print(f"complete: {', '.join(pieces)}; of leg {leg} there are also {', '.join(rest)}; results so far: {call.out}")
     else:
         print(f"leg {leg} is complete: {call.out}")
     return AGAIN if left else 0
