@@ -2,6 +2,7 @@
 
 import functools
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,25 +12,27 @@ from tqdm.auto import tqdm
 
 from bigbigan.data import to_uint8
 from bigbigan.data.inputs import InputError, count_images, image_batches
+from bigbigan.files import read_json
 from bigbigan.latents import normal_noise, sample_prior, truncate
 from bigbigan.model import BigBiGAN
-from bigbigan.release import load_model
+from bigbigan.release import load_model, shipped
 
 OUTPUTS = ("z_mean", "z_stdev", "z_sample", "avepool_feat", "bn_crelu_feat")
 LONG = 20  # batches from which progress is shown
 
 
-def load(checkpoint: str | os.PathLike, device: torch.device | str | None = None) -> BigBiGAN:
+def load(checkpoint: str | os.PathLike | None = None, device: torch.device | str | None = None) -> BigBiGAN:
     """A run folder, checkpoint, release folder or hub id → `BigBiGAN` with averaged E and G, in evaluation mode.
 
+    None: the model that ships with the package.
     device: where to; by default a GPU if there is one. Raises CheckpointError with what was expected and found.
     """
-    return load_model(checkpoint).to(device or _default_device())
+    return load_model(_default_model() if checkpoint is None else checkpoint).to(device or _default_device())
 
 
 def encode(
     images,
-    model: BigBiGAN | str | os.PathLike,
+    model: BigBiGAN | str | os.PathLike | None = None,
     outputs: str | tuple[str, ...] | None = None,
     batch_size: int = 64,
     device: torch.device | str | None = None,
@@ -40,7 +43,7 @@ def encode(
 
     images: a path of an image or folder, a list of paths, PIL images, uint8 or float arrays and tensors (float in [−1, 1]), or a
     `datasets` column; any size and mode: the centre square is resized to the encoder's size.
-    model: a `BigBiGAN`, or what `load` takes.
+    model: a `BigBiGAN`, or what `load` takes; None for the model that ships with the package, which is then named once.
     outputs: of z_mean, z_stdev, z_sample (N, Z), avepool_feat (N, C), bn_crelu_feat (N, 2C); a name gives a tensor, a tuple or
     None (all) a dictionary of tensors, float32 on the CPU.
     seed: decides z_sample.  progress: a bar; None shows it for long work.
@@ -69,7 +72,7 @@ def encode(
 
 def generate(
     z: int | Tensor | np.ndarray,
-    model: BigBiGAN | str | os.PathLike,
+    model: BigBiGAN | str | os.PathLike | None = None,
     truncation: float | None = None,
     classes: Tensor | np.ndarray | None = None,
     batch_size: int = 64,
@@ -114,7 +117,7 @@ def _labels(classes: Tensor | np.ndarray, n: int, number: int) -> Tensor:
 
 def reconstruct(
     images,
-    model: BigBiGAN | str | os.PathLike,
+    model: BigBiGAN | str | os.PathLike | None = None,
     use_sample: bool = False,
     classes: Tensor | np.ndarray | None = None,
     batch_size: int = 64,
@@ -141,6 +144,8 @@ def discriminate(
     """D's scores of pairs: images as in `encode` (arrays of G's or of E's size are taken as they are), z (N, Z) →
     score_x, score_z, score_xz, (N,) each; high means "an encoder pair". A conditional model needs classes, (N,)."""
     model, device = _ready(model, device)
+    if model.discriminator is None:
+        raise InputError("model: expected one with a discriminator, found E and G alone")
     z = torch.as_tensor(z).float()
     width = model.discriminator.latent_dim
     if z.ndim != 2 or z.shape[1] != width:
@@ -177,8 +182,19 @@ def _default_device() -> torch.device:
     return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
 
 
-def _ready(model: BigBiGAN | str | os.PathLike, device) -> tuple[BigBiGAN, torch.device]:
+@functools.cache
+def _default_model() -> Path:
+    """The folder of the model that ships; says once which it is."""
+    folder = shipped()
+    card = read_json(folder / "config.json")["card"]
+    about = f"{card['name']}, {card['images_seen']:,} images of {card['data']['path']} seen"
+    print(f"bigbigan: no model named, using the one that ships: {about}; its card: {folder / 'README.md'}", file=sys.stderr)
+    return folder
+
+
+def _ready(model: BigBiGAN | str | os.PathLike | None, device) -> tuple[BigBiGAN, torch.device]:
     """The model in evaluation mode on its device; what is given by a path is kept for the next call."""
+    model = _default_model() if model is None else model
     if not isinstance(model, (BigBiGAN, str, os.PathLike)):
         raise InputError(f"model: expected a BigBiGAN, a path or a hub id, found {type(model).__name__}")
     if not isinstance(model, BigBiGAN):

@@ -25,27 +25,29 @@ FORMAT = 1  # of a release
 
 
 class BigBiGAN(nn.Module, ModelHubMixin):
-    """The three networks of one model; or G and D of a GAN, with `encoder` None.
+    """The three networks of one model; or G and D of a GAN, with `encoder` None; or E and G to use, with `discriminator` None.
 
     Build it from its flat config with `from_config`, from a release folder or a hub id with `from_pretrained`, or of your own
     networks, which then need an `image_size` and a `latent_dim`.
     """
 
-    def __init__(self, generator: nn.Module, encoder: nn.Module | None, discriminator: nn.Module, config: Model | None = None):
+    def __init__(
+        self, generator: nn.Module, encoder: nn.Module | None, discriminator: nn.Module | None, config: Model | None = None
+    ):
         super().__init__()
         self.generator, self.encoder, self.discriminator = generator, encoder, discriminator
         self.config = config
         self.card: dict = {}  # what a release tells about itself: images seen, data, version
 
     @classmethod
-    def from_config(cls, config: Model) -> "BigBiGAN":
-        """Randomly initialised networks from the flat section `model` of the config."""
+    def from_config(cls, config: Model, discriminator: bool = True) -> "BigBiGAN":
+        """Randomly initialised networks from the flat section `model` of the config, D among them unless told otherwise."""
         if not config.latent_dim:
             known = {"progressive": config.feature_limit, "mlp": LATENT_DIM}
             width = known.get(config.family) or default_latent_dim(config.image_size, config.architecture)
             config = dataclasses.replace(config, latent_dim=width)
         # in this order, which decides the random weights of a seed
-        return cls(_generator(config), _encoder(config), _discriminator(config), config)
+        return cls(_generator(config), _encoder(config), _discriminator(config) if discriminator else None, config)
 
     def encode(self, x: Tensor, noise: Tensor | None = None) -> dict[str, Tensor]:
         """x (N, 3, S, S) in [−1, 1] at E's size → the outputs of the hub module's `encode`.
@@ -85,7 +87,7 @@ class BigBiGAN(nn.Module, ModelHubMixin):
 
     def for_discriminator(self, x: Tensor) -> Tensor:
         """E's image → D's: average-pooled where E's size is larger (the official notebook pools 256 px to 128 px)."""
-        return pool_to(x, self.discriminator.image_size)
+        return pool_to(x, (self.discriminator or self.generator).image_size)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         weights = save_directory / "model.safetensors"
@@ -94,6 +96,8 @@ class BigBiGAN(nn.Module, ModelHubMixin):
         except SafetensorError as error:  # its name for a full disk
             raise OSError(f"{weights}: {error}") from None
         config = {"format": FORMAT, "sha256": sha256(weights), "model": dataclasses.asdict(self.config), "card": self.card}
+        if self.discriminator is None:
+            config["discriminator"] = False
         (save_directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
     @classmethod
@@ -192,7 +196,7 @@ def read_release(settings: Path, weights: Path, where: str) -> BigBiGAN:
         tensors = load_file(weights)
     except (OSError, SafetensorError, KeyError, RuntimeError) as error:
         raise ValueError(f"{where}/model.safetensors: expected tensors, found {type(error).__name__}: {error}") from None
-    model = build(config.get("model"), tensors, f"{where}/config.json")
+    model = build(config.get("model"), tensors, f"{where}/config.json", config.get("discriminator") is not False)
     model.card = config["card"] if isinstance(config.get("card"), dict) else {}
     load_weights(model, tensors, where)
     return model.eval()
@@ -203,7 +207,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def build(section: object, tensors: dict[str, Tensor], where: str) -> BigBiGAN:
+def build(section: object, tensors: dict[str, Tensor], where: str, discriminator: bool = True) -> BigBiGAN:
     """The networks of a section `model` that came with a file, for these tensors; ValueError if it cannot be.
 
     They are outlined without memory first: whatever size the section asks for, no more is taken than the file holds.
@@ -217,14 +221,14 @@ def build(section: object, tensors: dict[str, Tensor], where: str) -> BigBiGAN:
     try:
         check_model(config)
         with torch.device("meta"):
-            outline = BigBiGAN.from_config(config).state_dict()
+            outline = BigBiGAN.from_config(config, discriminator).state_dict()
     except RuntimeError:  # a backbone that computes with its initial weights
         outline = None
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
     if outline is not None:
         check_weights(outline, tensors, where)
-    return BigBiGAN.from_config(config)
+    return BigBiGAN.from_config(config, discriminator)
 
 
 def load_weights(network: nn.Module, tensors: dict[str, Tensor], where: str) -> None:

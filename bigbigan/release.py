@@ -13,6 +13,7 @@ from bigbigan.config import Config, flatten
 from bigbigan.files import check_inside, check_links, printable
 from bigbigan.model import BigBiGAN, build, load_weights, read_release
 
+SHIPPED = Path(__file__).parent / "shipped"  # the release that comes with the package, if one does
 README = """---
 library_name: bigbigan
 tags: [bigbigan, gan, representation-learning, unconditional-image-generation]
@@ -36,7 +37,7 @@ import bigbigan
 features = bigbigan.encode(images, model="PATH OR HUB ID OF THIS FOLDER", outputs="avepool_feat")
 ```
 
-`model.safetensors` holds the averaged encoder and generator with their sampling statistics, and the discriminator.
+`model.safetensors` holds the averaged encoder and generator with their sampling statistics{discriminator}.
 Use it within the terms of the data it was trained on. Figures of this model: {figures}.
 """
 
@@ -62,8 +63,18 @@ def write_readme(folder: Path, model: BigBiGAN, figures: str) -> None:
         seed=about["seed"], image_size=config.image_size, encoder_size=config.encoder_image_size or config.image_size,
         latent_dim=config.latent_dim or model.generator.latent_dim, prior=config.prior, encoder=config.encoder,
         encoder_width=config.encoder_width, init=f", after {config.init_from}" if config.init_from else "", figures=figures,
+        discriminator=", and the discriminator" if model.discriminator is not None else "",
     )  # fmt: skip
     (folder / "README.md").write_text(text)
+
+
+def shipped() -> Path:
+    """The release that comes with this package; CheckpointError if none does."""
+    if not (SHIPPED / "config.json").is_file():
+        raise CheckpointError(
+            "no model ships with this version: pass model=…, a run folder, checkpoint, release folder or hub id; " + _runs()
+        )
+    return SHIPPED
 
 
 def load_model(source: str | os.PathLike) -> BigBiGAN:
@@ -117,6 +128,8 @@ def adopt_architecture(config: Config, checkpoints: Path) -> BigBiGAN | None:
         except CheckpointError:
             continue  # resuming will name it and try the one before
     model = load_model(source)
+    if model.discriminator is None:
+        raise CheckpointError(f"--model.init_from {source}: expected a model with a discriminator, found E and G alone, to be used")
     config.model = dataclasses.replace(model.config, init_from=source)
     return model
 

@@ -71,7 +71,9 @@ def _figure(name: str, value: float, baseline: float, baseline_name: str, n: int
 
 
 def _by_heart(model: BigBiGAN, seen: tuple, held_out: tuple, batch_size: int) -> list[dict]:
-    """Pairs that D takes for encoder pairs: training images beside held-out ones."""
+    """Pairs that D takes for encoder pairs: training images beside held-out ones; nothing of a model without D."""
+    if model.discriminator is None:
+        return []
     shares = []
     for x, classes in (seen, held_out):
         total: dict[str, float] = {}

@@ -16,7 +16,7 @@ FLOORS = [
     {"batch", "ema", "checkpoint", "health", "remedies", "schedule", "spectra"},
     {"release"},
     {"step", "guard", "monitor", "report", "metrics", "api", "launch"},
-    {"closing", "compilation", "convert", "grids"},
+    {"closing", "compilation", "convert", "export", "grids"},
     {"train"},
 ]
 # Within a floor: what a state holds, and what an encoder's trunk may be.
