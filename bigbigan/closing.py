@@ -33,9 +33,10 @@ def close(
     write_release(folder / "release", model, card(flatten(config), state.images_seen))
     figures = closing_figures(model, train, test, state, monitor)
     write_readme(folder / "release", model, figures or "not measured")
-    labelled = train.labels is not None and test.labels is not None and model.encoder is not None
+    labelled = train.labels is not None and test.labels is not None
     parts = ("linear", "knn", "pairs") if len(train) <= QUICK_LIMIT else ("linear",)
-    probed = probe(parts) if config.run.probe and labelled and len(train) <= PROBE_LIMIT else ""
+    parts = parts * (model.encoder is not None) + ("classes",) * bool(config.model.classes)
+    probed = probe(parts) if config.run.probe and labelled and parts and len(train) <= PROBE_LIMIT else ""
     page = write_page(folder)
     print(f"{probed}\n{closing_block(folder, state.images_seen, figures, page)}", flush=True)
 

@@ -34,7 +34,7 @@ from eval_linear.representations import Splits, of_encoder, of_pixels, of_superv
 from eval_linear.sheets import Sheets
 from eval_linear.table import table
 
-Part = Literal["linear", "knn", "kmeans", "generation", "pairs"]
+Part = Literal["linear", "knn", "kmeans", "generation", "pairs", "classes"]
 Protocol = Literal["full_batch", "adam_5k", "adam_100k"]
 
 
@@ -66,8 +66,9 @@ class Probe:
 
     ckpt: tyro.conf.Positional[str]
     """A run folder, checkpoint folder, release folder or hub id."""
-    parts: tuple[Part, ...] = ("linear", "knn", "kmeans", "generation", "pairs")
-    """What to measure; pairs is reconstruction, round trip, neighbours, interpolation and the filters."""
+    parts: tuple[Part, ...] = ("linear", "knn", "kmeans", "generation", "pairs", "classes")
+    """What to measure; pairs is reconstruction, round trip, neighbours, interpolation and the filters; classes is of a conditional
+    model alone: samples by class, lines between classes, class leakage. A GAN, which has no encoder, has generation and classes."""
     data: ProbeData = field(default_factory=ProbeData)
     transfer: str = ""
     """A second labelled data set, as --data.path, whose linear, knn and kmeans rows stand beside the first's."""
@@ -116,8 +117,10 @@ def run_probe(probe: Probe) -> str:
     """Measure all parts, prove that the encoder did not move, write probe.json and report.html → the table."""
     started = time.perf_counter()
     model = load(probe.ckpt)
-    if model.encoder is None and set(probe.parts) != {"generation"}:
-        raise ProbeError(f"{probe.ckpt}: expected a model with an encoder, found a GAN; --parts generation measures its samples")
+    if model.encoder is None and not set(probe.parts) <= {"generation", "classes"}:
+        raise ProbeError(
+            f"{probe.ckpt}: expected a model with an encoder, found a GAN; --parts generation classes measures its samples"
+        )
     check(probe, model)
     splits = labelled_splits(probe.data, model)
     folder = results_folder(probe.ckpt)
@@ -131,8 +134,8 @@ def run_probe(probe: Probe) -> str:
     batch_size = probe.data.batch_size
     generated = generation(probe.generation, model, splits, batch_size) if "generation" in probe.parts else None
     pairs = bidirectional(model, splits.train, splits.test, batch_size, sheets) if "pairs" in probe.parts else None
-    if pairs is not None and model.generator.classes:
-        pairs += conditional(model, splits, batch_size, sheets)
+    if "classes" in probe.parts and model.generator.classes:
+        pairs = (pairs or []) + conditional(model, splits, batch_size, sheets)
     if digest(probed) != before:
         raise ProbeError("the encoder moved while it was probed; the figures are void")
     result = {

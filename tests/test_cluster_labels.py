@@ -46,7 +46,7 @@ def test_from_a_release_to_a_conditional_gan(run_folder, tmp_path, capsys):
     assert "swd" in json.dumps(json.loads((tmp_path / "gan" / "probe.json").read_text())["generation"])
     with pytest.raises(SystemExit):
         probe([str(tmp_path / "gan")])
-    assert "found a GAN; --parts generation measures its samples" in capsys.readouterr().err
+    assert "found a GAN; --parts generation classes measures its samples" in capsys.readouterr().err
 
 
 def test_bytes_of_files_are_kept(run_folder, image_folder, tmp_path):

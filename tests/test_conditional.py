@@ -157,14 +157,16 @@ def test_lines_between_classes_begin_and_end_at_them(tmp_path, monkeypatch):
             torch.testing.assert_close(row, torch.linspace(a, b, STEPS), msg=caption)
 
 
-def test_a_conditional_run_gets_the_sheets_without_asking(tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", ["bigbigan", "gan"])
+def test_a_conditional_run_gets_the_sheets_without_asking(tmp_path, monkeypatch, kind):
     monkeypatch.setenv("BIGBIGAN_CACHE", str(tmp_path / "cache"))
     with mock.patch.object(domain, "Recipe", domain.Recipe):
         cheapen()
-        out, _ = train(tmp_path, *RUN)
+        out, _ = train(tmp_path, *RUN, *["--model.encoder=none"] * (kind == "gan"))
     result = json.loads((tmp_path / "classes" / "probe.json").read_text())
     sheets = {entry["path"] for entry in result["sheets"]}
-    names = ("samples-by-class", "interpolation-classes", "interpolation-both", "class-leakage", "interpolation-latents")
+    names = ("samples-by-class", "interpolation-classes", "interpolation-both", "class-leakage")
+    names += ("interpolation-latents",) * (kind == "bigbigan")
     assert {f"evaluation/{name}.png" for name in names} <= sheets
     assert all((tmp_path / "classes" / path).is_file() for path in sheets)
     figure = next(f for f in result["bidirectional"] if "class leakage" in f["name"])
