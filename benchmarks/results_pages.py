@@ -78,6 +78,8 @@ def digest(call) -> dict:
             found.setdefault("runs", {})[name] = _run(call.work / name, lines)
     table = call.work / "table.md"
     found |= {"table": table.read_text()} if table.is_file() else {}
+    log = call.work / "gpu" / "gpu.log"
+    found |= {"log": log.read_text(errors="replace")[-8000:]} if log.is_file() else {}
     for path in (*call.work.glob("gpu/*.json"), *call.work.glob("*/figures.json"), *call.work.glob("*-figures.json")):
         if not path.parent.name.startswith("try-"):
             found.setdefault("files", {})[str(path.relative_to(call.work))] = json.loads(path.read_text())
@@ -171,6 +173,7 @@ def page(found: dict, pictures: dict | None = None) -> str:
                 lines += ["", f"![{about}](images/{pictures[run, kind]})"]
     for file, figures in found.get("files", {}).items():
         lines += ["", f"`{file}`:", "", "```json", json.dumps(figures, indent=1)[:6000], "```"]
+    lines += ["", "```", found["log"].rstrip(), "```"] if "log" in found else []
     if not any(found.get(key) for key in ("runs", "files", "ledger", "table")):
         lines += ["", "Nothing has been measured yet."]
     return "\n".join([*lines, ""])
