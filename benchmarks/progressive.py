@@ -1,7 +1,7 @@
 """What growing saves: the arithmetic of a preset's schedule against that of its full size, and the quality on the way.
 
     python benchmarks/progressive.py cost [--config progan_celebahq] [--measure]
-    python benchmarks/progressive.py quality [--config digits_progressive --seeds 0 1 2 --out FOLDER]
+    python benchmarks/progressive.py quality [--config digits_progressive --seeds 0 1 2 --out FOLDER] [-- FLAGS of training]
 
 cost: FLOPs an image of one D and one G (and E) update at every stage and fade, by torch's counter on shapes alone, and what the
 schedule adds up to beside training at full size for the same images; --measure: seconds on this device too.
@@ -111,7 +111,7 @@ def cost(config: Config, measure: bool) -> None:
             print(json.dumps({"images": total, f"full size beside growing, by {kind}": round(table[levels[-1]] / grown, 2)}))
 
 
-def quality(config: Config, preset: str, seeds: list[int], out: Path) -> None:
+def quality(config: Config, preset: str, seeds: list[int], out: Path, further: list[str]) -> None:
     size = config.model.image_size
     images = open_images(config.data.path, config.data.split, "", "", False, 0.1, "")
     real = torch.cat([pixels for pixels, _ in evaluation_batches(images, size, 256, 1438)])
@@ -125,6 +125,7 @@ def quality(config: Config, preset: str, seeds: list[int], out: Path) -> None:
                 "--run.keep_checkpoints=1000",
                 "--run.probe=False",
                 *flags,
+                *further,
             ]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             lines = [json.loads(line) for line in (folder / "stats.jsonl").read_text().splitlines()]
@@ -150,10 +151,11 @@ def main() -> None:
     parser.add_argument("--measure", action="store_true")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs") / "benchmark-progressive")
-    o = parser.parse_args()
+    ours, _, further = " ".join(sys.argv[1:]).partition(" -- ")
+    o = parser.parse_args(ours.split())
     preset = o.config or {"cost": "progan_celebahq", "quality": "digits_progressive"}[o.what]
     config = read_yaml(find_config(preset), Config())
-    cost(config, o.measure) if o.what == "cost" else quality(config, preset, o.seeds, o.out)
+    cost(config, o.measure) if o.what == "cost" else quality(config, preset, o.seeds, o.out, further.split())
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def test_it_is_refused_with_a_sentence(model, images, message, tmp_path, monkeyp
         ({"outputs": 3}, "outputs: expected some of z_mean, z_stdev, z_sample, avepool_feat, bn_crelu_feat; found 3"),
         ({"outputs": ()}, "found ()"),
         ({"outputs": ("z_mean", "z")}, "found ('z_mean', 'z')"),
-        ({"model": None}, "model: expected a BigBiGAN, a path or a hub id, found NoneType"),
+        ({"model": 5}, "model: expected a BigBiGAN, a path or a hub id, found int"),
     ],
     ids=lambda value: str(value)[:30],
 )
