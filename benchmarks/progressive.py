@@ -6,7 +6,8 @@
 cost: FLOPs an image of one D and one G (and E) update at every stage and fade, by torch's counter on shapes alone, and what the
 schedule adds up to beside training at full size for the same images; --measure: seconds on this device too.
 quality: the preset with and without growing, each seed's checkpoints; the sliced Wasserstein distance of 1,438 samples of averaged
-G at full size (smaller ones enlarged) to the training images, against images seen and seconds of training. Prints JSON lines.
+G at full size (smaller ones enlarged) to the training images, and the linear probe of averaged E, against images and seconds of
+training. Prints JSON lines; a run that is there already is not made again.
 """
 
 import argparse
@@ -26,13 +27,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.rates import synchronise
 from bigbigan.batch import Batch
 from bigbigan.config import Config, find_config, read_yaml
-from bigbigan.data import evaluation_batches, open_images
+from bigbigan.data import Images, evaluation_batches, open_images
 from bigbigan.metrics.sampling import sampler
 from bigbigan.metrics.sliced_wasserstein import sliced_wasserstein
 from bigbigan.model import BigBiGAN
 from bigbigan.progressive import Growth, set_level
 from bigbigan.release import load_model
 from bigbigan.step import Step, build_optimizers
+from eval_linear.features import extract
+from eval_linear.solvers import fit_linear
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = 200  # into which a schedule is cut to add up its cost
@@ -113,7 +116,9 @@ def cost(config: Config, measure: bool) -> None:
 
 def quality(config: Config, preset: str, seeds: list[int], out: Path, further: list[str]) -> None:
     size = config.model.image_size
-    images = open_images(config.data.path, config.data.split, "", "", False, 0.1, "")
+    images, test = (
+        open_images(config.data.path, split, "", "", test, 0.1, "") for split, test in (("train", False), ("test", True))
+    )
     real = torch.cat([pixels for pixels, _ in evaluation_batches(images, size, 256, 1438)])
     for seed in seeds:
         for name, flags in (("growing", []), ("full size", ["--grow.first_size=0"])):
@@ -137,11 +142,23 @@ def quality(config: Config, preset: str, seeds: list[int], out: Path, further: l
                     clock[before] = spent
             for path in sorted((folder / "checkpoints").iterdir()):
                 seen = int(path.name)
-                samples = sampler(load_model(path))(torch.arange(len(real)).numpy()).float()
+                model = load_model(path)
+                samples = sampler(model)(torch.arange(len(real)).numpy()).float()
                 samples = F.interpolate(samples, size=(size, size), mode="nearest").to(torch.uint8)
                 distance = sliced_wasserstein(samples, real)
                 row = {"form": name, "seed": seed, "images": seen, "seconds": round(clock[max(k for k in clock if k <= seen)], 1)}
-                print(json.dumps(row | {f"swd_{k}": round(v, 1) for k, v in distance.items()}), flush=True)
+                row |= {f"swd_{k}": round(v, 1) for k, v in distance.items()} | probe(model, images, test)
+                print(json.dumps(row), flush=True)
+
+
+def probe(model: BigBiGAN, train: Images, test: Images) -> dict[str, float]:
+    """The linear probe of AvePool at the size that E has reached; nothing without E or labels."""
+    if model.encoder is None or train.labels is None:
+        return {}
+    (x, at), (x_test, at_test) = (extract(model.encoder, images, 256, names=("avepool_feat",)) for images in (train, test))
+    y, y_test = torch.from_numpy(train.labels[at]), torch.from_numpy(test.labels[at_test])
+    fit = fit_linear(x["avepool_feat"], y, x_test["avepool_feat"], y_test, len(train.class_names), 0)
+    return {"encoder_px": model.encoder.image_size, "top1_linear": round(100 * fit.top1, 1)}
 
 
 def main() -> None:
