@@ -74,7 +74,7 @@ def flops(step: Step, config: Config, level: float, n: int = 4) -> float:
     counter.mod_tracker = Untracked()
     with counter:
         iteration(step, make_batch(step, n, "meta"), config.optim.d_steps)
-    return counter.get_total_flops() / n / images_an_iteration(config)
+    return counter.get_total_flops() / n / config.batches
 
 
 def seconds(step: Step, config: Config, level: float, repeats: int = 5) -> float:
@@ -89,11 +89,7 @@ def seconds(step: Step, config: Config, level: float, repeats: int = 5) -> float
         iteration(step, batch, config.optim.d_steps)
         synchronise(device)
         found.append(time.perf_counter() - start)
-    return min(found[1:]) / n / images_an_iteration(config)
-
-
-def images_an_iteration(config: Config) -> int:
-    return config.optim.d_steps + (config.model.encoder != "none")
+    return min(found[1:]) / n / config.batches
 
 
 def cost(config: Config, measure: bool) -> None:
@@ -168,11 +164,11 @@ def main() -> None:
     parser.add_argument("--measure", action="store_true")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs") / "benchmark-progressive")
-    ours, _, further = " ".join(sys.argv[1:]).partition(" -- ")
-    o = parser.parse_args(ours.split())
+    at = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    o, further = parser.parse_args(sys.argv[1:at]), sys.argv[at + 1 :]
     preset = o.config or {"cost": "progan_celebahq", "quality": "digits_progressive"}[o.what]
     config = read_yaml(find_config(preset), Config())
-    cost(config, o.measure) if o.what == "cost" else quality(config, preset, o.seeds, o.out, further.split())
+    cost(config, o.measure) if o.what == "cost" else quality(config, preset, o.seeds, o.out, further)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,6 @@ Averaged E and G in bf16, without D unless asked for, as a release folder with a
 
 import copy
 import dataclasses
-import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from bigbigan.checkpoint import CheckpointError
+from bigbigan.files import one_sentence, read_json
 from bigbigan.latents import sample_prior
 from bigbigan.metrics.bidirectional import fit_to, some_classes
 from bigbigan.model import BigBiGAN
@@ -58,11 +57,8 @@ class Export:
 
 
 def main(argv: list[str] | None = None) -> None:
-    try:
+    with one_sentence(CheckpointError, ExportError):
         print(export(tyro.cli(Export, args=argv, config=(tyro.conf.FlagConversionOff,))))
-    except (CheckpointError, ExportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
 
 
 def export(options: Export) -> str:
@@ -76,18 +72,19 @@ def export(options: Export) -> str:
     text = f"{size / 1e6:.2f} MB in {options.precision} ({parts} parameters)"
     if options.limit_mb and size > options.limit_mb * 1e6:
         raise ExportError(f"{options.ckpt}: expected at most {options.limit_mb:g} MB, found {text}; make its networks narrower")
+    figures = _figures(options.ckpt)
     about = copy.deepcopy(model.card) or {"name": Path(options.ckpt).name, "images_seen": 0, "seed": 0, "data": {}}
     about["name"] = options.name or about["name"]
     about["data"] = {"path": "unknown", "split": "train"} | about["data"] | ({"path": options.data} if options.data else {})
     small.config = dataclasses.replace(small.config, init_from=Path(small.config.init_from).name)
     folder = Path(options.folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    write_release(folder, small, about, "below" if _probe(options.ckpt) else "not measured")
+    write_release(folder, small, about, "below" if figures else "not measured")
     changed = ", ".join(f"{name} {value:.2%}" for name, value in changes(model, load_model(folder)).items())
     text += f"; root mean square change against float32 on {IMAGES} samples of its own: {changed}"
     with open(folder / "README.md", "a") as file:
         file.write(f"\n{text}. What is below was measured before the rounding.\n")
-        file.write(worth(_probe(options.ckpt)) + USE.format(size=small.config.image_size))
+        file.write(figures + USE.format(size=small.config.image_size))
     return f"{folder}: {text}"
 
 
@@ -119,10 +116,13 @@ def _relative(a: Tensor, b: Tensor) -> float:
     return float((a - b).square().mean().sqrt() / (a - a.mean(0)).square().mean().sqrt().clamp_min(1e-12))
 
 
-def _probe(ckpt: str) -> dict | None:
-    """probe.json of the run, if it was probed."""
+def _figures(ckpt: str) -> str:
+    """`worth` of the run's probe.json; nothing of a run that was not probed. Raises ExportError."""
     path = Path(ckpt) / "probe.json"
-    return json.loads(path.read_text()) if path.is_file() else None
+    try:
+        return worth(read_json(path) if path.is_file() else None)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ExportError(f"{path}: expected what eval_linear/probe.py writes, found {error!r}; probe anew") from None
 
 
 def worth(probe: dict | None) -> str:

@@ -2,7 +2,9 @@
 
 import json
 import os
+import sys
 import unicodedata
+from contextlib import contextmanager
 from pathlib import Path
 
 LARGEST_TEXT = 2**20  # bytes of a JSON or YAML file; ours have some thousand
@@ -66,6 +68,16 @@ def read_json(path: Path) -> dict:
     if not isinstance(content, dict):
         raise ValueError(f"expected a JSON object, found {type(content).__name__}")
     return content
+
+
+@contextmanager
+def one_sentence(*expected: type[Exception]):
+    """Around a command, which ends with one sentence: status 2 for the errors `expected`, 1 where the disk is full or closed."""
+    try:
+        yield
+    except (*expected, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2 if isinstance(error, expected) else 1) from None
 
 
 def printable(name: str | os.PathLike) -> str:

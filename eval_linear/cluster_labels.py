@@ -19,6 +19,7 @@ from PIL import Image
 
 from bigbigan.api import load
 from bigbigan.data import Images
+from bigbigan.files import one_sentence
 from eval_linear.clusters import agreement, fit_clusters
 from eval_linear.features import check_names, extract
 from eval_linear.probe import EXPECTED, ProbeData, ProbeError, open_splits
@@ -44,11 +45,8 @@ class Clusters:
 
 
 def main(argv: list[str] | None = None) -> None:
-    try:
+    with one_sentence(*EXPECTED):
         print(write_clusters(tyro.cli(Clusters, args=argv)))
-    except EXPECTED as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
 
 
 def write_clusters(options: Clusters) -> str:

@@ -21,7 +21,7 @@ import tyro
 from bigbigan.api import load
 from bigbigan.checkpoint import CheckpointError
 from bigbigan.data import DataError, open_images
-from bigbigan.files import Outside, check_links
+from bigbigan.files import Outside, check_links, one_sentence
 from bigbigan.metrics import MetricsError
 from bigbigan.model import BigBiGAN
 from bigbigan.report import write_page
@@ -103,14 +103,8 @@ EXPECTED = (CheckpointError, DataError, ProbeError, FeatureError, MetricsError)
 def main(argv: list[str] | None = None) -> None:
     if int(os.environ.get("RANK", 0)):  # of several processes, as torchrun starts them, the first works alone
         return
-    try:
+    with one_sentence(*EXPECTED):
         print(run_probe(tyro.cli(Probe, args=argv, config=(tyro.conf.FlagConversionOff,))))
-    except EXPECTED as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except OSError as error:  # a full disk, a folder that may not be written
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
 
 
 def run_probe(probe: Probe) -> str:

@@ -75,6 +75,13 @@ def test_what_cannot_be_is_one_sentence(run_folder, tmp_path, capsys, arguments,
     assert not (tmp_path / "new").exists()
 
 
+def test_a_place_that_cannot_be_written_is_one_sentence(run_folder, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as stop:
+        main([str(run_folder), "--classes", "3", "--out", str(tmp_path / "file" / "new")])
+    assert stop.value.code == 1 and "Not a directory" in capsys.readouterr().err
+
+
 @pytest.mark.soak
 def test_the_command_by_its_path(run_folder, tmp_path):
     out, _ = launch("eval_linear/cluster_labels.py", run_folder, "--classes", "3", "--out", tmp_path / "c")

@@ -1,6 +1,7 @@
 """A model to give away: small, without D, as good as the original; and the one that ships, used when none is named."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from bigbigan import api, release
 from bigbigan.checkpoint import CheckpointError
 from bigbigan.config import Config, find_config, read_yaml
 from bigbigan.data.inputs import InputError
-from bigbigan.export import Export, ExportError, export, lighter, worth
+from bigbigan.export import Export, ExportError, export, lighter, main, worth
 from bigbigan.model import BigBiGAN
 from bigbigan.release import write_release
 from tests.conftest import picture, tiny_model, train
@@ -63,6 +64,25 @@ def test_a_file_too_large_is_not_written(original, tmp_path):
     with pytest.raises(ExportError, match=r"expected at most 0.01 MB, found 0\.\d+ MB in bf16 \(generator [\d,]+, encoder"):
         export(Export(str(original), str(tmp_path / "small"), limit_mb=0.01))
     assert not (tmp_path / "small").exists()
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"n_test": 3, "classes": "two", "rows": [{"protocol": 1}]}', "{"])
+def test_figures_of_another_form_are_one_sentence(original, tmp_path, capsys, content):
+    shutil.copytree(original, tmp_path / "run")
+    (tmp_path / "run" / "probe.json").write_text(content)
+    with pytest.raises(SystemExit) as stop:
+        main([str(tmp_path / "run"), str(tmp_path / "small")])
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and said.count("\n") == 1 and "expected what eval_linear/probe.py writes, found" in said
+    assert not (tmp_path / "small").exists()
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(original, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit) as stop:
+        main([str(original), str(tmp_path / "file" / "small")])
+    said = capsys.readouterr().err
+    assert stop.value.code == 1 and said.count("\n") == 1 and str(tmp_path / "file") in said
 
 
 def test_without_d_what_needs_it_says_so(exported, tmp_path):
