@@ -1,14 +1,17 @@
-"""BigBiGAN's Table 1 on one's own machine: rows × seeds as a queue that can be killed, then a table beside the paper's signs.
+"""BigBiGAN's Table 1 on one's own machine: rows × seeds as a queue that can be killed, then a table beside the paper's
+signs.
 
     python benchmarks/ablation.py --preset-group digits --seeds 0 1 2 --at-once 2
     python benchmarks/ablation.py --preset-group cifar --rows base no_e high_res_e --at-once 4 -- --data.path CIFAR10
     python benchmarks/ablation.py --preset-group digits --table
 
-Each run is an ordinary run folder ROOT/ROW-SEED, trained by bigbigan/train.py in its own process and measured at its end in the
-same way: linear probe of AvePool features, IS and FID (of a classifier of the data's own domain), reconstruction error relative to
-random pairs. The same command again goes on where it was: finished runs are left alone, begun ones resume from their newest
-checkpoint, failed ones are tried again. Figures that `eval_linear/probe.py ROOT/ROW-SEED` has written beside a run are taken where
-as many runs have them. Logs and states of the runs lie in ROOT/queue, the table in ROOT/table.md and ROOT/table.json.
+Each run is an ordinary run folder ROOT/ROW-SEED, trained by bigbigan/train.py in its own process and measured at its
+end in the
+same way: linear probe of AvePool features, IS and FID (of a classifier of the data's own domain), reconstruction error
+relative to random pairs. The same command again goes on where it was: finished runs are left alone, begun ones resume
+from their newest checkpoint, failed ones are tried again. Figures that `eval_linear/probe.py ROOT/ROW-SEED` has written
+beside a run are taken where as many runs have them. Logs and states of the runs lie in ROOT/queue, the table in
+ROOT/table.md and ROOT/table.json.
 """
 
 import argparse
@@ -27,7 +30,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bigbigan.config import Config, ConfigError, find_config, lineage, preset_name, presets, read_yaml
+from bigbigan.config import Config, find_config, lineage, preset_name, presets, read_yaml
+from bigbigan.errors import ConfigError
 
 TRAIN = Path(__file__).resolve().parent.parent / "bigbigan" / "train.py"
 GROUPS = {"paper": "table1", "cifar": "table1_cifar", "digits": "table1_digits"}
@@ -129,9 +133,13 @@ def plan(
 
 
 def work(runs: list[Run], at_once: int) -> None:
-    """Train what is not finished, `at_once` at a time; a signal makes them write checkpoints and ends this with status 75."""
+    """Train what is not finished, `at_once` at a time; a signal makes them write checkpoints and ends this with status
+    75."""
     asked: list[int] = []
-    before = {s: signal.signal(s, lambda number, _: asked.append(number)) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {
+        s: signal.signal(s, lambda number, _: asked.append(number))
+        for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
     waiting, running, took = [run for run in runs if not run.finished], {}, []
     say(f"{len(runs)} runs, {len(runs) - len(waiting)} of them finished; {at_once} at once")
     try:
@@ -145,7 +153,9 @@ def work(runs: list[Run], at_once: int) -> None:
                         waiting.append(run)
                     took += [seconds] if run.record.get("state") == "finished" else []
                     left = len(waiting) + len(running)
-                    about = f", about {statistics.mean(took) * left / at_once / 60:.0f} min more" if took and left else ""
+                    about = (
+                        f", about {statistics.mean(took) * left / at_once / 60:.0f} min more" if took and left else ""
+                    )
                     say(f"  {left} left{about}")
             if asked and running:
                 say(f"asked to stop: {len(running)} runs write their checkpoints; the same command goes on")
@@ -162,7 +172,9 @@ def work(runs: list[Run], at_once: int) -> None:
                 waiting.remove(run)
                 log = open(run.root / "queue" / f"{run.name}.log", "w")  # noqa: SIM115
                 # in a session of its own: who interrupts the queue does not interrupt the run a second time
-                process = subprocess.Popen(run.command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
+                process = subprocess.Popen(
+                    run.command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+                )
                 running[process] = run, log, time.monotonic()
                 say(f"{run.name}: begun")
             time.sleep(0.2)
@@ -211,7 +223,9 @@ def measured(folder: Path) -> dict[str, float]:
     except (OSError, ValueError):
         return found
     for row in probe["rows"]:
-        if (row["encoder"], row["feature"], row["labels"]) == ("trained", "AvePool", 1) and row["protocol"].startswith("linear"):
+        if (row["encoder"], row["feature"], row["labels"]) == ("trained", "AvePool", 1) and row["protocol"].startswith(
+            "linear"
+        ):
             found["top1_" + re.sub(r"\W+", "_", row["protocol"])] = row["figures"]["top1"]["mean"]
     for result in (probe["generation"] or {"results": []})["results"]:
         found |= {k: v for k, v in result["figures"].items() if re.fullmatch(rf"{COLUMNS['IS']}|{COLUMNS['FID']}", k)}
@@ -219,13 +233,16 @@ def measured(folder: Path) -> dict[str, float]:
 
 
 def chosen(runs: dict[tuple[str, int], dict]) -> dict[str, str]:
-    """{column: the figure's name that most runs have}; of several, the Inception's, the probe's, the one with most images."""
+    """{column: the figure's name that most runs have}; of several, the Inception's, the probe's, the one with most
+    images."""
     names = {}
     for column, pattern in COLUMNS.items():
         counts = Counter(name for figures in runs.values() for name in figures if re.fullmatch(pattern, name))
         size = lambda name: int(re.findall(r"\d+", name)[-1]) if re.search(r"\d", name) else 0  # noqa: E731
         if counts:
-            names[column] = max(counts, key=lambda name: (counts[name], "inception" in name, name != "top1_linear", size(name)))
+            names[column] = max(
+                counts, key=lambda name: (counts[name], "inception" in name, name != "top1_linear", size(name))
+            )
     return names
 
 
@@ -238,7 +255,8 @@ def reference(group: str, row: str) -> str | None:
 
 
 def change(new: tuple, old: tuple) -> tuple[float, str]:
-    """(mean, sd) twice → difference, and ↑, ↓, or ≈ if it is at most both sd together; a row without sd is given the other's."""
+    """(mean, sd) twice → difference, and ↑, ↓, or ≈ if it is at most both sd together; a row without sd is given the
+    other's."""
     spread = (new[1] if new[1] is not None else old[1] or 0) + (old[1] if old[1] is not None else new[1] or 0)
     difference = new[0] - old[0]
     return difference, "≈" if abs(difference) <= spread else "↑" if difference > 0 else "↓"
@@ -296,7 +314,9 @@ def state_of(root: Path, row: str, seed: int) -> str:
 def markdown(result: dict) -> str:
     """Two tables: the figures, and the signs beside the paper's."""
     figures = [["row", "n", *(f"{column}" + (", %" if column == "probe" else "") for column in result["names"])]]
-    signs = [["row", "against", *(f"{c}: ours, paper's" for c in result["names"] if c != "reconstruction"), "reconstruction"]]
+    signs = [
+        ["row", "against", *(f"{c}: ours, paper's" for c in result["names"] if c != "reconstruction"), "reconstruction"]
+    ]
     for row, entry in result["rows"].items():
         if not entry["figures"]:
             continue
@@ -321,32 +341,51 @@ def _signs(seen: dict | None) -> str:
     if seen is None:
         return "–"
     ours = f"{seen['sign']} {seen['difference']:+.3g}"
-    return f"{ours}, {seen['paper_sign']} {seen['paper_difference']:+.3g}: {seen['verdict']}" if "verdict" in seen else ours
+    return (
+        f"{ours}, {seen['paper_sign']} {seen['paper_difference']:+.3g}: {seen['verdict']}"
+        if "verdict" in seen
+        else ours
+    )
 
 
 def _table(rows: list[list[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
     return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     add = parser.add_argument
     add(
-        "--preset-group", choices=GROUPS, default="digits", help="the size: configs/table1, table1_cifar or table1_digits (default)"
+        "--preset-group",
+        choices=GROUPS,
+        default="digits",
+        help="the size: configs/table1, table1_cifar or table1_digits (default)",
     )
-    add("--rows", nargs="+", metavar="ROW", help="rows by their files' names, such as base no_e (default: all of the group)")
+    add(
+        "--rows",
+        nargs="+",
+        metavar="ROW",
+        help="rows by their files' names, such as base no_e (default: all of the group)",
+    )
     add("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="SEED", help="default: 0 1 2")
-    add("--images", type=int, default=0, help="length of the base's run, the others in proportion (default: the presets')")
+    add(
+        "--images",
+        type=int,
+        default=0,
+        help="length of the base's run, the others in proportion (default: the presets')",
+    )
     add("--evaluate-images", type=int, default=5_000, metavar="N",
         help="samples of IS and FID, and at most so many training and test images for the probe (default: 5000)")  # fmt: skip
     add("--root", type=Path, help="where the runs live (default: runs/GROUP)")
     add("--at-once", type=int, default=1, metavar="N", help="runs at a time, which share the cores (default: 1)")
     add("--table", action="store_true", help="train nothing: print the table of what is there")
-    parser.epilog = (
-        "After two dashes: settings of every run, as train.py takes them, such as -- --data.path PATH --run.precision bf16"
-    )
+    parser.epilog = "After two dashes: settings of every run, as train.py takes them, such as -- --data.path PATH --run.precision bf16"
     argv = sys.argv[1:] if argv is None else argv
     at = argv.index("--") if "--" in argv else len(argv)
     o, overrides = parser.parse_args(argv[:at]), argv[at + 1 :]

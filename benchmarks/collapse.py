@@ -1,9 +1,11 @@
-"""Does the alarm come before the pictures die? `python benchmarks/collapse.py [--seeds 0 1 ... 9] [--out collapse.json]`.
+"""Does the alarm come before the pictures die?
+`python benchmarks/collapse.py [--seeds 0 1 ... 9] [--out collapse.json]`.
 
-Small networks on the embedded digits. Each seed trains healthily for a while; from there it goes on in four ways: unchanged; with
-all rates many times as high; with D frozen; with a data set cut to 50 images. Every few iterations the guard looks, as a run's
-does, and an outside judge, the Fréchet distance of samples to held-out digits in pixels, says whether the pictures are dead: twice
-as far as when the ways parted. Prints both moments for each run, and how often the alarm came first.
+Small networks on the embedded digits. Each seed trains healthily for a while; from there it goes on in four ways:
+unchanged; with all rates many times as high; with D frozen; with a data set cut to 50 images. Every few iterations the
+guard looks, as a run's does, and an outside judge, the Fréchet distance of samples to held-out digits in pixels, says
+whether the pictures are dead: twice as far as when the ways parted. Prints both moments for each run, and how often the
+alarm came first.
 """
 
 import argparse
@@ -20,13 +22,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import torch
 
-from bigbigan.batch import draw_batch
 from bigbigan.config import Config, find_config, read_yaml
 from bigbigan.data import Augment, Stream, evaluation_batches, open_images, to_signed
-from bigbigan.guard import Watch, signs
 from bigbigan.model import BigBiGAN
-from bigbigan.schedule import rates, set_rates
-from bigbigan.step import Step, build_optimizers
+from bigbigan.training.batch import draw_batch
+from bigbigan.training.guard import Watch, signs
+from bigbigan.training.optim import build_optimizers, rates, set_rates
+from bigbigan.training.step import Step
 
 SMALL = {
     "generator_width": 4, "discriminator_width": 8, "mlp_width": 256, "mlp_layers": 2,
@@ -47,7 +49,9 @@ class Run:
         for name, value in SMALL.items():
             setattr(self.config.model, name, value)
         self.model = BigBiGAN.from_config(self.config.model).to(memory_format=torch.channels_last).train()
-        self.train, self.test = (open_images("digits", split, "", "", split == "test", 0.1, "") for split in ("train", "test"))
+        self.train, self.test = (
+            open_images("digits", split, "", "", split == "test", 0.1, "") for split in ("train", "test")
+        )
         o = self.config.optim
         self.optimizers = build_optimizers(self.model, o.generator_lr, o.discriminator_lr, o.encoder_lr, o.betas, o.eps)
         self.step, self.at = Step(self.model, *self.optimizers), 0
@@ -65,7 +69,9 @@ class Run:
         """Train, and pause to be looked at: yields the iteration."""
         stream = Stream(self.train, 8, self.seed, Augment("none", False))
         reals = stream.batches(3 * self.at * BATCH, 10**12, BATCH)
-        draw = lambda: draw_batch(next(reals), self.seed, "normal", self.model.generator.latent_dim, 0, torch.device("cpu"))  # noqa: E731
+        draw = lambda: draw_batch(
+            next(reals), self.seed, "normal", self.model.generator.latent_dim, 0, torch.device("cpu")
+        )
         for i in range(count + 1):
             if i in LOOKS:
                 yield i
@@ -88,7 +94,8 @@ def dead(trace: list[dict]) -> bool:
 
 
 def follow(run: Run, way: str, length: int, shown: bool) -> dict:
-    """One way from the parting on → its trace, and when (in iterations from there) the alarm came and the pictures died."""
+    """One way from the parting on → its trace, and when (in iterations from there) the alarm came and the pictures
+    died."""
     start = time.process_time()
     run.apart(way)
     watch, before, trace = Watch(run.model, run.train, run.test, "normal", run.seed), {}, []
@@ -105,7 +112,13 @@ def follow(run: Run, way: str, length: int, shown: bool) -> dict:
     alarm = next((t["at"] for t in trace if t["signs"]), None)
     death = trace[-1]["at"] if dead(trace) else None
     why = next((", ".join(t["signs"]) for t in trace if t["signs"]), "")
-    return {"alarm": alarm, "death": death, "why": why, "seconds": round(time.process_time() - start, 1), "trace": trace}
+    return {
+        "alarm": alarm,
+        "death": death,
+        "why": why,
+        "seconds": round(time.process_time() - start, 1),
+        "trace": trace,
+    }
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """The default run on several seeds: `python benchmarks/digits.py [--seeds 0 1 2] [--out FOLDER]`.
 
-Launches the README's command for each seed, one after the other; prints wall time, peak memory and closing figures, as JSON too.
+Launches the README's command for each seed, one after the other; prints wall time, peak memory and closing figures, as
+JSON too.
 """
 
 import argparse
@@ -33,8 +34,12 @@ def one(seed: int, out: Path) -> dict:
     return {
         "seed": seed,
         "seconds": round(seconds, 1),
-        "peak_gib": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20, 2),  # of the largest process so far
-        "iterations_per_second": round(statistics.median(line["images_per_second"] for line in lines if "loss_d" in line) / 192, 2),
+        "peak_gib": round(
+            resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20, 2
+        ),  # of the largest process so far
+        "iterations_per_second": round(
+            statistics.median(line["images_per_second"] for line in lines if "loss_d" in line) / 192, 2
+        ),
         "reconstruction_error_relative": lines[-1]["reconstruction_error_relative"],
         "reconstruction_1nn_agreement": lines[-1]["reconstruction_1nn_agreement"],
         "n_test": lines[-1]["n_test"],
@@ -55,7 +60,9 @@ def main() -> None:
         if key not in ("seed", "n_test"):
             values = [row[key] for row in rows]
             spread = statistics.stdev(values) if len(values) > 1 else float("nan")
-            print(f"{key:<34} mean {statistics.mean(values):9.4f}  sd {spread:8.4f}  worst {min(values):.4f} … {max(values):.4f}")
+            print(
+                f"{key:<34} mean {statistics.mean(values):9.4f}  sd {spread:8.4f}  worst {min(values):.4f} … {max(values):.4f}"
+            )
     (arguments.out / "digits.json").write_text(json.dumps(rows, indent=2) + "\n")
 
 

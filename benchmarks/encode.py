@@ -1,8 +1,10 @@
-"""`bigbigan.encode` against the bare network: `python benchmarks/encode.py [--backbone resnetv2_50 --image_size 128 --images 64]`.
+"""`bigbigan.encode` against the bare network:
+`python benchmarks/encode.py [--backbone resnetv2_50 --image_size 128 --images 64]`.
 
-In turn, on the same images: the encoder's forward alone in batches, `encode` of a float tensor, `encode` of a folder of JPEGs, and
-decoding that folder alone. Prints images a second and the share of the bare rate; then the cold start of a fresh process (import,
-load, first image) and the largest mean difference of decoded pixels from torchvision's decoder. JSON with --out.
+In turn, on the same images: the encoder's forward alone in batches, `encode` of a float tensor, `encode` of a folder of
+JPEGs, and decoding that folder alone. Prints images a second and the share of the bare rate; then the cold start of a
+fresh process (import, load, first image) and the largest mean difference of decoded pixels from torchvision's decoder.
+JSON with --out.
 """
 
 import argparse
@@ -57,15 +59,21 @@ def main() -> None:
         model.save_pretrained(folder / "release")
         result["cold_start_s"] = cold_start(folder)
         result["largest_pixel_difference"] = pixel_difference(folder / "photos", o.image_size)
-    print(f"{describe(device)}; {o.backbone}, {o.image_size} px, batch {o.batch_size}, {o.images} images, best of {o.repeats}")
+    print(
+        f"{describe(device)}; {o.backbone}, {o.image_size} px, batch {o.batch_size}, {o.images} images, best of {o.repeats}"
+    )
     bare = result["images_per_second"]["bare forward"]
     for name, rate in result["images_per_second"].items():
         print(f"{name:<26}{rate:10.1f} images/s   {100 * rate / bare:6.1f} % of the bare forward")
     if device.type == "cpu":  # where decoding and computing share the cores, no order of work could do better than this
         both = 1 / (1 / bare + 1 / result["images_per_second"]["decoding the folder alone"])
-        print(f"{'both, one after the other':<26}{both:10.1f} images/s   {100 * both / bare:6.1f} % of the bare forward")
+        print(
+            f"{'both, one after the other':<26}{both:10.1f} images/s   {100 * both / bare:6.1f} % of the bare forward"
+        )
     print("cold start, s: " + ", ".join(f"{name} {value:.2f}" for name, value in result["cold_start_s"].items()))
-    print(f"decoded pixels against torchvision's: mean absolute difference at most {result['largest_pixel_difference']:.4f} / 255")
+    print(
+        f"decoded pixels against torchvision's: mean absolute difference at most {result['largest_pixel_difference']:.4f} / 255"
+    )
     if o.out:
         o.out.write_text(json.dumps(result, indent=2) + "\n")
 
@@ -75,7 +83,9 @@ def photos(folder: Path, count: int, size: int) -> None:
     folder.mkdir()
     rng = np.random.default_rng(0)
     for i in range(count):
-        coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((size * 5 // 4, size), Image.BICUBIC)
+        coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize(
+            (size * 5 // 4, size), Image.BICUBIC
+        )
         noisy = np.asarray(coarse).astype(int) + rng.integers(-12, 13, (size, size * 5 // 4, 3))
         Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / f"{i:04d}.jpg", quality=90)
 
@@ -90,7 +100,9 @@ def rates(model: BigBiGAN, folder: Path, o: argparse.Namespace, device: torch.de
 
     ways = {
         "bare forward": bare,
-        "encode(tensor)": lambda: bigbigan.encode(x, model=model, outputs="avepool_feat", batch_size=o.batch_size, progress=False),
+        "encode(tensor)": lambda: bigbigan.encode(
+            x, model=model, outputs="avepool_feat", batch_size=o.batch_size, progress=False
+        ),
         "encode(folder)": lambda: bigbigan.encode(
             folder, model=model, outputs="avepool_feat", batch_size=o.batch_size, progress=False
         ),
@@ -113,7 +125,8 @@ def cold_start(folder: Path) -> dict[str, float]:
 
 
 def pixel_difference(folder: Path, size: int) -> float:
-    """Largest mean absolute difference of a decoded image from torchvision's, in steps of 8 bits; no draft mode anywhere."""
+    """Largest mean absolute difference of a decoded image from torchvision's, in steps of 8 bits; no draft mode
+    anywhere."""
     from torchvision.io import ImageReadMode, decode_image
 
     differences = []

@@ -1,8 +1,9 @@
-"""The Fréchet distance against its usual route, a matrix root: `python benchmarks/frechet.py [--repeats 3] [--out FILE]`.
+"""The Fréchet distance against its usual route, a matrix root:
+`python benchmarks/frechet.py [--repeats 3] [--out FILE]`.
 
-Features of D = 2,048 with a decaying spectrum; two cases: covariances of full rank, and of fewer images than features. Both routes
-run in turn on the same matrices; prints seconds, the ratio of medians, and the relative difference, as JSON too. The singular
-covariance is also held against the exact value, a sum of singular values of the two data matrices.
+Features of D = 2,048 with a decaying spectrum; two cases: covariances of full rank, and of fewer images than features.
+Both routes run in turn on the same matrices; prints seconds, the ratio of medians, and the relative difference, as JSON
+too. The singular covariance is also held against the exact value, a sum of singular values of the two data matrices.
 """
 
 import argparse
@@ -30,7 +31,8 @@ def features(n: int, width: int, seed: int) -> np.ndarray:
 
 
 def by_matrix_root(mean1, c1, mean2, c2) -> float:
-    """Heusel et al. 2017, equation 6, as often computed: a matrix root, its real part, a small shift where it is not finite."""
+    """Heusel et al. 2017, equation 6, as often computed: a matrix root, its real part, a small shift where it is not
+    finite."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # SciPy says that the matrix is singular
         root = scipy.linalg.sqrtm(c1 @ c2)
@@ -88,7 +90,9 @@ def main() -> None:
     for name, n1, n2 in cases:
         rows.append(one(name, n1, n2, width, arguments.repeats))
         print(json.dumps(rows[-1]), flush=True)
-    print(f"{os.cpu_count()} CPU cores, NumPy {np.__version__}, SciPy {scipy.__version__}, medians of {arguments.repeats} in turn")
+    print(
+        f"{os.cpu_count()} CPU cores, NumPy {np.__version__}, SciPy {scipy.__version__}, medians of {arguments.repeats} in turn"
+    )
     if arguments.out:
         arguments.out.write_text(json.dumps(rows, indent=2) + "\n")
 

@@ -1,10 +1,11 @@
-"""G and D alone, a conditional BigGAN without E, H, J: one D update, one G update and the average of G, in turn in several forms.
+"""G and D alone, a conditional BigGAN without E, H, J: one D update, one G update and the average of G, in turn in
+several forms.
 
     python benchmarks/gan.py [--image_size 32 --width 64 --batch_size 16 --repeats 5] [--out FILE]
 
-Forms: plain (the papers' resampling, contiguous tensors) and ours (folded resampling, channels last), each in float32 and bf16.
-Prints seconds an iteration (best and median), FLOPs of the plain form by torch's counter, and the share of the matrix rate of the
-same run, as JSON too.
+Forms: plain (the papers' resampling, contiguous tensors) and ours (folded resampling, channels last), each in float32
+and bf16. Prints seconds an iteration (best and median), FLOPs of the plain form by torch's counter, and the share of
+the matrix rate of the same run, as JSON too.
 """
 
 import argparse
@@ -21,9 +22,9 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.rates import alternate, describe, matrix_rate
-from bigbigan.discriminator import Discriminator
-from bigbigan.generator import Generator
-from bigbigan.layers import advance_power_iteration, set_folded
+from bigbigan.networks.discriminator import Discriminator
+from bigbigan.networks.generator import Generator
+from bigbigan.networks.layers import advance_power_iteration, set_folded
 
 CLASSES = 10
 
@@ -31,7 +32,9 @@ CLASSES = 10
 class Gan:
     """One D update on [real, fake] in one forward, one G update, the average of G: hinge, Adam, as BigGAN's."""
 
-    def __init__(self, image_size: int, width: int, batch_size: int, ours: bool, dtype: torch.dtype, device: torch.device):
+    def __init__(
+        self, image_size: int, width: int, batch_size: int, ours: bool, dtype: torch.dtype, device: torch.device
+    ):
         torch.manual_seed(0)
         layout = torch.channels_last if ours else torch.contiguous_format
         latents = 20 * (image_size.bit_length() - 2)
@@ -40,7 +43,9 @@ class Gan:
         for network in (self.g, self.d):
             set_folded(network, ours)
         self.average = copy.deepcopy(self.g)
-        self.adams = [torch.optim.Adam(net.parameters(), lr=2e-4, betas=(0.0, 0.999), fused=ours) for net in (self.g, self.d)]
+        self.adams = [
+            torch.optim.Adam(net.parameters(), lr=2e-4, betas=(0.0, 0.999), fused=ours) for net in (self.g, self.d)
+        ]
         self.x = torch.randn(batch_size, 3, image_size, image_size, device=device).contiguous(memory_format=layout)
         self.z = torch.randn(batch_size, latents, device=device)
         self.y = torch.arange(batch_size, device=device) % CLASSES
@@ -52,7 +57,9 @@ class Gan:
         with self.autocast():
             with torch.no_grad():
                 fake = self.g(self.z, self.y)
-            real, fake = self.d(torch.cat([self.x, fake.to(self.x)]), None, torch.cat([self.y, self.y])).x.float().chunk(2)
+            real, fake = (
+                self.d(torch.cat([self.x, fake.to(self.x)]), None, torch.cat([self.y, self.y])).x.float().chunk(2)
+            )
             loss = F.relu(1 - real).mean() + F.relu(1 + fake).mean()
         self._update(loss, self.adams[1])
         advance_power_iteration(self.g)
@@ -78,7 +85,9 @@ def main() -> None:
     o = parser.parse_args()
     device = torch.device(o.device)
     forms = {
-        f"{form} {str(dtype).removeprefix('torch.')}": Gan(o.image_size, o.width, o.batch_size, form == "ours", dtype, device)
+        f"{form} {str(dtype).removeprefix('torch.')}": Gan(
+            o.image_size, o.width, o.batch_size, form == "ours", dtype, device
+        )
         for dtype in (torch.float32, torch.bfloat16)
         for form in ("plain", "ours")
     }
@@ -99,7 +108,9 @@ def main() -> None:
             f"of plain float32 {min(times) / base:5.2f}  utilisation {100 * used:5.1f} %"
         )
     if o.out:
-        o.out.write_text(json.dumps({"gflop": flop / 1e9, "rates": rates, "n": o.repeats, "rows": rows}, indent=2) + "\n")
+        o.out.write_text(
+            json.dumps({"gflop": flop / 1e9, "rates": rates, "n": o.repeats, "rows": rows}, indent=2) + "\n"
+        )
 
 
 if __name__ == "__main__":

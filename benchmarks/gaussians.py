@@ -1,12 +1,13 @@
 """ALI's toy experiment (Dumoulin et al. 2017, section 4.3): do a GAN and ALI find all 25 Gaussians of a grid?
 
-    python benchmarks/gaussians.py [--seeds 10] [--iterations 6000] [--folder runs/gaussians] [--picture docs/images/gaussians.png]
+    python benchmarks/gaussians.py [--seeds 10] [--iterations 6000] [--folder runs/gaussians] [--picture
+    docs/images/gaussians.png]
 
-As there: means on a 5×5 grid of spacing 2 with standard deviation 0.05; 2 latents; G and D the same in both but for D's input; 10
-runs of each with random rates, β₁ and deviations of the first weights, drawn for a seed alike for both; 10,000 samples, each
-assigned to its nearest mean, and a mode is covered that has one. Smaller than there: 128 units in G and E, 64 in D, no dropout, and
-as many iterations as say above in place of 200,000. Both kinds are trained by `bigbigan.step`, on points as images of 1×1 px with
-two channels.
+As there: means on a 5×5 grid of spacing 2 with standard deviation 0.05; 2 latents; G and D the same in both but for D's
+input; 10 runs of each with random rates, β₁ and deviations of the first weights, drawn for a seed alike for both;
+10,000 samples, each assigned to its nearest mean, and a mode is covered that has one. Smaller than there: 128 units in
+G and E, 64 in D, no dropout, and as many iterations as say above in place of 200,000. Both kinds are trained by
+`bigbigan.training.step`, on points as images of 1×1 px with two channels.
 
 Finished runs are kept in the folder and not made again, so it may be stopped at any time.
 """
@@ -24,12 +25,13 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from bigbigan.batch import Batch
-from bigbigan.encoder import Encoder
-from bigbigan.layers import CrossReplicaBatchNorm
 from bigbigan.losses import Scores
 from bigbigan.model import BigBiGAN
-from bigbigan.step import Step, build_optimizers
+from bigbigan.networks.encoder import Encoder
+from bigbigan.networks.layers import CrossReplicaBatchNorm
+from bigbigan.training.batch import Batch
+from bigbigan.training.optim import build_optimizers
+from bigbigan.training.step import Step
 
 GRID = torch.cartesian_prod(*[torch.arange(-4.0, 5.0, 2.0)] * 2)  # (25, 2)
 DEVIATION, LATENTS, BATCH, SAMPLES = 0.05, 2, 100, 10_000
@@ -130,7 +132,8 @@ def train(kind: str, seed: int, iterations: int) -> Tensor:
 
 
 def figures(samples: Tensor) -> dict[str, float]:
-    """modes: that are the nearest of one sample or more (the paper's figure).  modes3: of one sample within 3 deviations or more.
+    """modes: that are the nearest of one sample or more (the paper's figure).  modes3: of one sample within 3
+    deviations or more.
     within3: share of the samples within 3 deviations of a mode."""
     distance, mode = torch.cdist(samples, GRID).min(1)
     near = distance < 3 * DEVIATION
@@ -139,7 +142,10 @@ def figures(samples: Tensor) -> dict[str, float]:
 
 def table(found: dict[str, list[dict[str, float]]]) -> str:
     """Mean ± standard deviation (min to max) over the runs of each kind."""
-    lines = ["| | runs | modes covered | modes with a sample within 3 sd | samples within 3 sd, % |", "|---|---|---|---|---|"]
+    lines = [
+        "| | runs | modes covered | modes with a sample within 3 sd | samples within 3 sd, % |",
+        "|---|---|---|---|---|",
+    ]
     for kind, rows in found.items():
         cells = []
         for name, scale in (("modes", 1), ("modes3", 1), ("within3", 100)):

@@ -1,8 +1,9 @@
 """How an iteration's time grows: `python benchmarks/growth.py [--repeats 3] [--processes 1 2]`.
 
-One thing is changed at a time from a base of 32 px, width 16, batch 8: the batch, the width, the side of the images (attention off,
-and on at half the side), and the number of processes (gloo; the same batch for each). Prints seconds, and the exponent between
-neighbours, log(time ratio)/log(size ratio), beside that of the FLOPs; for processes, the efficiency. JSON with --out.
+One thing is changed at a time from a base of 32 px, width 16, batch 8: the batch, the width, the side of the images
+(attention off, and on at half the side), and the number of processes (gloo; the same batch for each). Prints seconds,
+and the exponent between neighbours, log(time ratio)/log(size ratio), beside that of the FLOPs; for processes, the
+efficiency. JSON with --out.
 """
 
 import argparse
@@ -57,7 +58,10 @@ def series(name: str, device: torch.device, repeats: int) -> list[dict]:
         row = {"series": name, "value": point[key], "seconds": times[i], "gflop": flop[i] / 1e9}
         if i:
             by = math.log(point[key] / points[i - 1][key])
-            row |= {"exponent": math.log(times[i] / times[i - 1]) / by, "flop_exponent": math.log(flop[i] / flop[i - 1]) / by}
+            row |= {
+                "exponent": math.log(times[i] / times[i - 1]) / by,
+                "flop_exponent": math.log(flop[i] / flop[i - 1]) / by,
+            }
         rows.append(row)
         grown = f"   time ~ {key}^{row['exponent']:.2f}, FLOP ~ {key}^{row['flop_exponent']:.2f}" if i else ""
         print(f"{name:<22} {point[key]:>5}   {times[i]:8.3f} s   {flop[i] / 1e9:10.1f} GFLOP{grown}", flush=True)
@@ -101,7 +105,9 @@ def main() -> None:
         for processes in o.processes:
             best = many(processes, o.repeats, batch)
             alone = alone or best
-            rows.append({"series": "processes", "value": processes, "batch": batch, "seconds": best, "efficiency": alone / best})
+            rows.append(
+                {"series": "processes", "value": processes, "batch": batch, "seconds": best, "efficiency": alone / best}
+            )
             print(
                 f"processes {processes}, one thread, {batch} images each   {best:8.3f} s   efficiency {100 * alone / best:5.1f} %"
             )

@@ -1,8 +1,9 @@
-"""What it costs to judge every loss, gradient and weight: `python benchmarks/health.py [--config digits] [--repeats 100]`.
+"""What it costs to judge every loss, gradient and weight:
+`python benchmarks/health.py [--config digits] [--repeats 100]`.
 
-One model, one batch: iterations with and without the judgement in turn, so that a machine whose speed varies is as kind to one as
-to the other. Prints the median of the differences of neighbours, as a share of the median iteration, with its quartiles, and the
-time of the judgement's own calls.
+One model, one batch: iterations with and without the judgement in turn, so that a machine whose speed varies is as kind
+to one as to the other. Prints the median of the differences of neighbours, as a share of the median iteration, with its
+quartiles, and the time of the judgement's own calls.
 """
 
 import argparse

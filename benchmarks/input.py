@@ -1,8 +1,9 @@
 """The data path alone: `python benchmarks/input.py [--path FOLDER or PARQUET --size 128 --images 512 --workers 0]`.
 
-Random ResNet-style crops of 128 px with flips, in turn from our stream and from torchvision's ImageFolder behind a DataLoader with
-RandomResizedCrop, RandomHorizontalFlip and the same resampling filter. Without --path, JPEGs of 256 × 320 px are made. For a
-Parquet file or folder of them only ours is timed. Prints images a second and core, and the ratio, as JSON too with --out.
+Random ResNet-style crops of 128 px with flips, in turn from our stream and from torchvision's ImageFolder behind a
+DataLoader with RandomResizedCrop, RandomHorizontalFlip and the same resampling filter. Without --path, JPEGs of 256 ×
+320 px are made. For a Parquet file or folder of them only ours is timed. Prints images a second and core, and the
+ratio, as JSON too with --out.
 """
 
 import argparse
@@ -59,7 +60,11 @@ def measure(path: Path, o: argparse.Namespace) -> dict:
     ways = {"bigbigan.data": ours}
     if any(path.rglob("*.jpg")):
         transform = v2.Compose(
-            [v2.RandomResizedCrop(o.size, interpolation=v2.InterpolationMode.BICUBIC), v2.RandomHorizontalFlip(), v2.PILToTensor()]
+            [
+                v2.RandomResizedCrop(o.size, interpolation=v2.InterpolationMode.BICUBIC),
+                v2.RandomHorizontalFlip(),
+                v2.PILToTensor(),
+            ]
         )
         folder = ImageFolder(str(path), transform)
 

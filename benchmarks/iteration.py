@@ -1,11 +1,13 @@
 """One training iteration, d_steps D updates, one E+G update and the averages, in several forms in turn.
 
-    python benchmarks/iteration.py [--config imagenet128 --batch_sizes 64 128 256 --repeats 5] [--section.field VALUE ...]
+    python benchmarks/iteration.py [--config imagenet128 --batch_sizes 64 128 256 --repeats 5] [--section.field VALUE
+    ...]
 
-Forms: plain eager in float32 (TF32 on a GPU) and in bf16, contiguous and with the papers' resampling; ours in bf16, channels last
-and folded; ours compiled (--compile MODE ... of torch.compile, each update a graph). Prints seconds, images a second, FLOPs of the
-plain form by torch's counter, the share of the bf16 matrix rate of the same run, peak memory, and the time of each part alone, that
-of a batch from images kept on the device among them. A batch that does not fit is said to. JSON with --out.
+Forms: plain eager in float32 (TF32 on a GPU) and in bf16, contiguous and with the papers' resampling; ours in bf16,
+channels last and folded; ours compiled (--compile MODE ... of torch.compile, each update a graph). Prints seconds,
+images a second, FLOPs of the plain form by torch's counter, the share of the bf16 matrix rate of the same run, peak
+memory, and the time of each part alone, that of a batch from images kept on the device among them. A batch that does
+not fit is said to. JSON with --out.
 """
 
 import argparse
@@ -23,19 +25,22 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.rates import best, describe, matrix_rate, synchronise
-from bigbigan.batch import Batch, draw_batch
 from bigbigan.config import Config, parse
 from bigbigan.data import Augment, Images, Stream
-from bigbigan.ema import Averages
-from bigbigan.layers import advance_power_iteration, set_folded
 from bigbigan.model import BigBiGAN
-from bigbigan.step import Step, build_optimizers
+from bigbigan.networks.layers import advance_power_iteration, set_folded
+from bigbigan.training.batch import Batch, draw_batch
+from bigbigan.training.ema import Averages
+from bigbigan.training.optim import build_optimizers
+from bigbigan.training.step import Step
 
 
 class Iteration:
     """A model with its optimisers and averages, and one batch of random pictures that every update sees again."""
 
-    def __init__(self, config: Config, batch_size: int, device: torch.device, bf16: bool, ours: bool, compiled: str = ""):
+    def __init__(
+        self, config: Config, batch_size: int, device: torch.device, bf16: bool, ours: bool, compiled: str = ""
+    ):
         torch.manual_seed(0)
         self.config = config
         o, layout = config.optim, torch.channels_last if ours else torch.contiguous_format
@@ -48,7 +53,9 @@ class Iteration:
         self.averages = Averages(self.model.generator, self.model.encoder, o.ema_half_life, o.ema_rampup)
         size, width = self.model.encoder.image_size, self.model.generator.latent_dim
         x = (torch.rand(batch_size, 3, size, size, device=device) * 2 - 1).contiguous(memory_format=layout)
-        self.batch = Batch(x, torch.randn(batch_size, width, device=device), torch.randn(batch_size, width, device=device))
+        self.batch = Batch(
+            x, torch.randn(batch_size, width, device=device), torch.randn(batch_size, width, device=device)
+        )
         self.d_steps, self.seen = o.d_steps, 10**6
 
     def __call__(self) -> None:
@@ -76,7 +83,9 @@ class Iteration:
             "E, forward and backward": both(lambda: model.encoder(batch.x).mean),
             "F, forward and backward": both(lambda: model.discriminator.f(joined[0])),
             "D = F, H, J, forward and backward": both(lambda: sum(model.discriminator(*joined).terms())),
-            "spectral norm, D and G": lambda: [advance_power_iteration(n) for n in (model.discriminator, model.generator)],
+            "spectral norm, D and G": lambda: [
+                advance_power_iteration(n) for n in (model.discriminator, model.generator)
+            ],
             "a batch: crops, flips, noise": lambda: draw_batch(
                 next(stream), 0, draw.prior, model.generator.latent_dim, draw.classes, batch.x.device
             ),
@@ -91,7 +100,9 @@ class Iteration:
         pictures = [Image.fromarray(rng.integers(0, 256, (size, size, 3), dtype=np.uint8)) for _ in range(256)]
         images = Images(pictures, None, None, "random pictures", "")
         augment = Augment(self.config.data.augment, self.config.data.flip)
-        return Stream(images, size, 0, augment, device=self.batch.x.device, cache="device").batches(0, sys.maxsize, len(self.batch))
+        return Stream(images, size, 0, augment, device=self.batch.x.device, cache="device").batches(
+            0, sys.maxsize, len(self.batch)
+        )
 
 
 def measure(config: Config, batch_size: int, device: torch.device, o: argparse.Namespace) -> list[dict]:
@@ -136,14 +147,22 @@ def measure_form(iteration: Iteration, device: torch.device, repeats: int) -> di
         times.append(time.perf_counter() - start)
     first, _, *times = times  # the first two compile and choose algorithms
     peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else 0.0
-    return {"best_s": min(times), "median_s": statistics.median(times), "first_s": first, "n": repeats, "peak_gib": peak}
+    return {
+        "best_s": min(times),
+        "median_s": statistics.median(times),
+        "first_s": first,
+        "n": repeats,
+        "peak_gib": peak,
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[64])
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--compile", nargs="*", default=[], help="modes of torch.compile, such as default, reduce-overhead")
+    parser.add_argument(
+        "--compile", nargs="*", default=[], help="modes of torch.compile, such as default, reduce-overhead"
+    )
     parser.add_argument("--no_parts", action="store_true")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path)

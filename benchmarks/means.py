@@ -1,7 +1,8 @@
-"""Every means to speed beside its absence, in turn: `python benchmarks/means.py [--config cifar10 --batch_size 16] [--only GROUP]`.
+"""Every means to speed beside its absence, in turn:
+`python benchmarks/means.py [--config cifar10 --batch_size 16] [--only GROUP]`.
 
-Each row times a small piece of work or a whole iteration with and without one means, alternating, and prints the ratio of the best
-times, without / with. JSON with --out. What was expected of each, and what came out: docs/speed.md.
+Each row times a small piece of work or a whole iteration with and without one means, alternating, and prints the ratio
+of the best times, without / with. JSON with --out. What was expected of each, and what came out: docs/speed.md.
 """
 
 import argparse
@@ -19,8 +20,8 @@ import torch.nn.functional as F
 from benchmarks.iteration import Iteration
 from benchmarks.rates import describe, synchronise
 from bigbigan.config import Config, parse
-from bigbigan.layers import advance_power_iteration, set_folded
-from bigbigan.layers.blocks import SelfAttention
+from bigbigan.networks.layers import advance_power_iteration, set_folded
+from bigbigan.networks.layers.blocks import SelfAttention
 
 
 def iteration(config: Config, n: int, device: torch.device, **changes):
@@ -128,7 +129,8 @@ def main() -> None:
             )
     if o.out:
         o.out.write_text(
-            json.dumps({"device": describe(device), "batch": o.batch_size, "n": o.repeats, "rows": rows}, indent=2) + "\n"
+            json.dumps({"device": describe(device), "batch": o.batch_size, "n": o.repeats, "rows": rows}, indent=2)
+            + "\n"
         )
 
 

@@ -1,13 +1,14 @@
 """What growing saves: the arithmetic of a preset's schedule against that of its full size, and the quality on the way.
 
     python benchmarks/progressive.py cost [--config progan_celebahq] [--measure]
-    python benchmarks/progressive.py quality [--config digits_progressive --seeds 0 1 2 --out FOLDER] [-- FLAGS of training]
+    python benchmarks/progressive.py quality [--config digits_progressive --seeds 0 1 2 --out FOLDER] [-- FLAGS of
+    training]
 
-cost: FLOPs an image of one D and one G (and E) update at every stage and fade, by torch's counter on shapes alone, and what the
-schedule adds up to beside training at full size for the same images; --measure: seconds on this device too.
-quality: the preset with and without growing, each seed's checkpoints; the sliced Wasserstein distance of 1,438 samples of averaged
-G at full size (smaller ones enlarged) to the training images, and the linear probe of averaged E, against images and seconds of
-training. Prints JSON lines; a run that is there already is not made again.
+cost: FLOPs an image of one D and one G (and E) update at every stage and fade, by torch's counter on shapes alone, and
+what the schedule adds up to beside training at full size for the same images; --measure: seconds on this device too.
+quality: the preset with and without growing, each seed's checkpoints; the sliced Wasserstein distance of 1,438 samples
+of averaged G at full size (smaller ones enlarged) to the training images, and the linear probe of averaged E, against
+images and seconds of training. Prints JSON lines; a run that is there already is not made again.
 """
 
 import argparse
@@ -25,17 +26,19 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.rates import synchronise
-from bigbigan.batch import Batch
 from bigbigan.config import Config, find_config, read_yaml
 from bigbigan.data import Images, evaluation_batches, open_images
 from bigbigan.metrics.sampling import sampler
 from bigbigan.metrics.sliced_wasserstein import sliced_wasserstein
 from bigbigan.model import BigBiGAN
-from bigbigan.progressive import Growth, set_level
-from bigbigan.release import load_model
-from bigbigan.step import Step, build_optimizers
+from bigbigan.networks.growing import set_level
+from bigbigan.release.load import load_model
+from bigbigan.training.batch import Batch
+from bigbigan.training.growing_schedule import Growth
+from bigbigan.training.optim import build_optimizers
+from bigbigan.training.step import Step
 from eval_linear.features import extract
-from eval_linear.solvers import fit_linear
+from eval_linear.linear.solvers import fit_linear
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = 200  # into which a schedule is cut to add up its cost
@@ -100,20 +103,27 @@ def cost(config: Config, measure: bool) -> None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         real = make_step(config, device)
         kinds["ms"] = lambda level: 1e3 * seconds(real, config, level)
-    levels = sorted({float(k) for k in range(growth.first, growth.last + 1)} | {k + 0.5 for k in range(growth.first, growth.last)})
+    levels = sorted(
+        {float(k) for k in range(growth.first, growth.last + 1)} | {k + 0.5 for k in range(growth.first, growth.last)}
+    )
     for kind, price in kinds.items():
         table = {level: price(level) for level in levels}  # a fade costs the same at every weight
         print(json.dumps({f"{kind} an image": {f"level {level:g}": float(f"{v:.4g}") for level, v in table.items()}}))
         at = lambda n, table=table: table[level if (level := growth.level(n)).is_integer() else int(level) + 0.5]  # noqa: E731
         for total in sorted({6_400_000, config.run.images} if config.run.images > 6_400_000 else {config.run.images}):
             grown = sum(at(int(total * (i + 0.5) / PARTS)) for i in range(PARTS)) / PARTS
-            print(json.dumps({"images": total, f"full size beside growing, by {kind}": round(table[levels[-1]] / grown, 2)}))
+            print(
+                json.dumps(
+                    {"images": total, f"full size beside growing, by {kind}": round(table[levels[-1]] / grown, 2)}
+                )
+            )
 
 
 def quality(config: Config, preset: str, seeds: list[int], out: Path, further: list[str]) -> None:
     size = config.model.image_size
     images, test = (
-        open_images(config.data.path, split, "", "", test, 0.1, "") for split, test in (("train", False), ("test", True))
+        open_images(config.data.path, split, "", "", test, 0.1, "")
+        for split, test in (("train", False), ("test", True))
     )
     real = torch.cat([pixels for pixels, _ in evaluation_batches(images, size, 256, 1438)])
     for seed in seeds:
@@ -142,7 +152,12 @@ def quality(config: Config, preset: str, seeds: list[int], out: Path, further: l
                 samples = sampler(model)(torch.arange(len(real)).numpy()).float()
                 samples = F.interpolate(samples, size=(size, size), mode="nearest").to(torch.uint8)
                 distance = sliced_wasserstein(samples, real)
-                row = {"form": name, "seed": seed, "images": seen, "seconds": round(clock[max(k for k in clock if k <= seen)], 1)}
+                row = {
+                    "form": name,
+                    "seed": seed,
+                    "images": seen,
+                    "seconds": round(clock[max(k for k in clock if k <= seen)], 1),
+                }
                 row |= {f"swd_{k}": round(v, 1) for k, v in distance.items()} | probe(model, images, test)
                 print(json.dumps(row), flush=True)
 
@@ -151,7 +166,9 @@ def probe(model: BigBiGAN, train: Images, test: Images) -> dict[str, float]:
     """The linear probe of AvePool at the size that E has reached; nothing without E or labels."""
     if model.encoder is None or train.labels is None:
         return {}
-    (x, at), (x_test, at_test) = (extract(model.encoder, images, 256, names=("avepool_feat",)) for images in (train, test))
+    (x, at), (x_test, at_test) = (
+        extract(model.encoder, images, 256, names=("avepool_feat",)) for images in (train, test)
+    )
     y, y_test = torch.from_numpy(train.labels[at]), torch.from_numpy(test.labels[at_test])
     fit = fit_linear(x["avepool_feat"], y, x_test["avepool_feat"], y_test, len(train.class_names), 0)
     return {"encoder_px": model.encoder.image_size, "top1_linear": round(100 * fit.top1, 1)}

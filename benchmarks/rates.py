@@ -1,4 +1,5 @@
-"""What the processor can do: the best matrix rate met in a product and a convolution, which every benchmark relates to."""
+"""What the processor can do: the best matrix rate met in a product and a convolution, which every benchmark relates
+to."""
 
 import time
 

@@ -1,8 +1,9 @@
-"""The results that need a GPU, a leg at a time, in calls that fit a short loan: `benchmarks/results.sh LEG [PIECE ...]`.
+"""The results that need a GPU, a leg at a time, in calls that fit a short loan:
+`benchmarks/results.sh LEG [PIECE ...]`.
 
 A call does what is left of the leg for MINUTES, leaves what matters in OUT, and says what the next call is;
-the same command goes on, however the last one ended. Exit status: 0 complete, 75 to be called again, 1 a failure that a sentence
-explains. What each leg does, and the environment variables: docs/results/README.md.
+the same command goes on, however the last one ended. Exit status: 0 complete, 75 to be called again, 1 a failure that a
+sentence explains. What each leg does, and the environment variables: docs/results/README.md.
 """
 
 import json
@@ -27,11 +28,11 @@ AGAIN = 75
 GRACE = 40  # seconds that a process has between SIGTERM and SIGKILL: for a checkpoint
 STARTUP = 25  # seconds of a run before its first image, as estimated
 SMALL = "cifar10_small"
-ROWS = (
-    "base deterministic_e uniform_prior x_unary_only z_unary_only no_unaries small_g_third no_e high_res_e resnet_e_lr"  # of leg C
-)
+ROWS = "base deterministic_e uniform_prior x_unary_only z_unary_only no_unaries small_g_third no_e high_res_e resnet_e_lr"  # of leg C
 # Leg D: the preset imagenette64 at two sizes, and E at twice G's size (High Res E).
-AT_128 = "--model.image_size 128 --model.latent_dim 120 --model.generator_attention 64 --model.discriminator_attention 64"
+AT_128 = (
+    "--model.image_size 128 --model.latent_dim 120 --model.generator_attention 64 --model.discriminator_attention 64"
+)
 SIZES = {"64": "", "64-e128": "--model.encoder_image_size 128", "128": AT_128}
 TOY_NETWORKS = """
     --model.image_size 8 --model.latent_dim 8 --model.generator_width 2 --model.generator_attention 0 --model.discriminator_width 2
@@ -48,7 +49,8 @@ TOY_SIZES = {
 
 
 class Failure(Exception):
-    """What stops a leg until somebody has looked; the message says what was expected, what was found, and what to do."""
+    """What stops a leg until somebody has looked; the message says what was expected, what was found, and what to
+    do."""
 
 
 class Call:
@@ -74,9 +76,13 @@ class Call:
             folder.mkdir(parents=True, exist_ok=True)
         if leg != "E" and not self.data:
             what = "Imagenette's" if leg == "D" else "CIFAR-10's"
-            raise Failure(f"expected DATA=FOLDER with {what} train-*.parquet and test-*.parquet, found no DATA; TOY=1 takes digits")
+            raise Failure(
+                f"expected DATA=FOLDER with {what} train-*.parquet and test-*.parquet, found no DATA; TOY=1 takes digits"
+            )
         if self.data != "digits" and leg != "E" and not Path(self.data).is_dir():
-            raise Failure(f"DATA={self.data}: expected a folder with train-*.parquet and test-*.parquet, found no such folder")
+            raise Failure(
+                f"DATA={self.data}: expected a folder with train-*.parquet and test-*.parquet, found no such folder"
+            )
 
     def left(self) -> float:
         return self.deadline - time.monotonic()
@@ -223,7 +229,8 @@ def compare(call: Call) -> str:
 
 
 def chosen(call: Call) -> tuple[str, str, str]:
-    """The full run's candidate: name, preset, flags. WINNER names it; else the best linear probe of the ledger of leg A."""
+    """The full run's candidate: name, preset, flags. WINNER names it; else the best linear probe of the ledger of leg
+    A."""
     path = call.work / "chosen.json"
     if path.is_file():  # a run keeps to its settings
         return tuple(json.loads(path.read_text()))
@@ -288,7 +295,8 @@ def finish(call: Call, name: str = "full", preset: str = "", flags: str = "", to
 
 
 def probe(call: Call, name: str = "full", seconds: float = 120) -> str:
-    """The probe of a finished run: linear, k-NN, generation with the in-domain classifier, pairs, each beside its baselines."""
+    """The probe of a finished run: linear, k-NN, generation with the in-domain classifier, pairs, each beside its
+    baselines."""
     if (call.work / name / "probe.json").is_file():
         return ""
     if not call.enough(seconds):
@@ -309,16 +317,30 @@ def export(call: Call) -> str:
     shipped = call.work / "shipped"
     name = "digits" if call.data == "digits" else "uoft-cs/cifar10"
     options = ["--limit_mb", "8", "--data", name, "--name", SMALL]
-    left = _once(call, "export", [call.python, "-m", "bigbigan.export", call.work / "full", shipped, *options], 30)
+    left = _once(
+        call, "export", [call.python, "-m", "bigbigan.release.export", call.work / "full", shipped, *options], 30
+    )
     limit = 200 if call.toy else 10_000
     figures = [call.python, "benchmarks/results_figures.py", "quick", shipped, limit, call.data]
     return left or _once(call, "export-figures", figures, 60)
 
 
 def ablation(call: Call) -> str:
-    """The rows of Table 1 at CIFAR size, which have their own command; a seed at a time, so that the table has every row early."""
-    group, rows, seeds, images = ("digits", "base no_e", "0", 1920) if call.toy else ("cifar", call.rows, call.seeds, call.images)
-    command = [call.python, "benchmarks/ablation.py", "--preset-group", group, "--rows", *rows.split(), "--seeds", *seeds.split()]
+    """The rows of Table 1 at CIFAR size, which have their own command; a seed at a time, so that the table has every
+    row early."""
+    group, rows, seeds, images = (
+        ("digits", "base no_e", "0", 1920) if call.toy else ("cifar", call.rows, call.seeds, call.images)
+    )
+    command = [
+        call.python,
+        "benchmarks/ablation.py",
+        "--preset-group",
+        group,
+        "--rows",
+        *rows.split(),
+        "--seeds",
+        *seeds.split(),
+    ]
     command += ["--images", images, "--at-once", call.at_once, "--root", call.work]
     status = call.one("ablation", [*command, "--", "--data.path", call.data])
     if status in (AGAIN, 124, 143, -15):
@@ -329,7 +351,8 @@ def ablation(call: Call) -> str:
 
 
 def sizes(call: Call) -> str:
-    """A minute of each size for its speed; then 64 px with E at 64 and at 128 px for equal images, and 128 px for a while."""
+    """A minute of each size for its speed; then 64 px with E at 64 and at 128 px for equal images, and 128 px for a
+    while."""
     minute = 2 if call.toy else 60
     for name in SIZES:
         if left := train_for(call, name, "imagenette64", *_size(call, name, minute)):
@@ -384,7 +407,10 @@ LEGS = {
 def main(arguments: list[str]) -> int:
     leg, pieces = (arguments or [""])[0], arguments[1:]
     if leg not in LEGS or not set(pieces) <= LEGS[leg].keys():
-        print("usage: benchmarks/results.sh LEG [PIECE ...]; " + "; ".join(f"{k}: {', '.join(v)}" for k, v in LEGS.items()))
+        print(
+            "usage: benchmarks/results.sh LEG [PIECE ...]; "
+            + "; ".join(f"{k}: {', '.join(v)}" for k, v in LEGS.items())
+        )
         return 2
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     left = ""
@@ -404,7 +430,9 @@ def main(arguments: list[str]) -> int:
     if left:
         print(f"next call: {shlex.join(['benchmarks/results.sh', *arguments])}   ({left})")
     elif rest:
-        print(f"complete: {', '.join(pieces)}; of leg {leg} there are also {', '.join(rest)}; results so far: {call.out}")
+        print(
+            f"complete: {', '.join(pieces)}; of leg {leg} there are also {', '.join(rest)}; results so far: {call.out}"
+        )
     else:
         print(f"leg {leg} is complete: {call.out}")
     return AGAIN if left else 0

@@ -1,7 +1,8 @@
 """Quick figures for `benchmarks/results.sh`, in a process of their own.
 
 python benchmarks/results_figures.py classifier DATA SIZE        the in-domain classifier, into the cache
-python benchmarks/results_figures.py quick MODEL LIMIT [DATA]    linear, k-NN, FID, IS, reconstruction → RUN/figures.json
+python benchmarks/results_figures.py quick MODEL LIMIT [DATA]    linear, k-NN, FID, IS, reconstruction →
+RUN/figures.json
 """
 
 import json
@@ -22,7 +23,9 @@ def main(what: str, source: str, number: str, data: str = "") -> None:
         import torch
 
         device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
-        extractor = in_domain_extractor(open_images(source, "train"), int(number), Path(source).name, cache_folder(), device)
+        extractor = in_domain_extractor(
+            open_images(source, "train"), int(number), Path(source).name, cache_folder(), device
+        )
         print(extractor.note())
         return
     model, folder = load(source), Path(source)
@@ -32,8 +35,14 @@ def main(what: str, source: str, number: str, data: str = "") -> None:
     figures |= {"images_seen": model.card["images_seen"], "n": int(number)}
     if (folder / "stats.jsonl").is_file():
         lines = [json.loads(line) for line in (folder / "stats.jsonl").read_text().splitlines()]
-        figures["images_per_second"] = statistics.median(r["images_per_second"] for r in lines if "images_per_second" in r)
-    path = folder / "figures.json" if (folder / "stats.jsonl").is_file() else folder.with_name(f"{folder.name}-figures.json")
+        figures["images_per_second"] = statistics.median(
+            r["images_per_second"] for r in lines if "images_per_second" in r
+        )
+    path = (
+        folder / "figures.json"
+        if (folder / "stats.jsonl").is_file()
+        else folder.with_name(f"{folder.name}-figures.json")
+    )
     path.write_text(json.dumps(figures, indent=1) + "\n")
     print(json.dumps(figures))
 

@@ -1,4 +1,5 @@
-"""What a leg leaves: a digest of its figures (JSON), its page (Markdown) from that digest, grids, and everything else in a tar."""
+"""What a leg leaves: a digest of its figures (JSON), its page (Markdown) from that digest, grids, and everything else
+in a tar."""
 
 import json
 import os
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from bigbigan.export import worth
+from bigbigan.release.export import worth
 
 PART = 15_000_000  # bytes of a file that travels
 LINES = 120  # of stats.jsonl in a digest
@@ -46,7 +47,10 @@ def trained_seconds(folder: Path) -> float:
     """
     logged = [line for line in stats_of(folder) if "images_per_second" in line]
     before = [0] + [line["images_seen"] for line in logged]
-    return sum((line["images_seen"] - b) / max(line["images_per_second"], 1e-9) for b, line in zip(before, logged, strict=False))
+    return sum(
+        (line["images_seen"] - b) / max(line["images_per_second"], 1e-9)
+        for b, line in zip(before, logged, strict=False)
+    )
 
 
 def last_line(log: Path) -> str:
@@ -92,7 +96,12 @@ def _run(folder: Path, lines: list[dict]) -> dict:
     run = {
         "images_seen": max(line["images_seen"] for line in lines),
         "minutes": round(trained_seconds(folder) / 60, 2),
-        "images_per_second": {"median": rates[len(rates) // 2], "lowest": rates[0], "highest": rates[-1], "n": len(logged)},
+        "images_per_second": {
+            "median": rates[len(rates) // 2],
+            "lowest": rates[0],
+            "highest": rates[-1],
+            "n": len(logged),
+        },
         "curve": [line for line in lines if "top1_linear" in line],
         "alarms": [line for line in lines if {"alarm", "recovery"} & line.keys()],
         "stats": logged[:: -(-len(logged) // LINES) or 1],
@@ -106,7 +115,8 @@ def _run(folder: Path, lines: list[dict]) -> dict:
 
 
 def collect(call) -> None:
-    """OUT: LEG.json, LEG.md, grids, and the rest (release, page, logs, stats) in parts of a tar: at most eight files."""
+    """OUT: LEG.json, LEG.md, grids, and the rest (release, page, logs, stats) in parts of a tar: at most eight
+    files."""
     for old in call.out.glob(f"{TITLES[call.leg][0]}*"):
         old.unlink()
     name, found = TITLES[call.leg][0], digest(call)
@@ -127,19 +137,33 @@ def _pack(call, target: Path, runs: list[Path]) -> None:
     release = None
     if runs and (runs[0] / "release" / "config.json").is_file() and not (call.work / "shipped").is_dir():
         release = call.work / "light"
-        command = [call.python, "-m", "bigbigan.export", runs[0], release]
+        command = [call.python, "-m", "bigbigan.release.export", runs[0], release]
         if not (release / "config.json").is_file():
-            subprocess.run([str(part) for part in command], cwd=Path(__file__).resolve().parent.parent, stdout=subprocess.DEVNULL)
+            subprocess.run(
+                [str(part) for part in command], cwd=Path(__file__).resolve().parent.parent, stdout=subprocess.DEVNULL
+            )
     with tarfile.open(target, "w") as archive:
         for run in runs:
-            for kept in ("stats.jsonl", "config.yaml", "probe.json", "report.html", "evaluation", "samples", "reconstructions"):
+            for kept in (
+                "stats.jsonl",
+                "config.yaml",
+                "probe.json",
+                "report.html",
+                "evaluation",
+                "samples",
+                "reconstructions",
+            ):
                 if (run / kept).exists():
                     archive.add(run / kept, f"{run.name}/{kept}")
         for path in sorted(call.work.glob("*/stats.jsonl")) + sorted(call.work.glob("*/release/config.json")):
             if path.relative_to(call.work).parts[0] not in MAIN[call.leg]:  # of short runs, figures alone
                 archive.add(path, path.relative_to(call.work))
         folders = (release, *(call.work / name for name in ("shipped", "logs", "gpu", "queue")))
-        for path in (*(f for f in folders if f is not None and f.is_dir()), *call.work.glob("*.json"), *call.work.glob("table.md")):
+        for path in (
+            *(f for f in folders if f is not None and f.is_dir()),
+            *call.work.glob("*.json"),
+            *call.work.glob("table.md"),
+        ):
             archive.add(path, path.name)
     whole = target.read_bytes()
     if len(whole) > PART:
@@ -166,7 +190,9 @@ def page(found: dict, pictures: dict | None = None) -> str:
         lines += ["", f"## {run}"] if len(found["runs"]) > 1 else []
         lines += _curve(facts["curve"]) + _aims(facts.get("probe"), found["data"])
         text = worth(facts.get("probe"))
-        lines += [text.rstrip(), "", "One run; ± is over fits, of untrained encoders over initialisations."] if text else []
+        lines += (
+            [text.rstrip(), "", "One run; ± is over fits, of untrained encoders over initialisations."] if text else []
+        )
         for kind in ("samples", "reconstructions"):
             if pictures and (run, kind) in pictures:
                 about = "samples of fixed latents" if kind == "samples" else "held-out images and their reconstructions"
@@ -196,7 +222,9 @@ def _ledger(ledger: list[dict]) -> list[str]:
         if "failed" in e:
             lines.append(f"| {e['name']} | {change} | failed: {e['failed'][:120]} | | | | | |")
             continue
-        lines.append(f"| {e['name']} | {change} | {e['images_seen']:,} | {e.get('images_per_second', 0):,.0f} | {_quick(e)} |")
+        lines.append(
+            f"| {e['name']} | {change} | {e['images_seen']:,} | {e.get('images_per_second', 0):,.0f} | {_quick(e)} |"
+        )
     return lines
 
 
@@ -221,7 +249,10 @@ def _curve(curve: list[dict]) -> list[str]:
         return []
     shown = curve[:: -(-len(curve) // 12)] + ([curve[-1]] if (len(curve) - 1) % -(-len(curve) // 12) else [])
     lines = ["", "On the way, quick figures (5,000 images):", ""]
-    lines += ["| images | linear, top-1 % | k-NN % | FID (in-domain) | reconstruction, of random pairs |", "|---|---|---|---|---|"]
+    lines += [
+        "| images | linear, top-1 % | k-NN % | FID (in-domain) | reconstruction, of random pairs |",
+        "|---|---|---|---|---|",
+    ]
     for line in shown:
         lines.append(f"| {line['images_seen']:,} | {_quick(line)} |")
     return lines

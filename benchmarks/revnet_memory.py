@@ -1,8 +1,9 @@
-"""What a RevNet keeps for its backward pass beside a twin that keeps all: `python benchmarks/revnet_memory.py [--out FILE.svg]`.
+"""What a RevNet keeps for its backward pass beside a twin that keeps all:
+`python benchmarks/revnet_memory.py [--out FILE.svg]`.
 
-Counted on the meta device, so no memory is needed: tensors that autograd saved, each storage once, without parameters; and the
-peak of all living tensors, gradients of the weights apart, through a forward and a backward of one image. Prints a table and
-draws the peak against the depth.
+Counted on the meta device, so no memory is needed: tensors that autograd saved, each storage once, without parameters;
+and the peak of all living tensors, gradients of the weights apart, through a forward and a backward of one image.
+Prints a table and draws the peak against the depth.
 """
 
 import argparse
@@ -20,8 +21,8 @@ from torch.utils._pytree import tree_flatten
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.rates import describe
-from bigbigan.encoder import Encoder
-from bigbigan.revnet import RevNet
+from bigbigan.networks.encoder import Encoder
+from bigbigan.networks.revnet import RevNet
 
 SIZE = 256
 BLOCKS = (3, 4, 6, 3)

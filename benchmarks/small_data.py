@@ -1,7 +1,9 @@
-"""Few images, with and without transforms of what F sees: `python benchmarks/small_data.py [--methods none ada] [--seeds 0]`.
+"""Few images, with and without transforms of what F sees:
+`python benchmarks/small_data.py [--methods none ada] [--seeds 0]`.
 
-Trains the digits preset on some digits of the training split, and prints what D knows by heart and how far the samples are from all
-of the training split, by the in-domain classifier of all of it. Runs that are there already are not made again.
+Trains the digits preset on some digits of the training split, and prints what D knows by heart and how far the samples
+are from all of the training split, by the in-domain classifier of all of it. Runs that are there already are not made
+again.
 """
 
 import argparse

@@ -1,16 +1,19 @@
 """The path of the linear probe's solver beside scikit-learn: `python benchmarks/solver.py [--quick] [--out FILE]`.
 
-40 strengths (C from 1e-4 to 1e2) by `eval_linear.logistic.logistic_path`, against scikit-learn's LogisticRegression at 5 of them,
-evenly spread, each with a warm start from the one before and the loosest `tol` whose objective is within 1e-6 (relative) of a tight
-float64 solution. Only the fit with that `tol` counts, in float32 if that reaches it and in float64 if not; for lbfgs, the default,
-and for newton-cg. Both libraries get the same rows and cores; the time of standardising counts for ours only.
+40 strengths (C from 1e-4 to 1e2) by `eval_linear.linear.logistic.logistic_path`, against scikit-learn's
+LogisticRegression at 5 of them, evenly spread, each with a warm start from the one before and the loosest `tol` whose
+objective is within 1e-6 (relative) of a tight float64 solution. Only the fit with that `tol` counts, in float32 if that
+reaches it and in float64 if not; for lbfgs, the default, and for newton-cg. Both libraries get the same rows and cores;
+the time of standardising counts for ours only.
 
-The tight solution is ours in float64 at tolerance 1e-9. scikit-learn checks it from outside: no gap of it may be negative.
-Ours is timed at the start and at the end, and the slower counts. OMP_NUM_THREADS sets the threads of both libraries.
+The tight solution is ours in float64 at tolerance 1e-9. scikit-learn checks it from outside: no gap of it may be
+negative. Ours is timed at the start and at the end, and the slower counts. OMP_NUM_THREADS sets the threads of both
+libraries.
 
-Recipe of the features: 10 classes; a latent h (D values) is the class's mean, drawn from N(0, 0.2² I), plus N(0, I), coordinates
-scaled by k^-0.8 and together to unit variance; x = ReLU(h M + 0.3 N(0, I) − 0.5), M of N(0, 1) entries. So x is non-negative, two
-thirds of it zero, its columns correlated with a decaying spectrum; classes overlap, and weak strengths overfit.
+Recipe of the features: 10 classes; a latent h (D values) is the class's mean, drawn from N(0, 0.2² I), plus N(0, I),
+coordinates scaled by k^-0.8 and together to unit variance; x = ReLU(h M + 0.3 N(0, I) − 0.5), M of N(0, 1) entries. So
+x is non-negative, two thirds of it zero, its columns correlated with a decaying spectrum; classes overlap, and weak
+strengths overfit.
 """
 
 import argparse
@@ -30,7 +33,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from eval_linear.logistic import logistic_path
+from eval_linear.linear.logistic import logistic_path
 
 STRENGTHS = np.logspace(-4, 2, 40)
 COMPARED = (0, 10, 20, 29, 39)
@@ -74,7 +77,9 @@ def ours(x: Tensor, y: Tensor, dtype: torch.dtype = torch.float32, tolerance: fl
     return time.perf_counter() - start, solutions
 
 
-def sklearn_fit(solver: str, x: np.ndarray, y: np.ndarray, strength: float, tol: float, start) -> tuple[float, LogisticRegression]:
+def sklearn_fit(
+    solver: str, x: np.ndarray, y: np.ndarray, strength: float, tol: float, start
+) -> tuple[float, LogisticRegression]:
     model = LogisticRegression(C=strength, tol=tol, solver=solver, max_iter=20000, warm_start=start is not None)
     if start is not None:
         model.classes_ = np.unique(y)
@@ -89,7 +94,8 @@ def sklearn_fit(solver: str, x: np.ndarray, y: np.ndarray, strength: float, tol:
 def sklearn_at(
     solver: str, features: dict[str, np.ndarray], y: np.ndarray, strength: float, tight: float, start
 ) -> tuple[dict, tuple]:
-    """The fit of the loosest `tol` that reaches the tolerance, in float32 or else in float64 → its row, its coefficients.
+    """The fit of the loosest `tol` that reaches the tolerance, in float32 or else in float64 → its row, its
+    coefficients.
 
     Where none does, the closest one, marked: its seconds are less than reaching the tolerance would take.
     """
@@ -107,7 +113,9 @@ def sklearn_at(
                 "iterations": int(model.n_iter_[0]),
                 "gap": gap,
             }
-            print("   ", solver, {k: v if isinstance(v, str) else float(f"{v:.3g}") for k, v in row.items()}, flush=True)
+            print(
+                "   ", solver, {k: v if isinstance(v, str) else float(f"{v:.3g}") for k, v in row.items()}, flush=True
+            )
             row["reached"] = gap <= TOLERANCE
             if row["reached"]:
                 return row, (model.coef_, model.intercept_)
@@ -119,8 +127,11 @@ def sklearn_at(
     return closest
 
 
-def check_path(solutions: list, tight: list, features: np.ndarray, scaler: StandardScaler, y: np.ndarray, held) -> list[dict]:
-    """What each solution is worth: its gap, recomputed from its weights for x, and its accuracy on the held-out (x, y)."""
+def check_path(
+    solutions: list, tight: list, features: np.ndarray, scaler: StandardScaler, y: np.ndarray, held
+) -> list[dict]:
+    """What each solution is worth: its gap, recomputed from its weights for x, and its accuracy on the held-out (x,
+    y)."""
     rows = []
     for s, t in zip(solutions, tight, strict=True):
         weight, bias = s.weight.double().numpy(), s.bias.double().numpy()
@@ -152,7 +163,10 @@ def main() -> None:
     x, y = synthetic(n + held, width)
     x, y, x_held, y_held = x[:n], y[:n], x[n:], y[n:]
     seconds, solutions = ours(x, y)
-    print(f"ours: {len(solutions)} strengths in {seconds:.1f} s, {sum(s.products for s in solutions)} readings of x", flush=True)
+    print(
+        f"ours: {len(solutions)} strengths in {seconds:.1f} s, {sum(s.products for s in solutions)} readings of x",
+        flush=True,
+    )
     _, tight = ours(x, y, torch.float64, 1e-9)
     scaler = StandardScaler().fit(x.double().numpy())
     features = {"float64": scaler.transform(x.double().numpy())}
@@ -169,10 +183,16 @@ def main() -> None:
         difference = max(abs(row["accuracy_difference"]) for row in rows)
         ratio = result[solver]["ratio"]
         missed = sum(not row["reached"] for row in rows)
-        print(f"scikit-learn {solver}: {missed} of {len(rows)} strengths not reached, the closest attempt counted", end="; ")
+        print(
+            f"scikit-learn {solver}: {missed} of {len(rows)} strengths not reached, the closest attempt counted",
+            end="; ",
+        )
         print(f"{len(rows)} strengths in {total:.1f} s, {ratio:.2f} times our time for {len(path)}")
         print(f"    held-out accuracy ({held} rows) differs by {100 * difference:.2f} points at most")
-    print(f"ours: {len(path)} strengths in {result['seconds'][0]:.1f} s and, again, {result['seconds'][1]:.1f} s, ", end="")
+    print(
+        f"ours: {len(path)} strengths in {result['seconds'][0]:.1f} s and, again, {result['seconds'][1]:.1f} s, ",
+        end="",
+    )
     print(f"worst gap {max(row['gap'] for row in path):.1e}, all converged: {all(row['converged'] for row in path)}")
     if arguments.out:
         arguments.out.write_text(json.dumps(result, indent=2) + "\n")

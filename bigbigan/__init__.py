@@ -10,9 +10,9 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "BigBiGAN": "bigbigan.model",
-    "Discriminator": "bigbigan.discriminator",
-    "Encoder": "bigbigan.encoder",
-    "Generator": "bigbigan.generator",
+    "Discriminator": "bigbigan.networks.discriminator",
+    "Encoder": "bigbigan.networks.encoder",
+    "Generator": "bigbigan.networks.generator",
     "discriminate": "bigbigan.api",
     "encode": "bigbigan.api",
     "generate": "bigbigan.api",

@@ -11,11 +11,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from bigbigan.data import to_uint8
-from bigbigan.data.inputs import InputError, count_images, image_batches
+from bigbigan.data.inputs import count_images, image_batches
+from bigbigan.errors import InputError
 from bigbigan.files import read_json
-from bigbigan.latents import normal_noise, sample_prior, truncate
+from bigbigan.latents import sample_prior, truncate
 from bigbigan.model import BigBiGAN
-from bigbigan.release import load_model, shipped
+from bigbigan.noise import normal_noise
+from bigbigan.release.load import load_model, shipped
 
 OUTPUTS = ("z_mean", "z_stdev", "z_sample", "avepool_feat", "bn_crelu_feat")
 LONG = 20  # batches from which progress is shown
@@ -41,11 +43,11 @@ def encode(
 ) -> dict[str, Tensor] | Tensor:
     """Latents and features of images, as the hub module's `encode` names them.
 
-    images: a path of an image or folder, a list of paths, PIL images, uint8 or float arrays and tensors (float in [−1, 1]), or a
-    `datasets` column; any size and mode: the centre square is resized to the encoder's size.
+    images: a path of an image or folder, a list of paths, PIL images, uint8 or float arrays and tensors (float in [−1,
+    1]), or a `datasets` column; any size and mode: the centre square is resized to the encoder's size.
     model: a `BigBiGAN`, or what `load` takes; None for the model that ships with the package, which is then named once.
-    outputs: of z_mean, z_stdev, z_sample (N, Z), avepool_feat (N, C), bn_crelu_feat (N, 2C); a name gives a tensor, a tuple or
-    None (all) a dictionary of tensors, float32 on the CPU.
+    outputs: of z_mean, z_stdev, z_sample (N, Z), avepool_feat (N, C), bn_crelu_feat (N, 2C); a name gives a tensor, a
+    tuple or None (all) a dictionary of tensors, float32 on the CPU.
     seed: decides z_sample.  progress: a bar; None shows it for long work.
     Raises InputError for images in another range or shape.
     """
@@ -58,7 +60,9 @@ def encode(
     collected: dict[str, list[Tensor]] = {name: [] for name in names}
     done = 0
     with torch.inference_mode():
-        for x in _progress(images, model.encoder.image_size, batch_size, 0 if device.type == "cpu" else 2, progress, "encoding"):
+        for x in _progress(
+            images, model.encoder.image_size, batch_size, 0 if device.type == "cpu" else 2, progress, "encoding"
+        ):
             noise = normal_noise(seed, "encode", np.arange(done, done + len(x)), model.encoder.latent_dim)
             result = model.encode(x.to(device, non_blocking=True), noise.to(device))
             for name in names:
@@ -81,12 +85,12 @@ def generate(
 ) -> Tensor:
     """Images of latents: z, (N, Z), or how many to draw from the prior → float (N, 3, S, S) in [−1, 1] on the CPU.
 
-    truncation: redraw components of z beyond this magnitude (BigGAN); normal prior only.  classes: (N,) for a conditional model, or
-    weights (N, K) between its K classes; drawn when None.  `to_pil` makes pictures of the result.
+    truncation: redraw components of z beyond this magnitude (BigGAN); normal prior only.  classes: (N,) for a
+    conditional model, or weights (N, K) between its K classes; drawn when None.  `to_pil` makes pictures of the result.
     """
     model, device = _ready(model, device)
     width = model.generator.latent_dim
-    prior = "normal" if model.config is None else model.config.prior
+    prior = model.prior
     if isinstance(z, (int, np.integer)):
         z = sample_prior(prior, seed, "generate", np.arange(int(z)), width)
     z = torch.as_tensor(z).float()
@@ -125,7 +129,8 @@ def reconstruct(
     seed: int = 0,
     progress: bool | None = None,
 ) -> Tensor:
-    """G of the posterior's mean, or of a sample from it: images as in `encode` → float (N, 3, S, S) in [−1, 1] on the CPU.
+    """G of the posterior's mean, or of a sample from it: images as in `encode` → float (N, 3, S, S) in [−1, 1] on the
+    CPU.
 
     classes: (N,) for a conditional model, which are drawn when None.
     """
@@ -167,7 +172,9 @@ def discriminate(
                 collected.setdefault(name, []).append(value.float().cpu())
             done += len(x)
     if done != len(z):
-        raise InputError(f"expected as many images as latents, found {count_images(images) or 'another number'} and {len(z)}")
+        raise InputError(
+            f"expected as many images as latents, found {count_images(images) or 'another number'} and {len(z)}"
+        )
     return {name: torch.cat(parts) for name, parts in collected.items()}
 
 
@@ -188,7 +195,10 @@ def _default_model() -> Path:
     folder = shipped()
     card = read_json(folder / "config.json")["card"]
     about = f"{card['name']}, {card['images_seen']:,} images of {card['data']['path']} seen"
-    print(f"bigbigan: no model named, using the one that ships: {about}; its card: {folder / 'README.md'}", file=sys.stderr)
+    print(
+        f"bigbigan: no model named, using the one that ships: {about}; its card: {folder / 'README.md'}",
+        file=sys.stderr,
+    )
     return folder
 
 

@@ -1,24 +1,22 @@
 """Files from elsewhere: read as data only, found where they seem to lie, named so that the name can be printed."""
 
+import hashlib
 import json
 import os
-import sys
 import unicodedata
-from contextlib import contextmanager
 from pathlib import Path
 
+from bigbigan.errors import Outside
+
 LARGEST_TEXT = 2**20  # bytes of a JSON or YAML file; ours have some thousand
-
-
-class Outside(ValueError):
-    """A link that leads out of its folder; the message says where to."""
 
 
 def check_inside(path: str | os.PathLike, folder: str | os.PathLike) -> None:
     """Raise Outside if `path`, found in `folder`, is a link to elsewhere, or lies behind one.
 
-    Who is given a folder by somebody else must be able to trust that reading it shows, and writing it changes, nothing beside it.
-    `folder` itself may be reached by links. The snapshots of a hub cache are links into the same cache, and stay usable.
+    Who is given a folder by somebody else must be able to trust that reading it shows, and writing it changes, nothing
+    beside it. `folder` itself may be reached by links. The snapshots of a hub cache are links into the same cache, and
+    stay usable.
     """
     root = os.path.realpath(folder)
     above, kind = os.path.split(os.path.dirname(root))
@@ -33,7 +31,8 @@ def check_inside(path: str | os.PathLike, folder: str | os.PathLike) -> None:
 
 
 def check_links(folder: str | os.PathLike, deep: bool = False) -> None:
-    """`check_inside` for all that lies directly in `folder`, or in its subfolders too: before anything is written there."""
+    """`check_inside` for all that lies directly in `folder`, or in its subfolders too: before anything is written
+    there."""
     for parent, folders, files in os.walk(folder):
         for name in (*folders, *files):
             path = os.path.join(parent, name)
@@ -53,7 +52,9 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"expected text in UTF-8, found the byte 0x{error.object[error.start]:02x} at {error.start}") from None
+        raise ValueError(
+            f"expected text in UTF-8, found the byte 0x{error.object[error.start]:02x} at {error.start}"
+        ) from None
 
 
 def read_json(path: Path) -> dict:
@@ -70,17 +71,15 @@ def read_json(path: Path) -> dict:
     return content
 
 
-@contextmanager
-def one_sentence(*expected: type[Exception]):
-    """Around a command, which ends with one sentence: status 2 for the errors `expected`, 1 where the disk is full or closed."""
-    try:
-        yield
-    except (*expected, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2 if isinstance(error, expected) else 1) from None
-
-
 def printable(name: str | os.PathLike) -> str:
     """A file's name with escapes for what no terminal should get: control characters, and bytes that are no UTF-8."""
     characters = os.fsdecode(name)
-    return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c) in ("Cc", "Cs") else c for c in characters)
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in ("Cc", "Cs") else c for c in characters
+    )
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

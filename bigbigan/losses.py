@@ -41,14 +41,17 @@ def hinge(t: Tensor) -> Tensor:
     return F.relu(1 - t)
 
 
-def discriminator_loss(encoder_pairs: Scores, generator_pairs: Scores, form: str = "hinge", drift: float = 0.001) -> Tensor:
+def discriminator_loss(
+    encoder_pairs: Scores, generator_pairs: Scores, form: str = "hinge", drift: float = 0.001
+) -> Tensor:
     """L_D, the mean over each kind of pair, summed over the two kinds (BigBiGAN, equation 4).
 
     form "hinge":        ℓ_D = h(y s_x) + h(y s_z) + h(y s_xz), the paper's, per term;
     form "joint_hinge":  ℓ_D = h(y (s_x + s_z + s_xz)), which the paper tried and found worse;
     form "logistic":     ℓ_D = −log σ(y Σs), the cross-entropy of BiGAN and ALI on the summed score;
-    form "wgan_gp":      ℓ_D = −y Σs, and drift · (Σs)² on encoder pairs (Karras et al. 2018, section A.1); see `gradient_penalty`;
-    form "lsgan":        (Σs − 1)² on encoder pairs and 0.1 (Σs)² on generator pairs (the published code of Karras et al., which has
+    form "wgan_gp":      ℓ_D = −y Σs, and drift · (Σs)² on encoder pairs (Karras et al. 2018, section A.1); see
+    `gradient_penalty`; form "lsgan":        (Σs − 1)² on encoder pairs and 0.1 (Σs)² on generator pairs (the published
+    code of Karras et al., which has
                          0 for real and 1 for fake: here high is an encoder pair).
     """
     if form == "wgan_gp":
@@ -71,16 +74,17 @@ def _pair_loss(scores: Scores, y: int, form: str) -> Tensor:
 
 
 def gradient_penalty(gradients: list[Tensor], weight: float = 10.0, target: float = 1.0) -> Tensor:
-    """weight/γ² · E[(‖∇Σs‖ − γ)²] at points between the two kinds of pairs (Gulrajani et al. 2017, equation 3; γ = `target` ≠ 1:
-    Karras et al. 2018, section A.2). gradients: (N, ...) each, of Σs by the image and, in a joint D, by the latent.
+    """weight/γ² · E[(‖∇Σs‖ − γ)²] at points between the two kinds of pairs (Gulrajani et al. 2017, equation 3; γ =
+    `target` ≠ 1: Karras et al. 2018, section A.2). gradients: (N, ...) each, of Σs by the image and, in a joint D, by
+    the latent.
     """
     norms = torch.cat([gradient.flatten(1) for gradient in gradients], dim=1).norm(dim=1)
     return weight / target**2 * (norms - target).square().mean()
 
 
 def r1_penalty(scores: Scores, inputs: list[Tensor]) -> Tensor:
-    """R1 without its strength, E‖∇D‖²: the squared gradient of D's summed score with respect to its inputs, x and ẑ of real pairs
-    together, in the mean over the pairs (Mescheder et al. 2018; BigGAN, section 4.2). inputs: (N, ...) each.
+    """R1 without its strength, E‖∇D‖²: the squared gradient of D's summed score with respect to its inputs, x and ẑ of
+    real pairs together, in the mean over the pairs (Mescheder et al. 2018; BigGAN, section 4.2). inputs: (N, ...) each.
 
     A score must depend on its own pair alone, as it does in a D without batch norm. Its gradient reaches D's weights.
     """
@@ -90,10 +94,12 @@ def r1_penalty(scores: Scores, inputs: list[Tensor]) -> Tensor:
 
 
 def encoder_generator_loss(encoder_pairs: Scores | None, generator_pairs: Scores, form: str = "hinge") -> Tensor:
-    """L_EG = E[ℓ_EG(x, E(x), +1)] + E[ℓ_EG(G(z), z, −1)], ℓ_EG = y (s_x + s_z + s_xz): linear, no hinge (BigBiGAN, equation 4).
+    """L_EG = E[ℓ_EG(x, E(x), +1)] + E[ℓ_EG(G(z), z, −1)], ℓ_EG = y (s_x + s_z + s_xz): linear, no hinge (BigBiGAN,
+    equation 4).
 
-    E lowers the scores of its pairs, G raises those of its own; encoder_pairs None: a GAN without E. form "logistic": the
-    non-saturating −log σ(−y Σs) of BiGAN and ALI.  form "lsgan": the squared distances to D's targets for the other kind.
+    E lowers the scores of its pairs, G raises those of its own; encoder_pairs None: a GAN without E. form "logistic":
+    the non-saturating −log σ(−y Σs) of BiGAN and ALI.  form "lsgan": the squared distances to D's targets for the other
+    kind.
     """
     loss = _opposite_loss(generator_pairs.total(), -1, form)
     return loss if encoder_pairs is None else _opposite_loss(encoder_pairs.total(), +1, form) + loss
@@ -108,10 +114,11 @@ def _opposite_loss(total: Tensor, y: int, form: str) -> Tensor:
 
 
 def latent_loss(told: Tensor, z: Tensor, bounded: bool) -> Tensor:
-    """BiGAN's latent regressors: how far what E tells of G(z) is from z, (N, Z) each, in the mean over latents and images.
+    """BiGAN's latent regressors: how far what E tells of G(z) is from z, (N, Z) each, in the mean over latents and
+    images.
 
-    bounded: both are in (−1, 1), the uniform prior; then it is the cross-entropy of (1 + z)/2 with (1 + told)/2, else ½(z − told)²,
-    as in BiGAN's code.
+    bounded: both are in (−1, 1), the uniform prior; then it is the cross-entropy of (1 + z)/2 with (1 + told)/2, else
+    ½(z − told)², as in BiGAN's code.
     """
     if not bounded:
         return (z - told).square().mean() / 2

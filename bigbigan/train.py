@@ -1,4 +1,5 @@
-"""Train a BigBiGAN: `accelerate launch bigbigan/train.py [--config NAME or PATH] [--section.field VALUE ...] [--dry-run]`.
+"""Train a BigBiGAN:
+`accelerate launch bigbigan/train.py [--config NAME or PATH] [--section.field VALUE ...] [--dry-run]`.
 
 The same command again resumes an interrupted run.
 """
@@ -19,25 +20,36 @@ import torch
 from torch import Tensor
 
 import bigbigan
-from bigbigan import checkpoint
-from bigbigan.batch import Batch, draw_batch
-from bigbigan.checkpoint import CheckpointError, TrainingState
-from bigbigan.closing import close
-from bigbigan.compilation import CompilationError, compile_step
-from bigbigan.config import Config, ConfigError, find_config, flatten, parse, preset_name, write_yaml
-from bigbigan.data import DataError, RealImages
-from bigbigan.ema import Averages, averaged_model
-from bigbigan.grids import draw_grids
-from bigbigan.guard import Guard, StopRequest, TrainingFailure, Watch, check_finite, check_finite_weights
-from bigbigan.launch import build_accelerator, check_classes, hold, open_split, open_stream, revision
-from bigbigan.layers import LostProcess, all_reduce, alone, barrier
-from bigbigan.model import BigBiGAN, load_weights
-from bigbigan.monitor import Monitor
-from bigbigan.progressive import Course, Growth, seen_by
-from bigbigan.release import adopt_architecture
+from bigbigan.config import Config, find_config, flatten, parse, preset_name, write_yaml
+from bigbigan.data import RealImages
+from bigbigan.distributed import all_reduce, alone, barrier
+from bigbigan.errors import (
+    BigBiGANError,
+    CheckpointError,
+    CompilationError,
+    ConfigError,
+    DataError,
+    LostProcess,
+    TrainingFailure,
+)
+from bigbigan.model import BigBiGAN
+from bigbigan.networks.growing import seen_by
+from bigbigan.networks.weights import load_weights
+from bigbigan.release.load import adopt_architecture
 from bigbigan.report import shapes_block, start_block
-from bigbigan.schedule import rates, set_rates
-from bigbigan.step import Step, build_optimizers
+from bigbigan.report.finish import close
+from bigbigan.training import checkpoint
+from bigbigan.training.batch import Batch, draw_batch
+from bigbigan.training.checkpoint import TrainingState
+from bigbigan.training.compile import compile_step
+from bigbigan.training.ema import Averages, averaged_model
+from bigbigan.training.growing_schedule import Course, Growth
+from bigbigan.training.guard import Guard, StopRequest, Watch, check_finite, check_finite_weights
+from bigbigan.training.launch import build_accelerator, check_classes, hold, open_split, open_stream, revision
+from bigbigan.training.log import Monitor
+from bigbigan.training.optim import build_optimizers, rates, set_rates
+from bigbigan.training.pictures import draw_grids
+from bigbigan.training.step import Step
 
 log = logging.getLogger(__name__)
 
@@ -91,14 +103,20 @@ class Training:
         self.train_images, self.test_images = open_split(config, test=False), open_split(config, test=True)
         check_classes(config.model.classes, self.train_images, self.test_images)
         try:
-            self.model = BigBiGAN.from_config(config.model).to(self.accelerator.device, memory_format=torch.channels_last).train()
+            self.model = (
+                BigBiGAN.from_config(config.model)
+                .to(self.accelerator.device, memory_format=torch.channels_last)
+                .train()
+            )
         except ValueError as error:  # a network that cannot be built as asked
             raise ConfigError(f"--model: {error}") from None
         if source is not None:
             load_weights(self.model, source.state_dict(), config.model.init_from)
         o, reset = config.optim, config.grow.reset_optimizers
         self.averages = Averages(self.model.generator, self.model.encoder, o.ema_half_life, o.ema_rampup)
-        optimizers = build_optimizers(self.model, o.generator_lr, o.discriminator_lr, o.encoder_lr, o.betas, o.eps, o.weight_decay)
+        optimizers = build_optimizers(
+            self.model, o.generator_lr, o.discriminator_lr, o.encoder_lr, o.betas, o.eps, o.weight_decay
+        )
         self.step = Step.from_config(config, self.model, *optimizers, self.accelerator.autocast)
         named = dict(zip(("discriminator", "encoder_generator"), optimizers, strict=True))
         self.state = TrainingState(self.model, self.averages, named, self.step.augment)
@@ -122,14 +140,18 @@ class Training:
             self.accelerator.init_trackers("bigbigan", {k: str(v) for k, v in flatten(self.config).items()})
             self.stop = StopRequest(self.config.run.stop_after, self.started)
             self.monitor = Monitor(self.folder, self.state.images_seen, self.config.run.images, main, self.track())
-            watch = partial(Watch, self.model, self.train_images, self.test_images, self.config.model.prior, self.config.run.seed)
+            watch = partial(
+                Watch, self.model, self.train_images, self.test_images, self.config.model.prior, self.config.run.seed
+            )
             self.guard = Guard(self.state, self.config, self.checkpoints, self.accelerator.device, self.monitor, watch)
             try:
                 if self.config.run.compile != "off":
                     self.compile()
                 self.loop()
             except BaseException as error:
-                traceback.clear_frames(error.__traceback__)  # closes the loaders, whose workers would keep the process from ending
+                traceback.clear_frames(
+                    error.__traceback__
+                )  # closes the loaders, whose workers would keep the process from ending
                 raise
             finally:
                 self.monitor.close()
@@ -176,7 +198,9 @@ class Training:
                 self.log({name: value / since for name, value in sums.items()})
                 sums, since = {}, 0
             looking, evaluating = self.due(run.sample_every), self.due(run.evaluate_every)
-            saving = self.due(run.checkpoint_every) or evaluating  # before an evaluation, so that its time puts nothing at risk
+            saving = (
+                self.due(run.checkpoint_every) or evaluating
+            )  # before an evaluation, so that its time puts nothing at risk
             if looking or saving:
                 self.refresh()
             if looking:
@@ -198,7 +222,9 @@ class Training:
     def reals(self) -> Iterator[RealImages]:
         """The stream from the state's place on, in the batches of its resolution."""
         self.batch_size = self.course.growth.batch_size(self.state.images_seen)
-        return self.stream.batches(self.state.images_seen + self.state.recovery.passed_over, sys.maxsize, self.batch_size)
+        return self.stream.batches(
+            self.state.images_seen + self.state.recovery.passed_over, sys.maxsize, self.batch_size
+        )
 
     def due(self, every: int) -> bool:
         """Whether the last iteration crossed a multiple of `every` images (0: never), or ended the run."""
@@ -211,7 +237,9 @@ class Training:
         self.begun = max(0, seen - self.config.batches * self.course.growth.batch_size(max(0, seen - 1)))
         if seen and self.accelerator.is_main_process:
             owed = self.monitor.owed(seen, self.due(run.sample_every), self.due(run.evaluate_every))
-        looking, evaluating = all_reduce(torch.tensor(owed, device=self.accelerator.device, dtype=torch.float32)).tolist()
+        looking, evaluating = all_reduce(
+            torch.tensor(owed, device=self.accelerator.device, dtype=torch.float32)
+        ).tolist()
         if looking or evaluating:
             self.refresh()
         if looking:
@@ -220,7 +248,8 @@ class Training:
             self.evaluate()
 
     def batch(self, real: RealImages, purpose: str = "") -> Batch:
-        """Real images, at the size and fade of a growing model, and their share of the run's random numbers, on the device."""
+        """Real images, at the size and fade of a growing model, and their share of the run's random numbers, on the
+        device."""
         config, generator, discriminator = self.config, self.model.generator, self.model.discriminator
         dropout = (discriminator.last_features, config.optim.dropout) if config.optim.dropout else (0, 0.0)
         drop = discriminator.f.drop_channels if config.loss.form == "lsgan" else 0
@@ -230,7 +259,10 @@ class Training:
         return batch
 
     def log(self, values: dict[str, Tensor]) -> None:
-        stacked = all_reduce(torch.stack([v.to(self.accelerator.device) for v in values.values()])) / self.accelerator.num_processes
+        stacked = (
+            all_reduce(torch.stack([v.to(self.accelerator.device) for v in values.values()]))
+            / self.accelerator.num_processes
+        )
         numbers = dict(zip(values, stacked.tolist(), strict=True))
         self.monitor.log(numbers, self.state.images_seen, self.state.iterations)
         check_finite(numbers, self.state.images_seen, str(self.saved or "the beginning"))
@@ -248,7 +280,9 @@ class Training:
 
     def save(self) -> None:
         if self.accelerator.is_main_process:
-            check_finite_weights(self.model, state_of=self.state.images_seen, checkpoint=str(self.saved or "the beginning"))
+            check_finite_weights(
+                self.model, state_of=self.state.images_seen, checkpoint=str(self.saved or "the beginning")
+            )
             self.saved = checkpoint.save(self.checkpoints, self.state, self.config, self.config.run.keep_checkpoints)
         self.saved_at = self.state.images_seen
         barrier(self.accelerator.device)
@@ -277,7 +311,9 @@ class Training:
             name, folder = chosen(run.best, figures), self.folder / "best"
             if better(name, figures[name], checkpoint.best_value(folder, name)):
                 checkpoint.keep_best(folder, self.saved, name, figures[name])
-        self.monitor.figures(figures, state.images_seen, state.iterations)  # last: this line says that all of it was done
+        self.monitor.figures(
+            figures, state.images_seen, state.iterations
+        )  # last: this line says that all of it was done
 
     def finish(self) -> None:
         """The release, the closing figures and the probe; from here on the main process works alone."""
@@ -288,7 +324,9 @@ class Training:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
         model = averaged_model(self.model, self.averages)
-        close(self.folder, model, self.config, self.train_images, self.test_images, self.state, self.monitor, self.probe)
+        close(
+            self.folder, model, self.config, self.train_images, self.test_images, self.state, self.monitor, self.probe
+        )
 
     def start_text(self, resumed: Path | None) -> str:
         seed, source = self.config.run.seed, self.config.model.init_from
@@ -296,7 +334,9 @@ class Training:
         if resumed:
             weights = f"resumed from {resumed} at {self.state.images_seen:,} images"
         precision = "float32" if self.accelerator.mixed_precision == "no" else self.accelerator.mixed_precision
-        where = f"{self.accelerator.device}, {precision}" + (", images kept on it" if self.stream.cached is not None else "")
+        where = f"{self.accelerator.device}, {precision}" + (
+            ", images kept on it" if self.stream.cached is not None else ""
+        )
         return start_block(
             self.config, preset_name(self.preset), self.model, self.train_images, self.test_images, weights, where,
             self.accelerator.num_processes, self.folder,
@@ -304,11 +344,11 @@ class Training:
 
     def probe(self, parts: tuple[str, ...]) -> str:
         """Quick parts of the probe; `eval_linear/probe.py` by itself measures generation too, and more."""
-        from eval_linear.probe import EXPECTED, Probe, run_probe
+        from eval_linear.probe import Probe, run_probe
 
         try:
             return run_probe(Probe(ckpt=str(self.folder), parts=parts, labels=(1.0,)))
-        except EXPECTED as error:
+        except BigBiGANError as error:
             return f"no probe: {error}"
 
     def track(self):

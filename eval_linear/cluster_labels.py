@@ -1,8 +1,9 @@
 """Clusters of an encoder's features as labels: `python eval_linear/cluster_labels.py CKPT --classes K --out FOLDER`.
 
-Writes the data that CKPT was trained on, or others, as Parquet files in which each image's class is the cluster that its features
-fall into: k-means fitted on the training split. With these labels a conditional BigGAN is BigBiGAN's baseline "BigGAN + Clustering"
-(table 3): `accelerate launch bigbigan/train.py --config table1/no_e --model.classes K --data.path FOLDER`.
+Writes the data that CKPT was trained on, or others, as Parquet files in which each image's class is the cluster that
+its features
+fall into: k-means fitted on the training split. With these labels a conditional BigGAN is BigBiGAN's baseline "BigGAN +
+Clustering" (table 3): `accelerate launch bigbigan/train.py --config table1/no_e --model.classes K --data.path FOLDER`.
 """
 
 import io
@@ -19,10 +20,10 @@ from PIL import Image
 
 from bigbigan.api import load
 from bigbigan.data import Images
-from bigbigan.files import one_sentence
+from bigbigan.errors import ProbeError, exit_with_a_sentence
 from eval_linear.clusters import agreement, fit_clusters
 from eval_linear.features import check_names, extract
-from eval_linear.probe import EXPECTED, ProbeData, ProbeError, open_splits
+from eval_linear.probe import ProbeData, open_splits
 
 SHARD = 10_000  # images of one file
 
@@ -45,7 +46,7 @@ class Clusters:
 
 
 def main(argv: list[str] | None = None) -> None:
-    with one_sentence(*EXPECTED):
+    with exit_with_a_sentence():
         print(write_clusters(tyro.cli(Clusters, args=argv)))
 
 
@@ -59,7 +60,9 @@ def write_clusters(options: Clusters) -> str:
     check_names(model.encoder, (options.feature,))
     splits = open_splits(options.data, model)
     if not 2 <= options.classes <= len(splits.train):
-        raise ProbeError(f"--classes {options.classes}: expected from 2 to the number of training images, {len(splits.train):,}")
+        raise ProbeError(
+            f"--classes {options.classes}: expected from 2 to the number of training images, {len(splits.train):,}"
+        )
     found, fitted, lines = {}, None, []
     for name, images in (("train", splits.train), ("test", splits.test)):
         x, indices = extract(model.encoder, images, options.data.batch_size, names=(options.feature,))
@@ -73,19 +76,26 @@ def write_clusters(options: Clusters) -> str:
             text += f"; against the labels NMI {scores['nmi']:.3f}, accuracy {scores['accuracy']:.1%}"
         lines.append(text)
     out.mkdir(parents=True, exist_ok=True)
-    for name, (images, labels) in reversed(found.items()):  # the training files last: without them nothing can be trained
+    for name, (images, labels) in reversed(
+        found.items()
+    ):  # the training files last: without them nothing can be trained
         write_tables(out, name, images, labels, options.classes)
-    return "\n".join([*lines, f"written to {out}; train on it with --data.path {out} --model.classes {options.classes}"])
+    return "\n".join(
+        [*lines, f"written to {out}; train on it with --data.path {out} --model.classes {options.classes}"]
+    )
 
 
 def write_tables(folder: Path, name: str, images: Images, labels: np.ndarray, classes: int) -> None:
-    """NAME-00000.parquet, ... with columns image and label, as `datasets` writes them; each appears whole or not at all."""
+    """NAME-00000.parquet, ... with columns image and label, as `datasets` writes them; each appears whole or not at
+    all."""
     import pyarrow as pa
     import pyarrow.parquet as pq
     from datasets import ClassLabel, Features
     from datasets import Image as ImageFeature
 
-    schema = Features({"image": ImageFeature(), "label": ClassLabel(names=[f"cluster {k}" for k in range(classes)])}).arrow_schema
+    schema = Features(
+        {"image": ImageFeature(), "label": ClassLabel(names=[f"cluster {k}" for k in range(classes)])}
+    ).arrow_schema
     for shard, first in enumerate(range(0, len(images), SHARD)):
         path = folder / f"{name}-{shard:05}.parquet"
         beside = path.with_suffix(".tmp")
@@ -93,7 +103,9 @@ def write_tables(folder: Path, name: str, images: Images, labels: np.ndarray, cl
             for at in range(first, min(first + SHARD, len(images)), 500):
                 rows = range(at, min(at + 500, first + SHARD, len(images)))
                 cells = [{"bytes": encoded(images[i]), "path": None} for i in rows]
-                writer.write_table(pa.table({"image": cells, "label": labels[list(rows)].astype(np.int64)}, schema=schema))
+                writer.write_table(
+                    pa.table({"image": cells, "label": labels[list(rows)].astype(np.int64)}, schema=schema)
+                )
         beside.replace(path)
 
 

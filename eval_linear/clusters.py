@@ -11,7 +11,8 @@ SMALL = 20_000  # rows up to which Lloyd's algorithm is run on all of them
 
 
 def cluster(x: np.ndarray, y: np.ndarray, classes: int, seed: int) -> dict[str, float]:
-    """As many clusters as classes, on standardised features x (n, C) → {"nmi", "accuracy"} against y (n,), both in [0, 1].
+    """As many clusters as classes, on standardised features x (n, C) → {"nmi", "accuracy"} against y (n,), both in [0,
+    1].
 
     accuracy: under the best one-to-one assignment of clusters to classes (Hungarian method).
     """
@@ -19,7 +20,8 @@ def cluster(x: np.ndarray, y: np.ndarray, classes: int, seed: int) -> dict[str, 
 
 
 def fit_clusters(x: np.ndarray, clusters: int, seed: int) -> Pipeline:
-    """k-means on features x (n, C) standardised, best of three starts; its `predict` takes features of other images too."""
+    """k-means on features x (n, C) standardised, best of three starts; its `predict` takes features of other images
+    too."""
     kind = KMeans if len(x) <= SMALL else MiniBatchKMeans
     extra = {} if kind is KMeans else {"batch_size": 4096}
     return make_pipeline(StandardScaler(), kind(clusters, n_init=3, random_state=seed, **extra)).fit(x)

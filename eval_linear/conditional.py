@@ -8,13 +8,18 @@ import torch
 from torch import Tensor
 
 from bigbigan.data import to_uint8
+from bigbigan.errors import MetricsError
 from bigbigan.latents import sample_prior
-from bigbigan.metrics import ClassifierExtractor, MetricsError, cache_folder, in_domain_extractor
+from bigbigan.metrics import ClassifierExtractor, cache_folder, in_domain_extractor
 from bigbigan.model import BigBiGAN
 from eval_linear.representations import Splits
 from eval_linear.sheets import ROWS, STEPS, Sheets
 
-CLASSES, SAMPLES, SHOWN = 16, 2048, 64  # rows of the sheet by class; samples that leakage is counted on, and of those pictured
+CLASSES, SAMPLES, SHOWN = (
+    16,
+    2048,
+    64,
+)  # rows of the sheet by class; samples that leakage is counted on, and of those pictured
 log = logging.getLogger(__name__)
 
 
@@ -25,7 +30,9 @@ def conditional(model: BigBiGAN, splits: Splits, batch_size: int, sheets: Sheets
         by_class(sheets, model, names, seed)
         between_classes(sheets, model, names, seed)
     if len(names) != model.generator.classes:
-        log.warning("no class leakage: expected data of the model's %d classes, found %d", model.generator.classes, len(names))
+        log.warning(
+            "no class leakage: expected data of the model's %d classes, found %d", model.generator.classes, len(names)
+        )
         return []
     try:
         device = next(model.generator.parameters()).device
@@ -66,7 +73,9 @@ def between_classes(sheets: Sheets, model: BigBiGAN, names: list[str], seed: int
             model.generate(torch.lerp(z[:ROWS], end, t), torch.lerp(*weights, t).to(z.device)).float().cpu()
             for t in torch.linspace(0, 1, STEPS).tolist()
         ]
-        caption = f"Each row: G on the straight line between the embeddings of two classes, {kept}, {STEPS} steps: {pairs}."
+        caption = (
+            f"Each row: G on the straight line between the embeddings of two classes, {kept}, {STEPS} steps: {pairs}."
+        )
         sheets.add(f"interpolation-{name}", title, caption, torch.stack(film, dim=1).flatten(0, 1), STEPS)
 
 
@@ -74,7 +83,8 @@ def between_classes(sheets: Sheets, model: BigBiGAN, names: list[str], seed: int
 def leakage(
     sheets: Sheets | None, model: BigBiGAN, extractor: ClassifierExtractor, names: list[str], batch_size: int, seed: int
 ) -> list[dict]:
-    """How many samples a classifier of the training images takes for another class than the asked one, and the surest of them.
+    """How many samples a classifier of the training images takes for another class than the asked one, and the surest
+    of them.
 
     A floor stands beside: the share of real held-out images that it misnames.
     """
@@ -111,7 +121,7 @@ def leakage(
 
 def latents(model: BigBiGAN, purpose: str, n: int, seed: int) -> Tensor:
     """(n, Z) of the model's prior, on its device."""
-    prior = "normal" if model.config is None else model.config.prior
+    prior = model.prior
     z = sample_prior(prior, seed, purpose, np.arange(n), model.generator.latent_dim)
     return z.to(next(model.generator.parameters()).device)
 

@@ -12,16 +12,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bigbigan.data import Augment, Images, Stream, evaluation_batches, fingerprint, to_signed
-from bigbigan.ema import standing_statistics
-from bigbigan.encoder import Encoder
+from bigbigan.errors import FeatureError
 from bigbigan.metrics.cache import store
+from bigbigan.networks.encoder import Encoder
+from bigbigan.training.ema import standing_statistics
 
 TRANSFORM = "centre square, bicubic"
 FEATURES = {"avepool_feat": "AvePool", "bn_crelu_feat": "BN+CReLU", "z_mean": "z_mean"}
-
-
-class FeatureError(ValueError):
-    """Features that cannot be had or used; the message says what was expected and what was found."""
 
 
 def label(feature: str) -> str:
@@ -51,7 +48,8 @@ def digest(network: nn.Module) -> str:
 
 @contextmanager
 def recorded(encoder: Encoder, layers: tuple[str, ...]) -> Iterator[dict[str, Tensor]]:
-    """In this context every forward of E leaves the named layers' outputs, averaged over places, (N, C), in the dictionary."""
+    """In this context every forward of E leaves the named layers' outputs, averaged over places, (N, C), in the
+    dictionary."""
     outputs: dict[str, Tensor] = {}
 
     def keep(name: str):
@@ -82,7 +80,11 @@ def features_of(encoder: Encoder, x: Tensor, names: tuple[str, ...]) -> dict[str
 
 
 def extract(
-    encoder: Encoder, images: Images, batch_size: int, cache: Path | None = None, names: tuple[str, ...] = tuple(FEATURES)
+    encoder: Encoder,
+    images: Images,
+    batch_size: int,
+    cache: Path | None = None,
+    names: tuple[str, ...] = tuple(FEATURES),
 ) -> tuple[dict[str, Tensor], np.ndarray]:
     """Features of the centre squares → ({name: float32 (n, C)}, indices of the images read, (n,)).
 
@@ -136,7 +138,9 @@ def augmented(
         yield {name: torch.cat([part[name] for part in parts]) for name in names}, batch.labels.to(device)
 
 
-def untrained(encoder_like: Encoder, build, seed: int, images: Images, batch_size: int, statistics_images: int) -> Encoder:
+def untrained(
+    encoder_like: Encoder, build, seed: int, images: Images, batch_size: int, statistics_images: int
+) -> Encoder:
     """The same architecture at random initialisation, its batch norms given the statistics of training images."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -160,5 +164,7 @@ def estimate_statistics(encoder: Encoder, images: Images, batch_size: int) -> No
 
 def raw_pixels(images: Images, size: int, batch_size: int) -> tuple[Tensor, np.ndarray]:
     """Pixels of the centre squares as features → (n, 3·size²), indices."""
-    parts = [(to_signed(pixels).flatten(1), indices) for pixels, indices in evaluation_batches(images, size, batch_size)]
+    parts = [
+        (to_signed(pixels).flatten(1), indices) for pixels, indices in evaluation_batches(images, size, batch_size)
+    ]
     return torch.cat([p for p, _ in parts]), np.concatenate([i for _, i in parts])

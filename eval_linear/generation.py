@@ -1,11 +1,11 @@
-"""The generation half of the probe: IS, FID and their kin by the Inception of 2015 and by a classifier of the data's own domain."""
+"""The generation half of the probe: IS, FID and their kin by the Inception of 2015 and by a classifier of the data's
+own domain."""
 
 from dataclasses import dataclass
 
 from bigbigan.data import Images
+from bigbigan.errors import MetricsError, MetricsUnavailable
 from bigbigan.metrics import (
-    MetricsError,
-    MetricsUnavailable,
     cache_folder,
     curve_figures,
     evaluate_generation,
@@ -23,7 +23,8 @@ from eval_linear.representations import Splits
 
 @dataclass
 class Generation:
-    """IS, FID, KID, precision, recall, density, coverage, sliced Wasserstein distance, MS-SSIM; over truncation, too."""
+    """IS, FID, KID, precision, recall, density, coverage, sliced Wasserstein distance, MS-SSIM; over truncation,
+    too."""
 
     images: int = 10_000
     """Samples of G. The figures' names carry the number; published FIDs take 50,000."""
@@ -42,7 +43,9 @@ class Generation:
 def generation(options: Generation, model: BigBiGAN, splits: Splits, batch_size: int) -> dict:
     """→ {"results": [{"extractor", "note", "figures"}], "skipped": [sentences], "truncation": curve or None}."""
     if options.images < 20:
-        raise MetricsError(f"--generation.images {options.images}: expected at least 20 samples, published figures take 50,000")
+        raise MetricsError(
+            f"--generation.images {options.images}: expected at least 20 samples, published figures take 50,000"
+        )
     device = next(model.generator.parameters()).device
     sample, size, cache = sampler(model, batch_size=batch_size), model.generator.image_size, cache_folder()
     extractors, skipped = _extractors(options, splits, size, device)
@@ -53,8 +56,12 @@ def generation(options: Generation, model: BigBiGAN, splits: Splits, batch_size:
             figures |= evaluate_generation(sample, reals, size, extractor, options.images, split, cache, batch_size)
         figures |= real_distance(splits, size, extractor, batch_size)
         results.append({"extractor": extractor.name, "note": note, "figures": figures})
-    pixels = evaluate_pixels(sample, splits.train, size, "train", min(options.images, 16_384), batch_size, device=device)
-    results.append({"extractor": "pixels", "note": "sliced Wasserstein distance × 10³, similarity of pairs", "figures": pixels})
+    pixels = evaluate_pixels(
+        sample, splits.train, size, "train", min(options.images, 16_384), batch_size, device=device
+    )
+    results.append(
+        {"extractor": "pixels", "note": "sliced Wasserstein distance × 10³, similarity of pairs", "figures": pixels}
+    )
     curve = _curve(options, model, splits, extractors, batch_size)
     if curve is not None:
         results[0]["figures"] |= curve_figures(curve)
@@ -91,7 +98,9 @@ def real_distance(splits: Splits, size: int, extractor, batch_size: int) -> dict
         real_statistics(images, size, extractor, name, cache_folder(), batch_size)
         for images, name in ((splits.test, "test"), (splits.train, "train"))
     )
-    return {f"fid_real_{extractor.name}_test_train_n{test.moments.count}": frechet_distance(test.moments, train.moments)}
+    return {
+        f"fid_real_{extractor.name}_test_train_n{test.moments.count}": frechet_distance(test.moments, train.moments)
+    }
 
 
 def quick_generation(model: BigBiGAN, train: Images, name: str, limit: int, batch_size: int = 256) -> dict[str, float]:

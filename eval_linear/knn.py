@@ -1,4 +1,5 @@
-"""k-nearest-neighbour classification of frozen features: the paper's, and the weighted one of self-supervised libraries."""
+"""k-nearest-neighbour classification of frozen features: the paper's, and the weighted one of self-supervised
+libraries."""
 
 import torch
 import torch.nn.functional as F
@@ -9,11 +10,14 @@ WEIGHTED_K, TEMPERATURE = 20, 0.07
 BLOCK = 2**25  # numbers of a distance table at a time
 
 
-def paper_knn(x: Tensor, y: Tensor, x_test: Tensor, classes: int, p: int, ks: tuple[int, ...] = PAPER_K) -> dict[int, Tensor]:
-    """Majority vote of the k nearest by d_p(a, b) = ‖a/‖a‖_p − b/‖b‖_p‖_p (BigBiGAN, appendix C) → {k: predicted labels (m,)}.
+def paper_knn(
+    x: Tensor, y: Tensor, x_test: Tensor, classes: int, p: int, ks: tuple[int, ...] = PAPER_K
+) -> dict[int, Tensor]:
+    """Majority vote of the k nearest by d_p(a, b) = ‖a/‖a‖_p − b/‖b‖_p‖_p (BigBiGAN, appendix C) → {k: predicted labels
+    (m,)}.
 
-    x (n, C) with labels y (n,), x_test (m, C), p 1 or 2. Labels with equally many votes: the one among them that the nearest
-    neighbour of these has. k is cut to n.
+    x (n, C) with labels y (n,), x_test (m, C), p 1 or 2. Labels with equally many votes: the one among them that the
+    nearest neighbour of these has. k is cut to n.
     """
     reference, queries = _normalised(x, p), _normalised(x_test, p)
     most = min(max(ks), len(x))
@@ -31,7 +35,8 @@ def nearest(x: Tensor, x_test: Tensor) -> Tensor:
 
 
 def majority(neighbours: Tensor, classes: int) -> Tensor:
-    """The most frequent label of each row, (m, k) nearest first → (m,); a tie goes to the tied label that stands first."""
+    """The most frequent label of each row, (m, k) nearest first → (m,); a tie goes to the tied label that stands
+    first."""
     votes = F.one_hot(neighbours, classes).sum(1)
     tied = votes == votes.max(1, keepdim=True).values
     first = tied.gather(1, neighbours).to(torch.uint8).argmax(1, keepdim=True)
@@ -41,7 +46,8 @@ def majority(neighbours: Tensor, classes: int) -> Tensor:
 def weighted_knn(
     x: Tensor, y: Tensor, x_test: Tensor, classes: int, k: int = WEIGHTED_K, temperature: float = TEMPERATURE
 ) -> Tensor:
-    """Votes of the k most similar by cosine s, each weighing exp(s/temperature) (Wu et al. 2018; k and temperature of DINO).
+    """Votes of the k most similar by cosine s, each weighing exp(s/temperature) (Wu et al. 2018; k and temperature of
+    DINO).
 
     → scores of the classes, (m, classes).
     """

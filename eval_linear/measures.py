@@ -7,24 +7,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eval_linear.adam import BATCH, PROTOCOLS
 from eval_linear.clusters import cluster
 from eval_linear.features import augmented
 from eval_linear.knn import PAPER_K, TEMPERATURE, WEIGHTED_K, paper_knn, weighted_knn
+from eval_linear.linear.adam import BATCH, PROTOCOLS
+from eval_linear.linear.solvers import LinearFit, fit_adam, fit_linear
 from eval_linear.representations import Representation, Splits, few_labels
-from eval_linear.solvers import LinearFit, fit_adam, fit_linear
 
 CROPS = {"none": "centre crop", "light": "light random crops", "resnet": "the paper's random crops"}
 
 
 class Rows:
-    """Figures by (encoder, feature, protocol, share of labels): each gets its mean, standard deviation and number of fits."""
+    """Figures by (encoder, feature, protocol, share of labels): each gets its mean, standard deviation and number of
+    fits."""
 
     def __init__(self):
         self.found: dict[tuple, dict] = {}
         self.confusion: dict | None = None
 
-    def add(self, r: Representation, protocol: str, figures: dict[str, float | None], labels: float = 1.0, fit=None) -> None:
+    def add(
+        self, r: Representation, protocol: str, figures: dict[str, float | None], labels: float = 1.0, fit=None
+    ) -> None:
         """fit: a LinearFit, whose strength, convergence and accuracies of single classes the row keeps."""
         key = (r.encoder, r.feature, protocol, labels)
         row = self.found.setdefault(key, {"figures": {}, "strengths": [], "converged": True, "per_class": []})
@@ -63,7 +66,8 @@ def _class_means(fits: list[list[float | None]]) -> list[float | None]:
 def linear(
     rows: Rows, r: Representation, splits: Splits, protocol: str, share: float, seed: int, augment: str, batch_size: int
 ) -> LinearFit:
-    """One linear classifier: "full_batch", or "adam_5k" / "adam_100k" (`adam.PROTOCOLS`) on the crops that `augment` names.
+    """One linear classifier: "full_batch", or "adam_5k" / "adam_100k" (`adam.PROTOCOLS`) on the crops that `augment`
+    names.
 
     Pixels have no encoder for random crops to pass through; they keep the centre crop, and their row says so.
     """
@@ -96,7 +100,8 @@ def random_crops(
 
 
 def knn(rows: Rows, r: Representation, classes: int, queries: int) -> None:
-    """The paper's two distances at its four k, and weighted cosine; on `queries` test images spread over the split (0: all)."""
+    """The paper's two distances at its four k, and weighted cosine; on `queries` test images spread over the split (0:
+    all)."""
     at = spread(len(r.x_test), queries)
     x_test, y_test = r.x_test[at], r.y_test[at]
     for p in (1, 2):

@@ -1,7 +1,7 @@
 """What a model is worth: `python eval_linear/probe.py CKPT [--field VALUE ...]`.
 
-CKPT: a run folder, checkpoint folder, release folder or hub id. Frozen features, generation, and encoder and generator together:
-one table, one probe.json, one page (report.html), beside the checkpoint.
+CKPT: a run folder, checkpoint folder, release folder or hub id. Frozen features, generation, and encoder and generator
+together: one table, one probe.json, one page (report.html), beside the checkpoint.
 """
 
 import json
@@ -19,20 +19,19 @@ import numpy as np
 import tyro
 
 from bigbigan.api import load
-from bigbigan.checkpoint import CheckpointError
-from bigbigan.data import DataError, open_images
-from bigbigan.files import Outside, check_links, one_sentence
-from bigbigan.metrics import MetricsError
+from bigbigan.data import open_images
+from bigbigan.errors import Outside, ProbeError, exit_with_a_sentence
+from bigbigan.files import check_links
 from bigbigan.model import BigBiGAN
 from bigbigan.report import write_page
+from bigbigan.report.terminal import table
 from eval_linear import measures
-from eval_linear.bidirectional import bidirectional
 from eval_linear.conditional import conditional
-from eval_linear.features import FeatureError, check_names, digest, label
+from eval_linear.features import check_names, digest, label
 from eval_linear.generation import Generation, generation
+from eval_linear.pairs import bidirectional
 from eval_linear.representations import Splits, of_encoder, of_pixels, of_supervised, of_untrained
 from eval_linear.sheets import Sheets
-from eval_linear.table import table
 
 Part = Literal["linear", "knn", "kmeans", "generation", "pairs", "classes"]
 Protocol = Literal["full_batch", "adam_5k", "adam_100k"]
@@ -62,20 +61,24 @@ class ProbeData:
 
 @dataclass
 class Probe:
-    """Say what a model is worth: its frozen features beside their baselines, its samples, and encoder and generator together."""
+    """Say what a model is worth: its frozen features beside their baselines, its samples, and encoder and generator
+    together."""
 
     ckpt: tyro.conf.Positional[str]
     """A run folder, checkpoint folder, release folder or hub id."""
     parts: tuple[Part, ...] = ("linear", "knn", "kmeans", "generation", "pairs", "classes")
-    """What to measure; pairs is reconstruction, round trip, neighbours, interpolation and the filters; classes is of a conditional
-    model alone: samples by class, lines between classes, class leakage. A GAN, which has no encoder, has generation and classes."""
+    """What to measure; pairs is reconstruction, round trip, neighbours, interpolation and the filters; classes is of a
+    conditional
+    model alone: samples by class, lines between classes, class leakage. A GAN, which has no encoder, has generation and
+    classes."""
     data: ProbeData = field(default_factory=ProbeData)
     transfer: str = ""
     """A second labelled data set, as --data.path, whose linear, knn and kmeans rows stand beside the first's."""
     features: tuple[str, ...] = ("avepool_feat", "bn_crelu_feat")
     """Of avepool_feat, bn_crelu_feat, z_mean, or names of E's layers such as trunk.stages.2, averaged over places."""
     linear: tuple[Protocol, ...] = ("full_batch",)
-    """full_batch: a regularisation path chosen on held-out training images; adam_5k, adam_100k: the paper's Table 1 and Table 2."""
+    """full_batch: a regularisation path chosen on held-out training images; adam_5k, adam_100k: the paper's Table 1 and
+    Table 2."""
     augment: Literal["none", "light", "resnet"] = "none"
     """Crops that the adam protocols train on: the centre square, or random ones (resnet is the paper's)."""
     labels: tuple[float, ...] = (1.0, 0.1, 0.01)
@@ -93,17 +96,10 @@ class Probe:
     """Keep extracted features beside the checkpoint."""
 
 
-class ProbeError(ValueError):
-    """A probe that cannot be made; the message says what was expected and what was found."""
-
-
-EXPECTED = (CheckpointError, DataError, ProbeError, FeatureError, MetricsError)
-
-
 def main(argv: list[str] | None = None) -> None:
     if int(os.environ.get("RANK", 0)):  # of several processes, as torchrun starts them, the first works alone
         return
-    with one_sentence(*EXPECTED):
+    with exit_with_a_sentence():
         print(run_probe(tyro.cli(Probe, args=argv, config=(tyro.conf.FlagConversionOff,))))
 
 
@@ -169,12 +165,16 @@ def check(probe: Probe, model: BigBiGAN) -> None:
         check_names(model.encoder, probe.features)
     for share in probe.labels:
         if not 0 < share <= 1:
-            raise ProbeError(f"--labels {share:g}: expected shares of the training labels in (0, 1], such as 1 0.1 0.01")
+            raise ProbeError(
+                f"--labels {share:g}: expected shares of the training labels in (0, 1], such as 1 0.1 0.01"
+            )
     for name, least in (("seeds", 1), ("untrained", 0), ("supervised", 0), ("queries", 0)):
         if getattr(probe, name) < least:
             raise ProbeError(f"--{name} {getattr(probe, name)}: expected at least {least}")
     if probe.augment != "none" and set(probe.linear) == {"full_batch"}:
-        raise ProbeError(f"--augment {probe.augment}: expected --linear adam_5k or adam_100k, since full_batch fits fixed features")
+        raise ProbeError(
+            f"--augment {probe.augment}: expected --linear adam_5k or adam_100k, since full_batch fits fixed features"
+        )
 
 
 def open_splits(data: ProbeData, model: BigBiGAN) -> Splits:
@@ -228,7 +228,8 @@ def results_folder(ckpt: str) -> Path | None:
 
 
 def feature_rows(probe: Probe, model: BigBiGAN, splits: Splits, folder: Path | None) -> tuple[list[dict], dict | None]:
-    """Every figure of the frozen features, each beside its baselines; and the confusion matrix of the first linear row."""
+    """Every figure of the frozen features, each beside its baselines; and the confusion matrix of the first linear
+    row."""
     rows = measures.Rows()
     cache = folder / "features" if folder is not None and probe.cache else None
     names, batch_size = probe.features, probe.data.batch_size

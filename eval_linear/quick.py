@@ -3,25 +3,26 @@
 import numpy as np
 import torch
 
-from bigbigan.config import ConfigError
 from bigbigan.data import Images
-from bigbigan.metrics.closing import reconstruction_figures
+from bigbigan.errors import ConfigError
+from bigbigan.metrics.reconstruction import reconstruction_figures
 from bigbigan.model import BigBiGAN
 from eval_linear.features import extract
 from eval_linear.generation import quick_generation
 from eval_linear.knn import nearest, weighted_knn
-from eval_linear.solvers import fit_linear
+from eval_linear.linear.solvers import fit_linear
 
 BATCH = 256
 LOWER_IS_BETTER = ("fid", "kid", "reconstruction_error", "swd")
 
 
 def quick_figures(model: BigBiGAN, train: Images, test: Images, name: str, limit: int, seed: int) -> dict[str, float]:
-    """Figures by name, each on at most `limit` training images, test images and samples; a function of model, data and seed.
+    """Figures by name, each on at most `limit` training images, test images and samples; a function of model, data and
+    seed.
 
-    top1_linear, top1_knn (weighted cosine, k = 20) and top1_1nn (BiGAN's: the nearest by ‖a − b‖) of AvePool features, with labels;
-    FID and IS of the in-domain extractor, with labels; reconstruction_error_relative. Without an encoder, FID and IS alone. The
-    global random state stays as it is.
+    top1_linear, top1_knn (weighted cosine, k = 20) and top1_1nn (BiGAN's: the nearest by ‖a − b‖) of AvePool features,
+    with labels; FID and IS of the in-domain extractor, with labels; reconstruction_error_relative. Without an encoder,
+    FID and IS alone. The global random state stays as it is.
     """
     rng = np.random.default_rng(0)
     train_part, test_part = (images.subset(np.sort(rng.permutation(len(images))[:limit])) for images in (train, test))
@@ -47,7 +48,9 @@ def chosen(wanted: str, figures: dict[str, float]) -> str:
     for name in figures:
         if name.startswith(wanted):
             return name
-    raise ConfigError(f"--run.best {wanted}: expected the beginning of one of {', '.join(figures) or 'no figure'}; change it")
+    raise ConfigError(
+        f"--run.best {wanted}: expected the beginning of one of {', '.join(figures) or 'no figure'}; change it"
+    )
 
 
 def better(name: str, value: float, before: float | None) -> bool:

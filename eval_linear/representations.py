@@ -10,10 +10,10 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 
 from bigbigan.data import Images
-from bigbigan.encoder import Encoder
 from bigbigan.metrics.classifier import accuracy, train_classifier
 from bigbigan.model import BigBiGAN
-from bigbigan.progressive import grown_like
+from bigbigan.networks.encoder import Encoder
+from bigbigan.networks.growing import grown_like
 from eval_linear.features import estimate_statistics, extract, label, raw_pixels, untrained
 
 STATISTICS_IMAGES = 4096  # for the batch norms of an untrained encoder
@@ -43,8 +43,8 @@ class Splits:
 class Representation:
     """Both splits described by numbers: x (n, C) float32, y (n,) int64; x_test (m, C), y_test (m,).
 
-    encoder: "trained", "untrained", "supervised" or "none".  network: E itself where there is one, for augmented features, with the
-    name of the feature in E and the indices of the training images that the rows are of.
+    encoder: "trained", "untrained", "supervised" or "none".  network: E itself where there is one, for augmented
+    features, with the name of the feature in E and the indices of the training images that the rows are of.
     """
 
     encoder: str
@@ -69,7 +69,9 @@ def of_encoder(
         yield Representation(kind, label(name), x[name], y, x_test[name], y_test, encoder, name, at)
 
 
-def of_untrained(model: BigBiGAN, splits: Splits, names: tuple[str, ...], batch_size: int, count: int) -> Iterator[Representation]:
+def of_untrained(
+    model: BigBiGAN, splits: Splits, names: tuple[str, ...], batch_size: int, count: int
+) -> Iterator[Representation]:
     """The baseline that says whether training helped: random convolutions alone are good features."""
     if model.config is None:
         return
@@ -80,7 +82,8 @@ def of_untrained(model: BigBiGAN, splits: Splits, names: tuple[str, ...], batch_
 
 
 def of_pixels(splits: Splits, image_size: int, batch_size: int) -> Iterator[Representation]:
-    """Raw pixels, and their principal components (fitted on the training split, in the order of variance, not whitened)."""
+    """Raw pixels, and their principal components (fitted on the training split, in the order of variance, not
+    whitened)."""
     size = min(image_size, PIXELS)
     x, at = raw_pixels(splits.train, size, batch_size)
     x_test, at_test = raw_pixels(splits.test, size, batch_size)
@@ -110,7 +113,8 @@ def _labels(images: Images, at: np.ndarray) -> Tensor:
 def of_supervised(
     model: BigBiGAN, splits: Splits, names: tuple[str, ...], batch_size: int, epochs: int, rows
 ) -> Iterator[Representation]:
-    """The same architecture trained with the labels (BigBiGAN, table 4): its own accuracy goes to `rows`, its features are given.
+    """The same architecture trained with the labels (BigBiGAN, table 4): its own accuracy goes to `rows`, its features
+    are given.
 
     Adam on the paper's random crops and flips, for `epochs` passes.
     """

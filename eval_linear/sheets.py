@@ -1,4 +1,5 @@
-"""Pictures of a model: neighbours in the training set, interpolations, the encoder's first filters. Each a PNG with a caption."""
+"""Pictures of a model: neighbours in the training set, interpolations, the encoder's first filters. Each a PNG with a
+caption."""
 
 import logging
 from pathlib import Path
@@ -12,7 +13,7 @@ from bigbigan.latents import sample_prior
 from bigbigan.metrics.bidirectional import some_classes
 from bigbigan.metrics.neighbours import nearest
 from bigbigan.model import BigBiGAN
-from bigbigan.monitor import save_grid
+from bigbigan.training.pictures import save_grid
 
 log = logging.getLogger(__name__)
 ROWS, NEIGHBOURS, STEPS = 8, 7, 9
@@ -47,7 +48,8 @@ def neighbours(
     training: Images,
     at: np.ndarray,
 ) -> None:
-    """Rows of a query, shown (R, 3, S, S) with its vector (R, C), and its nearest training images among reference (n, C).
+    """Rows of a query, shown (R, 3, S, S) with its vector (R, C), and its nearest training images among reference (n,
+    C).
 
     at: indices in `training` of the rows of `reference`.
     """
@@ -66,9 +68,10 @@ def neighbours(
 
 @torch.inference_mode()
 def interpolations(sheets: Sheets, model: BigBiGAN, x: Tensor, seed: int) -> None:
-    """Straight lines in z: between two latents of the prior, and between the latents of two images x (2·R, 3, S, S) at E's size."""
+    """Straight lines in z: between two latents of the prior, and between the latents of two images x (2·R, 3, S, S) at
+    E's size."""
     device = next(model.encoder.parameters()).device
-    prior = "normal" if model.config is None else model.config.prior
+    prior = model.prior
     z = sample_prior(prior, seed, "interpolation", np.arange(2 * ROWS), model.generator.latent_dim).to(device)
     classes = some_classes(model, ROWS, seed).to(device)
     film = _lines(model, z[:ROWS], z[ROWS:], classes)
@@ -83,9 +86,7 @@ def interpolations(sheets: Sheets, model: BigBiGAN, x: Tensor, seed: int) -> Non
     film = _lines(model, mean[:count], mean[count:], classes[:count])
     ends = model.for_discriminator(x).cpu()
     rows = torch.cat([ends[:count, None], film, ends[count:, None]], dim=1)
-    caption = (
-        f"Each row: a test image, G on the straight line between the two images' latents in {STEPS} steps, the other test image."
-    )
+    caption = f"Each row: a test image, G on the straight line between the two images' latents in {STEPS} steps, the other test image."
     sheets.add("interpolation-images", "Interpolation between images", caption, rows.flatten(0, 1), STEPS + 2)
 
 
@@ -99,7 +100,8 @@ def _lines(model: BigBiGAN, a: Tensor, b: Tensor, classes: Tensor) -> Tensor:
 
 
 def filters(sheets: Sheets, model: BigBiGAN) -> None:
-    """The first convolution of E, each filter scaled to its own largest weight; none if it does not see three channels."""
+    """The first convolution of E, each filter scaled to its own largest weight; none if it does not see three
+    channels."""
     first = next((m for m in model.encoder.modules() if isinstance(m, torch.nn.Conv2d)), None)
     if first is None or first.weight.shape[1] != 3:
         return

@@ -30,18 +30,23 @@ TINY_RUN = [f"--model.{k}={v}" for k, v in TINY_MODEL.items()] + [
 ]  # fmt: skip
 
 
-def launch(*arguments: str, cwd: Path | str | None = None, timeout: float = 240, env: dict | None = None, code: int | None = 0):
+def launch(
+    *arguments: str, cwd: Path | str | None = None, timeout: float = 240, env: dict | None = None, code: int | None = 0
+):
     """Run `python ARGUMENTS` and return (stdout, stderr); fails unless it exits with `code` (None: any)."""
     result = subprocess.run(
         [sys.executable, *map(str, arguments)],
         cwd=cwd or ROOT, capture_output=True, text=True, timeout=timeout, env={**os.environ, **(env or {})},
     )  # fmt: skip
-    assert code is None or result.returncode == code, f"exit {result.returncode}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
+    assert code is None or result.returncode == code, (
+        f"exit {result.returncode}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
+    )
     return result.stdout, result.stderr
 
 
 def train(root: Path, *flags: str, code: int = 0, env: dict | None = None) -> tuple[str, str]:
-    """A tiny training under `root` through train.py's main, in this process (starting one costs seconds) → (stdout, stderr)."""
+    """A tiny training under `root` through train.py's main, in this process (starting one costs seconds) → (stdout,
+    stderr)."""
     from accelerate.state import AcceleratorState
 
     from bigbigan.train import main

@@ -9,9 +9,9 @@ from datasets import Dataset, Features
 from datasets import Image as ImageFeature
 
 import bigbigan
-from bigbigan.checkpoint import CheckpointError
 from bigbigan.data import to_rgb, to_signed
-from bigbigan.data.inputs import InputError, image_batches
+from bigbigan.data.inputs import image_batches
+from bigbigan.errors import CheckpointError, InputError
 from tests.conftest import picture, tiny_model
 
 
@@ -140,7 +140,9 @@ def test_samples_have_a_seed_and_do_not_depend_on_the_batch(model, pictures):
 def test_generate(model):
     x = bigbigan.generate(3, model, seed=1)
     assert x.shape == (3, 3, 8, 8) and x.abs().max() <= 1
-    assert torch.equal(x, bigbigan.generate(3, model, seed=1)) and not torch.equal(x, bigbigan.generate(3, model, seed=2))
+    assert torch.equal(x, bigbigan.generate(3, model, seed=1)) and not torch.equal(
+        x, bigbigan.generate(3, model, seed=2)
+    )
     z = torch.randn(5, 8)
     with torch.no_grad():
         torch.testing.assert_close(bigbigan.generate(z, model, batch_size=2), model.generate(z))
@@ -154,7 +156,9 @@ def test_generate(model):
 def test_reconstruct_and_discriminate(model, pictures):
     z = bigbigan.encode(pictures, model, "z_mean")
     torch.testing.assert_close(bigbigan.reconstruct(pictures, model), bigbigan.generate(z, model))
-    assert not torch.allclose(bigbigan.reconstruct(pictures, model, use_sample=True), bigbigan.reconstruct(pictures, model))
+    assert not torch.allclose(
+        bigbigan.reconstruct(pictures, model, use_sample=True), bigbigan.reconstruct(pictures, model)
+    )
     scores = bigbigan.discriminate(pictures, z, model, batch_size=2)
     assert {k: tuple(v.shape) for k, v in scores.items()} == {"score_x": (5,), "score_z": (5,), "score_xz": (5,)}
     with pytest.raises(InputError, match="as many images as latents, found 5 and 4"):
@@ -192,12 +196,12 @@ def test_pushing_and_pulling_a_release_keeps_the_model(run_folder, tmp_path, pic
     """The hub's part is played by a folder: what `from_pretrained` downloads are the two files of a release."""
     import huggingface_hub.hub_mixin
 
-    import bigbigan.model
+    import bigbigan.release.format
 
     def download(repo_id, filename, **_):
         return str(run_folder / "release" / filename)
 
-    monkeypatch.setattr(bigbigan.model, "hf_hub_download", download)
+    monkeypatch.setattr(bigbigan.release.format, "hf_hub_download", download)
     monkeypatch.setattr(huggingface_hub.hub_mixin, "hf_hub_download", download)
     model = bigbigan.load("someone/digits")
     expected = bigbigan.encode(pictures, run_folder, "z_mean")

@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy import stats
 
-from bigbigan.latents import Posterior, normal_noise, sample_prior, truncate, uniforms
+from bigbigan.latents import Posterior, sample_prior, truncate
+from bigbigan.noise import normal_noise, uniforms
 
 
 @pytest.mark.parametrize("width", [1, 4, 7, 120])
@@ -14,7 +15,8 @@ def test_a_row_depends_on_its_index_alone(width):
     some = np.array([999, 0, 512, 513, 17])
     assert np.array_equal(uniforms(3, "z", some, width), whole[some])
     assert np.array_equal(
-        np.concatenate([uniforms(3, "z", np.arange(r, 1000, 2), width) for r in (0, 1)]), np.concatenate([whole[0::2], whole[1::2]])
+        np.concatenate([uniforms(3, "z", np.arange(r, 1000, 2), width) for r in (0, 1)]),
+        np.concatenate([whole[0::2], whole[1::2]]),
     )
     far = np.array([3_000_000_000, 3_000_000_001])
     assert np.array_equal(uniforms(3, "z", far, width)[1:], uniforms(3, "z", far[1:], width))
@@ -53,7 +55,9 @@ def test_latents_of_appendix_e(prior, values, mean, variance):
     assert z.shape == (20_000, 4) and z.dtype == torch.float32
     assert values is None or set(z.unique().tolist()) == values
     assert z.mean().item() == pytest.approx(mean, abs=0.02) and z.var().item() == pytest.approx(variance, abs=0.03)
-    assert torch.equal(sample_prior(prior, 0, "z", np.array([7, 19_999]), 4), z[[7, 19_999]]), "a row is a function of its index"
+    assert torch.equal(sample_prior(prior, 0, "z", np.array([7, 19_999]), 4), z[[7, 19_999]]), (
+        "a row is a function of its index"
+    )
     assert np.abs(np.corrcoef(z.numpy().T) - np.eye(4)).max() < 0.03
     if prior in ("censored_normal", "sparse_normal"):
         assert (z == 0).float().mean().item() == pytest.approx(0.5, abs=0.01)

@@ -12,10 +12,21 @@ def test_the_wheel_runs_elsewhere(tmp_path):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.cfg", "pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, source / name)
-    (source / "bigbigan" / "shipped").mkdir(exist_ok=True)
-    (source / "bigbigan" / "shipped" / "config.json").write_text("{}")
+    (source / "bigbigan" / "release" / "shipped").mkdir(exist_ok=True)
+    (source / "bigbigan" / "release" / "shipped" / "config.json").write_text("{}")
     wheels = tmp_path / "wheels"
-    launch("-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--wheel-dir", wheels, source)
+    launch(
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+        "--quiet",
+        "--wheel-dir",
+        wheels,
+        source,
+    )
     (wheel,) = wheels.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
@@ -23,7 +34,7 @@ def test_the_wheel_runs_elsewhere(tmp_path):
     assert {
         "bigbigan/configs/digits.yaml",
         "bigbigan/configs/table1_digits/no_e.yaml",
-        "bigbigan/shipped/config.json",
+        "bigbigan/release/shipped/config.json",
         "bigbigan/train.py",
         "eval_linear/probe.py",
     } <= set(names)

@@ -1,7 +1,7 @@
 """Settings: the dataclass tree, and how YAML files and the command line fill it."""
 
-from bigbigan.config.checks import ConfigError, augment_parts, check_model
-from bigbigan.config.reading import (
+from bigbigan.config.cross_checks import augment_parts, check_model
+from bigbigan.config.presets import (
     differences,
     find_config,
     flatten,
@@ -13,7 +13,8 @@ from bigbigan.config.reading import (
     read_yaml,
     write_yaml,
 )
-from bigbigan.config.tree import Config, Data, Grow, Loss, Model, Optim, Run
+from bigbigan.config.schema import Config, Data, Grow, Loss, Model, Optim, Run
+from bigbigan.errors import ConfigError
 
 __all__ = [
     "Config",

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bigbigan.data.images import DataError, Images
+from bigbigan.data.images import Images
 from bigbigan.data.pictures import EXTENSIONS, open_picture
+from bigbigan.errors import DataError
 from bigbigan.files import check_inside, printable
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,9 @@ def from_files(folder: Path, follow_links: bool = False) -> Images:
     if odd:
         log.warning("%s: %d that are no files left out, such as %s", printable(folder), len(odd), printable(odd[0]))
     if not found:
-        raise DataError(f"{printable(folder)}: expected images ({', '.join(EXTENSIONS)}), found none in it or its subfolders")
+        raise DataError(
+            f"{printable(folder)}: expected images ({', '.join(EXTENSIONS)}), found none in it or its subfolders"
+        )
     names = sorted({top for top, _ in found})
     labelled = len(names) > 1 and "" not in names
     if len(names) > 2 and not labelled:

@@ -6,10 +6,6 @@ import numpy as np
 from PIL import Image
 
 
-class DataError(ValueError):
-    """Data that cannot be used; the message says what was expected, what was found, and what to do."""
-
-
 @dataclass
 class Images:
     """A split of a data set. `images[i]` is a PIL image of any mode and size; `labels` is int64 (n,) or None."""

@@ -1,7 +1,7 @@
 """Whatever a user holds → batches of float (n, 3, S, S) in [−1, 1]: paths, PIL images, arrays, tensors, table columns.
 
-The preprocessing is the library's: the centre square, resized to the size the network was trained on. Values are checked, because
-an image in another range yields a wrong feature and no error.
+The preprocessing is the library's: the centre square, resized to the size the network was trained on. Values are
+checked, because an image in another range yields a wrong feature and no error.
 """
 
 import itertools
@@ -21,22 +21,20 @@ from PIL import Image
 from torch import Tensor
 
 from bigbigan.data.folders import from_files
-from bigbigan.data.images import DataError, Images
+from bigbigan.data.images import Images
 from bigbigan.data.pictures import centre_square, cut, open_picture, to_rgb, to_signed, why
-from bigbigan.files import Outside, printable
+from bigbigan.errors import DataError, InputError, Outside
+from bigbigan.files import printable
 
 DECODERS = min(8, os.cpu_count() or 1)
-
-
-class InputError(ValueError):
-    """An input that is not images as expected; the message says what was expected and what was found."""
 
 
 def image_batches(images, size: int | None, batch_size: int, ahead: int = 2) -> Iterator[Tensor]:
     """Yield float (n, 3, size, size) in [−1, 1], n ≤ batch_size, in the order of `images`.
 
-    images: a path of an image or of a folder; a PIL image; an array or tensor of one image or a batch, uint8, or float in [−1, 1];
-    a list, `datasets` column or other iterable of any of these single images.  size None keeps arrays and tensors as they are.
+    images: a path of an image or of a folder; a PIL image; an array or tensor of one image or a batch, uint8, or float
+    in [−1, 1]; a list, `datasets` column or other iterable of any of these single images.  size None keeps arrays and
+    tensors as they are.
     ahead: batches that are decoded while the caller works on one; 0 where both would want the same cores.
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
@@ -157,7 +155,8 @@ def _single_3d(x) -> bool:
 
 
 def _as_batch(images: np.ndarray | Tensor) -> Tensor:
-    """→ (N, 3, H, W). Arrays are channels-last, tensors channels-first, unless only the other reading gives 1, 3 or 4 channels."""
+    """→ (N, 3, H, W). Arrays are channels-last, tensors channels-first, unless only the other reading gives 1, 3 or 4
+    channels."""
     channels_last = isinstance(images, np.ndarray)
     if channels_last and (images.dtype.kind not in "buif" or images.dtype.itemsize > 8 or np.ma.is_masked(images)):
         found = "masked values" if np.ma.is_masked(images) else images.dtype
@@ -166,7 +165,9 @@ def _as_batch(images: np.ndarray | Tensor) -> Tensor:
         # torch takes no arrays that run backwards or are of another byte order, and warns of memory it may not write to
         images = np.array(images, dtype=images.dtype.newbyteorder("="), order="C")
     if not channels_last and (images.layout is not torch.strided or images.device.type == "meta" or images.is_nested):
-        raise InputError(f"expected a dense tensor with values, found layout {images.layout} on the device {images.device}")
+        raise InputError(
+            f"expected a dense tensor with values, found layout {images.layout} on the device {images.device}"
+        )
     x = torch.as_tensor(images)
     if x.dtype not in (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64):
         raise InputError(f"expected uint8 in 0 … 255 or float in [−1, 1], found {x.dtype}")
@@ -196,7 +197,9 @@ def _check_range(x: Tensor) -> None:
     if not torch.isfinite(x).all():
         raise InputError("expected finite values in [−1, 1], found NaN or infinity")
     if low < -1.001 or high > 1.001:
-        looks = ", which looks like ImageNet's mean and standard deviation" if low > -2.2 and high < 2.7 and low < 0 else ""
+        looks = (
+            ", which looks like ImageNet's mean and standard deviation" if low > -2.2 and high < 2.7 and low < 0 else ""
+        )
         looks = ", which looks like 0 … 255 in float" if low >= 0 and high > 2 else looks
         raise InputError(
             f"expected float images in [−1, 1] (x/127.5 − 1), found values from {low:.3g} to {high:.3g}{looks}; "
@@ -210,10 +213,15 @@ def _check_range(x: Tensor) -> None:
 
 
 def _fit(x: Tensor, size: int | None) -> Tensor:
-    """(N, 3, H, W), uint8 or float → float in [−1, 1], the centre square at `size`; 8-bit images exactly as a file would be."""
+    """(N, 3, H, W), uint8 or float → float in [−1, 1], the centre square at `size`; 8-bit images exactly as a file
+    would be."""
     if size is not None and tuple(x.shape[2:]) != (size, size):
         if x.dtype == torch.uint8:
-            return torch.cat([_fit_picture(Image.fromarray(i.permute(1, 2, 0).contiguous().cpu().numpy()), size) for i in x])
+            return torch.cat(
+                [_fit_picture(Image.fromarray(i.permute(1, 2, 0).contiguous().cpu().numpy()), size) for i in x]
+            )
         left, top, right, bottom = centre_square(x.shape[3], x.shape[2])
-        x = F.interpolate(x.float()[:, :, top:bottom, left:right], size=(size, size), mode="bicubic", antialias=True).clamp(-1, 1)
+        x = F.interpolate(
+            x.float()[:, :, top:bottom, left:right], size=(size, size), mode="bicubic", antialias=True
+        ).clamp(-1, 1)
     return to_signed(x) if x.dtype == torch.uint8 else x.float().clamp(-1, 1)

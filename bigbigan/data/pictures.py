@@ -10,10 +10,23 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from bigbigan.files import Outside, printable
+from bigbigan.errors import Outside
+from bigbigan.files import printable
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2", ".avif")
-FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF")  # what Pillow may read for us
+FORMATS = (
+    "JPEG",
+    "MPO",
+    "PNG",
+    "BMP",
+    "DIB",
+    "GIF",
+    "TIFF",
+    "WEBP",
+    "PPM",
+    "JPEG2000",
+    "AVIF",
+)  # what Pillow may read for us
 LARGEST_PICTURE = 178_956_970  # pixels, as Pillow's own limit: half a gigabyte decoded; above it a file is a bomb
 TRIES = 10  # of a random crop (tensorflow/tpu resnet_preprocessing, which the official notebook names)
 UNIFORMS = 4 * TRIES + 1  # random numbers a picture may consume
@@ -28,10 +41,11 @@ class PictureError(ValueError):
 
 
 def open_picture(source) -> Image.Image:
-    """The picture in a file, by its path or as a binary stream, not decoded yet. Raises PictureError, or what Pillow raises.
+    """The picture in a file, by its path or as a binary stream, not decoded yet. Raises PictureError, or what Pillow
+    raises.
 
-    Only the formats above: Pillow would hand a PostScript file, whatever its name, to another program. The path must be a
-    file's: opening a pipe would wait for ever.
+    Only the formats above: Pillow would hand a PostScript file, whatever its name, to another program. The path must be
+    a file's: opening a pipe would wait for ever.
     """
     if isinstance(source, (str, os.PathLike)) and not stat.S_ISREG(mode := os.stat(source).st_mode):
         raise PictureError(f"expected a file, found {'a folder' if stat.S_ISDIR(mode) else 'a pipe or a device'}")
@@ -51,7 +65,9 @@ def why(error: Exception) -> str:
 def check_size(image: Image.Image) -> None:
     width, height = image.size
     if width < 1 or height < 1 or width * height > LARGEST_PICTURE:
-        raise PictureError(f"expected from 1 to {LARGEST_PICTURE:,} pixels, found {width:,} × {height:,}; make it smaller")
+        raise PictureError(
+            f"expected from 1 to {LARGEST_PICTURE:,} pixels, found {width:,} × {height:,}; make it smaller"
+        )
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -91,8 +107,8 @@ def centre_square(width: int, height: int) -> tuple[int, int, int, int]:
 def random_crop(u: np.ndarray, width: int, height: int, augment: str) -> tuple[int, int, int, int]:
     """The box of a ResNet-style random crop, (left, top, right, bottom), inside the picture.
 
-    u: `UNIFORMS` numbers in (0, 1). Area uniform and aspect log-uniform in the ranges of `augment`; after ten tries that do not
-    fit, the centre square. "none" is the centre square.
+    u: `UNIFORMS` numbers in (0, 1). Area uniform and aspect log-uniform in the ranges of `augment`; after ten tries
+    that do not fit, the centre square. "none" is the centre square.
     """
     if augment == "none":
         return centre_square(width, height)
@@ -126,7 +142,8 @@ def random_crops(u: np.ndarray, width: int, height: int, augment: str) -> np.nda
 
 
 def cut(image: Image.Image, box: tuple[int, int, int, int], size: int, filter: str = "bicubic") -> np.ndarray:
-    """RGB image, box → uint8 (3, size, size), antialiased: Pillow's filters as torch computes them, several times as fast.
+    """RGB image, box → uint8 (3, size, size), antialiased: Pillow's filters as torch computes them, several times as
+    fast.
 
     Decoding is always at full size: a JPEG's draft mode, which would hand out a smaller picture, is never asked for.
     """

@@ -1,4 +1,5 @@
-"""Where images come from: the embedded digits, folders, Parquet and Arrow files, saved `datasets` folders, hub names."""
+"""Where images come from: the embedded digits, folders, Parquet and Arrow files, saved `datasets` folders, hub
+names."""
 
 import os
 from pathlib import Path
@@ -7,9 +8,19 @@ import numpy as np
 from PIL import Image
 
 from bigbigan.data.folders import from_files
-from bigbigan.data.images import DataError, Images
-from bigbigan.data.tables import TEST_NAMES, TRAIN_NAMES, from_hub, from_table, pick_split, read_saved, read_tables, tables_by_split
-from bigbigan.files import Outside, check_inside, printable
+from bigbigan.data.images import Images
+from bigbigan.data.tables import (
+    TEST_NAMES,
+    TRAIN_NAMES,
+    from_hub,
+    from_table,
+    pick_split,
+    read_saved,
+    read_tables,
+    tables_by_split,
+)
+from bigbigan.errors import DataError, Outside
+from bigbigan.files import check_inside, printable
 
 TABLE_SUFFIXES = (".parquet", ".arrow")
 
@@ -26,8 +37,9 @@ def open_images(
 ) -> Images:
     """The images of `path`: see the module's docstring for what it may be.
 
-    split: the split's name where the data have splits.  test: whether this is the evaluation split; where the data have only one,
-    a fixed `test_share` of its images is held out from training and given here.  subset: a hub data set's configuration.
+    split: the split's name where the data have splits.  test: whether this is the evaluation split; where the data have
+    only one, a fixed `test_share` of its images is held out from training and given here.  subset: a hub data set's
+    configuration.
     follow_links: take also what links that lead out of the folder lead to.  Raises DataError.
     """
     if path == "digits":
@@ -58,14 +70,18 @@ def _open(path, split, image_column, label_column, test, subset, follow_links) -
             f"--data.path {path}: expected a folder, a .parquet or .arrow file or a data set's name, found another file"
         )
     if location.is_absolute() or path.startswith((".", "~")) or path.count("/") > 1:
-        raise DataError(f"--data.path {path}: expected a folder, a file or a data set's name, found no such folder or file")
+        raise DataError(
+            f"--data.path {path}: expected a folder, a file or a data set's name, found no such folder or file"
+        )
     return from_hub(path, split, image_column, label_column, subset)
 
 
 def _held_out(images: Images, test: bool, share: float) -> Images:
     """A fixed share of a data set without splits: the same images whatever the seed of the run."""
     if share > 0 and len(images) < 2:
-        raise DataError(f"{images.origin}: expected two images or more, since one is held out for evaluation; found one")
+        raise DataError(
+            f"{images.origin}: expected two images or more, since one is held out for evaluation; found one"
+        )
     order = np.random.default_rng(0).permutation(len(images))
     count = max(1, round(share * len(images))) if share > 0 and len(images) > 1 else 0
     return images.subset(np.sort(order[:count] if test else order[count:]))
@@ -79,7 +95,9 @@ def _digits(test: bool) -> Images:
     greys = np.rint(digits.images * (255 / 16)).astype(np.uint8)
     chosen = (np.arange(len(greys)) % 5 == 4) == test
     labels = digits.target[chosen].astype(np.int64)
-    return Images(_Arrays(greys[chosen]), labels, [str(d) for d in digits.target_names], "scikit-learn's digits", "8×8 grey")
+    return Images(
+        _Arrays(greys[chosen]), labels, [str(d) for d in digits.target_names], "scikit-learn's digits", "8×8 grey"
+    )
 
 
 def _from_folder(

@@ -11,10 +11,21 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from bigbigan.data.images import DataError, Images
-from bigbigan.data.pictures import FILTER, UNIFORMS, centre_square, cut, random_crop, random_crops, resample, to_rgb, why
-from bigbigan.latents import uniforms
-from bigbigan.layers import to_device
+from bigbigan.data.images import Images
+from bigbigan.data.pictures import (
+    FILTER,
+    UNIFORMS,
+    centre_square,
+    cut,
+    random_crop,
+    random_crops,
+    resample,
+    to_rgb,
+    why,
+)
+from bigbigan.distributed import to_device
+from bigbigan.errors import DataError
+from bigbigan.noise import uniforms
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +91,8 @@ class Stream:
         self.cached = self._fill_cache(cache, cache_bytes) if cache != "none" else None
 
     def batches(self, start: int, stop: int, batch: int) -> Iterator[RealImages]:
-        """Yield this process's share of every global batch of `batch` images that begins at `start` or later and before `stop`."""
+        """Yield this process's share of every global batch of `batch` images that begins at `start` or later and before
+        `stop`."""
         shares = (range(first + self.rank, first + batch, self.processes) for first in range(start, stop, batch))
         if self.cached is not None:
             yield from (self._from_cache(np.asarray(share)) for share in shares)
@@ -97,7 +109,9 @@ class Stream:
         for x, indices, positions, broken in loader:
             self._count(broken)
             if (indices < 0).any():
-                raise DataError(f"{self.images.origin}: expected images that can be read, found none among {len(self.images)}")
+                raise DataError(
+                    f"{self.images.origin}: expected images that can be read, found none among {len(self.images)}"
+                )
             labels = None if self.labels is None else self.labels[indices]
             yield RealImages(
                 x.to(self.device, non_blocking=True),
@@ -138,7 +152,9 @@ class Stream:
 
     def _cannot_cache(self, cache: str, why: str) -> None:
         if cache == "device":
-            raise DataError(f"--data.cache device: expected readable images of one size, found that {why}; use --data.cache none")
+            raise DataError(
+                f"--data.cache device: expected readable images of one size, found that {why}; use --data.cache none"
+            )
 
     def _from_cache(self, positions: np.ndarray) -> RealImages:
         indices = torch.tensor([self.order[p] for p in positions])
@@ -147,7 +163,9 @@ class Stream:
         u = uniforms(self.seed, "crop", positions, UNIFORMS)
         boxes = random_crops(u, width, height, self.augment.kind)
         if (boxes != (0, 0, self.size, self.size)).any() or (width, height) != (self.size, self.size):
-            images = resample(images, to_device(torch.from_numpy(boxes), self.device), self.size, FILTER[self.augment.kind])
+            images = resample(
+                images, to_device(torch.from_numpy(boxes), self.device), self.size, FILTER[self.augment.kind]
+            )
         if self.augment.flip:
             mirrored = to_device(torch.from_numpy(u[:, -1] < 0.5), self.device)
             images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
@@ -156,7 +174,8 @@ class Stream:
 
 
 class _Decoded(Dataset):
-    """Positions in the run → for each (uint8 (3, S, S), index, position, images that could not be read on the way and why).
+    """Positions in the run → for each (uint8 (3, S, S), index, position, images that could not be read on the way and
+    why).
 
     tries: images after which it gives up, with the index −1: so many unreadable ones end the run.
     """
@@ -191,8 +210,9 @@ class _Decoded(Dataset):
 
 
 def _serve_the_main_process(_worker: int) -> None:
-    """What a worker is besides a decoder. A scheduler signals the whole group; a worker that dies of it would take the run's last
-    checkpoint with it. And where the main process is gone, it has said why: the thread that hands pictures over need not too."""
+    """What a worker is besides a decoder. A scheduler signals the whole group; a worker that dies of it would take the
+    run's last checkpoint with it. And where the main process is gone, it has said why: the thread that hands pictures
+    over need not too."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     usual = sys.excepthook
@@ -211,8 +231,11 @@ def _collate(samples):
     )
 
 
-def evaluation_batches(images: Images, size: int, batch: int, limit: int | None = None) -> Iterator[tuple[Tensor, np.ndarray]]:
-    """The centre squares of `images` in order: yields uint8 (n, 3, size, size) and their indices; unreadable ones are left out."""
+def evaluation_batches(
+    images: Images, size: int, batch: int, limit: int | None = None
+) -> Iterator[tuple[Tensor, np.ndarray]]:
+    """The centre squares of `images` in order: yields uint8 (n, 3, size, size) and their indices; unreadable ones are
+    left out."""
     pixels, indices = [], []
     for i in range(len(images) if limit is None else min(limit, len(images))):
         try:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bigbigan.data.images import DataError, Images
+from bigbigan.data.images import Images
 from bigbigan.data.pictures import PictureError, open_picture
+from bigbigan.errors import DataError
 from bigbigan.files import check_inside, printable
 
 log = logging.getLogger(__name__)
@@ -104,7 +105,12 @@ def from_table(table, origin: str, image_column: str, label_column: str, folder:
         raise DataError(
             f"{origin}: expected a column of labels {label_column!r}, found {', '.join(features)}; see --data.label_column"
         )
-    guesses = [n for n, kind in features.items() if isinstance(kind, ClassLabel)] + ["label", "labels", "fine_label", "class"]
+    guesses = [n for n, kind in features.items() if isinstance(kind, ClassLabel)] + [
+        "label",
+        "labels",
+        "fine_label",
+        "class",
+    ]
     label = label_column or next((name for name in guesses if name in features), "")
     labels, names = None, None
     try:
@@ -115,7 +121,11 @@ def from_table(table, origin: str, image_column: str, label_column: str, folder:
         log.warning("%s; no labels are taken", error)  # nobody asked for that column
     try:
         items = _Table(table, column, folder)
-    except (TypeError, ValueError, NotImplementedError) as error:  # of numbers, say: Arrow's own errors are of these kinds
+    except (
+        TypeError,
+        ValueError,
+        NotImplementedError,
+    ) as error:  # of numbers, say: Arrow's own errors are of these kinds
         raise DataError(
             f"{origin}: expected images in column {column!r}, found {features[column]} ({_first_line(error)}); "
             "see --data.image_column"
@@ -143,7 +153,9 @@ def _labels(values, feature, origin: str, column: str) -> tuple[np.ndarray | Non
                 f"{origin}: expected labels below {len(feature.names)} in column {column!r}, which has as many names; "
                 f"found {labels.max()}"
             )
-        return (None, None) if (labels < 0).any() else (labels, list(feature.names))  # hub test sets without labels say −1
+        return (
+            (None, None) if (labels < 0).any() else (labels, list(feature.names))
+        )  # hub test sets without labels say −1
     names, labels = np.unique(np.asarray(values), return_inverse=True)
     return labels.astype(np.int64), [printable(str(n)) for n in names]
 

@@ -1,9 +1,8 @@
 """Figures of a model; each file one metric."""
 
+from bigbigan.errors import MetricsError, MetricsUnavailable
 from bigbigan.metrics.cache import cache_folder
 from bigbigan.metrics.classifier import Classifier, accuracy, train_classifier
-from bigbigan.metrics.domain import ClassifierExtractor, Recipe, in_domain_extractor
-from bigbigan.metrics.errors import MetricsError, MetricsUnavailable
 from bigbigan.metrics.extractors import Inception2015, inception2015
 from bigbigan.metrics.frechet import frechet_distance, gaussian_distance
 from bigbigan.metrics.generation import curve_figures, evaluate_generation, evaluate_pixels, truncation_curve
@@ -12,6 +11,7 @@ from bigbigan.metrics.kid import kernel_distance
 from bigbigan.metrics.manifold import Manifold, manifold_figures
 from bigbigan.metrics.moments import Moments
 from bigbigan.metrics.ms_ssim import ms_ssim, pairs_ms_ssim
+from bigbigan.metrics.own_classifier import ClassifierExtractor, Recipe, in_domain_extractor
 from bigbigan.metrics.reconstruction import nearest_neighbour_agreement, relative_error, squared_error
 from bigbigan.metrics.sliced_wasserstein import laplacian_pyramid, sliced_wasserstein
 

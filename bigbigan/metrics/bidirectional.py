@@ -1,4 +1,5 @@
-"""What an encoder beside a generator is for: reconstruction, the latent round trip, and whether D knows its images by heart."""
+"""What an encoder beside a generator is for: reconstruction, the latent round trip, and whether D knows its images by
+heart."""
 
 import numpy as np
 import torch
@@ -6,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bigbigan.latents import sample_prior
-from bigbigan.layers import pool_to
 from bigbigan.metrics.reconstruction import squared_error
 from bigbigan.model import BigBiGAN
+from bigbigan.networks.layers import pool_to
 
 
 def fit_to(x: Tensor, size: int) -> Tensor:
@@ -17,7 +18,8 @@ def fit_to(x: Tensor, size: int) -> Tensor:
 
 
 def with_baseline(a: Tensor, b: Tensor, repeats: int = 10, seed: int = 0) -> tuple[float, float]:
-    """Mean squared difference of the rows of a and b, (N, ...) with N ≥ 2, per number; and of random pairs of rows of a."""
+    """Mean squared difference of the rows of a and b, (N, ...) with N ≥ 2, per number; and of random pairs of rows of
+    a."""
     generator = torch.Generator().manual_seed(seed)
     numbers = a[0].numel()
     pairs = []
@@ -29,7 +31,8 @@ def with_baseline(a: Tensor, b: Tensor, repeats: int = 10, seed: int = 0) -> tup
 
 @torch.inference_mode()
 def there_and_back(model: BigBiGAN, x: Tensor, noise: Tensor, classes: Tensor | None) -> dict[str, Tensor]:
-    """x (N, 3, S, S) at E's size, noise (N, Z) ~ N(0, I) → x and its reconstructions at G's size and their AvePool features.
+    """x (N, 3, S, S) at E's size, noise (N, Z) ~ N(0, I) → x and its reconstructions at G's size and their AvePool
+    features.
 
     "x", "mean", "sample": images (N, 3, S', S'), reconstructed from the posterior's mean and from a sample of it;
     "x_feat", "mean_feat": (N, C).
@@ -47,7 +50,7 @@ def there_and_back(model: BigBiGAN, x: Tensor, noise: Tensor, classes: Tensor | 
 def round_trip(model: BigBiGAN, n: int, seed: int, batch_size: int = 256) -> tuple[Tensor, Tensor, Tensor]:
     """z ~ p(z) and the mean of E(G(z)), (n, Z) each, with the images G(z), (n, 3, S, S)."""
     device = next(model.encoder.parameters()).device
-    prior = "normal" if model.config is None else model.config.prior
+    prior = model.prior
     z = sample_prior(prior, seed, "round trip", np.arange(n), model.generator.latent_dim)
     back, images = [], []
     for part, labels in zip(z.split(batch_size), some_classes(model, n, seed).split(batch_size), strict=True):
@@ -59,13 +62,16 @@ def round_trip(model: BigBiGAN, n: int, seed: int, batch_size: int = 256) -> tup
 
 @torch.inference_mode()
 def scored_as_encoder_pairs(model: BigBiGAN, x: Tensor, classes: Tensor | None = None) -> dict[str, float]:
-    """Shares of the pairs (x, E(x)) that D takes for encoder pairs, by the sign of s_x, if it has one, and of s_x + s_z + s_xz.
+    """Shares of the pairs (x, E(x)) that D takes for encoder pairs, by the sign of s_x, if it has one, and of s_x + s_z
+    + s_xz.
 
-    x (N, 3, S, S) at E's size. Near 100 % for training images beside 50 % for held-out ones is memorising (BigGAN, section 4.2:
-    over 98 % against 50-55 %).
+    x (N, 3, S, S) at E's size. Near 100 % for training images beside 50 % for held-out ones is memorising (BigGAN,
+    section 4.2: over 98 % against 50-55 %).
     """
     scores = model.discriminate(x, model.encoder(x).mean, classes)
-    found = {name: scores[name] for name in ("score_x",) if name in scores} | {"sum": torch.stack(list(scores.values())).sum(0)}
+    found = {name: scores[name] for name in ("score_x",) if name in scores} | {
+        "sum": torch.stack(list(scores.values())).sum(0)
+    }
     return {name: float((score > 0).double().mean()) for name, score in found.items()}
 
 

@@ -17,7 +17,8 @@ def cache_folder() -> Path:
 
 
 def store(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` write under a name of its own beside `path`, then rename; a warning tells where that fails, as on a full disk."""
+    """Let `write` write under a name of its own beside `path`, then rename; a warning tells where that fails, as on a
+    full disk."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

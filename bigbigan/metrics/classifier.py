@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bigbigan.data import Augment, Images, Stream, evaluation_batches, to_signed
-from bigbigan.ema import standing_statistics
-from bigbigan.layers.collectives import rank, world_size
-from bigbigan.metrics.errors import MetricsError
-from bigbigan.metrics.joining import summed
+from bigbigan.distributed.collectives import rank, world_size
+from bigbigan.distributed.gather import summed
+from bigbigan.errors import MetricsError
+from bigbigan.training.ema import standing_statistics
 
 STATISTICS_IMAGES = 8192  # that the batch norms' statistics are taken from after training
 WARM_UP = 0.1  # share of the steps in which the learning rate rises
@@ -33,7 +33,9 @@ class Classifier(nn.Module):
 def class_count(images: Images) -> int:
     """How many classes `images` have; MetricsError if they are not labelled with two or more."""
     if images.labels is None:
-        raise MetricsError(f"classifier: expected labelled images, found none in {images.origin}; see --data.label_column")
+        raise MetricsError(
+            f"classifier: expected labelled images, found none in {images.origin}; see --data.label_column"
+        )
     count = max(len(images.class_names or []), int(images.labels.max()) + 1)
     if len(np.unique(images.labels)) < 2:
         raise MetricsError(f"classifier: expected at least two classes in {images.origin}, found one")
@@ -53,18 +55,23 @@ def train_classifier(
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> Classifier:
-    """Train `trunk`, (N, 3, S, S) → (N, num_features), and a linear layer by cross-entropy with Adam → the Classifier, evaluating.
+    """Train `trunk`, (N, 3, S, S) → (N, num_features), and a linear layer by cross-entropy with Adam → the Classifier,
+    evaluating.
 
-    images: labelled.  size: S.  rate: the learning rate's peak, reached by a straight line and left by a half cosine.  augment,
-    flip: as in `Augment`; "none" is the centre square.  A function of the trunk's weights, the images and `seed`; the global
-    random state stays as it is. All processes of a job train together, each on its share of every batch. Raises MetricsError.
+    images: labelled.  size: S.  rate: the learning rate's peak, reached by a straight line and left by a half cosine.
+    augment,
+    flip: as in `Augment`; "none" is the centre square.  A function of the trunk's weights, the images and `seed`; the
+    global random state stays as it is. All processes of a job train together, each on its share of every batch. Raises
+    MetricsError.
     """
     classes = class_count(images)
     batch_size = min(batch_size, len(images))
     device = torch.device(device)
     with torch.random.fork_rng([device.index or 0] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        classifier = Classifier(trunk, classes).to(device, memory_format=torch.channels_last)  # a quarter faster on CPUs
+        classifier = Classifier(trunk, classes).to(
+            device, memory_format=torch.channels_last
+        )  # a quarter faster on CPUs
         classifier.requires_grad_(True).train()
         adam = torch.optim.Adam(classifier.parameters(), lr=rate, weight_decay=weight_decay)
         stream = Stream(images, size, seed, Augment(augment, flip), rank(), world_size(), device=device)
@@ -100,7 +107,11 @@ def accuracy(classifier: Classifier, images: Images, size: int, batch_size: int 
 
 def _schedule(progress: float) -> float:
     """The learning rate's share of its peak at `progress` in (0, 1]."""
-    return progress / WARM_UP if progress < WARM_UP else 0.5 + 0.5 * math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP))
+    return (
+        progress / WARM_UP
+        if progress < WARM_UP
+        else 0.5 + 0.5 * math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP))
+    )
 
 
 def _join_gradients(network: nn.Module) -> None:

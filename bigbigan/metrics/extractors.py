@@ -1,6 +1,7 @@
 """The reference features of published figures: the Inception network of 2015-12-05, as torch-fidelity carries it.
 
-An extractor is any callable: images uint8 (N, 3, S, S) → (features float32 (N, D), logits float32 (N, K)), on its own device, with
+An extractor is any callable: images uint8 (N, 3, S, S) → (features float32 (N, D), logits float32 (N, K)), on its own
+device, with
     name      what its figures are called by, such as "inception2015"
     accuracy  its share of right answers on held-out images; None where that is not the question
     digest    tells its weights from others in the cache of reference statistics
@@ -15,9 +16,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bigbigan.layers.collectives import rank
-from bigbigan.metrics.errors import MetricsUnavailable
-from bigbigan.metrics.joining import everywhere
+from bigbigan.distributed.collectives import rank
+from bigbigan.distributed.gather import everywhere
+from bigbigan.errors import MetricsUnavailable
 
 WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
 URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{WEIGHTS}"
@@ -27,7 +28,8 @@ PATIENCE = 30  # seconds without an answer
 
 
 class Inception2015:
-    """Pool features (N, 2048) and logits without bias (N, 1008) of uint8 images, resized to 299 px as TensorFlow 1 did."""
+    """Pool features (N, 2048) and logits without bias (N, 1008) of uint8 images, resized to 299 px as TensorFlow 1
+    did."""
 
     name = "inception2015"
     accuracy = None
@@ -41,11 +43,14 @@ class Inception2015:
         return self.network(images.to(self.device))
 
 
-def inception2015(weights: str | Path | None = None, device: torch.device | str = "cpu", download: bool = True) -> Inception2015:
+def inception2015(
+    weights: str | Path | None = None, device: torch.device | str = "cpu", download: bool = True
+) -> Inception2015:
     """The extractor of published IS and FID.
 
-    weights: the file; None looks in TORCH_HOME/hub/checkpoints, then downloads it there if `download`. Where it cannot be had, on
-    any process, every process raises MetricsUnavailable, whose message says what is missing and where to put it.
+    weights: the file; None looks in TORCH_HOME/hub/checkpoints, then downloads it there if `download`. Where it cannot
+    be had, on any process, every process raises MetricsUnavailable, whose message says what is missing and where to put
+    it.
     """
     problem, network = "", None
     for turn in (True, False):  # the first process downloads, the others find what it left
@@ -113,7 +118,9 @@ def _load(path: Path) -> torch.nn.Module:
             )
         )
     try:
-        torch.load(path, map_location="cpu", weights_only=True)  # torch-fidelity would unpickle anything: here only tensors pass
+        torch.load(
+            path, map_location="cpu", weights_only=True
+        )  # torch-fidelity would unpickle anything: here only tensors pass
         return FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"], str(path))
     except Exception as error:  # whatever an archive or its contents raise
         raise MetricsUnavailable(_sentence(f"{path} holds something else ({type(error).__name__})")) from None

@@ -4,21 +4,26 @@ import numpy as np
 from scipy.linalg import eigvalsh, lapack
 from threadpoolctl import threadpool_limits
 
-from bigbigan.metrics.errors import MetricsError
+from bigbigan.errors import MetricsError
 from bigbigan.metrics.moments import Moments
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
     """d² = ‖m₁ − m₂‖² + tr(C₁ + C₂ − 2 (C₁C₂)^½) of two sets of D features each, ≥ 0, with unbiased covariances."""
-    first, second = sorted((a, b), key=lambda moments: moments.count)  # fewer images may mean a lower rank: the quicker factor
-    return gaussian_distance(first.mean.numpy(), first.covariance().numpy(), second.mean.numpy(), second.covariance().numpy())
+    first, second = sorted(
+        (a, b), key=lambda moments: moments.count
+    )  # fewer images may mean a lower rank: the quicker factor
+    return gaussian_distance(
+        first.mean.numpy(), first.covariance().numpy(), second.mean.numpy(), second.covariance().numpy()
+    )
 
 
 def gaussian_distance(mean1: np.ndarray, c1: np.ndarray, mean2: np.ndarray, c2: np.ndarray) -> float:
     """The same from means (D,) and covariances (D, D), float64; singular covariances are welcome. Raises MetricsError.
 
-    tr (C₁C₂)^½ is the sum of the roots of the eigenvalues of C₁C₂. With C₁ = LLᵀ these are the eigenvalues of the symmetric
-    LᵀC₂L (XY and YX share their nonzero eigenvalues), so neither a matrix root nor an unsymmetric problem has to be solved.
+    tr (C₁C₂)^½ is the sum of the roots of the eigenvalues of C₁C₂. With C₁ = LLᵀ these are the eigenvalues of the
+    symmetric LᵀC₂L (XY and YX share their nonzero eigenvalues), so neither a matrix root nor an unsymmetric problem has
+    to be solved.
     """
     if mean1.shape != mean2.shape or c1.shape != c2.shape:
         raise MetricsError(f"Fréchet distance: expected features of one width, found {mean1.shape} and {mean2.shape}")
@@ -28,7 +33,9 @@ def gaussian_distance(mean1: np.ndarray, c1: np.ndarray, mean2: np.ndarray, c2: 
         raise MetricsError("Fréchet distance: expected finite means and covariances, found NaN or infinity")
     # One thread: LAPACK's reductions wait for their threads at every column, many times as long where cores are shared.
     with threadpool_limits(1, "blas"):
-        eigenvalues = eigvalsh(_symmetric_product(c1, c2), lower=True, overwrite_a=True, check_finite=False, driver="evd")
+        eigenvalues = eigvalsh(
+            _symmetric_product(c1, c2), lower=True, overwrite_a=True, check_finite=False, driver="evd"
+        )
     # Rounding may put an eigenvalue, and the distance of a set to itself, a little below zero.
     return float(max(0.0, distance - 2 * np.sqrt(eigenvalues.clip(0)).sum()))
 
@@ -36,7 +43,8 @@ def gaussian_distance(mean1: np.ndarray, c1: np.ndarray, mean2: np.ndarray, c2: 
 def _symmetric_product(c1: np.ndarray, c2: np.ndarray) -> np.ndarray:
     """LᵀC₂L, (rank, rank), where C₁ = LLᵀ up to a common reordering of both; only its lower triangle is meant.
 
-    The Cholesky factor with pivots (LAPACK dpstrf) exists for singular covariances too: L then has as many columns as C₁ has rank.
+    The Cholesky factor with pivots (LAPACK dpstrf) exists for singular covariances too: L then has as many columns as
+    C₁ has rank.
     """
     factor, pivots, rank, _ = lapack.dpstrf(np.array(c1, order="F"), lower=1, overwrite_a=1)
     order = pivots - 1

@@ -1,6 +1,8 @@
-"""Figures of generated images beside real ones: IS, FID, KID, precision and recall, density and coverage; SWD and MS-SSIM.
+"""Figures of generated images beside real ones: IS, FID, KID, precision and recall, density and coverage; SWD and
+MS-SSIM.
 
-The name of a figure says which features, which reference split and how many generated images: `fid_inception2015_train_n10000`.
+The name of a figure says which features, which reference split and how many generated images:
+`fid_inception2015_train_n10000`.
 """
 
 import itertools
@@ -14,17 +16,19 @@ import torch
 from torch import Tensor
 
 from bigbigan.data import Images, evaluation_batches
-from bigbigan.layers.collectives import rank, world_size
-from bigbigan.metrics.errors import MetricsError
+from bigbigan.distributed.collectives import rank, world_size
+from bigbigan.distributed.gather import everywhere, joined_rows, shares
+from bigbigan.errors import MetricsError
 from bigbigan.metrics.frechet import frechet_distance
-from bigbigan.metrics.joining import everywhere, joined_rows, shares
 from bigbigan.metrics.kid import kernel_distance
 from bigbigan.metrics.manifold import manifold_figures
 from bigbigan.metrics.ms_ssim import pairs_ms_ssim, scales
 from bigbigan.metrics.reference import KEPT, Statistics, gather, real_statistics
 from bigbigan.metrics.sliced_wasserstein import IMAGES, level_sizes, sliced_wasserstein
 
-Sample = Callable[[np.ndarray], Tensor]  # indices (n,) of samples ≥ 0 → uint8 (n, 3, S, S), a function of the indices alone
+Sample = Callable[
+    [np.ndarray], Tensor
+]  # indices (n,) of samples ≥ 0 → uint8 (n, 3, S, S), a function of the indices alone
 K_PRECISION, K_DENSITY = 3, 5
 KID_SUBSET = 1000
 log = logging.getLogger(__name__)
@@ -43,9 +47,10 @@ def evaluate_generation(
 ) -> dict[str, float]:
     """IS, FID, KID, precision, recall, density, coverage of n generated images against all of `reals`.
 
-    sample: called with this process's share of 0 … n − 1; it must not communicate.  size: S.  extractor: see `extractors`.
-    split_name: what `reals` are, such as "train".  cache: the folder for reference statistics, None for none.  kept: KID and the
-    four manifold figures look at no more than so many images of either set, which their names then say.
+    sample: called with this process's share of 0 … n − 1; it must not communicate.  size: S.  extractor: see
+    `extractors`.
+    split_name: what `reals` are, such as "train".  cache: the folder for reference statistics, None for none.  kept:
+    KID and the four manifold figures look at no more than so many images of either set, which their names then say.
     The same on every process and for any number of them. Raises MetricsError.
     """
     reference = real_statistics(reals, size, extractor, split_name, cache, batch_size, kept)
@@ -57,7 +62,9 @@ def evaluate_generation(
         f"is_real_{extractor.name}_{split_name}_n{reference.moments.count}": reference.score[0],
         f"fid_{end}": frechet_distance(found.moments, reference.moments),
     }
-    figures |= _figures_of_kept(found.kept, reference.kept, f"{extractor.name}_{split_name}", getattr(extractor, "device", "cpu"))
+    figures |= _figures_of_kept(
+        found.kept, reference.kept, f"{extractor.name}_{split_name}", getattr(extractor, "device", "cpu")
+    )
     if extractor.accuracy is not None:
         figures[f"accuracy_{extractor.name}"] = extractor.accuracy
     return figures
@@ -70,7 +77,9 @@ def _figures_of_kept(generated: Tensor, real: Tensor, end: str, device) -> dict[
     kid, kid_sd = kernel_distance(generated, real, subset_size=min(KID_SUBSET, fewest))
     figures = {f"kid_{end}": kid, f"kid_sd_{end}": kid_sd}
     if fewest <= max(K_PRECISION, K_DENSITY):
-        log.info("precision, recall, density, coverage: expected more than %d images, found %d; left out", K_DENSITY, fewest)
+        log.info(
+            "precision, recall, density, coverage: expected more than %d images, found %d; left out", K_DENSITY, fewest
+        )
         return figures
     manifold = manifold_figures(generated, real, K_PRECISION, K_DENSITY)
     return figures | {f"{name}_{end}": value for name, value in vars(manifold).items()}
@@ -102,13 +111,16 @@ def truncation_curve(
     cache: Path | None = None,
     batch_size: int = 64,
 ) -> dict:
-    """FID and IS over truncation thresholds, and BigGAN's three points on the curve (Brock et al. 2019, Table 2 and appendix D).
+    """FID and IS over truncation thresholds, and BigGAN's three points on the curve (Brock et al. 2019, Table 2 and
+    appendix D).
 
-    sampler: threshold → a `Sample` whose batch norms carry statistics re-estimated at that threshold: with those of another, what
-    truncation does to IS and FID is lost.  thresholds: None is no truncation.  reals: FID's reference, called `split_name`.
+    sampler: threshold → a `Sample` whose batch norms carry statistics re-estimated at that threshold: with those of
+    another, what truncation does to IS and FID is lost.  thresholds: None is no truncation.  reals: FID's reference,
+    called `split_name`.
     validation: real images whose IS decides the second point; None leaves it out.
-    → {"extractor", "split", "n", "points": [{"threshold", "fid", "is"}], "real_is", "summary": {"min_fid", "valid_is", "max_is"}}.
-    Each summary entry is such a point. valid_is is interpolated, see `at_score`; None where no model on the curve has that IS.
+    → {"extractor", "split", "n", "points": [{"threshold", "fid", "is"}], "real_is", "summary": {"min_fid", "valid_is",
+    "max_is"}}. Each summary entry is such a point. valid_is is interpolated, see `at_score`; None where no model on the
+    curve has that IS.
     """
     reference = real_statistics(reals, size, extractor, split_name, cache, batch_size)
     real_score = None
@@ -134,10 +146,11 @@ def truncation_curve(
 
 
 def at_score(points: list[dict], score: float) -> dict | None:
-    """The point of the curve where IS equals `score`: linear between the two neighbouring thresholds whose IS enclose it.
+    """The point of the curve where IS equals `score`: linear between the two neighbouring thresholds whose IS enclose
+    it.
 
-    From the mildest truncation on, the first crossing counts. The threshold too is interpolated, and None between no truncation and
-    the mildest.  → None where IS never crosses `score`.
+    From the mildest truncation on, the first crossing counts. The threshold too is interpolated, and None between no
+    truncation and the mildest.  → None where IS never crosses `score`.
     """
     ordered = sorted(points, key=lambda p: math.inf if p["threshold"] is None else p["threshold"], reverse=True)
     for point in ordered:
@@ -169,15 +182,18 @@ def evaluate_pixels(
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> dict[str, float]:
-    """PGGAN's figures, without any network: sliced Wasserstein distance (× 10³) of each level and their mean; MS-SSIM of pairs.
+    """PGGAN's figures, without any network: sliced Wasserstein distance (× 10³) of each level and their mean; MS-SSIM
+    of pairs.
 
-    n: images of either set, at most as many as there are real ones; n // 2 pairs. The MS-SSIM of real images stands beside: theirs
-    is the variety to reach. Images below 16 px have one level, and SSIM in the place of MS-SSIM, which their names say.
-    The same on every process; each holds all n images of both sets. Raises MetricsError.
+    n: images of either set, at most as many as there are real ones; n // 2 pairs. The MS-SSIM of real images stands
+    beside: theirs is the variety to reach. Images below 16 px have one level, and SSIM in the place of MS-SSIM, which
+    their names say. The same on every process; each holds all n images of both sets. Raises MetricsError.
     """
     chosen = np.sort(np.random.default_rng(seed).permutation(len(reals))[:n])
     if len(chosen) < max(2, world_size()):
-        raise MetricsError(f"{split_name}: expected at least {max(2, world_size())} images, found {len(chosen)}; give more")
+        raise MetricsError(
+            f"{split_name}: expected at least {max(2, world_size())} images, found {len(chosen)}; give more"
+        )
     mine = np.arange(rank(), len(chosen), world_size())
     batches = evaluation_batches(reals.subset(chosen[mine]), size, batch_size)
     parts = [(mine[at], x) for x, at in batches]

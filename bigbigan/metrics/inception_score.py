@@ -1,24 +1,27 @@
-"""The Inception score, exp E_x KL(p(y|x) ‖ p(y)) (Salimans et al. 2016, section 4), summed up while the images pass by."""
+"""The Inception score, exp E_x KL(p(y|x) ‖ p(y)) (Salimans et al. 2016, section 4), summed up while the images pass
+by."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bigbigan.metrics.errors import MetricsError
-from bigbigan.metrics.joining import summed
+from bigbigan.distributed.gather import summed
+from bigbigan.errors import MetricsError
 
 
 class InceptionScore:
     """Mean and standard deviation of the score over `splits` parts of n images.
 
-    An image's part depends on its position alone: a permutation drawn from `seed` is cut in equal stretches, as torch-fidelity
-    does with the features of all images in memory. Here each part keeps three sums, because
+    An image's part depends on its position alone: a permutation drawn from `seed` is cut in equal stretches, as
+    torch-fidelity does with the features of all images in memory. Here each part keeps three sums, because
     E KL(p ‖ q) = E Σ p log p − Σ q log q with q = E p.
     """
 
     def __init__(self, n: int, splits: int = 10, seed: int = 2020):
         if not 1 <= splits <= n:
-            raise MetricsError(f"Inception score: expected at least one image in each of its {splits} parts, found {n} images")
+            raise MetricsError(
+                f"Inception score: expected at least one image in each of its {splits} parts, found {n} images"
+            )
         self.part = np.empty(n, dtype=np.int64)
         order = np.random.RandomState(seed).permutation(n)
         for i in range(splits):
@@ -44,7 +47,9 @@ class InceptionScore:
             raise MetricsError("Inception score: expected images on every process, found none")
         counts, negentropy, sums = summed(self.counts), summed(self.negentropy), summed(self.probabilities)
         if not (counts > 0).all():
-            raise MetricsError("Inception score: expected images in every part, found a part of which none could be read")
+            raise MetricsError(
+                "Inception score: expected images in every part, found a part of which none could be read"
+            )
         q = sums / counts[:, None]
         scores = (negentropy / counts + torch.special.entr(q).sum(1)).exp()
         if not scores.isfinite().all():

@@ -1,10 +1,11 @@
-"""Kernel Inception distance: the unbiased squared MMD with the kernel (xᵀy/D + 1)³ (Bińkowski et al. 2018, section 3)."""
+"""Kernel Inception distance: the unbiased squared MMD with the kernel (xᵀy/D + 1)³ (Bińkowski et al. 2018, section
+3)."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bigbigan.metrics.errors import MetricsError
+from bigbigan.errors import MetricsError
 
 
 def kernel_distance(
@@ -12,8 +13,8 @@ def kernel_distance(
 ) -> tuple[float, float]:
     """Mean and standard deviation of MMD² over random subsets, drawn as torch-fidelity draws them.
 
-    generated (n, D), real (m, D).  subset_size: images of either set in a subset. A little below 0 is possible and means equal.
-    Raises MetricsError.
+    generated (n, D), real (m, D).  subset_size: images of either set in a subset. A little below 0 is possible and
+    means equal. Raises MetricsError.
     """
     fewest = min(len(generated), len(real))
     if not 2 <= subset_size <= fewest:
@@ -32,7 +33,8 @@ def kernel_distance(
 
 
 def _squared_mmd(x: Tensor, y: Tensor) -> float:
-    """The unbiased estimate from m samples each: pairs of an image with itself are left out (Gretton et al. 2012, equation 3)."""
+    """The unbiased estimate from m samples each: pairs of an image with itself are left out (Gretton et al. 2012,
+    equation 3)."""
     m = len(x)
     within = sum(float(k.sum() - k.diagonal().sum()) for k in (_kernel(x, x), _kernel(y, y)))
     return within / (m * (m - 1)) - 2 * float(_kernel(x, y).mean())
@@ -50,4 +52,6 @@ def check_features(figure: str, generated: Tensor, real: Tensor) -> None:
             f"{figure}: expected features (n, D) and (m, D), found the shapes {tuple(generated.shape)} and {tuple(real.shape)}"
         )
     if not (generated.isfinite().all() and real.isfinite().all()):
-        raise MetricsError(f"{figure}: expected finite features, found NaN or infinity; look at the images or at the extractor")
+        raise MetricsError(
+            f"{figure}: expected finite features, found NaN or infinity; look at the images or at the extractor"
+        )

@@ -1,11 +1,12 @@
-"""Fidelity and variety apart: precision and recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al. 2020)."""
+"""Fidelity and variety apart: precision and recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al.
+2020)."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from bigbigan.metrics.errors import MetricsError
+from bigbigan.errors import MetricsError
 from bigbigan.metrics.kid import check_features
 
 CHUNK = 2**24  # distances held at a time, 64 MiB
@@ -24,8 +25,8 @@ class Manifold:
 def manifold_figures(generated: Tensor, real: Tensor, k: int = 3, k_density: int = 5) -> Manifold:
     """The four figures of features generated (n, D), real (m, D), on their device, in chunks of rows.
 
-    An image's ball reaches to its k-th nearest neighbour in its own set.  k: for precision and recall (3: Kynkäänniemi et al.,
-    section 3).  k_density: for density and coverage (5: Naeem et al., section 4).  Raises MetricsError.
+    An image's ball reaches to its k-th nearest neighbour in its own set.  k: for precision and recall (3: Kynkäänniemi
+    et al., section 3).  k_density: for density and coverage (5: Naeem et al., section 4).  Raises MetricsError.
     """
     check_features("precision and recall", generated, real)
     fewest, most = min(len(generated), len(real)), max(k, k_density)
@@ -42,7 +43,9 @@ def manifold_figures(generated: Tensor, real: Tensor, k: int = 3, k_density: int
     inside = torch.zeros(len(generated), dtype=torch.bool, device=generated.device)
     balls = torch.zeros(len(generated), dtype=torch.int64, device=generated.device)
     rows = max(1, CHUNK // len(generated))
-    for x, radius, radius_density in zip(real.split(rows), real_radius.split(rows), real_radius_density.split(rows), strict=True):
+    for x, radius, radius_density in zip(
+        real.split(rows), real_radius.split(rows), real_radius_density.split(rows), strict=True
+    ):
         distance = torch.cdist(x, generated)
         recalled += int((distance <= generated_radius).any(1).sum())
         inside |= (distance <= radius[:, None]).any(0)

@@ -3,15 +3,16 @@
 import torch
 from torch import Tensor
 
-from bigbigan.layers.collectives import all_rows, world_size
-from bigbigan.metrics.errors import MetricsError
-from bigbigan.metrics.joining import summed
+from bigbigan.distributed.collectives import all_rows, world_size
+from bigbigan.distributed.gather import summed
+from bigbigan.errors import MetricsError
 
 
 class Moments:
     """Count, mean (D,) and scatter Σ (x − mean)(x − mean)ᵀ (D, D) of the rows seen, float64 on the CPU.
 
-    Batches are joined by the update of Chan et al. 1979, which unlike E[xxᵀ] − mean meanᵀ loses no digits to a large mean.
+    Batches are joined by the update of Chan et al. 1979, which unlike E[xxᵀ] − mean meanᵀ loses no digits to a large
+    mean.
     """
 
     def __init__(self, width: int):
@@ -36,7 +37,8 @@ class Moments:
         self.count = total
 
     def joined(self) -> "Moments":
-        """The moments of all processes' rows, the same on each of them. Raises MetricsError for rows that are not finite."""
+        """The moments of all processes' rows, the same on each of them. Raises MetricsError for rows that are not
+        finite."""
         whole = Moments(len(self.mean))
         rows = summed_rows(torch.cat([self.mean.new_tensor([self.count]), self.mean]))  # (P, 1 + D)
         counts, means = rows[:, :1], rows[:, 1:]

@@ -1,4 +1,5 @@
-"""MS-SSIM of random pairs, a measure of variety: high where images look alike (Karras et al. 2018, section 5; Odena et al. 2017).
+"""MS-SSIM of random pairs, a measure of variety: high where images look alike (Karras et al. 2018, section 5; Odena et
+al. 2017).
 
 The definition is that of the PGGAN code, after Wang et al. 2003: it differs from others in the window on small scales.
 """
@@ -8,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bigbigan.metrics.errors import MetricsError
+from bigbigan.errors import MetricsError
 
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of the five scales (Wang et al. 2003, section 3.2)
 WINDOW, SIGMA = 11, 1.5
@@ -16,17 +17,21 @@ C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2  # Wang et al. 2004, section III.B
 
 
 def scales(size: int) -> int:
-    """How many of the scales images of `size` px have: five from 16 px; below only their own, which makes it plain SSIM."""
+    """How many of the scales images of `size` px have: five from 16 px; below only their own, which makes it plain
+    SSIM."""
     return len(WEIGHTS) if size >= 2 ** (len(WEIGHTS) - 1) else 1
 
 
 def pairs_ms_ssim(images: Tensor, seed: int = 0, batch_size: int = 256) -> float:
-    """Mean MS-SSIM of n // 2 disjoint random pairs of images: uint8 (n, 3, S, S), n ≥ 2, in [0, 1]. The paper takes 10,000 pairs.
+    """Mean MS-SSIM of n // 2 disjoint random pairs of images: uint8 (n, 3, S, S), n ≥ 2, in [0, 1]. The paper takes
+    10,000 pairs.
 
     Below 16 px it is the SSIM of the full resolution alone. Raises MetricsError.
     """
     if images.dtype != torch.uint8 or images.ndim != 4 or len(images) < 2:
-        raise MetricsError(f"MS-SSIM: expected at least 2 uint8 images (n, 3, S, S), found {images.dtype} {tuple(images.shape)}")
+        raise MetricsError(
+            f"MS-SSIM: expected at least 2 uint8 images (n, 3, S, S), found {images.dtype} {tuple(images.shape)}"
+        )
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(images)))
     pairs = order[: len(images) // 2 * 2].reshape(-1, 2)
     values = [ms_ssim(images[part[:, 0]].float(), images[part[:, 1]].float()) for part in pairs.split(batch_size)]
@@ -36,8 +41,8 @@ def pairs_ms_ssim(images: Tensor, seed: int = 0, batch_size: int = 256) -> float
 def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
     """The similarity of each pair: a, b float (n, C, S, S) in 0 … 255 → (n,) in [0, 1].
 
-    ∏_j cs_j^w_j over the coarse-to-fine scales but the last, times ssim^w of the last (Wang et al. 2003, equation 7); negative
-    terms count as 0.
+    ∏_j cs_j^w_j over the coarse-to-fine scales but the last, times ssim^w of the last (Wang et al. 2003, equation 7);
+    negative terms count as 0.
     """
     weights = WEIGHTS if scales(min(a.shape[2:])) > 1 else (1.0,)
     result = a.new_ones(len(a))
@@ -51,7 +56,8 @@ def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _ssim(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """(SSIM, its contrast and structure terms), means over channels and places, (n,) each (Wang et al. 2004, equation 13)."""
+    """(SSIM, its contrast and structure terms), means over channels and places, (n,) each (Wang et al. 2004, equation
+    13)."""
     size = min(WINDOW, *a.shape[2:])
     window = _gaussian(size, SIGMA * size / WINDOW).to(a)
     local = lambda x: _filter(x, window)  # noqa: E731

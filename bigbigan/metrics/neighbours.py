@@ -7,20 +7,23 @@ BLOCK = 2**25  # numbers of a distance table at a time
 
 
 def nearest(queries: Tensor, reference: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
-    """L2 distances and indices of the k nearest rows of `reference` (n, C), nearest first: queries (m, C) → (m, k) each."""
+    """L2 distances and indices of the k nearest rows of `reference` (n, C), nearest first: queries (m, C) → (m, k)
+    each."""
     if not 1 <= k <= len(reference):
         raise ValueError(f"k: expected 1 … {len(reference)} neighbours, found {k}")
     found = [
-        torch.cdist(part, reference).topk(k, largest=False, sorted=True) for part in queries.split(max(1, BLOCK // len(reference)))
+        torch.cdist(part, reference).topk(k, largest=False, sorted=True)
+        for part in queries.split(max(1, BLOCK // len(reference)))
     ]
     return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
 
 
 def memorisation(samples: Tensor, held_out: Tensor, training: Tensor) -> float:
-    """Median distance of samples to their nearest training image, over that of held-out images to theirs: (m, C), (h, C), (n, C).
+    """Median distance of samples to their nearest training image, over that of held-out images to theirs: (m, C), (h,
+    C), (n, C).
 
-    Held-out images are new by construction. Near 1 the samples are as new as they are; well below 1 they are copies; above 1 they
-    are far from all data, as blurred or broken images are.
+    Held-out images are new by construction. Near 1 the samples are as new as they are; well below 1 they are copies;
+    above 1 they are far from all data, as blurred or broken images are.
     """
     ours, theirs = nearest(samples, training)[0], nearest(held_out, training)[0]
     return float(ours.median() / theirs.median())

@@ -1,7 +1,15 @@
 """Reconstruction figures, each beside its random-pair baseline (Donahue et al. 2017 report both)."""
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from bigbigan.data import Images, evaluation_batches, to_signed
+from bigbigan.model import BigBiGAN
+from bigbigan.networks.layers import pool_to
+
+EVALUATION_LIMIT = 2048  # held-out images that the figures look at
+NEIGHBOURS_LIMIT = 20_000  # training images up to which their pixels are searched for neighbours
 
 
 def squared_error(a: Tensor, b: Tensor) -> Tensor:
@@ -10,7 +18,8 @@ def squared_error(a: Tensor, b: Tensor) -> Tensor:
 
 
 def relative_error(x: Tensor, reconstructions: Tensor, repeats: int = 10, seed: int = 0) -> float:
-    """Mean squared error of reconstructions over that of random pairs of images: 0 is perfect, 1 is no better than another image.
+    """Mean squared error of reconstructions over that of random pairs of images: 0 is perfect, 1 is no better than
+    another image.
 
     x, reconstructions: (N, 3, S, S), N ≥ 2. The baseline pairs every x with another x, drawn `repeats` times.
     """
@@ -26,5 +35,39 @@ def nearest_neighbour_agreement(reconstructions: Tensor, labels: Tensor, real: T
 
     reconstructions (N, 3, S, S), labels (N,); real (M, 3, S, S), real_labels (M,).
     """
-    nearest = torch.cat([torch.cdist(part, real.flatten(1)).argmin(1) for part in reconstructions.flatten(1).split(1024)])
+    nearest = torch.cat(
+        [torch.cdist(part, real.flatten(1)).argmin(1) for part in reconstructions.flatten(1).split(1024)]
+    )
     return float((real_labels[nearest] == labels).double().mean())
+
+
+@torch.no_grad()
+def reconstruction_figures(model: BigBiGAN, train: Images, test: Images, neighbours: bool = True) -> dict[str, float]:
+    """G(z_mean) of held-out images, beside random pairs → {} with fewer than two, else
+
+    reconstruction_error_relative (`relative_error`), n_test; and with labels and not too many training images
+    reconstruction_1nn_agreement (`nearest_neighbour_agreement`). A conditional G is told the images' classes. {}
+    without E.
+    """
+    if model.encoder is None:
+        return {}
+    device = next(model.encoder.parameters()).device
+    x, y, at = [], [], []
+    for pixels, indices in evaluation_batches(test, model.encoder.image_size, 256, EVALUATION_LIMIT):
+        part = to_signed(pixels).to(device)
+        classes = torch.from_numpy(test.labels[indices]).to(device) if model.generator.classes else None
+        y.append(model.generator(model.encoder(part).mean, classes).float().cpu())
+        x.append(pool_to(part, y[-1].shape[-1]).cpu())
+        at.append(indices)
+    if sum(map(len, at)) < 2:
+        return {}
+    x, y, at = torch.cat(x), torch.cat(y), np.concatenate(at)
+    figures = {"reconstruction_error_relative": relative_error(x, y), "n_test": len(x)}
+    if neighbours and train.labels is not None and test.labels is not None and len(train) <= NEIGHBOURS_LIMIT:
+        real, indices = zip(*evaluation_batches(train, y.shape[-1], 1024), strict=True)
+        real_labels = torch.from_numpy(train.labels[np.concatenate(indices)])
+        agreement = nearest_neighbour_agreement(
+            y, torch.from_numpy(test.labels[at]), to_signed(torch.cat(real)), real_labels
+        )
+        figures["reconstruction_1nn_agreement"] = agreement
+    return figures

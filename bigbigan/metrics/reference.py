@@ -1,4 +1,5 @@
-"""What a set of images is in an extractor's eyes, gathered once while they pass by; that of the real images is cached."""
+"""What a set of images is in an extractor's eyes, gathered once while they pass by; that of the real images is
+cached."""
 
 import hashlib
 import json
@@ -13,11 +14,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bigbigan.data import Images, evaluation_batches, fingerprint
-from bigbigan.layers.collectives import rank, world_size
+from bigbigan.distributed.collectives import rank, world_size
+from bigbigan.distributed.gather import everywhere, joined_rows
+from bigbigan.errors import MetricsError
 from bigbigan.metrics.cache import store
-from bigbigan.metrics.errors import MetricsError
 from bigbigan.metrics.inception_score import InceptionScore
-from bigbigan.metrics.joining import everywhere, joined_rows
 from bigbigan.metrics.moments import Moments
 
 FORMAT = 1
@@ -28,7 +29,8 @@ SPLITS = 10  # of the Inception score (Salimans et al. 2016)
 
 @dataclass
 class Statistics:
-    """moments: of all features.  score: Inception score, (mean, sd).  kept: features (k, D) of some images, on the CPU."""
+    """moments: of all features.  score: Inception score, (mean, sd).  kept: features (k, D) of some images, on the
+    CPU."""
 
     moments: Moments
     score: tuple[float, float]
@@ -36,12 +38,15 @@ class Statistics:
 
 
 def gather(batches: Iterable[tuple[Tensor, np.ndarray]], extractor, n: int, keep: np.ndarray) -> Statistics:
-    """Statistics of n images in all, of which this process sees `batches`: (uint8 (m, 3, S, S), positions (m,) in 0 … n − 1).
+    """Statistics of n images in all, of which this process sees `batches`: (uint8 (m, 3, S, S), positions (m,) in 0 … n
+    − 1).
 
     keep: sorted positions whose features are kept. The result is the same on every process, and for any number of them.
     """
     if n < max(2, world_size()):
-        raise MetricsError(f"{extractor.name}: expected at least {max(2, world_size())} images, found {n}; generate or give more")
+        raise MetricsError(
+            f"{extractor.name}: expected at least {max(2, world_size())} images, found {n}; generate or give more"
+        )
     score, moments, kept = InceptionScore(n, min(SPLITS, n)), None, []
     wanted = np.full(n, -1)
     wanted[keep] = np.arange(len(keep))
@@ -60,11 +65,22 @@ def gather(batches: Iterable[tuple[Tensor, np.ndarray]], extractor, n: int, keep
 def real_statistics(
     reals: Images, size: int, extractor, split_name: str, cache: Path | None, batch_size: int, kept: int = KEPT
 ) -> Statistics:
-    """Statistics of all `reals`' centre squares at `size` px, of `kept` of them with features; unreadable images are left out.
+    """Statistics of all `reals`' centre squares at `size` px, of `kept` of them with features; unreadable images are
+    left out.
 
     cache: a folder where they stay under a key of data, split, size, transform and features; None keeps nothing.
     """
-    key = [FORMAT, fingerprint(reals), split_name, size, TRANSFORM, extractor.name, getattr(extractor, "digest", ""), kept, SPLITS]
+    key = [
+        FORMAT,
+        fingerprint(reals),
+        split_name,
+        size,
+        TRANSFORM,
+        extractor.name,
+        getattr(extractor, "digest", ""),
+        kept,
+        SPLITS,
+    ]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
     path = None if cache is None else cache / f"reference-{digest}.safetensors"
     stored = None if path is None else _stored(path)

@@ -1,4 +1,5 @@
-"""Samples of G for the generation metrics: a function of their index alone, with the sampling statistics of their truncation."""
+"""Samples of G for the generation metrics: a function of their index alone, with the sampling statistics of their
+truncation."""
 
 import copy
 from collections.abc import Callable
@@ -8,9 +9,10 @@ import torch
 from torch import Tensor
 
 from bigbigan.data import to_uint8
-from bigbigan.ema import standing_statistics
-from bigbigan.latents import sample_prior, truncate, uniforms
+from bigbigan.latents import sample_prior, truncate
 from bigbigan.model import BigBiGAN
+from bigbigan.noise import uniforms
+from bigbigan.training.ema import standing_statistics
 
 STATISTICS_LATENTS = 4096  # for the batch norms of G at a truncation
 
@@ -24,12 +26,13 @@ def sampler(
 ) -> Callable[[np.ndarray], Tensor]:
     """→ a function from indices of samples, (n,), to their images, uint8 (n, 3, S, S) on G's device.
 
-    threshold: truncation of z (BigGAN, section 3.1), normal prior only; G's standing statistics are then estimated anew from
-    truncated latents, in a copy, since the activations shrink with z (BigGAN's released models hold one set per threshold).
+    threshold: truncation of z (BigGAN, section 3.1), normal prior only; G's standing statistics are then estimated anew
+    from truncated latents, in a copy, since the activations shrink with z (BigGAN's released models hold one set per
+    threshold).
     None: no truncation and the statistics that G has.
     """
     generator = model.generator
-    prior = "normal" if model.config is None else model.config.prior
+    prior = model.prior
     device = next(generator.parameters()).device
     if threshold is not None and prior != "normal":
         raise ValueError(f"truncation: expected a model with the normal prior, found {prior}")
@@ -39,7 +42,11 @@ def sampler(
         z = z if threshold is None else truncate(z, threshold, seed, indices)
         classes = None
         if generator.classes:
-            classes = torch.from_numpy(uniforms(seed, f"{purpose} classes", indices, 1)[:, 0] * generator.classes).long().to(device)
+            classes = (
+                torch.from_numpy(uniforms(seed, f"{purpose} classes", indices, 1)[:, 0] * generator.classes)
+                .long()
+                .to(device)
+            )
         return z.to(device), classes
 
     if threshold is not None:

@@ -1,6 +1,8 @@
-"""Sliced Wasserstein distance between the patches of two sets of images, level by level (Karras et al. 2018, section 5).
+"""Sliced Wasserstein distance between the patches of two sets of images, level by level (Karras et al. 2018, section
+5).
 
-The definition is that of the PGGAN code: 16,384 images a set, 128 patches of 7×7 px per image and level, 512 directions.
+The definition is that of the PGGAN code: 16,384 images a set, 128 patches of 7×7 px per image and level, 512
+directions.
 """
 
 import numpy as np
@@ -8,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bigbigan.latents import uniforms
-from bigbigan.metrics.errors import MetricsError
+from bigbigan.errors import MetricsError
+from bigbigan.noise import uniforms
 
 IMAGES = 16384
 PATCH, PATCHES = 7, 128
@@ -30,8 +32,9 @@ def sliced_wasserstein(
 ) -> dict[int, float]:
     """{resolution: distance × 10³} from the finest level to the coarsest; small, but not 0, for equal sets.
 
-    generated, real: uint8 (n, 3, S, S), as many of either, S ≥ 7; the patches of either set are drawn independently.  device: where
-    to compute; one level takes 2 · n · 128 · 147 floats there, 2.3 GiB for 16,384 images. Raises MetricsError.
+    generated, real: uint8 (n, 3, S, S), as many of either, S ≥ 7; the patches of either set are drawn independently.
+    device: where to compute; one level takes 2 · n · 128 · 147 floats there, 2.3 GiB for 16,384 images. Raises
+    MetricsError.
     """
     named = {"generated": generated, "real": real}
     for name, images in named.items():
@@ -47,7 +50,9 @@ def sliced_wasserstein(
         )
     size = real.shape[-1]
     if size < PATCH:
-        raise MetricsError(f"sliced Wasserstein distance: expected images of at least {PATCH} px for its patches, found {size} px")
+        raise MetricsError(
+            f"sliced Wasserstein distance: expected images of at least {PATCH} px for its patches, found {size} px"
+        )
     figures = {}
     for level, resolution in enumerate(level_sizes(size)):
         sets = (_descriptors(images, level, seed, name, device, batch_size) for name, images in named.items())
@@ -76,7 +81,8 @@ def _blur(x: Tensor) -> Tensor:
 
 
 def _descriptors(images: Tensor, level: int, seed: int, name: str, device, batch_size: int) -> Tensor:
-    """Patches of one level, normalised over the set to zero mean and unit deviation of each channel: (n · 128, 147) float32."""
+    """Patches of one level, normalised over the set to zero mean and unit deviation of each channel: (n · 128, 147)
+    float32."""
     levels = len(level_sizes(images.shape[-1]))
     patches = torch.empty(len(images), PATCHES, 3, PATCH, PATCH, device=device)
     for start in range(0, len(images), batch_size):
@@ -91,7 +97,8 @@ def _descriptors(images: Tensor, level: int, seed: int, name: str, device, batch
 
 
 def _patches(band: Tensor, corners: Tensor) -> Tensor:
-    """Cut 7×7 px of every image (n, 3, S, S) below and right of its `corners` (n, 2 · 128), rows first: (n, 128, 3, 7, 7)."""
+    """Cut 7×7 px of every image (n, 3, S, S) below and right of its `corners` (n, 2 · 128), rows first: (n, 128, 3, 7,
+    7)."""
     windows = band.unfold(2, PATCH, 1).unfold(3, PATCH, 1)  # (n, 3, S − 6, S − 6, 7, 7), a view
     rows, columns = corners.chunk(2, dim=1)
     image = torch.arange(len(band), device=band.device)[:, None]
@@ -116,6 +123,8 @@ def _distance(a: Tensor, b: Tensor, seed: int) -> float:
 
 
 def _sorted(rows: Tensor) -> Tensor:
-    if rows.device.type == "cpu":  # NumPy's sort is several times as fast as torch's, which also returns where things were
+    if (
+        rows.device.type == "cpu"
+    ):  # NumPy's sort is several times as fast as torch's, which also returns where things were
         return torch.from_numpy(np.sort(rows.numpy(), axis=1))
     return rows.sort(dim=1).values

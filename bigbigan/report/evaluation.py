@@ -14,17 +14,26 @@ SUMMARY = {"min_fid": "least FID", "valid_is": "FID at the IS of real images", "
 def closing(probe: dict, latest: dict[str, float], total: int | None, data: str, seconds: float | None) -> Html:
     """The closing table: each figure that a run is judged by, with what it stands beside.
 
-    probe: probe.json or {}.  latest: the newest value of each key of stats.jsonl.  total: images to see.  seconds: of training.
+    probe: probe.json or {}.  latest: the newest value of each key of stats.jsonl.  total: images to see.  seconds: of
+    training.
     """
     counted = {"n_train": "train", "n_test": "test", "classes": "classes"}
     rows = [
-        ("Images seen", number(latest.get("images_seen", probe.get("images_seen"))), f"of {number(total)}" if total else ""),
+        (
+            "Images seen",
+            number(latest.get("images_seen", probe.get("images_seen"))),
+            f"of {number(total)}" if total else "",
+        ),
         ("Linear probe, top-1", *_best(probe, latest, "linear")),
         ("k-NN, top-1", *_best(probe, latest, "knn")),
         ("FID", *_generation(probe, latest, ("fid",))),
         ("Inception score", *_generation(probe, latest, ("is", "inception_score"))),
         ("Reconstruction error", *_reconstruction(latest)),
-        ("Data", data or "–", ", ".join(f"{number(probe[key])} {name}" for key, name in counted.items() if key in probe)),
+        (
+            "Data",
+            data or "–",
+            ", ".join(f"{number(probe[key])} {name}" for key, name in counted.items() if key in probe),
+        ),
         ("Training time", duration(seconds), f"evaluation {duration(probe['seconds'])}" if "seconds" in probe else ""),
     ]
     parts = []
@@ -37,8 +46,11 @@ def closing(probe: dict, latest: dict[str, float], total: int | None, data: str,
 
 
 def _best(probe: dict, latest: dict[str, float], kind: str) -> tuple[str, str]:
-    """(value, note) of the best trained row of that kind of protocol with all labels; else of the curves' newest figure."""
-    rows = [row for row in probe.get("rows") or [] if _kind(row) == kind and _share(row) == 1 and _mean(row) > -math.inf]
+    """(value, note) of the best trained row of that kind of protocol with all labels; else of the curves' newest
+    figure."""
+    rows = [
+        row for row in probe.get("rows") or [] if _kind(row) == kind and _share(row) == 1 and _mean(row) > -math.inf
+    ]
     rows = [row for row in rows if not row.get("data")]  # of the probe's own data set
     trained = [row for row in rows if row.get("encoder") == "trained"]
     if not trained:
@@ -48,9 +60,15 @@ def _best(probe: dict, latest: dict[str, float], kind: str) -> tuple[str, str]:
     beside = []
     for row in rows:
         plain = row.get("encoder") == "none"
-        if row.get("protocol") == best.get("protocol") and (plain or row.get("feature") == best.get("feature")) and row is not best:
+        if (
+            row.get("protocol") == best.get("protocol")
+            and (plain or row.get("feature") == best.get("feature"))
+            and row is not best
+        ):
             beside.append(f"{shown('top1', _mean(row))} {row.get('feature' if plain else 'encoder')}")
-    return shown("top1", best["figures"]["top1"], unit=True), f"{best.get('feature', '')}; {', '.join(beside)}".strip("; ")
+    return shown("top1", best["figures"]["top1"], unit=True), f"{best.get('feature', '')}; {', '.join(beside)}".strip(
+        "; "
+    )
 
 
 def _share(row: dict) -> float:
@@ -70,7 +88,8 @@ def _mean(row: dict, name: str = "top1") -> float:
 
 
 def _generation(probe: dict, latest: dict[str, float], names: tuple[str, ...]) -> tuple[str, str]:
-    """(value, full name) of the first figure so named, alone or with what follows: of the evaluation, else of the curves."""
+    """(value, full name) of the first figure so named, alone or with what follows: of the evaluation, else of the
+    curves."""
     results = (probe.get("generation") or {}).get("results") or []
     for figures in [*(result.get("figures") or {} for result in results), latest]:
         for name, value in figures.items():
@@ -88,7 +107,8 @@ def _reconstruction(latest: dict[str, float]) -> tuple[str, str]:
 
 
 def protocols(probe: dict) -> Html:
-    """One table per protocol; the trained encoder's row stands beside untrained, supervised, pixels, PCA and the majority class."""
+    """One table per protocol; the trained encoder's row stands beside untrained, supervised, pixels, PCA and the
+    majority class."""
     groups: dict[str, list[dict]] = {}
     for row in probe.get("rows") or []:
         title = str(row.get("protocol", "")) + (f"; data {row['data']}" if row.get("data") else "")
@@ -125,7 +145,10 @@ def _protocol(protocol: str, rows: list[dict]) -> Html:
         figures = row.get("figures") or {}
         repeats = {str(value["n"]) for value in figures.values() if isinstance(value, dict) and "n" in value}
         line = [row.get("feature", ""), "" if row.get("encoder") == "none" else row.get("encoder", "")]
-        line += [join([*[_bar(_mean(row, name))] * (name == names[0]), _aligned(shown(name, figures.get(name)))]) for name in names]
+        line += [
+            join([*[_bar(_mean(row, name))] * (name == names[0]), _aligned(shown(name, figures.get(name)))])
+            for name in names
+        ]
         line += [", ".join(sorted(repeats)) or "–"] + [f"{100 * _share(row):g}"] * some_labels
         cells.append(line + [note] * any(notes))
     return table(heads, cells, protocol, ["ours" if row.get("encoder") == "trained" else None for row in rows])
@@ -172,9 +195,13 @@ def _heat_map(matrix: list[list[int]], names: list[str]) -> Html:
             for n, share in zip(row, shares, strict=True)
         ]
         body.append(tag("tr", tag("th", tag("span", name), scope="row", title=name), *cells))
-    caption = tag("p", "Rows: the class of the image. Columns: the class it was given. Shade: share of the row.", class_="note")
+    caption = tag(
+        "p", "Rows: the class of the image. Columns: the class it was given. Shade: share of the row.", class_="note"
+    )
     heat = tag("table", tag("thead", tag("tr", tag("td"), *heads)), tag("tbody", *body), class_="heat")
-    return join([caption, box(heat, "confusion matrix"), tag("p", " ", class_="readout", id="heat-readout", aria_live="polite")])
+    return join(
+        [caption, box(heat, "confusion matrix"), tag("p", " ", class_="readout", id="heat-readout", aria_live="polite")]
+    )
 
 
 def _confused_pairs(matrix: list[list[int]], names: list[str]) -> Html:
@@ -182,7 +209,9 @@ def _confused_pairs(matrix: list[list[int]], names: list[str]) -> Html:
     pairs = sorted(pairs, key=lambda pair: (-pair[0], pair[1:]))[:PAIRS]
     rows = [[names[i], names[j], number(n), f"{100 * n / sum(matrix[i]):.1f}"] for n, i, j in pairs]
     note = f"The {len(rows)} most confused pairs of {number(len(matrix))} classes:"
-    return join([tag("p", note), table(["class of the image", "class it was given", "images", "% of its class"], rows, note)])
+    return join(
+        [tag("p", note), table(["class of the image", "class it was given", "images", "% of its class"], rows, note)]
+    )
 
 
 def generation(probe: dict) -> Html:
@@ -191,12 +220,16 @@ def generation(probe: dict) -> Html:
     parts = []
     for result in found.get("results") or []:
         name = str(result.get("extractor", ""))
-        rows = [[tag("code", key), shown(key, value, unit=True)] for key, value in (result.get("figures") or {}).items()]
+        rows = [
+            [tag("code", key), shown(key, value, unit=True)] for key, value in (result.get("figures") or {}).items()
+        ]
         note = [tag("p", result["note"])] if result.get("note") else []
         parts += [tag("div", tag("h3", name), *note, table(["figure", "value"], rows, name))]
     skipped = [tag("li", reason) for reason in found.get("skipped") or []]
     return join(
-        [tag("div", *parts, class_="beside"), *[tag("p", "Skipped:"), tag("ul", *skipped)] * bool(skipped)] if found else []
+        [tag("div", *parts, class_="beside"), *[tag("p", "Skipped:"), tag("ul", *skipped)] * bool(skipped)]
+        if found
+        else []
     )
 
 
@@ -216,6 +249,8 @@ def bidirectional(probe: dict) -> Html:
     rows = []
     for row in probe.get("bidirectional") or []:
         baseline = [number(row.get("baseline")), row.get("baseline_name") or ""]
-        rows.append([row.get("name", ""), number(row.get("value")), *baseline, row.get("unit", ""), number(row.get("n"))])
+        rows.append(
+            [row.get("name", ""), number(row.get("value")), *baseline, row.get("unit", ""), number(row.get("n"))]
+        )
     title = "Encoder and generator together"
     return join([tag("h3", title), table(heads, rows, title)] if rows else [])

@@ -15,9 +15,11 @@ PIXEL_ART = 800  # a picture narrower than this is enlarged without smoothing
 
 
 def read_film(folder: Path) -> dict:
-    """At most FRAMES times, evenly spread from the first to the last, and the grids there; fewer where pictures are large.
+    """At most FRAMES times, evenly spread from the first to the last, and the grids there; fewer where pictures are
+    large.
 
-    → {"times": [images seen], "samples": [picture or None], "reconstructions": [picture or None]}, one of each per time.
+    → {"times": [images seen], "samples": [picture or None], "reconstructions": [picture or None]}, one of each per
+    time.
     """
     found = {kind: _by_time(folder / kind) for kind in ("samples", "reconstructions")}
     every = sorted(set().union(*found.values()))
@@ -39,7 +41,8 @@ def _by_time(folder: Path) -> dict[int, Path]:
 
 
 def spread(times: list[int], count: int) -> list[int]:
-    """`count` of the sorted times, those nearest to an even spacing between the first and the last; of one, the last."""
+    """`count` of the sorted times, those nearest to an even spacing between the first and the last; of one, the
+    last."""
     if count <= 1:
         return times[-1:] if count else []
     steps = [times[0] + i * (times[-1] - times[0]) / (count - 1) for i in range(count)]
@@ -62,7 +65,12 @@ def picture(path: Path) -> dict | None:
         image = Image.open(io.BytesIO(content), formats=("PNG", "JPEG"))
         kind = image.format.lower()
         image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # Pillow's ways of saying that a file is no use
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        Image.DecompressionBombError,
+    ):  # Pillow's ways of saying that a file is no use
         return None
     if len(content) > PLAIN_BYTES or max(image.size) > LONGEST_SIDE:
         image = image.convert("RGB")
@@ -86,6 +94,12 @@ def sheets(folder: Path, probe: dict) -> Html:
             image = tag("img", alt=title, class_="pixels" if found["width"] < PIXEL_ART else None, **found)
             parts.append(tag("figure", tag("h3", title), image, tag("figcaption", sheet.get("caption", ""))))
             continue
-        reason = "is outside the run folder" if not inside else "makes the page too large" if found else "is absent or damaged"
+        reason = (
+            "is outside the run folder"
+            if not inside
+            else "makes the page too large"
+            if found
+            else "is absent or damaged"
+        )
         parts.append(tag("p", f"{title}: ", tag("code", path), f" {reason} and is not shown.", class_="absent"))
     return tag("div", *parts, class_="sheets") if parts else Html("")

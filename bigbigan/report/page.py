@@ -1,6 +1,7 @@
 """`report.html` of a run: one file that holds all it shows and asks nothing of the network.
 
-This file reads the run folder; film.py its pictures; evaluation.py makes HTML of probe.json; page.html is the page, and draws.
+This file reads the run folder; film.py its pictures; evaluation.py makes HTML of probe.json; page.html is the page, and
+draws.
 """
 
 import json
@@ -34,13 +35,17 @@ TITLES = {
 
 
 def write_page(folder: Path) -> Path:
-    """Read what is in the run folder, at whatever stage the run is, and write folder/report.html, complete or not at all.
+    """Read what is in the run folder, at whatever stage the run is, and write folder/report.html, complete or not at
+    all.
 
-    What is absent is named on the page with the command that makes it. Raises FileNotFoundError where there is no folder.
+    What is absent is named on the page with the command that makes it. Raises FileNotFoundError where there is no
+    folder.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: expected a run folder to write report.html in, found no folder of this name")
+        raise FileNotFoundError(
+            f"{folder}: expected a run folder to write report.html in, found no folder of this name"
+        )
     probe, note = read_probe(folder), Html("")
     try:
         parts = _parts(folder, probe)
@@ -48,7 +53,9 @@ def write_page(folder: Path) -> Path:
         if not probe:
             raise
         parts = _parts(folder, {})  # somebody else's file: what the run itself has written is shown all the same
-        note = tag("p", f"probe.json is left out: expected what eval_linear/probe.py writes, found another form ({error!r})")
+        note = tag(
+            "p", f"probe.json is left out: expected what eval_linear/probe.py writes, found another form ({error!r})"
+        )
     parts["origin"] = join([note, parts["origin"]])
     template = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
     page = re.sub(r"\{\{(\w+)\}\}", lambda found: str(join([parts[found[1]]])), template)
@@ -93,7 +100,11 @@ def _parts(folder: Path, probe: dict) -> dict[str, object]:
         "sheets": sheets(folder, probe) or absent("No neighbours and filters yet", probing),
         "config": _settings(text) if text else absent("No config.yaml", training),
         "data": embedded(
-            {"charts": charts(records) + spectra_charts(records), "film": film, "truncation": truncation_chart(truncation)}
+            {
+                "charts": charts(records) + spectra_charts(records),
+                "film": film,
+                "truncation": truncation_chart(truncation),
+            }
         ),
     }
 
@@ -174,13 +185,16 @@ def curves(records: list[dict]) -> dict[str, list[tuple[float, float]]]:
 
 
 def charts(records: list[dict]) -> list[dict]:
-    """The charts of the page: the six score means in pairs, the losses, then every further key with two points or more."""
+    """The charts of the page: the six score means in pairs, the losses, then every further key with two points or
+    more."""
     found = curves(records)
     drawn = []
     for term, title in SCORES.items():
         pair = {side: found.pop(f"score_{term}_{side}", []) for side in ("real", "fake")}
         if any(pair.values()):
-            drawn.append(_chart("scores", title, "", {side: points for side, points in pair.items() if points}, signed=True))
+            drawn.append(
+                _chart("scores", title, "", {side: points for side, points in pair.items() if points}, signed=True)
+            )
     for key in [key for key in found if key.startswith("loss")]:
         drawn.append(_chart("losses", TITLES.get(key, key), key, {"": found.pop(key)}))
     for key in sorted(found, key=lambda key: key == "images_per_second"):
@@ -205,8 +219,15 @@ def spectra_charts(records: list[dict]) -> list[dict]:
 
 def notices(records: list[dict]) -> Html:
     """Alarms and recoveries, each as a sentence."""
-    kinds = [(kind, record) for record in records for kind in ("alarm", "recovery") if isinstance(record.get(kind), str)]
-    return join([tag("p", tag("b", kind), f" at {number(r['images_seen'])} images: {r[kind]}", class_="note") for kind, r in kinds])
+    kinds = [
+        (kind, record) for record in records for kind in ("alarm", "recovery") if isinstance(record.get(kind), str)
+    ]
+    return join(
+        [
+            tag("p", tag("b", kind), f" at {number(r['images_seen'])} images: {r[kind]}", class_="note")
+            for kind, r in kinds
+        ]
+    )
 
 
 def _chart(group: str, title: str, key: str, lines: dict[str, list], signed: bool = False) -> dict:
@@ -219,7 +240,8 @@ def _chart(group: str, title: str, key: str, lines: dict[str, list], signed: boo
 
 
 def thin(points: list[tuple[float, float]], limit: int = CURVE_POINTS) -> list[tuple[float, float]]:
-    """At most `limit` points and the two ends: of each stretch the least and the greatest value, so that no spike is lost."""
+    """At most `limit` points and the two ends: of each stretch the least and the greatest value, so that no spike is
+    lost."""
     if len(points) <= limit:
         return points
     kept = {0, len(points) - 1}
@@ -252,6 +274,8 @@ def truncation_chart(truncation: dict) -> dict | None:
     return {
         "title": f"FID over IS, features of {truncation.get('extractor', 'an unnamed extractor')}",
         "lines": [{"name": "", "points": line}],
-        "marks": [[p["is"], p["fid"]] for p in whole((truncation.get("summary") or {}).get(key) for key in evaluation.SUMMARY)],
+        "marks": [
+            [p["is"], p["fid"]] for p in whole((truncation.get("summary") or {}).get(key) for key in evaluation.SUMMARY)
+        ],
         "rule": truncation.get("real_is") if finite(truncation.get("real_is")) else None,
     }

@@ -13,7 +13,9 @@ class Html(str):
 def tag(name: str, *children: object, **attributes: object) -> Html:
     """An element; `class_` gives class, `data_x` data-x, and an attribute that is None is left out."""
     given = [
-        f'{key.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"' for key, value in attributes.items() if value is not None
+        f'{key.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"'
+        for key, value in attributes.items()
+        if value is not None
     ]
     opening = f"<{' '.join([name, *given])}>"
     return Html(opening if name == "img" else f"{opening}{join(children)}</{name}>")
@@ -24,7 +26,8 @@ def join(children: Iterable[object]) -> Html:
 
 
 def table(heads: list[str], rows: list[list[object]], label: str, classes: list[str | None] | None = None) -> Html:
-    """A table in a box that scrolls by itself. The first column names the rows; columns of numbers are set to the right.
+    """A table in a box that scrolls by itself. The first column names the rows; columns of numbers are set to the
+    right.
 
     rows: cells, as many as heads.  classes: of each row.
     """
@@ -59,7 +62,8 @@ def finite(value: object) -> bool:
 
 
 def number(value: object) -> str:
-    """A count with its thousands, any other number with four significant digits; a dash for what is no finite number."""
+    """A count with its thousands, any other number with four significant digits; a dash for what is no finite
+    number."""
     if not finite(value):
         return "–"
     text = f"{value:,}" if isinstance(value, int) else f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
@@ -67,7 +71,8 @@ def number(value: object) -> str:
 
 
 def shown(name: str, value: object, unit: bool = False) -> str:
-    """The figure `name`, a number or {"mean", "sd", "n"}: mean ± sd, shares in per cent (the sign % only with `unit`)."""
+    """The figure `name`, a number or {"mean", "sd", "n"}: mean ± sd, shares in per cent (the sign % only with
+    `unit`)."""
     mean, spread = (value.get("mean"), value.get("sd")) if isinstance(value, dict) else (value, None)
     if not is_share(name) or not finite(mean):
         return number(mean) + (f" ± {number(spread)}" if finite(spread) else "")

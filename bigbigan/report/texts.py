@@ -60,7 +60,9 @@ def _networks(model: BigBiGAN) -> str:
 def _growing(config: Config) -> str:
     g = config.grow
     at = f", batches {', '.join(map(str, g.batch_sizes))}" if g.batch_sizes else ""
-    return f"from {g.first_size} px; {g.hold_images:,} images at a resolution, {g.fade_images:,} to fade in the next{at}"
+    return (
+        f"from {g.first_size} px; {g.hold_images:,} images at a resolution, {g.fade_images:,} to fade in the next{at}"
+    )
 
 
 @torch.no_grad()

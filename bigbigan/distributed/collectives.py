@@ -1,0 +1,124 @@
+"""The few collective operations there are, the same on every backend (gloo, NCCL) and in a lone process."""
+
+from collections.abc import Iterable
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from bigbigan.errors import LostProcess
+
+_alone = False
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() and not _alone else 1
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() and not _alone else 0
+
+
+@contextmanager
+def alone():
+    """What is computed in this context is this process's own affair, whatever group it belongs to: no collective is
+    entered."""
+    global _alone
+    before, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = before
+
+
+@contextmanager
+def _together():
+    try:
+        yield
+    except RuntimeError as error:  # gloo's and NCCL's errors have no narrower type in common
+        raise LostProcess(
+            "expected all processes of the run at a common step, found one gone, or silent for longer than --run.timeout "
+            f"({str(error).strip().splitlines()[0]})"
+        ) from error
+
+
+def all_reduce(tensor: torch.Tensor) -> torch.Tensor:
+    """Sum `tensor` over all processes, in place; a no-op in a lone process. Raises LostProcess."""
+    if world_size() > 1:
+        with _together():
+            dist.all_reduce(tensor)
+    return tensor
+
+
+def all_rows(row: torch.Tensor) -> torch.Tensor:
+    """(C,) on each of P processes → (P, C) on all of them, in one all-reduce (each process adds its row to zeros)."""
+    rows = row.new_zeros(world_size(), row.numel())
+    rows[rank()] = row
+    return all_reduce(rows)
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over all processes, whose gradient is the sum of the processes' gradients: itself again, so of any
+    order."""
+
+    @staticmethod
+    def forward(ctx, x: torch.Tensor) -> torch.Tensor:
+        return all_reduce(x.clone())
+
+    @staticmethod
+    def backward(ctx, grad: torch.Tensor) -> torch.Tensor:
+        return _Sum.apply(grad.contiguous())
+
+
+def joined_rows(x: torch.Tensor) -> torch.Tensor:
+    """(n, ...) on each of P processes → (n·P, ...) on all of them, in the order of the run: process r holds the rows r,
+    r + P, ...
+
+    Differentiable any number of times. n must be the same everywhere; `own_rows` is the way back.
+    """
+    if world_size() == 1:
+        return x
+    spread = torch.stack([x if r == rank() else torch.zeros_like(x) for r in range(world_size())], dim=1)
+    return _Sum.apply(spread.flatten(0, 1))
+
+
+def own_rows(x: torch.Tensor) -> torch.Tensor:
+    """(n·P, ...) → this process's n rows."""
+    return x[rank() :: world_size()]
+
+
+@torch.no_grad()
+def copy_from_main(tensors: Iterable[torch.Tensor]) -> None:
+    """Give every process the main process's values, in place; a no-op in a lone process. Raises LostProcess."""
+    if world_size() > 1:
+        for tensor in tensors:
+            with _together():
+                packed = tensor.contiguous()
+                dist.broadcast(packed, 0)
+            tensor.copy_(packed)
+
+
+def barrier(device: torch.device | str = "cpu") -> None:
+    """Wait for all processes. Raises LostProcess."""
+    all_reduce(torch.zeros(1, device=device))
+
+
+def average_gradients(networks: list[nn.Module], values: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """Average the gradients of `networks` over all processes in one flat all-reduce; every process must hold equal
+    shares.
+
+    values: 0-dim numbers by name, the same names everywhere → their averages, which travel along.
+    """
+    values = values or {}
+    if world_size() == 1:
+        return values
+    # What had no part in the update (a resolution not reached yet) has no gradient, on any process, and Adam leaves it
+    # alone.
+    parameters = [p for network in networks for p in network.parameters() if p.grad is not None]
+    further = [value.to(parameters[0].dtype).reshape(1) for value in values.values()]
+    flat = all_reduce(torch.cat([*(p.grad.flatten() for p in parameters), *further])) / world_size()
+    *gradients, averaged = flat.split([*(p.numel() for p in parameters), len(further)])
+    for p, grad in zip(parameters, gradients, strict=True):
+        p.grad.copy_(grad.view_as(p))
+    return dict(zip(values, averaged, strict=True))

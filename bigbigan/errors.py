@@ -1,0 +1,97 @@
+"""All errors that this library raises on purpose. Each message says what was expected, what was found, and what to
+do."""
+
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager
+
+
+class BigBiGANError(Exception):
+    """Base class of our errors.
+
+    status: the exit status of a command that such an error ends: 2 where the input must change (settings, files, data),
+    1 where the work failed.
+    """
+
+    status = 2
+
+
+class ConfigError(BigBiGANError, ValueError):
+    """A setting that cannot be; the message names the flag to change."""
+
+
+class DataError(BigBiGANError, ValueError):
+    """Training or test images that cannot be used."""
+
+
+class InputError(BigBiGANError, ValueError):
+    """Images or latents, passed by a caller, that cannot be used."""
+
+
+class CheckpointError(BigBiGANError, ValueError):
+    """A checkpoint, release or hub id that cannot be loaded."""
+
+
+class Outside(BigBiGANError, ValueError):
+    """A link that leads out of its folder; the message says where to."""
+
+
+class ConversionError(BigBiGANError, ValueError):
+    """A file of foreign weights that does not have the expected layout."""
+
+
+class ExportError(BigBiGANError, ValueError):
+    """A model that cannot be exported as asked."""
+
+
+class FeatureError(BigBiGANError, ValueError):
+    """Features that cannot be extracted or used."""
+
+
+class ProbeError(BigBiGANError, ValueError):
+    """A probe that cannot be made."""
+
+
+class MetricsError(BigBiGANError, ValueError):
+    """Images or features from which a metric cannot be computed."""
+
+
+class MetricsUnavailable(BigBiGANError, RuntimeError):
+    """A metric that needs weights or a package that are not here; the message says where to put them."""
+
+    status = 1
+
+
+class TrainingFailure(BigBiGANError, RuntimeError):
+    """The run cannot go on; the message says what was found and from where to go on."""
+
+    status = 1
+
+
+class CompilationError(BigBiGANError, RuntimeError):
+    """An update that torch.compile cannot compile, or whose compiled gradients differ from the eager ones."""
+
+    status = 1
+
+
+class LostProcess(BigBiGANError, RuntimeError):
+    """Another process of the run is gone, or silent for longer than the group's timeout."""
+
+    status = 1
+
+
+@contextmanager
+def exit_with_a_sentence(advice: Callable[[], str] = str):
+    """Wrap a command: our errors and those of the file system end it with one sentence on stderr and an exit status.
+
+    advice: returns what is appended to the sentence, such as which checkpoint the same command resumes from.
+    Exit status: that of the error; 1 for OSError (a full disk, a folder without write permission); 130 after Ctrl-C.
+    """
+    try:
+        yield
+    except (BigBiGANError, OSError) as error:
+        print(f"error: {error}{advice()}", file=sys.stderr)
+        raise SystemExit(getattr(error, "status", 1)) from None
+    except KeyboardInterrupt:
+        print(f"interrupted{advice()}", file=sys.stderr)
+        raise SystemExit(130) from None

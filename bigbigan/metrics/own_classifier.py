@@ -1,0 +1,174 @@
+"""An extractor of one's own domain: a small classifier of the training split, for those offline or far from ImageNet.
+
+Its IS and FID compare models of one data set with each other, under a name that says so; they are not the published
+figures.
+"""
+
+import hashlib
+import json
+import logging
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from bigbigan.data import Images, fingerprint, to_signed
+from bigbigan.distributed.collectives import rank
+from bigbigan.distributed.gather import everywhere
+from bigbigan.errors import MetricsError
+from bigbigan.metrics.cache import store
+from bigbigan.metrics.classifier import Classifier, accuracy, class_count, train_classifier
+from bigbigan.networks.encoder import automatic_stem, build_trunk
+
+FORMAT = 1
+TRUSTED = 0.5  # of the way from guessing the commonest class to no error
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the classifier is made; a change makes another one in the cache."""
+
+    backbone: str = "resnetv2_18"
+    width: float = 0.25  # 128 features: enough for a FID, cheap enough for two CPU cores
+    epochs: float = 4
+    min_steps: int = 150  # for small data sets
+    batch_size: int = 128
+    rate: float = 3e-3
+    flip: bool = False  # a mirrored digit is no digit
+    held_out: float = 0.1  # share of the images that the accuracy is measured on
+    seed: int = 0
+
+
+class ClassifierExtractor:
+    """Pooled features (N, D) and logits (N, K) of the classifier: images uint8 (N, 3, S, S), S its own size.
+
+    accuracy: on `held_out` images it was not trained on; majority: what guessing the commonest class would reach there.
+    """
+
+    def __init__(self, classifier: Classifier, name: str, size: int, facts: dict, device: torch.device | str = "cpu"):
+        self.classifier = classifier.to(device, memory_format=torch.channels_last)
+        self.name, self.size, self.device = name, size, torch.device(device)
+        self.accuracy, self.majority, self.held_out = facts["accuracy"], facts["majority"], facts["held_out"]
+        self.digest = facts["sha256"]
+
+    @property
+    def trusted(self) -> bool:
+        """Whether it tells the classes apart well enough for its figures to mean something."""
+        return self.accuracy >= self.majority + TRUSTED * (1 - self.majority)
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        if images.dtype != torch.uint8 or images.shape[1:] != (3, self.size, self.size):
+            raise MetricsError(
+                f"{self.name}: expected uint8 images (n, 3, {self.size}, {self.size}), found {images.dtype} {tuple(images.shape)}"
+            )
+        features, logits = self.classifier(to_signed(images.to(self.device)))
+        return features.float(), logits.float()
+
+    def note(self) -> str:
+        """A sentence to print beside its figures."""
+        verdict = "" if self.trusted else ": too few to trust its figures"
+        return f"{self.name} names the class of {self.accuracy:.1%} of {self.held_out:,} held-out images{verdict}"
+
+
+def in_domain_extractor(
+    images: Images,
+    size: int,
+    name: str,
+    cache: Path | None = None,
+    device: torch.device | str = "cpu",
+    recipe: Recipe | None = None,
+) -> ClassifierExtractor:
+    """The extractor `classifier_<name>` of the labelled training split `images` at `size` px, from the cache or trained
+    now.
+
+    cache: a folder; None keeps nothing. Every process of a job must call this: they train together. Raises MetricsError
+    for images without labels.
+    """
+    recipe = recipe or Recipe()
+    classes = class_count(images)
+    key = [FORMAT, fingerprint(images), size, classes, *asdict(recipe).values()]
+    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
+    name = "classifier_" + re.sub(r"\W+", "_", name).strip("_").lower()
+    path = None if cache is None else cache / f"classifier-{digest}.safetensors"
+    stored = None if path is None else _stored(path, recipe, size, classes)
+    if everywhere(stored is not None):
+        extractor = ClassifierExtractor(*stored[:1], name, size, stored[1], device)
+    else:
+        classifier, facts = _train(images, size, recipe, device)
+        tensors = {k: v.cpu().contiguous() for k, v in classifier.state_dict().items()}
+        facts["sha256"] = _digest(tensors)
+        if path is not None and rank() == 0:
+            _keep(
+                path,
+                tensors,
+                facts | {"recipe": asdict(recipe), "size": size, "classes": classes, "trained_on": images.origin},
+            )
+        extractor = ClassifierExtractor(classifier, name, size, facts, device)
+    log.log(logging.INFO if extractor.trusted else logging.WARNING, "%s", extractor.note())
+    return extractor
+
+
+def _build(recipe: Recipe, size: int) -> torch.nn.Module:
+    with torch.random.fork_rng([]):  # built on the CPU, whose generator alone is used
+        torch.manual_seed(recipe.seed)
+        return build_trunk(recipe.backbone, recipe.width, automatic_stem(size), size)
+
+
+def _train(images: Images, size: int, recipe: Recipe, device) -> tuple[Classifier, dict]:
+    """Train on all but the held-out share, and measure the accuracy there."""
+    order = np.random.default_rng(recipe.seed).permutation(len(images))
+    count = max(1, round(recipe.held_out * len(images)))
+    if count >= len(images):
+        raise MetricsError(f"classifier: expected more than one labelled image in {images.origin}, found {len(images)}")
+    held_out, training = images.subset(np.sort(order[:count])), images.subset(np.sort(order[count:]))
+    batch_size = min(recipe.batch_size, len(training))
+    steps = max(recipe.min_steps, round(recipe.epochs * len(training) / batch_size))
+    classifier = train_classifier(
+        _build(recipe, size),
+        training,
+        size,
+        steps,
+        batch_size,
+        recipe.rate,
+        flip=recipe.flip,
+        seed=recipe.seed,
+        device=device,
+    )
+    majority = float(np.bincount(held_out.labels).max() / count)
+    return classifier, {"accuracy": accuracy(classifier, held_out, size), "majority": majority, "held_out": count}
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    found = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        found.update(name.encode() + value.flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def _keep(path: Path, tensors: dict[str, Tensor], facts: dict) -> None:
+    """The weights first and the facts that vouch for them last, each by a rename: a kill leaves nothing that looks
+    whole."""
+    store(path, lambda beside: save_file(tensors, beside))
+    store(path.with_suffix(".json"), lambda beside: beside.write_text(json.dumps(facts, indent=2) + "\n"))
+
+
+def _stored(path: Path, recipe: Recipe, size: int, classes: int) -> tuple[Classifier, dict] | None:
+    """The classifier kept at `path` if it is there and whole."""
+    try:
+        facts = json.loads(path.with_suffix(".json").read_text())
+        tensors = load_file(path)
+        if _digest(tensors) != facts["sha256"] or not {"accuracy", "majority", "held_out"} <= facts.keys():
+            return None
+    except (OSError, ValueError, KeyError, SafetensorError):  # not there, or cut short by a kill: trained anew
+        return None
+    with torch.random.fork_rng([]):
+        classifier = Classifier(_build(recipe, size), classes)
+    classifier.load_state_dict(tensors)
+    return classifier.eval().requires_grad_(False), facts

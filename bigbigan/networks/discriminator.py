@@ -1,0 +1,144 @@
+"""D = (F, H, J): the joint discriminator of BigBiGAN (section 2), (x, z) → three scores."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bigbigan.losses import Scores
+from bigbigan.networks.layers import (
+    DeepDiscriminatorBlock,
+    DiscriminatorBlock,
+    ResidualMLP,
+    SelfAttention,
+    SNConv2d,
+    SNEmbedding,
+    SNLinear,
+    initialise,
+    is_deep,
+    place_of_attention,
+    split_size,
+)
+
+# Output multipliers of the blocks by the number of halvings k of image_size = b·2^k; the first k blocks halve, the last
+# does not. From 64 px (k = 4) to 512 px they are the published ones. At 32 px BigGAN halves twice only, and so it stays
+# below 32 px.
+MULTIPLIERS = {
+    1: (4, 4),
+    2: (4, 4, 4),
+    3: (4, 4, 4, 4),
+    4: (1, 2, 4, 8, 16),
+    5: (1, 2, 4, 8, 16, 16),
+    6: (1, 2, 4, 8, 8, 16, 16),
+    7: (1, 1, 2, 4, 8, 8, 16, 16),
+}
+
+
+def _halvings(k: int) -> int:
+    return k if k > 3 else min(k, 2)
+
+
+class ImageTrunk(nn.Module):
+    """F: BigGAN's discriminator without its head: residual blocks, ReLU, sum over places. (N, 3, S, S) → (N, features).
+
+    deep: BigGAN-deep's: a 3×3 convolution, then two bottleneck blocks for each of BigGAN's but the first; the first of
+    two halves.
+    """
+
+    def __init__(self, image_size: int, width: int, attention: int = 0, deep: bool = False):
+        super().__init__()
+        _, doublings = split_size(image_size)
+        channels = [width * m for m in MULTIPLIERS[doublings]]
+        halvings = _halvings(doublings)
+        if deep:
+            self.stem = SNConv2d(3, channels[0], 3, padding=1)
+            steps = [
+                ((a, b, i < halvings), (b, b, False))
+                for i, (a, b) in enumerate(zip(channels[:-1], channels[1:], strict=True))
+            ]
+            plan = [block for pair in steps for block in pair]
+            self.blocks = nn.ModuleList(DeepDiscriminatorBlock(*block) for block in plan)
+        else:
+            self.stem = None
+            plan = [(a, b, i < halvings) for i, (a, b) in enumerate(zip([3, *channels[:-1]], channels, strict=True))]
+            self.blocks = nn.ModuleList(DiscriminatorBlock(*block, first=i == 0) for i, block in enumerate(plan))
+        sizes, size = [], image_size
+        for *_, halves in plan:
+            size //= 2 if halves else 1
+            sizes.append(size)
+        # After one block only, the first of that resolution.
+        self.attention_after = place_of_attention(attention, sizes, "discriminator")
+        self.attention = SelfAttention(plan[self.attention_after][1]) if attention else None
+        self.features = channels[-1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x if self.stem is None else self.stem(x)
+        for i, block in enumerate(self.blocks):
+            x = block(x)
+            if i == self.attention_after:
+                x = self.attention(x)
+        return F.relu(x).sum((2, 3))
+
+
+class Discriminator(nn.Module):
+    """The joint discriminator.
+
+    latent_dim: Z.  image_size: G's.  width: F's channels per multiplier (96 in the paper).
+    classes: 0, or the number of classes: then s_x gains the projection embed(y)·F(x) (Miyato & Koyama 2018).
+    mlp_width, mlp_layers: H and J (2,048 units, 8 layers in the paper).  attention: a resolution of F's blocks, or 0.
+    architecture: F's, "biggan" or "biggan_deep" (128 channels per multiplier).
+    joint: False leaves H and J out (a plain BigGAN discriminator): only score x.
+
+    forward: x (N, 3, S, S) in [−1, 1], z (N, Z) → Scores, (N,) each.  dropout: None, or (N, last_features) factors of
+    the features of F, H and J before their scores, each 0 or 1/(1 − share): a forward draws nothing.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        image_size: int,
+        width: int,
+        classes: int = 0,
+        mlp_width: int = 2048,
+        mlp_layers: int = 8,
+        attention: int = 0,
+        joint: bool = True,
+        architecture: str = "biggan",
+    ):
+        super().__init__()
+        self.image_size, self.latent_dim, self.classes = image_size, latent_dim, classes
+        self.f = ImageTrunk(image_size, width, attention, deep=is_deep(architecture))
+        self.score_x = SNLinear(self.f.features, 1)  # θ_x
+        self.embedding = SNEmbedding(classes, self.f.features) if classes else None
+        if joint:
+            self.h = ResidualMLP(latent_dim, mlp_width, mlp_layers, spectral_norm=True)
+            self.score_z = SNLinear(mlp_width, 1)  # θ_z
+            self.j = ResidualMLP(self.f.features + mlp_width, mlp_width, mlp_layers, spectral_norm=True)
+            self.score_xz = SNLinear(mlp_width, 1)  # θ_xz
+        self.joint = joint
+        self.last_features = self.f.features + (2 * mlp_width if joint else 0)
+        initialise(self)
+
+    def forward(
+        self, x: Tensor, z: Tensor | None = None, classes: Tensor | None = None, dropout: Tensor | None = None
+    ) -> Scores:  # fmt: skip
+        f = self.f(x)  # (N, features)
+        widths = [self.f.features] + [(self.last_features - self.f.features) // 2] * 2
+        kept_x, kept_z, kept_xz = [None] * 3 if dropout is None else dropout.split(widths, dim=1)
+        last = _times(f, kept_x)
+        s_x = self.score_x(last).squeeze(1)
+        if self.embedding is not None:
+            if classes is None:
+                raise ValueError(
+                    f"a discriminator of {self.classes} classes expected the classes of its {len(x)} images, found none"
+                )
+            s_x = s_x + (self.embedding(classes) * last).sum(1)
+        if not self.joint:
+            return Scores(s_x, None, None)
+        h = self.h(z)  # (N, mlp_width)
+        s_z = self.score_z(_times(h, kept_z)).squeeze(1)
+        s_xz = self.score_xz(_times(self.j(torch.cat([f, h], dim=1)), kept_xz)).squeeze(1)
+        return Scores(s_x, s_z, s_xz)
+
+
+def _times(features: Tensor, factors: Tensor | None) -> Tensor:
+    return features if factors is None else features * factors.to(features.dtype)

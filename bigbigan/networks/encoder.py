@@ -1,0 +1,241 @@
+"""E: x → q(z|x): a pre-activation ResNet, average pooling, a residual MLP (BigBiGAN, section 2). Only this file knows
+timm."""
+
+import difflib
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.layers import BatchNormAct2d, DropPath, PatchDropout
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+
+from bigbigan.distributed import alone
+from bigbigan.latents import Posterior
+from bigbigan.networks.growing import Growing
+from bigbigan.networks.layers import CrossReplicaBatchNorm, ResidualMLP
+from bigbigan.networks.revnet import RevNet
+
+REVNET = "revnet50"
+POSTERIORS = ("gaussian", "log_sigma", "deterministic", "tanh")
+STEMS = ("auto", "imagenet", "stride2", "stride1")
+
+
+class Encoder(nn.Module):
+    """The stochastic encoder.
+
+    latent_dim: Z.  backbone: "revnet50", a timm name that yields a feature vector ("resnetv2_50" in the paper, _101),
+    or a network (N, 3, S, S) → (N, num_features), which may grow.
+    image_size: E's own input size, which may be a multiple of G's.  width: channel multiple of a ResNet-v2 or RevNet (2
+    for "×2").
+    stem: "imagenet" 7×7/2 and a max-pool, "stride2" the 7×7/2 alone, "stride1" 3×3/1; "auto" by image size, see
+    `automatic_stem`.
+    mlp_width, mlp_layers: the head (4,096 units and 4 layers in the paper); 0 layers for one linear map without bias
+    (BiGAN).
+    posterior: "gaussian" (mean, softplus stddev), "log_sigma" (mean, exp stddev: ALI), "deterministic", or "tanh"
+    (deterministic in (−1, 1), for the uniform prior).
+    blocks: blocks in each stage of a ResNet-v2 or RevNet, () for the backbone's own.
+
+    forward: x (N, 3, S, S) in [−1, 1] → Posterior(mean, stddev), (N, Z) each.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        backbone: str | nn.Module = "resnetv2_50",
+        image_size: int = 128,
+        width: float = 1.0,
+        stem: str = "auto",
+        mlp_width: int = 4096,
+        mlp_layers: int = 4,
+        posterior: str = "gaussian",
+        blocks: tuple[int, ...] = (),
+    ):
+        super().__init__()
+        if posterior not in POSTERIORS:
+            raise ValueError(f"posterior: expected one of {', '.join(POSTERIORS)}; found {posterior!r}")
+        self.latent_dim, self.full_size, self.posterior = latent_dim, image_size, posterior
+        if isinstance(backbone, str):
+            backbone = build_trunk(
+                backbone, width, automatic_stem(image_size) if stem == "auto" else stem, image_size, blocks
+            )
+        self.trunk = backbone
+        self.features = self.trunk.num_features
+        # BN+CReLU features normalise without gain or bias; the path to z does not pass here.
+        self.feature_norm = CrossReplicaBatchNorm(self.features, affine=False)
+        outputs = latent_dim * (2 if posterior in ("gaussian", "log_sigma") else 1)
+        self.mlp = (
+            ResidualMLP(self.features, mlp_width, mlp_layers, spectral_norm=False) if mlp_layers else nn.Identity()
+        )
+        self.linear = nn.Linear(mlp_width if mlp_layers else self.features, outputs, bias=mlp_layers > 0)
+        if mlp_layers:
+            initialise_head(self.mlp, self.linear)
+
+    @property
+    def image_size(self) -> int:
+        """The size of its images, now."""
+        return self.trunk.image_size if isinstance(self.trunk, Growing) else self.full_size
+
+    def avepool(self, x: Tensor) -> Tensor:
+        """x (N, 3, S, S) → the AvePool feature, (N, features): after the last batch norm and ReLU, averaged over
+        places."""
+        return self.trunk(x)
+
+    def bn_crelu(self, avepool: Tensor) -> Tensor:
+        """a → [ReLU(ā), ReLU(−ā)] with ā = parameter-free batch norm of a (BigBiGAN, section 3.2): (N, C) → (N, 2C)."""
+        normalised = self.feature_norm(avepool)
+        return torch.cat([F.relu(normalised), F.relu(-normalised)], dim=1)
+
+    def head(self, avepool: Tensor) -> Posterior:
+        """AvePool feature (N, features) → Posterior."""
+        out = self.linear(self.mlp(avepool))
+        out = out if out.dtype == torch.float64 else out.float()
+        if self.posterior in ("gaussian", "log_sigma"):
+            mean, raw = out.chunk(2, dim=1)  # σ = log(1 + exp(σ̂)); in ALI's code exp(σ̂)
+            return Posterior(mean, F.softplus(raw) if self.posterior == "gaussian" else raw.exp())
+        mean = torch.tanh(out) if self.posterior == "tanh" else out
+        return Posterior(mean, torch.zeros_like(mean))
+
+    def forward(self, x: Tensor) -> Posterior:
+        return self.head(self.avepool(x))
+
+
+def automatic_stem(image_size: int) -> str:
+    """The stem that leaves the last feature map 4×4 or larger where the image allows it: from 128 px, from 64 px,
+    below."""
+    return "imagenet" if image_size >= 128 else "stride2" if image_size >= 64 else "stride1"
+
+
+def build_trunk(backbone: str, width: float, stem: str, image_size: int, blocks: tuple[int, ...] = ()) -> nn.Module:
+    """A randomly initialised network without classifier: (N, 3, S, S) → (N, num_features), its stem replaced by the
+    named one."""
+    if stem not in STEMS:
+        raise ValueError(f"encoder stem: expected one of {', '.join(STEMS)}; found {stem!r}")
+    if any(n < 1 for n in blocks):
+        raise ValueError(f"encoder blocks {list(blocks)}: expected at least one block in each stage")
+    trunk = (
+        RevNet(width, tuple(blocks) or (3, 4, 6, 3))
+        if backbone == REVNET
+        else build_timm(backbone, width, image_size, blocks)
+    )
+    if backbone != REVNET and "resnetv2" not in backbone:
+        trunk.num_features = checked_features(
+            trunk, backbone, image_size
+        )  # timm's may be the width before the last layers
+    elif stem != "imagenet":
+        replace_stem(trunk, stem)
+    return trunk
+
+
+def build_timm(backbone: str, width: float, image_size: int, blocks: tuple[int, ...]) -> nn.Module:
+    """A timm network without classifier, its batch norms replaced by ours, without dropout or stochastic depth."""
+    if not timm.is_model(backbone):
+        near = difflib.get_close_matches(backbone, [REVNET, *timm.list_models()], n=3)
+        raise ValueError(
+            f"encoder {backbone!r}: expected {REVNET} or the name of a timm model"
+            + (f"; did you mean {', '.join(near)}?" if near else "")
+        )
+    is_resnetv2 = "resnetv2" in backbone
+    if width != 1.0 and not is_resnetv2:
+        raise ValueError(
+            f"encoder width {width}: expected 1 for {backbone!r}; only {REVNET} and the resnetv2 family can be widened"
+        )
+    if blocks and not is_resnetv2:
+        raise ValueError(
+            f"encoder blocks {list(blocks)}: expected none for {backbone!r}; only {REVNET} and the resnetv2 family take them"
+        )
+    changes = ({"width_factor": width} if width != 1.0 else {}) | ({"layers": list(blocks)} if blocks else {})
+    known = timm.get_pretrained_cfg(backbone)
+    if known is not None and known.fixed_input_size:  # transformers, whose position embeddings are made for one size
+        changes["img_size"] = image_size
+    try:
+        trunk = timm.create_model(backbone, pretrained=False, num_classes=0, **changes)
+    except (TypeError, AssertionError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"encoder {backbone!r}: expected one that can be built for {image_size} px, found: {error or type(error).__name__}"
+        ) from None
+    replace_batch_norms(trunk)
+    remove_dropout(trunk)
+    return trunk
+
+
+@torch.no_grad()
+def checked_features(trunk: nn.Module, backbone: str, image_size: int) -> int:
+    """The width of the features of `trunk`; ValueError if it yields none, or if its forward is not pure."""
+    weight = next(trunk.parameters())
+    before, random = [b.clone() for b in trunk.buffers()], torch.get_rng_state()
+    try:
+        with alone():
+            out = trunk.train()(weight.new_zeros(2, 3, image_size, image_size))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ValueError(
+            f"encoder {backbone!r}: expected a network that takes {image_size} px images, found: {error}"
+        ) from None
+    if not isinstance(out, Tensor) or out.ndim != 2 or out.shape[1] == 0:
+        found = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        raise ValueError(
+            f"encoder {backbone!r}: expected a network that yields a feature vector, (2, C) of two images; found {found}"
+        )
+    if weight.is_meta:
+        return out.shape[1]
+    if not torch.equal(random, torch.get_rng_state()) or not all(map(torch.equal, before, trunk.buffers())):
+        raise ValueError(
+            f"encoder {backbone!r}: expected a network whose forward is pure, found one that draws random numbers or moves its "
+            "buffers, so that chunks, processes and resumed runs would not agree; choose another backbone"
+        )
+    return out.shape[1]
+
+
+def remove_dropout(network: nn.Module) -> None:
+    """Dropout, stochastic depth and patch dropout off: they draw from the global generator, and the paper's encoders
+    have none."""
+    for module in network.modules():
+        if isinstance(module, _DropoutNd):
+            module.p = 0.0
+        elif isinstance(module, DropPath):
+            module.drop_prob = 0.0
+        elif isinstance(module, PatchDropout):
+            module.prob = 0.0
+        if isinstance(getattr(module, "drop_rate", None), float):
+            module.drop_rate = 0.0
+
+
+def replace_stem(trunk: nn.Module, stem: str) -> None:
+    if not hasattr(trunk.stem, "conv"):  # the "d" kinds have three
+        raise ValueError(
+            f"encoder stem {stem!r}: expected a backbone whose stem is one convolution; choose --model.encoder_stem imagenet"
+        )
+    channels = trunk.stem.conv.out_channels
+    kernel, stride = (7, 2) if stem == "stride2" else (3, 1)
+    conv = nn.Conv2d(3, channels, kernel, stride=stride, padding=kernel // 2, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    trunk.stem = nn.Sequential()
+    trunk.stem.add_module("conv", conv)
+
+
+def replace_batch_norms(network: nn.Module) -> None:
+    """Every batch norm becomes a CrossReplicaBatchNorm of equal gain, bias and eps; timm's BatchNormAct2d keeps its
+    activation."""
+    for name, child in network.named_children():
+        if isinstance(child, _BatchNorm):
+            activation = (
+                child.act if isinstance(child, BatchNormAct2d) and not isinstance(child.act, nn.Identity) else None
+            )
+            norm = CrossReplicaBatchNorm(child.num_features, child.eps, child.affine, activation)
+            norm.load_state_dict({k: v for k, v in child.state_dict().items() if k in norm.state_dict()})
+            setattr(network, name, norm)
+        else:
+            replace_batch_norms(child)
+
+
+@torch.no_grad()
+def initialise_head(mlp: ResidualMLP, linear: nn.Linear) -> None:
+    """He-normal hidden layers, the residual branches closed at first; Xavier-normal means and deviations."""
+    for block in mlp.blocks:
+        for layer in block.values():
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+        nn.init.zeros_(block["linear2"].weight)
+    nn.init.xavier_normal_(linear.weight)
+    nn.init.zeros_(linear.bias)

@@ -1,0 +1,147 @@
+"""Spectral normalisation, W/σ(W) (Miyato et al. 2018), with a power iteration that the training step advances.
+
+The vectors u, v are buffers that a forward only reads, so a forward is pure: it gives the same result under chunks,
+recomputation, compilation and many processes. `advance_power_iteration` moves u, v of all layers of a network;
+`step.py` calls it once before each update of that network.
+"""
+
+from collections import defaultdict
+from contextlib import nullcontext
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+EPS = 1e-4  # BigGAN's value, for the norm of u and v
+WARM_UP = 15  # power iterations at construction
+
+
+class SpectralNorm(nn.Module):
+    """Mixin for a layer with a `weight` of two or more dimensions: gives it u, v and `normalised_weight()`.
+
+    u: (out,), v: (in · kernel area,), unit vectors in float32 or float64.
+    """
+
+    spectral_norm: bool
+
+    def _init_spectral(self, enabled: bool) -> None:
+        self.spectral_norm = enabled
+        if enabled:
+            rows, columns = self.weight.flatten(1).shape
+            self.register_buffer("u", F.normalize(torch.randn(rows), dim=0, eps=EPS))
+            self.register_buffer("v", F.normalize(torch.randn(columns), dim=0, eps=EPS))
+
+    def sigma(self) -> Tensor:
+        """σ = uᵀ W v (a scalar), in at least float32 whatever the autocast; gradients flow to W alone."""
+        with full_precision(self.weight.device.type):
+            weight = self.weight.flatten(1)
+            weight = weight if weight.dtype == torch.float64 else weight.float()
+            return torch.dot(self.u.to(weight.dtype), torch.mv(weight, self.v.to(weight.dtype)))
+
+    def normalised_weight(self) -> Tensor:
+        return self.weight / self.sigma() if self.spectral_norm else self.weight
+
+
+class SNConv2d(nn.Conv2d, SpectralNorm):
+    def __init__(self, in_channels, out_channels, kernel_size, padding=0, bias=True, spectral_norm=True):
+        super().__init__(in_channels, out_channels, kernel_size, padding=padding, bias=bias)
+        self._init_spectral(spectral_norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.normalised_weight(), self.bias, padding=self.padding)
+
+
+class SNLinear(nn.Linear, SpectralNorm):
+    def __init__(self, in_features, out_features, bias=True, spectral_norm=True):
+        super().__init__(in_features, out_features, bias=bias)
+        self._init_spectral(spectral_norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.normalised_weight(), self.bias)
+
+
+class SNEmbedding(nn.Embedding, SpectralNorm):
+    def __init__(self, num_embeddings, embedding_dim, spectral_norm=True):
+        super().__init__(num_embeddings, embedding_dim)
+        self._init_spectral(spectral_norm)
+
+    def forward(self, index: Tensor) -> Tensor:
+        return F.embedding(index, self.normalised_weight())
+
+
+def full_precision(device: str):
+    """A context that suspends autocast where it is on."""
+    if device != "meta" and torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()
+
+
+def spectral_layers(network: nn.Module) -> list[SpectralNorm]:
+    """The spectrally normalised layers of `network`, in the order of its modules."""
+    return [layer for layer in network.modules() if isinstance(layer, SpectralNorm) and layer.spectral_norm]
+
+
+@torch.no_grad()
+def advance_power_iteration(network: nn.Module, iterations: int = 1, batched: bool | None = None) -> None:
+    """u ← Wv/‖Wv‖, v ← Wᵀu/‖Wᵀu‖ for every layer of `network`.
+
+    batched: layers of one shape go through one product, which saves many small kernels but copies the weights together;
+    None for anywhere but on a CPU, where it takes several times as long (benchmarks/means.py).
+    """
+    groups = defaultdict(list)
+    for i, layer in enumerate(spectral_layers(network)):
+        together = layer.weight.device.type != "cpu" if batched is None else batched
+        groups[layer.weight.flatten(1).shape if together else i].append(layer)
+    old, new = [], []
+    for layers in groups.values():
+        flat = [layer.weight.flatten(1) for layer in layers]
+        weight = (torch.stack(flat) if len(flat) > 1 else flat[0][None]).to(layers[0].v.dtype)  # (L, out, in)
+        v = torch.stack([layer.v for layer in layers]).unsqueeze(2)
+        for _ in range(iterations):
+            u = F.normalize(weight @ v, dim=1, eps=EPS)
+            v = F.normalize(weight.mT @ u, dim=1, eps=EPS)
+        old += [layer.u for layer in layers] + [layer.v for layer in layers]
+        new += [*u.squeeze(2), *v.squeeze(2)]
+    if old:
+        torch._foreach_copy_(old, new)
+
+
+@torch.no_grad()
+def clamp_sigma(network: nn.Module, largest: float = 0.0, ratio: float = 0.0) -> None:
+    """W ← W − max(0, σ0 − σ_clamp) u0 v0ᵀ for every layer of `network`, by its u, v (BigGAN, section 4.1, whose v is
+    our u).
+
+    σ_clamp: `largest`, or `ratio` · σ1, which leaves layers of one singular value alone.
+    """
+    for layer in spectral_layers(network):
+        weight = layer.weight.flatten(1)
+        if ratio and min(weight.shape) == 1:
+            continue
+        excess = F.relu(layer.sigma() - (ratio * _second_sigma(layer) if ratio else largest))
+        layer.weight.sub_((excess * torch.outer(layer.u, layer.v)).to(weight.dtype).view_as(layer.weight))
+
+
+def _second_sigma(layer: SpectralNorm, iterations: int = 20) -> Tensor:
+    """σ1 by power iteration on W − σ0 u0 v0ᵀ, from a start that depends on the shape alone, so that a resumed run
+    repeats it."""
+    weight, sigma = layer.weight.flatten(1).to(layer.v.dtype), layer.sigma().to(layer.v.dtype)
+    v = torch.randn(weight.shape[1], generator=torch.Generator().manual_seed(0)).to(layer.v)
+    for _ in range(iterations):
+        u = F.normalize(weight @ v - sigma * layer.u * (layer.v @ v), dim=0)
+        v = weight.mT @ u - sigma * layer.v * (layer.u @ u)
+        second = v.norm()
+        v = F.normalize(v, dim=0)
+    return second
+
+
+@torch.no_grad()
+def initialise(network: nn.Module) -> None:
+    """Orthogonal weights and zero biases (BigGAN, section 3 of 1809.11096), then a converged power iteration."""
+    if next(network.parameters()).is_meta:  # an outline without values
+        return
+    for layer in network.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear, nn.Embedding)):
+            nn.init.orthogonal_(layer.weight)
+            if getattr(layer, "bias", None) is not None:
+                nn.init.zeros_(layer.bias)
+    advance_power_iteration(network, WARM_UP)

@@ -1,0 +1,248 @@
+"""Progressive GAN's networks (Karras et al. 2018, table 2): G, the trunk of D and of E, and BigBiGAN's D = (F, H, J)
+around it.
+
+Every resolution has two 3×3 convolutions and a 1×1 convolution to or from RGB. At stage s (bottom · 2^s px) there are
+min(feature_base/2^(s+1), feature_limit) feature maps: with 8,192 and 512, 512 maps up to 32 px and 16 at 1,024 px.
+"""
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bigbigan.losses import Scores
+from bigbigan.networks.growing import Growing
+from bigbigan.networks.layers import (
+    ChannelLayerNorm,
+    CrossReplicaBatchNorm,
+    EqualisedConv2d,
+    EqualisedLinear,
+    MinibatchDiscrimination,
+    MinibatchStddev,
+    ResidualMLP,
+    SNConv2d,
+    SNLinear,
+    initialise,
+    pixel_norm,
+    upsampled_conv,
+)
+from bigbigan.networks.layers.equalised import GAIN
+
+SLOPE = 0.2  # of the leaky ReLU
+NORMS = ("none", "pixel", "batch", "layer", "spectral")
+
+
+def feature_maps(stage: int, base: int, limit: int) -> int:
+    """Maps at bottom · 2^stage px; stage −1: the size of D's last hidden layer."""
+    return min(base // 2 ** (stage + 1), limit)
+
+
+class ConvLayer(nn.Module):
+    """Convolution, normalisation, leaky ReLU: (N, in, H, W) → (N, out, H, W), or 2H, 2W with `upsample`.
+
+    norm: "pixel" acts after the leaky ReLU, "batch" (over all processes) and "layer" before it and with the bias,
+    "spectral" on the weights.  equalised: the learning rate is (not with "spectral", which leaves no scale to the
+    weights).  padding: kernel // 2 by default.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int = 3, norm: str = "none", equalised: bool = True, slope: float = SLOPE,
+        upsample: bool = False, padding: int | None = None,
+    ):  # fmt: skip
+        super().__init__()
+        if norm not in NORMS:
+            raise ValueError(f"norm: expected one of {', '.join(NORMS)}; found {norm!r}")
+        padding = kernel // 2 if padding is None else padding
+        self.gain = 1.0
+        if norm == "spectral":
+            self.conv = SNConv2d(inputs, outputs, kernel, padding)
+            self.gain = (
+                GAIN  # what the leaky ReLU takes of the variance; there is no shortcut to bring it past the layers
+            )
+            initialise(self)
+        else:
+            bias = norm not in ("batch", "layer")
+            self.conv = EqualisedConv2d(inputs, outputs, kernel, padding, bias, equalised=equalised)
+        self.norm = {"batch": CrossReplicaBatchNorm, "layer": ChannelLayerNorm}.get(norm, lambda _: nn.Identity())(
+            outputs
+        )
+        self.pixel, self.slope, self.upsample = norm == "pixel", slope, upsample
+        self.folded = True  # see `layers.resampling`
+
+    def forward(self, x: Tensor) -> Tensor:
+        conv = self.conv
+        x = upsampled_conv(x, conv.scaled_weight(), conv.bias, self.folded) if self.upsample else conv(x)
+        x = F.leaky_relu(self.norm(x), self.slope) * self.gain
+        return pixel_norm(x) if self.pixel else x
+
+
+class GrowingGenerator(Growing):
+    """G.  latent_dim: Z.  norm: "pixel" (the paper), "batch" or "none".  normalise_latents: z at length √Z first.
+    slope: of the leaky ReLU, 0 for a ReLU.  tanh: at the end; the paper's G is linear.
+
+    forward: z (N, Z) → (N, 3, S, S) with S = `image_size` at this level; near [−1, 1], in evaluation clamped to it.
+    """
+
+    classes = 0
+
+    def __init__(
+        self, latent_dim: int, image_size: int, feature_base: int = 8192, feature_limit: int = 512, norm: str = "pixel",
+        equalised: bool = True, normalise_latents: bool = True, slope: float = SLOPE, tanh: bool = False,
+    ):  # fmt: skip
+        super().__init__(image_size)
+        self.latent_dim, self.normalise_latents, self.tanh = latent_dim, normalise_latents, tanh
+        self.norm, self.slope = norm, slope
+        maps = [feature_maps(stage, feature_base, feature_limit) for stage in range(self.stages + 1)]
+        # √2/4: the paper's first layer is a 4×4 convolution of a single pixel, whose fan-in counts its 16 taps.
+        self.linear = EqualisedLinear(
+            latent_dim, maps[0] * self.bottom**2, bias=False, gain=2**0.5 / 4, equalised=equalised
+        )
+        self.bias = nn.Parameter(torch.zeros(maps[0]))
+        self.first_norm = CrossReplicaBatchNorm(maps[0]) if norm == "batch" else nn.Identity()
+        layer = partial(ConvLayer, norm=norm, equalised=equalised, slope=slope)
+        self.blocks = nn.ModuleList([layer(maps[0], maps[0])])
+        for before, after in zip(maps[:-1], maps[1:], strict=True):
+            self.blocks.append(nn.Sequential(layer(before, after, upsample=True), layer(after, after)))
+        self.to_rgb = nn.ModuleList(EqualisedConv2d(n, 3, 1, gain=1, equalised=equalised) for n in maps)
+
+    def forward(self, z: Tensor, classes: Tensor | None = None) -> Tensor:
+        z = pixel_norm(z) if self.normalise_latents else z
+        h = self.linear(z).unflatten(1, (-1, self.bottom, self.bottom)) + self.bias[:, None, None]
+        h = F.leaky_relu(self.first_norm(h), self.slope)
+        h = self.blocks[0](pixel_norm(h) if self.norm == "pixel" else h)
+        for block in self.blocks[1 : self.stage + 1]:
+            before, h = h, block(h)
+        x = self.to_rgb[self.stage](h)
+        if self.fade < 1:
+            x = F.interpolate(self.to_rgb[self.stage - 1](before), scale_factor=2, mode="nearest").lerp(x, self.fade)
+        x = torch.tanh(x) if self.tanh else x
+        return x if self.training else x.clamp(-1, 1)
+
+
+class GrowingTrunk(Growing):
+    """The way down from an image of `image_size` at this level, (N, 3, S, S), to (N, features).
+
+    norm, equalised: of its layers, see `ConvLayer`.  minibatch: what its last layers are told of the other images:
+    "stddev" (over groups of `group`, 0 for all), "discrimination", or "none".
+    dense: True ends in a dense layer of all places (D's F); False averages over places (the AvePool feature of E).
+    drop: LSGAN's multiplicative noise before every 3×3 convolution (section B): x·(1 + s√C·n), n ~ N(0, 1) for every
+    image and channel, of the strength s = 0.2·max(0, d̂ − 0.5)², where d̂ follows how surely D tells generated images,
+    see `follow`.
+
+    forward: x, and drop (N, `drop_channels`) ~ N(0, 1) or None for no noise.
+    """
+
+    def __init__(
+        self, image_size: int, feature_base: int = 8192, feature_limit: int = 512, norm: str = "none", equalised: bool = True,
+        minibatch: str = "none", group: int = 0, dense: bool = True, drop: bool = False,
+    ):  # fmt: skip
+        super().__init__(image_size)
+        if minibatch not in ("none", "stddev", "discrimination"):
+            raise ValueError(f"minibatch: expected none, stddev or discrimination; found {minibatch!r}")
+        maps = [feature_maps(stage, feature_base, feature_limit) for stage in range(-1, self.stages + 1)]
+        layer = partial(ConvLayer, norm=norm, equalised=equalised)
+        plain = partial(ConvLayer, norm=norm if norm == "spectral" else "none", equalised=equalised)
+        self.from_rgb = nn.ModuleList(plain(3, n, kernel=1) for n in maps[1:])
+        self.blocks = nn.ModuleList(
+            nn.Sequential(layer(fine, fine), layer(fine, coarse))
+            for coarse, fine in zip(maps[1:-1], maps[2:], strict=True)
+        )
+        self.stddev = MinibatchStddev(group) if minibatch == "stddev" else nn.Identity()
+        self.last = nn.Sequential(layer(maps[1] + (minibatch == "stddev"), maps[1]))
+        if dense:
+            self.last.append(
+                layer(maps[1], maps[0], kernel=self.bottom, padding=0)
+            )  # all places at once: (N, maps, 1, 1)
+        self.discrimination = MinibatchDiscrimination(maps[0]) if minibatch == "discrimination" else nn.Identity()
+        self.across = minibatch != "none"
+        self.num_features = maps[0 if dense else 1] + (100 if minibatch == "discrimination" else 0)
+        self.drop_channels = sum(layer.conv.in_channels for layer in self._dropped()) if drop else 0
+        if drop:
+            self.register_buffer("confidence", torch.zeros(()))  # d̂
+
+    def forward(self, x: Tensor, drop: Tensor | None = None) -> Tensor:
+        if x.shape[-1] != self.image_size:
+            raise ValueError(f"level {self.level:g}: expected images of {self.image_size} px, found {tuple(x.shape)}")
+        noise = self._noise(drop)
+        h = self.from_rgb[self.stage](x)
+        for stage in range(self.stage, 0, -1):
+            for layer in self.blocks[stage - 1]:
+                h = layer(h * noise[layer] if noise else h)
+            h = F.avg_pool2d(h, 2)
+            if stage == self.stage and self.fade < 1:
+                h = self.from_rgb[stage - 1](F.avg_pool2d(x, 2)).lerp(h, self.fade)
+        h = self.stddev(h)
+        for layer in self.last:
+            h = layer(h * noise[layer] if noise else h)
+        return self.discrimination(h.mean((2, 3)))
+
+    def _dropped(self) -> list[ConvLayer]:
+        return [*self.last, *(layer for block in self.blocks for layer in block)]
+
+    def _noise(self, drop: Tensor | None) -> dict[ConvLayer, Tensor]:
+        """The factors of the inputs of the 3×3 convolutions, (N, C, 1, 1) each."""
+        if drop is None:
+            return {}
+        strength = 0.2 * (self.confidence - 0.5).clamp_min(0).square()
+        sizes = [layer.conv.in_channels for layer in self._dropped()]
+        columns = drop.split(sizes, dim=1)
+        return {
+            layer: 1 + strength * size**0.5 * share[:, :, None, None]
+            for layer, size, share in zip(self._dropped(), sizes, columns, strict=True)
+        }
+
+    @torch.no_grad()
+    def follow(self, confidence: Tensor) -> None:
+        """d̂ ← 0.9 d̂ + 0.1 d, with d in [0, 1] the mean score of this update's generated images, 1 where D is sure of
+        them."""
+        self.confidence.lerp_(confidence.to(self.confidence).clamp(0, 1), 0.1)
+
+
+class GrowingDiscriminator(nn.Module):
+    """D = (F, H, J) of BigBiGAN with a growing F; H, J and the three scores are those of any other size.
+
+    trunk: F.  latent_dim: Z.  mlp_width, mlp_layers: H and J.  spectral, equalised: of H, J and the scores' layers.
+    joint: False leaves H and J out: Progressive GAN's D, with score x alone.
+
+    forward: x (N, 3, S, S) with S = `image_size` at this level, z (N, Z) → Scores, (N,) each.
+    """
+
+    classes = 0
+
+    def __init__(
+        self, trunk: GrowingTrunk, latent_dim: int, mlp_width: int = 2048, mlp_layers: int = 8, spectral: bool = False,
+        equalised: bool = True, joint: bool = True,
+    ):  # fmt: skip
+        super().__init__()
+        self.latent_dim, self.joint = latent_dim, joint
+        linear = SNLinear if spectral else partial(EqualisedLinear, gain=1, equalised=equalised)
+        self.score_x = linear(trunk.num_features, 1)  # θ_x
+        if joint:
+            self.h = ResidualMLP(latent_dim, mlp_width, mlp_layers, layer=linear)
+            self.score_z = linear(mlp_width, 1)  # θ_z
+            self.j = ResidualMLP(trunk.num_features + mlp_width, mlp_width, mlp_layers, layer=linear)
+            self.score_xz = linear(mlp_width, 1)  # θ_xz
+        if spectral:
+            initialise(self)
+        self.f = trunk
+
+    @property
+    def image_size(self) -> int:
+        return self.f.image_size
+
+    @property
+    def across(self) -> bool:
+        """Whether an image's scores depend on the other images of its minibatch."""
+        return self.f.across
+
+    def forward(
+        self, x: Tensor, z: Tensor | None = None, classes: Tensor | None = None, drop: Tensor | None = None
+    ) -> Scores:  # fmt: skip
+        f = self.f(x, drop)
+        s_x = self.score_x(f).squeeze(1)
+        if not self.joint:
+            return Scores(s_x, None, None)
+        h = self.h(z)
+        both = torch.cat([pixel_norm(f), pixel_norm(h)], dim=1)  # neither drowns the other, at any level
+        return Scores(s_x, self.score_z(h).squeeze(1), self.score_xz(self.j(both)).squeeze(1))

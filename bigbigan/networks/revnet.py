@@ -1,0 +1,151 @@
+"""RevNet-50: a reversible pre-activation ResNet (Gomez et al. 2017, 1707.04585), in the version that BigBiGAN cites for
+its best encoders (Kolesnikov et al. 2019, 1901.09005). Activations are not kept for the backward pass but recomputed
+from the outputs.
+"""
+
+from contextlib import nullcontext
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from bigbigan.networks.layers import CrossReplicaBatchNorm, unrecorded
+
+EPS = 1e-5  # of the batch norms, as in the ResNets
+
+
+class Bottleneck(nn.Module):
+    """The residual function f of a block: BN-ReLU-1×1 to a quarter, BN-ReLU-3×3, BN-ReLU-1×1 back. (N, C, H, W) → the
+    same."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        inner = channels // 4
+        self.norm1, self.norm2, self.norm3 = (
+            CrossReplicaBatchNorm(c, EPS, activation=nn.ReLU()) for c in (channels, inner, inner)
+        )
+        self.conv1 = nn.Conv2d(channels, inner, 1, bias=False)
+        self.conv2 = nn.Conv2d(inner, inner, 3, padding=1, bias=False)
+        self.conv3 = nn.Conv2d(inner, channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv3(self.norm3(self.conv2(self.norm2(self.conv1(self.norm1(x))))))
+
+
+class ReversibleStage(nn.Module):
+    """Blocks of equal width: (x₁, x₂) → (x₂, x₁ + f(x₂)), the halves of the channels. (N, C, H, W) → the same.
+
+    reversible: False for the twin that keeps its activations; outputs are equal bit for bit, gradients up to rounding.
+    """
+
+    def __init__(self, channels: int, blocks: int, reversible: bool = True):
+        super().__init__()
+        self.blocks = nn.ModuleList(Bottleneck(channels // 2) for _ in range(blocks))
+        self.reversible = reversible
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.reversible and torch.is_grad_enabled():
+            return _Recomputed.apply(x, self, *self.parameters())
+        return self.run(x)
+
+    def run(self, x: Tensor) -> Tensor:
+        x1, x2 = x.chunk(2, dim=1)
+        for f in self.blocks:
+            x1, x2 = x2, x1 + f(x2)
+        return torch.cat([x1, x2], dim=1)
+
+
+class _Recomputed(torch.autograd.Function):
+    """`ReversibleStage.run`, which saves its output alone: constant in the number of blocks.
+
+    The backward pass undoes the blocks from the last on, x₁ = y₂ − f(y₁), and repeats each f under the precision and
+    mode of the forward. On several processes that repeats f's collectives too, on all of them in the same order.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, stage: ReversibleStage, *parameters: Tensor) -> Tensor:
+        ctx.stage, ctx.training, ctx.precision = stage, stage.training, _precision(x.device.type)
+        with ctx.precision():
+            y = stage.run(x)
+        ctx.save_for_backward(
+            y, *parameters
+        )  # the parameters, so that a change of theirs before the backward pass is an error
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        y, *parameters = ctx.saved_tensors
+        if ctx.stage.training != ctx.training:
+            raise RuntimeError(
+                "a reversible stage expected the mode of its forward in its backward, since it repeats it; "
+                f"found {'training' if ctx.stage.training else 'evaluation'}: call .train() or .eval() after the backward"
+            )
+        y1, y2 = y.chunk(2, dim=1)
+        grad1, grad2 = grad.chunk(2, dim=1)
+        gradients = {}
+        with unrecorded(ctx.stage):
+            for f in reversed(ctx.stage.blocks):
+                x2 = y1.detach().requires_grad_()
+                with torch.enable_grad(), ctx.precision():
+                    residual = f(x2)
+                wanted = [p for p in f.parameters() if p.requires_grad]
+                through_f, *own = torch.autograd.grad(residual, [x2, *wanted], grad2.to(residual.dtype))
+                gradients |= zip(wanted, own, strict=True)
+                y1, y2 = y2 - residual.detach(), y1
+                grad1, grad2 = grad2, grad1 + through_f
+        return torch.cat([grad1, grad2], dim=1), None, *(gradients.get(p) for p in parameters)
+
+
+def _precision(device: str):
+    """A context maker that restores the autocast in force now. Without its cache of cast weights, which is of no use to
+    weights met once, and must not hand one that was cast without a graph to the backward pass."""
+    if device == "meta" or not torch.is_autocast_enabled(device):
+        return nullcontext
+    dtype = torch.get_autocast_dtype(device)
+    return lambda: torch.autocast(device, dtype, cache_enabled=False)
+
+
+class RevNet(nn.Module):
+    """The trunk: 7×7/2 convolution to 256 · width channels, 3×3/2 max-pool, four reversible stages, batch norm, average
+    pool.
+
+    width: 1, 2 or 4 in the paper; any multiple of 1/32.  blocks: of each stage.  reversible: see `ReversibleStage`.
+    Between stages a 2×2 average pool, and zeros for half the channels on either side, which doubles them. No ReLU after
+    the last batch norm, as in the cited code. (N, 3, S, S) → (N, num_features), 2,048 · width with four stages.
+    """
+
+    def __init__(self, width: float = 1.0, blocks: tuple[int, ...] = (3, 4, 6, 3), reversible: bool = True):
+        super().__init__()
+        channels = round(256 * width)
+        if channels != 256 * width or channels < 8 or channels % 8:
+            raise ValueError(
+                f"encoder width {width}: expected a multiple of 1/32 for a RevNet, such as 0.25, 1, 2 or 4"
+            )
+        self.stem = nn.Sequential()
+        self.stem.add_module("conv", nn.Conv2d(3, channels, 7, stride=2, padding=3, bias=False))
+        self.stem.add_module("pool", nn.MaxPool2d(3, stride=2, padding=1))
+        self.stages = nn.ModuleList(ReversibleStage(channels * 2**i, n, reversible) for i, n in enumerate(blocks))
+        self.num_features = channels * 2 ** (len(blocks) - 1)
+        self.norm = CrossReplicaBatchNorm(self.num_features, EPS)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        if x.device.type != "meta" and torch.is_autocast_enabled(x.device.type):
+            x = (
+                x.float()
+            )  # sums are undone by differences, which bf16 would not survive; autocast lowers the convolutions only
+        for i, stage in enumerate(self.stages):
+            x = stage(x if i == 0 else pool_and_double(x))
+        return self.norm(x).mean((2, 3))
+
+
+def pool_and_double(x: Tensor) -> Tensor:
+    """(N, C, H, W) → (N, 2C, ⌈H/2⌉, ⌈W/2⌉): average pool; C/2 channels of zeros before and after."""
+    half = x.shape[1] // 2
+    pooled = F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
+    return F.pad(pooled, (0, 0, 0, 0, half, half))

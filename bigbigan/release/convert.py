@@ -1,0 +1,169 @@
+"""Foreign weights → our networks: the generator layout of BigGAN-PyTorch, in which BigGAN and BigBiGAN's G are passed
+on.
+
+A file of that layout holds weights, one singular vector of each and the standing statistics, and no settings: sizes,
+factors and the place of attention are read off its shapes.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from bigbigan.errors import ConversionError
+from bigbigan.networks.generator import MULTIPLIERS, Generator
+from bigbigan.networks.layers import spectral_layers
+from bigbigan.networks.weights import load_weights
+
+UNUSED = re.compile(r"\.sv\d+$")  # singular values that it logs
+
+
+def load_biggan(path: str | Path, eps: float = 1e-4, last_eps: float | None = None) -> Generator:
+    """A file of BigGAN-PyTorch's generator (.pth or .safetensors) → our Generator in evaluation mode, equal to it.
+
+    eps: of the batch norms, which the file does not tell: 1e-4 in the published models, 1e-5 in ones that
+    BigGAN-PyTorch trained by
+        its defaults.
+    last_eps: of the last batch norm, eps when None; BigGAN-PyTorch always has 1e-5 there, also where the published
+    model had 1e-4.
+    """
+    path = Path(path)
+    try:
+        tensors = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
+    except FileNotFoundError:
+        raise ConversionError(f"{path}: expected a file of weights, found none") from None
+    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise ConversionError(
+            f"{path}: expected a file of tensors, found: {str(error).strip().splitlines()[0]}"
+        ) from None
+    except Exception as error:  # pickle's own error, of contents that could run code
+        raise ConversionError(
+            f"{path}: expected tensors alone, found other objects ({type(error).__name__}); save its state_dict() again"
+        ) from None
+    return generator_from_biggan(tensors, eps, last_eps, str(path))
+
+
+def generator_from_biggan(
+    tensors: Mapping[str, Tensor], eps: float = 1e-4, last_eps: float | None = None, where: str = "the weights"
+) -> Generator:
+    """A state dict of BigGAN-PyTorch's generator → our Generator in evaluation mode. For eps see `load_biggan`."""
+    if not isinstance(tensors, Mapping) or not all(isinstance(t, Tensor) for t in tensors.values()):
+        raise ConversionError(f"{where}: expected a state dict of tensors, found {type(tensors).__name__}")
+    found = {k.removeprefix("module."): v for k, v in tensors.items() if not UNUSED.search(k)}
+    settings = read_settings(found, where)
+    chunk, tables = settings.pop("chunk"), not settings["shared_embedding"]
+    if settings["classes"] == 0 and "shared.weight" in found:
+        found["shared.weight"] = found["shared.weight"][:1]
+    generator = Generator(**settings).to(found["linear.weight"].dtype)
+    ours = dict(rename(key, value, chunk, tables) for key, value in found.items())
+    missing = [f"{key}.u" for key, layer in generator.named_modules() if hasattr(layer, "u") and f"{key}.u" not in ours]
+    if missing:
+        raise ConversionError(
+            f"{where}: expected a singular vector u0 of every layer, found none of {missing[0].removesuffix('.u')}"
+        )
+    ours |= {key: value for key, value in generator.state_dict().items() if key.endswith(".v")}
+    try:
+        load_weights(generator, ours, where)
+    except ValueError as error:
+        raise ConversionError(f"{error} (names are ours)") from None
+    settle(generator)
+    norms = [module for module in generator.modules() if hasattr(module, "eps")]
+    for norm in norms:
+        norm.eps = eps
+    generator.norm.eps = eps if last_eps is None else last_eps
+    return generator.eval()
+
+
+def read_settings(found: Mapping[str, Tensor], where: str) -> dict:
+    """The arguments of our Generator, and the chunk of z that each block takes, off names and shapes."""
+    try:
+        doublings = 1 + max(int(key.split(".")[1]) for key in found if key.startswith("blocks."))
+        rows, first = found["linear.weight"].shape
+        bottom = math.isqrt(rows // found["blocks.0.0.conv1.weight"].shape[1])
+        condition = found["blocks.0.0.bn1.gain.weight"].shape[1]
+        last = found[f"blocks.{doublings - 1}.0.conv2.weight"].shape[0]
+        attention = [bottom * 2 ** (i + 1) for i in range(doublings) if f"blocks.{i}.1.theta.weight" in found]
+        shared = "shared.weight" in found
+        classes, embedding_dim = (found["shared.weight"] if shared else found["blocks.0.0.bn1.gain.weight"]).shape
+    except (KeyError, ValueError, IndexError) as error:
+        raise ConversionError(
+            f"{where}: expected the layout of BigGAN-PyTorch's generator, found none of its {error}"
+        ) from None
+    if doublings not in MULTIPLIERS or len(attention) > 1:
+        raise ConversionError(
+            f"{where}: expected 1 to 7 blocks and one attention at most, found {doublings} and {len(attention)}"
+        )
+    chunk = condition - embedding_dim if shared else 0
+    alike = shared and bool((found["shared.weight"] == found["shared.weight"][0]).all())
+    return {
+        "latent_dim": first + doublings * chunk,
+        "image_size": bottom * 2**doublings,
+        "width": last // MULTIPLIERS[doublings][-1],
+        "classes": 0 if classes == 1 or alike else classes,  # one row, also if repeated to fill a table: no classes
+        "embedding_dim": embedding_dim if shared else 1,
+        "attention": attention[0] if attention else 0,
+        "shared_embedding": shared,
+        "skip_z": chunk > 0,
+        "chunk": chunk,
+    }
+
+
+def rename(key: str, value: Tensor, chunk: int, tables: bool) -> tuple[str, Tensor]:
+    """One tensor of theirs → our name and layout: our conditions have the chunk of z first, theirs last; our u has one
+    axis."""
+    if key.startswith("blocks."):
+        _, i, j, rest = key.split(".", 3)
+        key = f"blocks.{i}.{block_part(rest)}" if j == "0" else f"attention.{attention_part(rest)}"
+    elif key == "shared.weight":
+        key = "embedding.weight"
+    elif key.startswith("output_layer.0."):
+        key = "norm." + norm_part(key.removeprefix("output_layer.0."))
+    elif key.startswith("output_layer.2."):
+        key = "conv." + key.removeprefix("output_layer.2.")
+    conditional = re.fullmatch(r"(.*norm\d\.)(gain|bias)\.weight", key)
+    if conditional and tables:
+        return f"{conditional[1]}class_{conditional[2]}.weight", value
+    if conditional:
+        embedding = value.shape[1] - chunk
+        return key, torch.cat([value[:, embedding:], value[:, :embedding]], dim=1)
+    return (key.removesuffix("u0") + "u", value.flatten()) if key.endswith(".u0") else (key, value)
+
+
+def block_part(rest: str) -> str:
+    part, _, rest = rest.partition(".")
+    if part == "conv_sc":
+        return f"shortcut.{rest}"
+    if not part.startswith("bn"):
+        return f"{part}.{rest}"
+    number = part.removeprefix("bn")
+    return f"norm{number}.norm.{norm_part(rest)}" if rest.startswith("stored_") else f"norm{number}.{rest}"
+
+
+def attention_part(rest: str) -> str:
+    part, _, rest = rest.partition(".")
+    name = {"theta": "query", "phi": "key", "g": "value", "o": "output"}.get(part, part)
+    return f"{name}.{rest}" if rest else name
+
+
+def norm_part(name: str) -> str:
+    return {"gain": "weight", "stored_mean": "running_mean", "stored_var": "running_var"}.get(name, name)
+
+
+@torch.no_grad()
+def settle(generator: Generator) -> None:
+    """v from u, then u from v: the half-iteration by which BigGAN-PyTorch forms σ at evaluation, from the stored u
+    alone."""
+    for layer in spectral_layers(generator):
+        weight = layer.weight.flatten(1)
+        layer.v.copy_(F.normalize(weight.mT @ layer.u, dim=0, eps=1e-12))
+        layer.u.copy_(F.normalize(weight @ layer.v, dim=0, eps=1e-12))

@@ -1,0 +1,165 @@
+"""A model to give away: `python -m bigbigan.release.export CKPT FOLDER [--limit_mb 8] [--data NAME]`.
+
+Averaged E and G in bf16, without D unless asked for, as a release folder with a card, which says what the rounding
+changed.
+"""
+
+import copy
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import tyro
+from safetensors.torch import save
+from torch import Tensor
+
+from bigbigan.errors import ExportError, exit_with_a_sentence
+from bigbigan.files import read_json
+from bigbigan.latents import sample_prior
+from bigbigan.metrics.bidirectional import fit_to, some_classes
+from bigbigan.model import BigBiGAN
+from bigbigan.release.format import write_release
+from bigbigan.release.load import load_model
+
+IMAGES = 64  # that the exported model is compared with the original on
+USE = """
+## What it is for, and what not
+
+Features and latents of images like its training images, at {size} px; comparing methods; trying the library. It is small and has
+seen one data set: it is no general image encoder, its samples are no photographs, and nobody should be judged by it. Whatever
+imbalance the training images have, it has too.
+"""
+
+
+@dataclass
+class Export:
+    """Write averaged E and G of a model as a small release folder."""
+
+    ckpt: tyro.conf.Positional[str]
+    """A run folder, checkpoint folder, release folder or hub id."""
+    folder: tyro.conf.Positional[str]
+    """Where to: a release folder that any `model=` takes."""
+    precision: Literal["bf16", "float32"] = "bf16"
+    """Of the weights in the file; vectors (biases, statistics, u, v) stay float32, and so does all computing."""
+    discriminator: bool = False
+    """Keep D, which fine-tuning and `discriminate` need."""
+    limit_mb: float = 0.0
+    """Largest size of the weights in MB (10⁶ bytes), beyond which nothing is written; 0 for any."""
+    name: str = ""
+    """What the card calls the model; the run's name when empty."""
+    data: str = ""
+    """What the card calls the training data, such as uoft-cs/cifar10; the path that was trained on when empty."""
+
+
+def main(argv: list[str] | None = None) -> None:
+    with exit_with_a_sentence():
+        print(export(tyro.cli(Export, args=argv, config=(tyro.conf.FlagConversionOff,))))
+
+
+def export(options: Export) -> str:
+    """Write the release and its card → a sentence: size and what the precision changed."""
+    model = load_model(options.ckpt)
+    if model.encoder is None:
+        raise ExportError(f"{options.ckpt}: expected a model with an encoder, found a GAN")
+    small = lighter(model, options.precision, options.discriminator)
+    size = len(save({k: v.contiguous() for k, v in small.state_dict().items()}))
+    parts = ", ".join(f"{name} {sum(p.numel() for p in net.parameters()):,}" for name, net in small.named_children())
+    text = f"{size / 1e6:.2f} MB in {options.precision} ({parts} parameters)"
+    if options.limit_mb and size > options.limit_mb * 1e6:
+        raise ExportError(
+            f"{options.ckpt}: expected at most {options.limit_mb:g} MB, found {text}; make its networks narrower"
+        )
+    figures = _figures(options.ckpt)
+    about = copy.deepcopy(model.card) or {"name": Path(options.ckpt).name, "images_seen": 0, "seed": 0, "data": {}}
+    about["name"] = options.name or about["name"]
+    about["data"] = (
+        {"path": "unknown", "split": "train"} | about["data"] | ({"path": options.data} if options.data else {})
+    )
+    small.config = dataclasses.replace(small.config, init_from=Path(small.config.init_from).name)
+    folder = Path(options.folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    write_release(folder, small, about, "below" if figures else "not measured")
+    changed = ", ".join(f"{name} {value:.2%}" for name, value in changes(model, load_model(folder)).items())
+    text += f"; root mean square change against float32 on {IMAGES} samples of its own: {changed}"
+    with open(folder / "README.md", "a") as file:
+        file.write(f"\n{text}. What is below was measured before the rounding.\n")
+        file.write(figures + USE.format(size=small.config.image_size))
+    return f"{folder}: {text}"
+
+
+def lighter(model: BigBiGAN, precision: str, discriminator: bool) -> BigBiGAN:
+    """A copy whose weights of two dimensions and more are in `precision`; without D unless it is wanted."""
+    kept = copy.deepcopy(model.discriminator) if discriminator else None
+    small = BigBiGAN(copy.deepcopy(model.generator), copy.deepcopy(model.encoder), kept, model.config)
+    for tensor in (*small.parameters(), *small.buffers()):
+        if precision == "bf16" and tensor.is_floating_point() and tensor.ndim > 1:
+            tensor.data = tensor.data.bfloat16()
+    return small
+
+
+@torch.inference_mode()
+def changes(model: BigBiGAN, other: BigBiGAN) -> dict[str, float]:
+    """Root mean square difference of `other` from `model`, relative to the size of what differs: images, features,
+    latents."""
+    prior, width = model.config.prior, model.generator.latent_dim
+    z = sample_prior(prior, 0, "export", np.arange(IMAGES), width)
+    classes = some_classes(model, IMAGES, 0) if model.generator.classes else None
+    x = model.generate(z, classes)
+    seen = fit_to(x, model.encoder.image_size)
+    ours, theirs = model.encode(seen, torch.zeros_like(z)), other.encode(seen, torch.zeros_like(z))
+    pairs = {"images": (x, other.generate(z, classes))}
+    pairs |= {name: (ours[name], theirs[name]) for name in ("avepool_feat", "z_mean")}
+    return {name: _relative(a, b) for name, (a, b) in pairs.items()}
+
+
+def _relative(a: Tensor, b: Tensor) -> float:
+    return float((a - b).square().mean().sqrt() / (a - a.mean(0)).square().mean().sqrt().clamp_min(1e-12))
+
+
+def _figures(ckpt: str) -> str:
+    """`worth` of the run's probe.json; nothing of a run that was not probed. Raises ExportError."""
+    path = Path(ckpt) / "probe.json"
+    try:
+        return worth(read_json(path) if path.is_file() else None)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ExportError(f"{path}: expected what eval_linear/probe.py writes, found {error!r}; probe anew") from None
+
+
+def worth(probe: dict | None) -> str:
+    """What probe.json says, as the card's table: each figure of the encoder beside the untrained one, pixels and the
+    majority."""
+    if probe is None:
+        return ""
+    lines = [
+        "", "## What it is worth", "", f"{probe['n_test']:,} test images, {probe['classes']} classes.",
+        "", "| figure | encoder | feature | value | n |", "|---|---|---|---|---|",
+    ]  # fmt: skip
+    for row in probe["rows"]:
+        if not row["protocol"].startswith(("linear", "k-NN, cosine")):
+            continue
+        share = "" if row["labels"] == 1 else f", {100 * row['labels']:g} % of the labels"
+        for name, figure in row["figures"].items():
+            if name == "top5" or figure is None:
+                continue
+            value = f"{100 * figure['mean']:.1f}" + (f" ± {100 * figure['sd']:.1f}" if figure["sd"] is not None else "")
+            lines.append(
+                f"| {row['protocol']}{share}, {name} % | {row['encoder']} | {row['feature']} | {value} | {figure['n']} |"
+            )
+    for pair in probe["bidirectional"] or []:
+        lines.append(
+            f"| {pair['name']} ({pair['baseline_name']} {pair['baseline']:.4g}) | | | {pair['value']:.4g} | {pair['n']:,} |"
+        )
+    for result in (probe["generation"] or {"results": []})["results"]:
+        lines += [
+            f"| {name} | | | {value:.4g} | |"
+            for name, value in result["figures"].items()
+            if name.startswith(("fid_", "is_"))
+        ]
+    return "\n".join([*lines, ""])
+
+
+if __name__ == "__main__":
+    main()

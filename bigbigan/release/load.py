@@ -1,0 +1,133 @@
+"""What a run gives away: the release folder; and loading a model from anything that holds one."""
+
+import dataclasses
+import os
+import re
+from pathlib import Path
+
+from huggingface_hub.errors import HFValidationError
+
+from bigbigan.config import Config, flatten
+from bigbigan.errors import CheckpointError
+from bigbigan.files import check_inside, check_links, printable
+from bigbigan.model import BigBiGAN
+from bigbigan.networks.weights import load_weights
+from bigbigan.release.format import build, read_release
+from bigbigan.training.checkpoint import FILES, complete, read
+
+SHIPPED = Path(__file__).parent / "shipped"  # the release that comes with the package, if one does
+
+
+def shipped() -> Path:
+    """The release that comes with this package; CheckpointError if none does."""
+    if not (SHIPPED / "config.json").is_file():
+        raise CheckpointError(
+            "no model ships with this version: pass model=…, a run folder, checkpoint, release folder or hub id; "
+            + _runs()
+        )
+    return SHIPPED
+
+
+def load_model(source: str | os.PathLike) -> BigBiGAN:
+    """A run folder, checkpoint folder, release folder or hub id → the model to use (averaged E and G), in evaluation
+    mode.
+
+    A run folder gives its release, or its newest checkpoint while it has none. Raises CheckpointError.
+    """
+    folder = Path(os.path.expanduser(os.fsdecode(source)))
+    try:
+        if folder.is_dir():
+            return _from_folder(folder)
+    except ValueError as error:  # a CheckpointError too
+        raise CheckpointError(str(error)) from None
+    except OSError as error:
+        found = f"found {error.strerror or error}"
+        raise CheckpointError(
+            f"{printable(source)}: expected a run folder, checkpoint, release or hub id; {found}"
+        ) from None
+    if folder.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
+        raise CheckpointError(
+            f"{printable(source)}: expected a run folder, checkpoint, release or hub id; {_found(folder)}"
+        )
+    try:
+        return BigBiGAN.from_pretrained(str(source))
+    except Exception as error:  # the hub's own errors have many types; each becomes one sentence
+        if isinstance(error, ValueError) and not isinstance(error, HFValidationError):  # it came, and does not fit
+            raise CheckpointError(str(error)) from None
+        raise CheckpointError(
+            f"{source}: no such folder, and the hub gave none ({type(error).__name__}); {_runs()}"
+        ) from None
+
+
+def _from_folder(folder: Path) -> BigBiGAN:
+    check_links(folder)
+    if (folder / "config.json").is_file():
+        return _release(folder)
+    if (folder / "state.json").is_file():
+        return _from_checkpoint(folder)
+    if (folder / "release" / "config.json").is_file():
+        return _release(folder / "release")
+    if (folder / "checkpoints").is_dir() and complete(folder / "checkpoints"):
+        return _from_checkpoint(complete(folder / "checkpoints")[-1])
+    if complete(folder):  # the folder of the best checkpoint
+        return _from_checkpoint(complete(folder)[-1])
+    raise CheckpointError(
+        f"{printable(folder)}: expected a run folder, checkpoint, release or hub id; {_found(folder)}"
+    )
+
+
+def adopt_architecture(config: Config, checkpoints: Path) -> BigBiGAN | None:
+    """With --model.init_from: give the config the architecture of that model, and return it unless the run only
+    resumes."""
+    source = config.model.init_from
+    if not source:
+        return None
+    for begun in reversed(complete(checkpoints)):
+        try:
+            config.model = dataclasses.replace(load_model(begun).config, init_from=source)
+            return None
+        except CheckpointError:
+            continue  # resuming will name it and try the one before
+    model = load_model(source)
+    if model.discriminator is None:
+        raise CheckpointError(
+            f"--model.init_from {source}: expected a model with a discriminator, found E and G alone, to be used"
+        )
+    config.model = dataclasses.replace(model.config, init_from=source)
+    return model
+
+
+def _release(folder: Path) -> BigBiGAN:
+    for file in ("config.json", "model.safetensors"):
+        check_inside(folder / file, folder)
+    return read_release(folder / "config.json", folder / "model.safetensors", str(folder))
+
+
+def _from_checkpoint(folder: Path) -> BigBiGAN:
+    content, tensors = read(folder, FILES[:2])
+    section = {key.removeprefix("model."): v for key, v in content["config"].items() if key.startswith("model.")}
+    raw, averaged = tensors[FILES[0]], tensors[FILES[1]]
+    weights = averaged | {key: value for key, value in raw.items() if key.startswith("discriminator.")}
+    model = build(section, weights, f"{folder}/state.json")
+    load_weights(model, weights, str(folder))
+    model.card = card(content["config"], content["images_seen"])
+    return model.eval()
+
+
+def card(config: dict, images_seen: int) -> dict:
+    """What a release tells about itself; config: flat, a setting that is younger than it had its default."""
+    config = flatten(Config()) | config
+    kept = (
+        "path", "subset", "split", "test_split", "test_share", "image_column", "label_column", "augment", "flip", "follow_links",
+    )  # fmt: skip
+    data = {key: config[f"data.{key}"] for key in kept}
+    return {"images_seen": images_seen, "seed": config["run.seed"], "name": config["run.name"], "data": data}
+
+
+def _found(folder: Path) -> str:
+    return f"found none of these in {folder}" if folder.exists() else f"no such folder; {_runs()}"
+
+
+def _runs() -> str:
+    names = sorted(str(p.parent) for p in Path("runs").glob("*/config.yaml"))
+    return f"runs here: {', '.join(names)}" if names else "there are no runs here"

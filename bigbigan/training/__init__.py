@@ -1,0 +1,1 @@
+"""Training: the two updates, their schedule, the averages, the checkpoints, and what guards a run."""

@@ -1,0 +1,113 @@
+"""The augmentation of a run, and ADA's probability, which follows how much D overfits (Karras et al. 2020, section
+3)."""
+
+from math import isfinite
+
+import torch
+from torch import Tensor
+
+from bigbigan.config import Config, augment_parts
+from bigbigan.distributed import world_size
+from bigbigan.losses import Scores
+from bigbigan.training.augmentation.policies import ADA_NUMBERS, DIFFAUGMENT_NUMBERS, ada, diffaugment
+
+INTERVAL = 4  # D updates from one change of p to the next
+
+
+class Augmentation:
+    """Transforms what F sees: images of encoder pairs and of generator pairs, by one distribution; E sees its images as
+    they are.
+
+    method: "none", "diffaugment" or "ada".  parts: of its policy.  form: of the loss.
+    target, images: of ADA, whose probability p rises while the mean sign of D's scores of real images is above the
+    target, and falls below it, at a speed that takes it from 0 to 1 in so many images. `p`, and what it is computed
+    from, is state of the run.
+    """
+
+    def __init__(
+        self,
+        method: str = "none",
+        parts: tuple[str, ...] = (),
+        target: float = 0.6,
+        images: int = 500_000,
+        form: str = "hinge",
+        device: torch.device | str = "cpu",
+    ):
+        self.method, self.parts, self.target, self.images, self.form = method, parts, target, images, form
+        self.adaptive = method == "ada"
+        self.width = {"none": 0, "diffaugment": DIFFAUGMENT_NUMBERS, "ada": ADA_NUMBERS}[method]
+        # on the device, which the host need not wait for: p, and since its last change the sum of signs and their
+        # number
+        self.p, self.signs, self.seen = (torch.zeros(1, device=device) for _ in range(3))
+        self.updates = 0  # since p's last change
+
+    @classmethod
+    def from_config(cls, config: Config, device: torch.device | str = "cpu") -> "Augmentation":
+        o = config.optim
+        return cls(o.augment, augment_parts(o), o.ada_target, o.ada_images, config.loss.form, device)
+
+    def __call__(self, images: Tensor, numbers: Tensor | None) -> Tensor:
+        """images (2n, 3, S, S), encoder pairs first, and numbers (n, 2, width) ~ U(0, 1) of both pairs →
+        transformed."""
+        if not self.width:
+            return images
+        if numbers is None:
+            raise ValueError(
+                f"{self.method}: expected {self.width} numbers for each image and pair, found none in the batch"
+            )
+        numbers = torch.cat([numbers[:, 0], numbers[:, 1]])
+        with torch.autocast(images.device.type, enabled=False):
+            images = (
+                ada(images, numbers, self.p, self.parts) if self.adaptive else diffaugment(images, numbers, self.parts)
+            )
+        return images.contiguous(memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def sign(self, encoder_pairs: Scores) -> Tensor:
+        """The mean sign of D's opinion of real images, in [−1, 1]: of s_x, which is trained as a score of its own by
+        the hinge per score and sees nothing but the image; of the summed score where there is no such term."""
+        alone = self.form == "hinge" and encoder_pairs.x is not None
+        return (encoder_pairs.x if alone else encoder_pairs.total()).sign().mean()
+
+    @torch.no_grad()
+    def adapt(self, values: dict[str, Tensor], broken: Tensor, images: int) -> dict[str, Tensor]:
+        """After a D update: move p at every fourth → what to report, {"augment_p"}; nothing of other methods.
+
+        values: with "augment_sign", the mean over all processes.  images: of this process.  broken: not 0: the update
+        is void.
+        """
+        if not self.adaptive:
+            return {}
+        well = broken == 0
+        self.signs += torch.where(well, values["augment_sign"] * images * world_size(), 0)
+        self.seen += torch.where(well, images * world_size(), 0)
+        self.updates += 1
+        if self.updates == INTERVAL:
+            excess = (self.signs - self.target * self.seen).sign()
+            self.p.add_(excess * self.seen / self.images).clamp_(0, 1)
+            self.signs.zero_()
+            self.seen.zero_()
+            self.updates = 0
+        return {"augment_p": self.p[0].clone()}
+
+    def state(self) -> dict[str, float]:
+        """For a checkpoint: numbers that JSON keeps exactly; nothing of other methods."""
+        if not self.adaptive:
+            return {}
+        return {"p": self.p.item(), "signs": self.signs.item(), "seen": self.seen.item(), "updates": self.updates}
+
+    def load(self, state: dict) -> None:
+        """A `state`, or {} for the beginning. Raises ValueError."""
+        if not self.adaptive:
+            return
+        found = {"p": 0.0, "signs": 0.0, "seen": 0.0, "updates": 0} | (
+            state if isinstance(state, dict) else {"": state}
+        )
+        sound = len(found) == 4 and all(type(v) in (int, float) and isfinite(v) for v in found.values())
+        if not sound or not 0 <= found["p"] <= 1 or found["updates"] not in range(INTERVAL):
+            raise ValueError(
+                f"augmentation: expected p in [0, 1], signs, seen and updates below {INTERVAL}, found {state!r}"
+            )
+        for name in ("p", "signs", "seen"):
+            getattr(self, name).fill_(found[name])
+        self.updates = int(found["updates"])

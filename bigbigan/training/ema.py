@@ -1,0 +1,78 @@
+"""Averages of E and G, and the statistics their batch norms sample with."""
+
+import copy
+from collections.abc import Iterable
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from bigbigan.model import BigBiGAN
+from bigbigan.networks.layers import advance_power_iteration, record_statistics
+
+POWER_ITERATIONS = 10  # for u, v of the averaged weights
+
+
+class Averages:
+    """Exponential moving averages of E's and G's parameters, for evaluation and release (BigBiGAN, section 3; BigGAN).
+
+    half_life: in images. rampup: the half-life is at most this share of the images seen, so that a short run is not an
+    average of its initial weights. Buffers are not averaged: they are derived by `refresh`.
+    """
+
+    def __init__(self, generator: nn.Module, encoder: nn.Module | None, half_life: float, rampup: float):
+        self.sources = {name: net for name, net in (("generator", generator), ("encoder", encoder)) if net is not None}
+        self.networks = (
+            nn.ModuleDict({name: copy.deepcopy(net) for name, net in self.sources.items()}).eval().requires_grad_(False)
+        )
+        self.generator = self.networks["generator"]
+        self.encoder = None if encoder is None else self.networks["encoder"]
+        self.half_life, self.rampup = half_life, rampup
+
+    def decay(self, images_seen: int, images: int) -> float:
+        """The weight of the old average in an update that saw `images` new images, `images_seen` with them."""
+        half_life = min(self.half_life, self.rampup * images_seen)
+        return 0.5 ** (images / half_life)
+
+    @torch.no_grad()
+    def update(self, images_seen: int, images: int) -> None:
+        weight = 1 - self.decay(images_seen, images)
+        for average, source in zip(self.networks.values(), self.sources.values(), strict=True):
+            torch._foreach_lerp_(list(average.parameters()), list(source.parameters()), weight)
+
+    @torch.no_grad()
+    def refresh(self, batches: Iterable[tuple[Tensor, Tensor, Tensor | None]]) -> None:
+        """Make the averages ready to sample: u, v from the raw networks and ten power iterations; then the standing
+        statistics of G over latents z (n, Z) with their classes or None, and of E over training images x (n, 3, S, S).
+
+        batches: (x, z, classes), looked at once. A function of parameters, u, v and these alone, so it never changes
+        what a run becomes.
+        """
+        for average, source in zip(self.networks.values(), self.sources.values(), strict=True):
+            for mine, theirs in zip(average.buffers(), source.buffers(), strict=True):
+                mine.copy_(theirs)
+        advance_power_iteration(self.generator, POWER_ITERATIONS)
+        with standing_statistics(self.networks):
+            for x, z, classes in batches:
+                self.generator(z, classes)
+                if self.encoder is not None:
+                    self.encoder.bn_crelu(self.encoder.avepool(x))
+
+
+@contextmanager
+def standing_statistics(network: nn.Module):
+    """Replace the running statistics of `network` by those pooled over the training-mode forwards made in this context
+    (BigGAN, appendix on sampling: many fresh z)."""
+    training = network.training
+    network.train()
+    try:
+        with record_statistics(network) as recorder:
+            yield
+    finally:
+        network.train(training)
+    recorder.move(momentum=1.0)
+
+
+def averaged_model(model: BigBiGAN, averages: Averages) -> BigBiGAN:
+    """The model to look at: averaged E and G beside D."""
+    return BigBiGAN(averages.generator, averages.encoder, model.discriminator, model.config)

@@ -1,0 +1,233 @@
+"""Signs of collapse, looked for at an interval: spectra, scores, D on held-out images, diversity of samples (BigGAN,
+section 4)."""
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bigbigan.config import Config
+from bigbigan.data import Images, evaluation_batches, to_signed
+from bigbigan.distributed import all_reduce, alone, barrier, rank
+from bigbigan.errors import DataError, TrainingFailure
+from bigbigan.latents import sample_prior
+from bigbigan.model import BigBiGAN
+from bigbigan.networks.growing import seen_by
+from bigbigan.networks.layers import pool_to
+from bigbigan.training import checkpoint
+from bigbigan.training.checkpoint import TrainingState
+from bigbigan.training.guard.recovery import Recovery
+from bigbigan.training.guard.spectra import spectra
+
+log = logging.getLogger(__name__)
+IMAGES, PART = 256, 64  # of each kind that a look takes; at once
+VALUES = 2**27  # of the pixels of a kind, half a GiB: 170 images of 512 px, 42 of 1,024
+
+
+class Watch:
+    """Looks at the raw networks as they train, with batch statistics, at the same images and latents each time.
+
+    model: in training mode. train, test: the data. A look changes nothing and is this process's own affair.
+    """
+
+    def __init__(self, model: BigBiGAN, train: Images, test: Images, prior: str, seed: int, images: int = IMAGES):
+        self.model, self.device = model, next(model.parameters()).device
+        network = model.encoder or model.generator
+        size = getattr(network, "full_size", network.image_size)
+        images = min(images, VALUES // (3 * size**2))
+        self.train, self.test = (self._pictures(split, size, images) for split in (train, test))
+        self.z = sample_prior(prior, seed, "watch", np.arange(images), model.generator.latent_dim).to(self.device)
+
+    def _pictures(self, images: Images, size: int, count: int) -> tuple[Tensor, Tensor]:
+        spread = np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)  # data may be sorted
+        readable = list(evaluation_batches(images.subset(spread), size, count))
+        if not readable:
+            raise DataError(
+                f"{images.origin}: expected images to look at, found none of {len(spread)} that can be read"
+            )
+        pixels, at = zip(*readable, strict=True)
+        x, at = torch.cat(pixels), spread[np.concatenate(at)]
+        labels = torch.zeros(len(x), dtype=torch.long) if images.labels is None else torch.from_numpy(images.labels[at])
+        twice = 1 + (len(x) < 2)  # a batch norm needs two
+        return to_signed(x).repeat(twice, 1, 1, 1).to(self.device), labels.repeat(twice).to(self.device)
+
+    @torch.no_grad()
+    def look(self) -> tuple[dict[str, list[float]], dict[str, float]]:
+        """→ the spectra, and figures by name."""
+        model, found = self.model, spectra(self.model)
+        classes = torch.arange(len(self.z), device=self.device) % max(1, model.generator.classes)
+        with alone():
+            samples = torch.cat([model.generator(z, self._known(c)) for z, c in parts(self.z, classes)])
+            fake = self._sums(samples, self.z, classes)
+            real, held_out = (self._encoder_pairs(*pictures) for pictures in (self.train, self.test))
+            tests = self._seen(self.test[0])
+        figures = {
+            "d_right_on_training_images": share(real > 0),
+            "d_right_on_held_out_images": share(held_out > 0),
+            "d_right_on_samples": share(fake < 0),
+            "score_gap": float(real.mean() - fake.mean()),
+            "score_gap_held_out": float(held_out.mean() - fake.mean()),
+            "memorised": higher(real, held_out),
+            "sample_diversity": diversity(samples) / max(diversity(pool_to(tests, samples.shape[-1])), 1e-12),
+        }
+        for name in ("generator", "discriminator"):
+            if largest := [values[0] for layer, values in found.items() if layer.startswith(name)]:
+                figures[f"sigma0_{name}"] = max(largest)
+        return found, figures
+
+    def _known(self, classes: Tensor) -> Tensor | None:
+        return classes if self.model.generator.classes else None
+
+    def _encoder_pairs(self, x: Tensor, classes: Tensor) -> Tensor:
+        x, z = self._seen(x), x.new_zeros(len(x), 0)  # a D without H and J does not look at z
+        if self.model.encoder is not None:
+            z = torch.cat([self.model.encoder(part).mean for (part,) in parts(x)])
+        return self._sums(self.model.for_discriminator(x), z, classes)
+
+    def _seen(self, x: Tensor) -> Tensor:
+        return seen_by(self.model.generator, x)
+
+    def _sums(self, x: Tensor, z: Tensor, classes: Tensor) -> Tensor:
+        """s_x + s_z + s_xz of every pair, (N,); s_x alone of a GAN without E."""
+        scores = [self.model.discriminator(a, b, self._known(c)) for a, b, c in parts(x, z, classes)]
+        return torch.cat([torch.stack(part.terms()).sum(0) for part in scores])
+
+
+def parts(*columns: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Equal parts of at most `PART` rows, so that a look needs little memory."""
+    count = -(-len(columns[0]) // PART)
+    return zip(*(column.tensor_split(count) for column in columns), strict=True)
+
+
+MEMORISED = 0.75  # chance that D scores a training image above a held-out one; 1/2 where it knows none by heart
+INVERTED = (
+    -3.0
+)  # score of real pairs over that of G's: one margin of the hinge for each of three scores, on the wrong side
+ALIKE = 0.2  # of the variance of held-out images
+GROWTH = 2.0  # of a layer's σ0 from one look to the next
+
+
+def signs(figures: dict[str, float], spectra: dict[str, list[float]], before: dict[str, list[float]]) -> dict[str, str]:
+    """Signs of collapse in a look, by name, each in words. before: the spectra of the look before, or {}."""
+    found = {}
+    if figures["memorised"] > MEMORISED:
+        found["memorising"] = (
+            f"D scores a training image above a held-out one with chance {figures['memorised']:.2f} (right on "
+            f"{figures['d_right_on_training_images']:.0%} and {figures['d_right_on_held_out_images']:.0%}): it learns them by heart"
+        )
+    if not figures["score_gap"] > INVERTED:
+        found["scores"] = f"G's pairs score {-figures['score_gap']:.3g} higher than real ones: D has lost"
+    if not figures["sample_diversity"] > ALIKE:
+        found["diversity"] = (
+            f"samples have {figures['sample_diversity']:.2f} of the variance of held-out images: they are all alike"
+        )
+    grown = {name: values[0] / max(before[name][0], 1e-12) for name, values in spectra.items() if name in before}
+    most = max(grown, key=grown.get, default="")
+    if most and not all(growth < GROWTH for growth in grown.values()):  # NaN is none
+        found["spectra"] = f"σ0 of {most} is {grown[most]:.1f} times what it was at the look before"
+    return found
+
+
+class Guard:
+    """Asked after every iteration, it carries out --run.on_nonfinite and --run.on_collapse.
+
+    folder: of the checkpoints; that from before an alarm is kept beside it in before_collapse/.  monitor: of the run.
+    make: a function that builds the `Watch`, for the main process alone.
+    """
+
+    def __init__(
+        self, state: TrainingState, config: Config, folder: Path, device: torch.device, monitor, make: Callable
+    ):
+        self.recovery = Recovery(state, config, folder, device, monitor.note)
+        self.state, self.run, self.folder, self.device, self.monitor, self.make = (
+            state,
+            config.run,
+            folder,
+            device,
+            monitor,
+            make,
+        )
+        self.watch: Watch | None = None
+        self.good_at = state.images_seen  # where the last look without a sign was
+        self.spectra: dict[str, list[float]] = {}
+        self.known: set[str] = set()
+
+    def acted(self, broken: str, looking: bool) -> bool:
+        """broken: what was not finite, in words, or "".  looking: whether to look for collapse → whether the state may
+        be an earlier one now, and what was summed up void. Every process must call this. Raises TrainingFailure where
+        the run must end.
+        """
+        if broken:
+            self.recovery.after_nonfinite(broken)
+            return True
+        return looking and self._look()
+
+    def _look(self) -> bool:
+        new = self._new_signs() if rank() == 0 else []
+        if not bool(all_reduce(torch.tensor([float(len(new))], device=self.device))):
+            self.good_at = self.good_at if self.known else self.state.images_seen
+            return False
+        text = "signs of collapse: " + ("; ".join(new) or "see the main process's")
+        good = self._from_before()
+        if rank() == 0:
+            where = "there is none" if good is None else f"kept as {self._keep(good, text)}"
+            self.monitor.note(
+                "alarm", f"{text}; the checkpoint from before: {where}", self.state.images_seen, self.state.iterations
+            )
+        barrier(self.device)
+        if self.run.on_collapse == "stop":
+            raise TrainingFailure(
+                f"at {self.state.images_seen:,} images {text}: the run ends, as --run.on_collapse stop says. The newest checkpoint "
+                f"from before is {good or 'none'}; remedies: docs/collapse.md"
+            )
+        if self.run.on_collapse == "roll_back":
+            self.recovery.after_collapse(text, good)
+            self.good_at, self.spectra, self.known = self.state.images_seen, {}, set()
+            return True
+        return False
+
+    def _new_signs(self) -> list[str]:
+        try:
+            self.watch = self.watch or self.make()
+        except DataError as error:  # the training images may well be kept on the device
+            log.warning("no look for signs of collapse at %s images: %s", f"{self.state.images_seen:,}", error)
+            return []
+        state, (spectra, figures) = self.state, self.watch.look()
+        rounded = {name: [float(f"{value:.6g}") for value in values] for name, values in spectra.items()}
+        self.monitor.write(
+            {"images_seen": state.images_seen, "iteration": state.iterations, "spectra": rounded} | figures
+        )
+        found = signs(figures, spectra, self.spectra)
+        self.spectra = spectra
+        new = [text for name, text in found.items() if name not in self.known]
+        self.known |= found.keys()
+        return new
+
+    def _from_before(self) -> Path | None:
+        """The newest checkpoint from before the first sign; the oldest where there is none so old any more."""
+        there = checkpoint.complete(self.folder)  # oldest first, all names of one length
+        return max((path for path in there if int(path.name) <= self.good_at), default=there[0] if there else None)
+
+    def _keep(self, good: Path, text: str) -> Path:
+        folder = self.folder.parent / "before_collapse"
+        if not (folder / good.name).is_dir():
+            checkpoint.keep(folder, good, "alarm.json", {"images_seen": self.state.images_seen, "alarm": text})
+        return folder / good.name
+
+
+def share(right: Tensor) -> float:
+    return float(right.double().mean())
+
+
+def higher(a: Tensor, b: Tensor) -> float:
+    """The chance that one of a, (N,), is higher than one of b, (M,): 1/2 if they have one law, 1 if every a is above
+    every b."""
+    return float(torch.sign(a[:, None] - b).double().mean() / 2 + 0.5)
+
+
+def diversity(images: Tensor) -> float:
+    """The variance over the images, in the mean over pixels: half the mean squared distance of two of them."""
+    return float(images.double().var(0).mean())

@@ -1,0 +1,98 @@
+"""Whether losses, gradients and weights are finite: judged on the device, read by the host without waiting for it.
+
+One norm a tensor is what it costs. A norm is not finite where an entry is not, nor where the squares of the entries
+overflow.
+
+All gradients are judged before they are used. Of the weights only those are that could hide: a spectrally normalised
+one makes σ not finite, and a convolution of E the batch norm after it, so both show in the loss of the next update.
+"""
+
+import math
+from collections import deque
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from bigbigan.distributed import Later
+from bigbigan.networks.layers import spectral_layers
+
+
+class Judgement(NamedTuple):
+    """What was looked at in one update. values: names of numbers; kind: of the tensors after them, of these parameters;
+    norms: of all, on the device; broken: 0 or 1, likewise."""
+
+    values: list[str]
+    kind: str
+    parameters: list[nn.Parameter]
+    norms: Tensor
+    broken: Tensor
+
+
+class Health:
+    """The judgements of an iteration. Processes with equal gradients, weights and values judge alike."""
+
+    def __init__(self, model: nn.Module):
+        self.model, self.names = model, {parameter: name for name, parameter in model.named_parameters()}
+        normalised = {layer.weight for layer in spectral_layers(model)}
+        self.hiding = [p for p in self.names if p not in normalised and p.ndim < 4]
+        self.judged: deque[Judgement] = deque(maxlen=64)  # of one iteration, if somebody asks after each
+        self.later = Later()
+
+    @torch.no_grad()
+    def judge_gradients(self, parameters: list[nn.Parameter], values: dict[str, Tensor]) -> Tensor:
+        """values: further numbers, such as the loss, 0-dim → 1.0 if a gradient or a value is not finite, else 0.0: a
+        float32 tensor of the form in which a fused optimiser wants to know whether to leave its step out."""
+        parameters = [p for p in parameters if p.grad is not None]
+        norms = torch._foreach_norm([p.grad for p in parameters])
+        return self._judge(list(values), "gradient", parameters, [*values.values(), *norms])
+
+    @torch.no_grad()
+    def judge_weights(self) -> None:
+        self._judge([], "weight", self.hiding, torch._foreach_norm(self.hiding))
+
+    def _judge(self, values: list[str], kind: str, parameters: list[nn.Parameter], norms: list[Tensor]) -> Tensor:
+        together = torch.stack(norms)
+        total = together.sum()
+        broken = (total - total).ne(0).float()  # of a number that is not finite the difference to itself is NaN
+        self.judged.append(Judgement(values, kind, parameters, together, broken))
+        return broken
+
+    def found(self, wait: bool = True) -> str:
+        """What was not finite in the iteration that ends here, or, off the CPU and without `wait`, in the one before;
+        else ""."""
+        judged = list(self.judged)
+        self.judged.clear()
+        known = self.later.exchange(torch.stack([j.broken for j in judged]).sum().reshape(1), judged, wait)
+        broken = any(number for number, _ in known)
+        return self._describe([j for _, judged in known for j in judged]) if broken else ""
+
+    def forget(self) -> None:
+        self.judged.clear()
+        self.later = Later()
+
+    def _describe(self, judged: list[Judgement]) -> str:
+        """The tensor that was not finite first, with how many others were.
+
+        A weight comes before everything, since it spoils the rest; then values, in their order; else the gradient
+        nearest the loss, the last of its network, since a backward pass carries it from there to the layers before.
+        """
+        found: dict[str, list[tuple[str, float]]] = {"weight": [], "value": [], "gradient": []}
+        for j in judged:
+            names = [("value", name) for name in j.values]
+            names += [(j.kind, f"the {j.kind} of {self.names[p]}") for p in j.parameters]
+            for (kind, name), norm in zip(names, j.norms.tolist(), strict=True):
+                if not math.isfinite(norm):
+                    found[kind].append((name, norm))
+        count = sum(map(len, found.values()))
+        if weight := unsound(dict(self.model.named_parameters())):
+            return f"the weight {weight}, with {count} values and gradients after it, is not finite"
+        name, norm = (found["value"] or found["gradient"][-1:] or [("the sum of all norms", math.inf)])[0]
+        return f"{name}{f', with {count - 1} others,' if count > 1 else ''} became {norm}"
+
+
+def unsound(tensors: dict[str, Tensor]) -> str:
+    """The name of the first tensor that is not finite, "" if all are. Waits for the device."""
+    tensors = {name: t for name, t in tensors.items() if t.is_floating_point()}
+    norms = torch.stack([norm.float() for norm in torch._foreach_norm(list(tensors.values()))]).tolist()
+    return next((name for name, norm in zip(tensors, norms, strict=True) if not math.isfinite(norm)), "")

@@ -1,0 +1,80 @@
+"""Signals and time limits ask a run to stop; all processes agree on it."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+
+import torch
+
+from bigbigan.distributed import Later, all_reduce, world_size
+
+
+class StopRequest:
+    """SIGTERM, Ctrl-C and the time limit ask a run to end after the iteration at hand; a second Ctrl-C ends it at once.
+
+    minutes: the time limit, 0 for none, from `started` on, a time of the monotonic clock.
+    Processes agree on stopping by `agreed`, which all must call after every iteration.
+    """
+
+    def __init__(self, minutes: float = 0.0, started: float = 0.0):
+        self.signal = 0
+        self.asked = False
+        self._abandonable = False
+        self._noted = Later()
+        self._before = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
+        left = max(0.0, started + 60 * minutes - time.monotonic())
+        self._timer = threading.Timer(left, signal.raise_signal, (signal.SIGTERM,))
+        self._timer.daemon = True
+        if minutes:
+            self._timer.start()
+
+    def _note(self, number: int, _frame) -> None:
+        if self.signal and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = self.signal or number
+        if self._abandonable:
+            self._abandonable = False
+            raise _Abandoned
+
+    def agreed(self, device: torch.device) -> bool:
+        """Whether any process was asked to stop; several processes on GPUs learn of it an iteration later, see
+        `Later`."""
+        if world_size() == 1:
+            self.asked = self.signal > 0
+        else:
+            noted = all_reduce(torch.full((1,), float(self.signal > 0), device=device))
+            self.asked = any(number for number, _ in self._noted.exchange(noted))
+        return self.asked
+
+    def unless_asked(self, work: Callable[[], None]) -> None:
+        """Do `work`, which can be repeated later; a request to stop abandons it on the spot."""
+        try:
+            self._abandonable = True
+            if not self.signal:
+                work()
+            self._abandonable = False
+        except _Abandoned:
+            pass
+
+    @property
+    def status(self) -> int:
+        """The exit status of a stopped run: 130 after Ctrl-C, by the shell's custom; else 75, sysexits' "try again"
+        (EX_TEMPFAIL).
+
+        0 under torchrun, which makes 1 of any other status, and would take the stop for a failure and start the run
+        again.
+        """
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            return 0
+        return 128 + signal.SIGINT if self.signal == signal.SIGINT else 75
+
+    def restore(self) -> None:
+        self._timer.cancel()
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+class _Abandoned(BaseException):
+    """Not an Exception: what skips unreadable images must not catch it."""

@@ -1,0 +1,166 @@
+"""How a run meets its machine: Accelerate's launcher, device, precision and collectives; its folder, data, decoders,
+revision."""
+
+import importlib.util
+import logging
+import os
+import socket
+import subprocess
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, InitProcessGroupKwargs, is_torch_xla_available
+
+from bigbigan.config import Config
+from bigbigan.data import Augment, Images, Stream, open_images
+from bigbigan.distributed import world_size
+from bigbigan.errors import ConfigError, LostProcess, Outside
+from bigbigan.files import check_links
+
+log = logging.getLogger(__name__)
+
+
+def build_accelerator(config: Config, folder: Path) -> Accelerator:
+    """Accelerate's launcher, device, precision and collectives; refuses what the networks cannot be trained with."""
+    wanted = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if config.run.precision == "auto" and wanted in ("fp16", "fp8"):
+        raise ConfigError(
+            f"mixed precision {wanted}: expected no or bf16, since three networks cannot share one gradient scaler; "
+            "see `accelerate config`"
+        )
+    for variable, name in (("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"), ("ACCELERATE_USE_FSDP", "FSDP")):
+        if os.environ.get(variable, "false").lower() == "true":
+            raise ConfigError(
+                f"{name}: expected plain data parallelism, the networks fit on one device; see `accelerate config`"
+            )
+    bf16 = wanted == "bf16" or (torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False))
+    precision = {"auto": "bf16" if bf16 else "no", "bf16": "bf16", "float32": "no"}[config.run.precision]
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    torch.set_num_threads(config.run.threads or max(1, cores // local))  # `accelerate launch` would leave one thread
+    if config.run.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = not config.run.deterministic
+    trackers = [name.strip() for name in config.run.trackers.split(",") if name.strip()]
+    for name in trackers:
+        if not name.isidentifier() or importlib.util.find_spec(name) is None:
+            raise ConfigError(f"--run.trackers {name}: it is not installed; pip install {name}")
+    # Several processes without an accelerator: Accelerate sees them only if it is told that this is meant.
+    several = (
+        int(os.environ.get("WORLD_SIZE", 1)) > 1
+        and not torch.accelerator.is_available()
+        and not is_torch_xla_available()
+    )
+    try:
+        accelerator = Accelerator(
+            cpu=True if several else None, mixed_precision=precision, log_with=trackers or None, project_dir=str(folder),
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(minutes=config.run.timeout))],
+        )  # fmt: skip
+    except RuntimeError as error:
+        if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+            raise
+        raise LostProcess(
+            f"expected {os.environ['WORLD_SIZE']} processes to meet within --run.timeout, found one gone or late "
+            f"({str(error).strip().splitlines()[0]})"
+        ) from error
+    if accelerator.distributed_type in (DistributedType.DEEPSPEED, DistributedType.FSDP, DistributedType.MEGATRON_LM):
+        raise ConfigError(f"{accelerator.distributed_type}: expected plain data parallelism; see `accelerate config`")
+    if accelerator.num_processes != world_size():
+        raise ConfigError(
+            f"{accelerator.distributed_type}: expected one process, or a torch.distributed group, found "
+            f"{accelerator.num_processes} processes without one, which could not join their batches; start one process"
+        )
+    return accelerator
+
+
+@contextmanager
+def hold(folder: Path):
+    """Keep `folder` for this run; ConfigError if another run is at work in it.
+
+    A POSIX record lock on run.lock: it dies with its process, however that ends, and decoding workers do not inherit
+    it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        check_links(folder, deep=True)
+        file = open(folder / "run.lock", "a+")  # noqa: SIM115
+    except Outside as error:
+        raise ConfigError(str(error)) from None
+    except OSError as error:
+        raise ConfigError(
+            f"--run.root: expected a place to write the run folder {folder}, found {error.strerror}; choose another one"
+        ) from None
+    try:
+        import fcntl
+    except ImportError:  # Windows has another kind
+        file.close()
+        yield
+        return
+    with file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            file.seek(0)
+            other = file.read().strip() or "another process"
+            raise ConfigError(
+                f"{folder}: expected a run folder to itself, found that {other} is training in it; "
+                "stop that run, wait for its end, or choose another --run.name"
+            ) from None
+        except OSError as error:
+            log.warning(
+                "%s: this file system has no locks (%s); see to it that no second run is started here", folder, error
+            )
+        file.truncate(0)
+        file.write(f"process {os.getpid()} of {socket.gethostname()}\n")
+        file.flush()
+        yield
+
+
+def open_split(config: Config, test: bool) -> Images:
+    d = config.data
+    split = d.test_split if test else d.split
+    return open_images(d.path, split, d.image_column, d.label_column, test, d.test_share, d.subset, d.follow_links)
+
+
+def check_classes(wanted: int, train: Images, test: Images) -> None:
+    """Raise ConfigError for a conditional model, of `wanted` classes, whose data have not as many."""
+    found = train.class_names
+    if wanted and test.labels is None:
+        raise ConfigError(
+            f"--model.classes {wanted}: expected labels in the test split too, found none; see --data.test_split"
+        )
+    if wanted and (found is None or len(found) != wanted):
+        raise ConfigError(
+            f"--model.classes {wanted}: expected data with as many classes, found {len(found) if found else 'no labels'}"
+        )
+
+
+def open_stream(config: Config, images: Images, accelerator: Accelerator) -> Stream:
+    """This process's share of the training images, at E's full size."""
+    data, size = config.data, config.model.encoder_image_size or config.model.image_size
+    return Stream(
+        images, size, config.run.seed, Augment(data.augment, data.flip), accelerator.process_index, accelerator.num_processes,
+        decoders(config), accelerator.device, data.cache, data.cache_gib * 2**30, data.max_unreadable,
+    )  # fmt: skip
+
+
+def decoders(config: Config) -> int:
+    if config.data.workers >= 0:
+        return config.data.workers
+    return max(1, (os.cpu_count() or 2) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - 1)
+
+
+def revision() -> str:
+    """The git revision of the code, if it is run from a repository."""
+    try:
+        root = Path(__file__).parent.parent.parent
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True, timeout=10
+        )
+        return f"git {found.stdout.strip()}" if found.returncode == 0 else "installed"
+    except (OSError, subprocess.TimeoutExpired):
+        return "installed"

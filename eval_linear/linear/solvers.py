@@ -1,0 +1,128 @@
+"""Linear classifiers on fixed features: the full-batch one, its strength chosen on held-out training rows, and the
+paper's."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+
+from bigbigan.distributed import alone
+from eval_linear.linear.adam import BATCH, PROTOCOLS, AdamProbe, shuffled, train_adam_probe
+from eval_linear.linear.logistic import Solution, logistic_path
+
+PENALTIES = tuple(10.0 ** (-k / 2) for k in range(-2, 13))  # λ of mean cross-entropy + λ/2 ‖W‖²: from 10 to 1e-6
+PATIENCE = 4  # strengths without a better held-out accuracy after which weaker ones, the slow ones, are not tried
+HELD_OUT = 0.2  # of the training rows
+HELD_OUT_MOST = 10_000  # rows: the paper's train_val
+
+
+@dataclass
+class LinearFit:
+    """Figures on the test rows.
+
+    top1, top5: accuracies, top5 None with five classes or fewer.  confusion: (K, K) counts, truth × prediction.
+    strength: the chosen C of scikit-learn or learning rate, None if there was none.  converged: whether the last fit
+    did.
+    """
+
+    top1: float
+    top5: float | None
+    confusion: np.ndarray
+    strength: float | None = None
+    converged: bool = True
+
+    @property
+    def per_class(self) -> list[float | None]:
+        """Accuracy on the rows of each class; None for a class without rows."""
+        rows = self.confusion.sum(1)
+        return [float(hit / n) if n else None for hit, n in zip(self.confusion.diagonal(), rows, strict=True)]
+
+
+def judge(logits: Tensor, y: Tensor, strength: float | None = None, converged: bool = True) -> LinearFit:
+    """Scores of the classes (m, K) against labels y (m,)."""
+    logits, y = logits.cpu(), y.cpu()
+    classes = logits.shape[1]
+    predicted = logits.argmax(1)
+    confusion = torch.bincount(y * classes + predicted, minlength=classes**2).reshape(classes, classes).numpy()
+    top5 = float((logits.topk(5).indices == y[:, None]).any(1).double().mean()) if classes > 5 else None
+    return LinearFit(float((predicted == y).double().mean()), top5, confusion, strength, converged)
+
+
+def held_out(y: Tensor, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to fit on, rows to choose on: a fifth of the training rows, at most 10,000, drawn by `seed`, by class if
+    possible."""
+    count = max(1, min(round(HELD_OUT * len(y)), HELD_OUT_MOST))
+    counts = torch.bincount(y)
+    counts = counts[counts > 0]
+    by_class = y.numpy() if int(counts.min()) >= 2 and count >= len(counts) and len(y) - count >= len(counts) else None
+    return tuple(train_test_split(np.arange(len(y)), test_size=count, random_state=seed, stratify=by_class))
+
+
+def fit_linear(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, classes: int, seed: int) -> LinearFit:
+    """Multinomial logistic regression on standardised features.
+
+    x (n, C), y (n,), x_test (m, C), y_test (m,). Held-out rows choose the strength along a path from strong to weak;
+    the classifier is then fitted on all rows. The test rows are looked at once. Rows are this process's own: within a
+    group each process fits by itself, and those that hold the same rows find the same.
+    """
+    with alone():
+        return _fit_linear(x, y, x_test, y_test, classes, seed)
+
+
+def _fit_linear(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, classes: int, seed: int) -> LinearFit:
+    fit, choose = held_out(y, seed)
+    scores: list[float] = []
+    if len(y[fit].unique()) < 2:  # a handful of labels: nothing to choose with
+        fit, choose = np.arange(len(y)), np.arange(len(y))
+    for _, classify in _path(x[fit], y[fit], classes, _strengths(len(fit))):
+        scores.append(float((classify(x[choose]).argmax(1) == y[choose]).double().mean()))
+        if len(scores) - 1 - int(np.argmax(scores)) >= PATIENCE:
+            break
+    best = int(np.argmax(scores))
+    *_, (solution, classify) = _path(x, y, classes, _strengths(len(x))[max(0, best - 2) : best + 1])
+    return judge(classify(x_test), y_test, solution.strength, solution.converged)
+
+
+def _path(
+    x: Tensor, y: Tensor, classes: int, strengths: tuple[float, ...]
+) -> Iterator[tuple[Solution, Callable[[Tensor], Tensor]]]:
+    """`logistic_path` for rows that may lack some of the classes: (solution, features (m, C) → scores (m, classes)).
+
+    A class without rows is never named.
+    """
+    present, renumbered = y.unique(return_inverse=True)
+    for solution in logistic_path(x, renumbered, len(present), strengths):
+
+        def classify(rows: Tensor, solution: Solution = solution) -> Tensor:
+            scores = rows.new_full((len(rows), classes), -torch.inf)
+            scores[:, present] = solution.logits(rows).to(rows)
+            return scores
+
+        yield solution, classify
+
+
+def _strengths(n: int) -> tuple[float, ...]:
+    """C of scikit-learn for n rows, so that a penalty means the same whatever n."""
+    return tuple(1 / (penalty * n) for penalty in PENALTIES)
+
+
+def fit_adam(
+    protocol: str, x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, classes: int, seed: int, batches=None
+) -> LinearFit:
+    """The paper's probe (`adam.PROTOCOLS`): as `fit_linear`, the rate chosen on held-out training rows.
+
+    batches: a function (rows to fit on) → endless (features, labels) of augmented images, in place of the rows of x
+    themselves.
+    """
+    steps, rates = PROTOCOLS[protocol]
+    fit, choose = held_out(y, seed)
+    source = shuffled(x[fit], y[fit], seed, BATCH) if batches is None else batches(fit)
+    first = next(source)
+    probe = AdamProbe(x.shape[1], classes, rates, first[0].device)
+    probe.step(*first)
+    train_adam_probe(source, probe, steps - 1)
+    best = probe.best(x[choose], y[choose])
+    return judge(probe.logits(x_test, best), y_test, rates[best])

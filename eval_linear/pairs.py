@@ -1,0 +1,141 @@
+"""What BiGANs are for, measured on a model and drawn: reconstruction, round trip, neighbours, interpolation, D by
+heart."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bigbigan.data import Images, evaluation_batches, to_signed
+from bigbigan.metrics.bidirectional import fit_to, round_trip, scored_as_encoder_pairs, there_and_back, with_baseline
+from bigbigan.metrics.neighbours import memorisation
+from bigbigan.model import BigBiGAN
+from bigbigan.noise import normal_noise
+from eval_linear.features import features_of, raw_pixels
+from eval_linear.sheets import ROWS, Sheets, filters, interpolations, neighbours
+
+LIMIT = 2048  # images and latents that the figures look at
+REFERENCE = 20_000  # training images that neighbours are sought among
+
+
+def bidirectional(
+    model: BigBiGAN, train: Images, test: Images, batch_size: int, sheets: Sheets | None, seed: int = 0
+) -> list[dict]:
+    """Figures, each {"name", "value", "baseline", "baseline_name", "n", "unit"}; the sheets on the way, where there is
+    a place."""
+    x, classes = _read(model, test, LIMIT, batch_size)
+    seen, seen_classes = _read(model, train, LIMIT, batch_size)
+    if len(x) < 2:
+        return []
+    noise = normal_noise(seed, "there and back", np.arange(len(x)), model.encoder.latent_dim).split(batch_size)
+    parts = [
+        there_and_back(model, part, some.to(part.device), labels)
+        for (part, labels), some in zip(_batches(model, x, classes, batch_size), noise, strict=True)
+    ]
+    back = {name: torch.cat([part[name].float().cpu() for part in parts]) for name in parts[0]}
+    z, z_back, samples = round_trip(model, LIMIT, seed, batch_size)
+    pairs = {
+        "reconstruction from z_mean, pixels": (back["x"], back["mean"]),
+        "reconstruction from z_sample, pixels": (back["x"], back["sample"]),
+        "reconstruction from z_mean, AvePool of E": (back["x_feat"], back["mean_feat"]),
+        "latent round trip, mean of E(G(z)) against z": (z, z_back),
+    }
+    figures = [
+        _figure(name, *with_baseline(a, b), "random pairs", len(a), "mean squared difference")
+        for name, (a, b) in pairs.items()
+    ]
+    figures += _by_heart(model, (seen, seen_classes), (x, classes), batch_size)
+    figures += _neighbours(model, train, samples, x, batch_size, sheets)
+    if sheets is not None:
+        apart = torch.from_numpy(np.linspace(0, len(x) - 1, min(2 * ROWS, len(x))).astype(int))
+        interpolations(sheets, model, x[apart], seed)
+        filters(sheets, model)
+    return figures
+
+
+def _read(model: BigBiGAN, images: Images, limit: int, batch_size: int) -> tuple[Tensor, Tensor | None]:
+    """Images spread over the split, (n, 3, S, S) at E's size, and their classes if G wants them."""
+    chosen = np.linspace(0, len(images) - 1, min(limit, len(images))).astype(int)
+    found = list(evaluation_batches(images.subset(chosen), model.encoder.image_size, batch_size))
+    x = to_signed(torch.cat([pixels for pixels, _ in found])) if found else torch.empty(0, 3, 1, 1)
+    if not model.generator.classes:
+        return x, None
+    return x, torch.from_numpy(images.labels[chosen[np.concatenate([at for _, at in found])]])
+
+
+def _batches(model: BigBiGAN, x: Tensor, classes: Tensor | None, batch_size: int):
+    device = next(model.encoder.parameters()).device
+    for first in range(0, len(x), batch_size):
+        part = slice(first, first + batch_size)
+        yield x[part].to(device), None if classes is None else classes[part].to(device)
+
+
+def _figure(name: str, value: float, baseline: float, baseline_name: str, n: int, unit: str) -> dict:
+    return {"name": name, "value": value, "baseline": baseline, "baseline_name": baseline_name, "n": n, "unit": unit}
+
+
+def _by_heart(model: BigBiGAN, seen: tuple, held_out: tuple, batch_size: int) -> list[dict]:
+    """Pairs that D takes for encoder pairs: training images beside held-out ones; nothing of a model without D."""
+    if model.discriminator is None:
+        return []
+    shares = []
+    for x, classes in (seen, held_out):
+        total: dict[str, float] = {}
+        for part, labels in _batches(model, x, classes, batch_size):
+            for name, share in scored_as_encoder_pairs(model, part, labels).items():
+                total[name] = total.get(name, 0.0) + share * len(part) / len(x)
+        shares.append(total)
+    names = {
+        "score_x": "training images that D calls real, by s_x",
+        "sum": "pairs (x, E(x)) of training images that D calls real, by all scores",
+    }
+    ours, theirs = shares
+    return [_figure(names[k], ours[k], theirs[k], "held-out images", len(seen[0]), "share") for k in names if k in ours]
+
+
+def _neighbours(
+    model: BigBiGAN, train: Images, samples: Tensor, x: Tensor, batch_size: int, sheets: Sheets | None
+) -> list[dict]:
+    """Is it memorising? Distances of samples and of held-out images to the training set, in pixels and in E's
+    features."""
+    chosen = np.linspace(0, len(train) - 1, min(REFERENCE, len(train))).astype(int)
+    reference = train.subset(chosen)
+    size, e_size = samples.shape[-1], model.encoder.image_size
+    pixels, kept = raw_pixels(reference, size, batch_size)
+    at, small = chosen[kept], fit_to(x, size).cpu()
+    features = [
+        _avepool(model, to_signed(part), batch_size) for part, _ in evaluation_batches(reference, e_size, batch_size)
+    ]
+    spaces = {
+        "pixels": (pixels, samples.flatten(1), small.flatten(1)),
+        "AvePool of E": (torch.cat(features), _avepool(model, samples, batch_size), _avepool(model, x, batch_size)),
+    }
+    figures = []
+    for space, (training, ours, theirs) in spaces.items():
+        ratio = memorisation(ours, theirs, training)
+        name = f"distance of samples to the nearest training image, {space}, relative to that of held-out images"
+        figures.append(_figure(name, ratio, 1.0, "held-out images", len(ours), "ratio of medians"))
+        if sheets is not None:
+            word = "pixels" if space == "pixels" else "features"
+            neighbours(
+                sheets, f"neighbours-samples-{word}", "samples", space, samples[:ROWS], ours[:ROWS], training, train, at
+            )
+            neighbours(
+                sheets,
+                f"neighbours-queries-{word}",
+                "test images",
+                space,
+                small[:ROWS],
+                theirs[:ROWS],
+                training,
+                train,
+                at,
+            )
+    return figures
+
+
+def _avepool(model: BigBiGAN, images: Tensor, batch_size: int) -> Tensor:
+    """images (N, 3, S, S) of any of the model's sizes → (N, C) on the CPU."""
+    return torch.cat([
+        features_of(model.encoder, fit_to(part, model.encoder.image_size), ("avepool_feat",))["avepool_feat"].cpu()
+        for part, _ in _batches(model, images, None, batch_size)
+    ])  # fmt: skip

@@ -1,0 +1,136 @@
+"""The tree, the presets, and what a mistyped setting is told."""
+
+import pytest
+
+from bigbigan.config import Config, differences, find_config, flatten, lineage, parse, presets, read_yaml
+from bigbigan.errors import ConfigError
+from bigbigan.model import BigBiGAN
+
+EXPECTED = [
+    "cifar10",
+    "digits",
+    "imagenet128",
+    "imagenet128_deep",
+    "imagenet128_e256",
+    "imagenet128_resnet101",
+    "imagenet128_resnet50x2",
+    "imagenet128_revnet50",
+    "imagenet128_revnet50x2",
+    "imagenet128_revnet50x4",
+    "imagenet256_deep",
+    "imagenet512_deep",
+    "imagenet64",
+    "imagenette64",
+    "sagan128",
+    "small",
+]
+
+
+def test_the_presets_are_there():
+    assert [p for p in presets() if p in EXPECTED] == EXPECTED
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_preset_is_valid_and_headed_by_its_bill(name):
+    path = find_config(name)
+    config = read_yaml(path, Config())
+    config.validate()
+    text = "".join(file.read_text() for file, _ in lineage(path))  # what a row of a table stands on has its bill
+    assert path.read_text().startswith("# ") and "accelerate launch" in text and "Bill:" in text
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_every_preset_builds_its_networks(name):
+    from unittest import mock
+
+    import torch
+
+    with (
+        mock.patch("bigbigan.networks.generator.initialise"),
+        mock.patch("bigbigan.networks.discriminator.initialise"),
+        torch.device("meta"),
+    ):
+        model = BigBiGAN.from_config(read_yaml(find_config(name), Config()).model)
+    assert model.encoder.latent_dim == model.generator.latent_dim
+
+
+def test_the_defaults_are_the_papers_base():
+    c = Config()
+    assert (c.optim.generator_lr, c.optim.discriminator_lr, c.optim.betas, c.optim.d_steps) == (
+        5e-5,
+        2e-4,
+        (0.0, 0.999),
+        2,
+    )
+    assert (c.model.image_size, c.model.latent_dim, c.model.generator_width, c.data.batch_size) == (128, 120, 96, 2048)
+    iterations = c.run.images / ((c.optim.d_steps + 1) * c.data.batch_size)
+    assert iterations == 500_000
+    # the paper's decay of 0.9999 a step, in images: its steps see 3 · 2,048 images, of which an E+G update owns 2,048
+    import math
+
+    assert c.optim.ema_half_life == pytest.approx(math.log(0.5) / math.log(0.9999) * 2048, rel=0.02)
+
+
+def test_command_line_over_file_over_defaults(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("optim: {betas: [0, 0.9], generator_lr: 1e-3}\ndata: {batch_size: 12}\n")
+    config, options = parse(["--config", str(file), "--data.batch-size", "6", "--loss.unary_z", "False", "--dry-run"])
+    assert config.optim.betas == (0.0, 0.9) and all(isinstance(b, float) for b in config.optim.betas)
+    assert config.optim.generator_lr == 1e-3 and config.data.batch_size == 6 and config.loss.unary_z is False
+    assert config.run.name == "mine" and options.dry_run
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: {latent_dm: 3}", "latent_dm"),
+        ("optim: {generator_lr: fast}", "fast"),
+        ("loss: {form: hing}", "hing"),
+        ("model: [1, 2]", "Model"),
+        ("model: {image_size: 8", "expected YAML, found an error in line"),
+        ("- a\n- b", "mine.yaml"),
+        ("just words", "mine.yaml"),
+    ],
+)
+def test_a_wrong_file_is_one_message(tmp_path, text, message):
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_yaml(file, Config())
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--config", "digit"], "did you mean digits?"),
+        (["--config", "nowhere.yaml"], "found no such file"),
+        (["--data.batch_size", "1"], "--data.batch_size 1: expected at least 2"),
+        (
+            ["--data.batch_size", "64", "--data.chunks", "3"],
+            "--data.batch_size 64: expected a multiple of processes × chunks = 1 × 3",
+        ),
+        (
+            ["--model.encoder_image_size", "12"],
+            "--model.encoder_image_size 12: expected a multiple of --model.image_size 8",
+        ),
+        (["--model.prior", "uniform"], "expected the uniform prior and the tanh posterior together"),
+        (["--optim.betas", "0", "1"], "--optim.betas"),
+        (["--optim.encoder_lr", "-1"], "--optim.encoder_lr -1.0: expected a number above 0"),
+        (["--model.image_siz", "8"], "--model.image-size"),
+        (["--run.images", "many"], "run.images"),
+    ],
+)
+def test_a_wrong_flag_is_one_message_and_status_2(flags, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(flags)
+    assert stop.value.code == 2
+    text = capsys.readouterr().err.replace("\n", " ")
+    assert message in " ".join(text.replace("│", " ").split())
+
+
+def test_differences_name_what_changed():
+    old = flatten(Config())
+    new = Config()
+    assert differences(old, new) == []
+    new.optim.encoder_lr, new.run.images, new.data.workers = 1.0, 5, 3
+    assert differences(old, new) == ["optim.encoder_lr: 5e-05 → 1.0"]

@@ -1,0 +1,174 @@
+"""Nearest neighbours, clusters, the paper's Adam probe and named layers, against independent implementations."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import accuracy_score
+from sklearn.neighbors import KNeighborsClassifier
+
+from bigbigan.data import open_images
+from bigbigan.errors import FeatureError
+from eval_linear import measures
+from eval_linear.clusters import cluster, clustering_accuracy
+from eval_linear.features import augmented, check_names, extract, features_of
+from eval_linear.knn import majority, paper_knn, weighted_knn
+from eval_linear.linear.adam import EMA, AdamProbe, shuffled, train_adam_probe
+from eval_linear.linear.solvers import held_out, judge
+from eval_linear.representations import Splits, few_labels, of_encoder, of_pixels, of_supervised
+from tests.conftest import tiny_model
+
+
+def blobs(n: int, classes: int = 4, width: int = 6, seed: int = 0, spread: float = 1.5):
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(7).normal(size=(classes, width)) * 2
+    y = rng.integers(0, classes, n)
+    x = centres[y] + rng.normal(size=(n, width)) * spread
+    return torch.from_numpy(x).float(), torch.from_numpy(y)
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_knn_equals_scikit_learn_where_no_vote_is_tied(p):
+    (x, y), (x_test, _) = blobs(400), blobs(200, seed=1)
+    ours = paper_knn(x, y, x_test, 4, p, (1, 5, 25))
+    unit = lambda v: (v / v.abs().pow(p).sum(1, keepdim=True).pow(1 / p)).numpy()  # noqa: E731
+    for k in (1, 5, 25):
+        theirs = KNeighborsClassifier(k, metric="manhattan" if p == 1 else "euclidean").fit(unit(x), y.numpy())
+        votes = theirs.predict_proba(unit(x_test))
+        clear = np.sort(votes, 1)[:, -1] > np.sort(votes, 1)[:, -2]
+        assert clear.mean() > 0.7
+        assert (ours[k].numpy()[clear] == theirs.predict(unit(x_test))[clear]).mean() > 0.995, (
+            "rounding may swap one neighbour"
+        )
+
+
+def test_a_tied_vote_goes_to_the_nearest_among_the_tied():
+    nearest_first = torch.tensor([[2, 1, 1, 2], [0, 1, 1, 2], [3, 0, 1, 2]])
+    assert majority(nearest_first, 4).tolist() == [2, 1, 3]
+
+
+def test_weighted_knn_by_hand():
+    x = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
+    scores = weighted_knn(x, torch.tensor([0, 1, 1]), torch.tensor([[2.0, 0.0]]), 2, k=3, temperature=0.5)
+    weights = np.exp(np.array([1.0, 0.0, 0.6]) / 0.5)
+    expected = np.array([weights[0], weights[1] + weights[2]]) / np.exp(1 / 0.5)
+    assert scores[0].numpy() == pytest.approx(expected, rel=1e-5)
+
+
+def test_clusters_of_separate_blobs_are_the_classes():
+    x, y = blobs(600, spread=0.1)
+    found = cluster(x.numpy(), y.numpy(), 4, seed=0)
+    assert found["accuracy"] == pytest.approx(1) and found["nmi"] == pytest.approx(1)
+    rng = np.random.default_rng(0)
+    y, guess = rng.integers(0, 3, 90), rng.integers(0, 3, 90)
+    from itertools import permutations
+
+    best = max(accuracy_score(y, np.array(order)[guess]) for order in permutations(range(3)))
+    assert clustering_accuracy(y, guess) == pytest.approx(best)
+
+
+def test_the_adam_probe_trains_each_rate_as_if_alone():
+    """All rates in one pass: each classifier equals one trained by itself, average included."""
+    x, y = blobs(256)
+    together = train_adam_probe(shuffled(x, y, 0, 64), AdamProbe(6, 4, (1e-3, 1e-2)), 40)
+    for i, rate in enumerate((1e-3, 1e-2)):
+        layer = torch.nn.Linear(6, 4)
+        torch.nn.init.zeros_(layer.weight), torch.nn.init.zeros_(layer.bias)
+        adam = torch.optim.Adam(layer.parameters(), lr=rate)
+        average = torch.zeros(6, 4)
+        batches = shuffled(x, y, 0, 64)
+        for _ in range(40):
+            a, b = next(batches)
+            adam.zero_grad()
+            torch.nn.functional.cross_entropy(layer(a), b).backward()
+            adam.step()
+            average = EMA * average + (1 - EMA) * layer.weight.detach().T
+        assert torch.allclose(together.weights[i][:-1], layer.weight.T, atol=1e-6)
+        assert torch.allclose(together.averages[i][:-1], average, atol=1e-8)
+    x_test, y_test = blobs(400, seed=1)
+    assert judge(together.logits(x_test, together.best(x, y)), y_test).top1 > 0.6
+
+
+def test_judging_by_hand():
+    logits = torch.tensor([[9, 1, 2, 3, 4, 5.0], [1, 2, 3, 4, 5, 6], [6, 5, 4, 3, 2, 1]])
+    fit = judge(logits, torch.tensor([0, 0, 1]))
+    assert fit.top1 == pytest.approx(1 / 3) and fit.top5 == pytest.approx(2 / 3)
+    assert fit.confusion[0].tolist() == [1, 0, 0, 0, 0, 1] and fit.confusion[1, 0] == 1
+    assert fit.per_class[:3] == [0.5, 0.0, None]
+
+
+def test_few_labels_keep_every_class_and_the_shares():
+    y = torch.tensor([0] * 500 + [1] * 100 + [2] * 3)
+    kept = few_labels(y, 0.1, seed=0)
+    assert torch.bincount(y[kept]).tolist() == [50, 10, 1]
+    assert not torch.equal(kept, few_labels(y, 0.1, seed=1)) and len(few_labels(y, 1.0, 0)) == 603
+    fit, choose = held_out(y, 0)
+    assert len(choose) == round(0.2 * 603) and set(fit) | set(choose) == set(range(603)) and not set(fit) & set(choose)
+
+
+def test_named_layers_are_averaged_over_places():
+    encoder, images = tiny_model().encoder.eval(), open_images("digits", test=True)
+    names = ("avepool_feat", "trunk.stages.1", "z_mean")
+    found, at = extract(encoder, images, 100, names=names)
+    assert len(at) == 359
+    x = torch.rand(3, 3, 8, 8) * 2 - 1
+    expected = {}
+    handle = encoder.trunk.stages[1].register_forward_hook(lambda m, i, o: expected.update(out=o.mean((2, 3))))
+    encoder(x)
+    handle.remove()
+    assert torch.allclose(features_of(encoder, x, names)["trunk.stages.1"], expected["out"])
+    assert found["trunk.stages.1"].shape == (359, expected["out"].shape[1])
+    check_names(encoder, names)
+    with pytest.raises(FeatureError, match="expected some of avepool_feat.*or a layer of E such as trunk.stem"):
+        check_names(encoder, ("avepol",))
+
+
+def test_a_broken_encoder_is_one_sentence():
+    encoder = tiny_model().encoder.eval()
+    with torch.no_grad():
+        next(encoder.trunk.parameters()).fill_(float("nan"))
+    with pytest.raises(FeatureError, match="expected finite features, found NaN or infinity in 359 of 359 images"):
+        extract(encoder, open_images("digits", test=True), 100)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    train, test = open_images("digits"), open_images("digits", test=True)
+    return Splits(train.subset(np.arange(300)), test.subset(np.arange(100)), "digits (scikit-learn's digits)")
+
+
+def test_random_crops_differ_from_time_to_time_and_keep_their_labels(digits):
+    encoder = tiny_model().encoder.eval()
+    stream = augmented(encoder, digits.train, ("avepool_feat",), "resnet", 0, 300, 128)
+    (first, y), (second, _) = next(stream), next(stream)
+    assert first["avepool_feat"].shape[0] == 300 and sorted(y.tolist()) == sorted(digits.train.labels.tolist())
+    assert not torch.allclose(first["avepool_feat"].sort(0).values, second["avepool_feat"].sort(0).values)
+
+
+def test_the_rows_of_the_papers_probe_say_which_crops_they_were_trained_on(digits, monkeypatch):
+    from eval_linear.linear import adam, solvers
+
+    monkeypatch.setitem(adam.PROTOCOLS, "adam_5k", (30, (1e-2,)))
+    monkeypatch.setitem(solvers.PROTOCOLS, "adam_5k", (30, (1e-2,)))
+    rows = measures.Rows()
+    encoder = tiny_model().encoder.eval()
+    for r in of_encoder("trained", encoder, digits, ("avepool_feat",), 128):
+        measures.linear(rows, r, digits, "adam_5k", 1.0, 0, "resnet", 128)
+    for r in of_pixels(digits, 8, 128):
+        measures.linear(rows, r, digits, "adam_5k", 1.0, 0, "resnet", 128)
+    found = {(row["feature"], row["protocol"]) for row in rows}
+    start = "linear, Adam 30 steps, rate 0.01, "
+    assert ("AvePool", start + "the paper's random crops") in found and ("pixels 8×8", start + "centre crop") in found
+
+
+def test_the_same_architecture_trained_with_labels_stands_beside(digits):
+    rows, model = measures.Rows(), tiny_model()
+    before = torch.get_rng_state()
+    (r,) = of_supervised(model, digits, ("avepool_feat",), 128, epochs=2, rows=rows)
+    assert torch.equal(before, torch.get_rng_state())
+    (row,) = rows
+    assert (row["encoder"], row["feature"]) == ("supervised", "its own output") and 0 <= row["figures"]["top1"][
+        "mean"
+    ] <= 1
+    assert r.encoder == "supervised" and not torch.equal(
+        r.network.trunk.stem.conv.weight, model.encoder.trunk.stem.conv.weight
+    )

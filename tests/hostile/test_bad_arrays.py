@@ -1,0 +1,126 @@
+"""What `encode` is given and cannot use is one sentence; what only looks odd gives the features of the plain form."""
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset, Features, Value
+from datasets import Image as ImageFeature
+from PIL import Image
+
+import bigbigan
+from bigbigan.errors import InputError
+from tests.conftest import picture, tiny_model
+
+U = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+X = (U / 127.5 - 1).astype(np.float32)
+T = torch.from_numpy(X).permute(0, 3, 1, 2)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model().eval()
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (X > 0, "expected uint8 in 0 … 255 or float in [−1, 1], found torch.bool"),
+        (X.astype(np.complex64), "expected an array of uint8 or float, found complex64"),
+        (X.astype(object), "expected an array of uint8 or float, found object"),
+        (X.astype("U8"), "expected an array of uint8 or float, found <U8"),
+        (np.zeros((2, 8, 8), [("r", "u1"), ("g", "u1")]), "expected an array of uint8 or float, found [('r', 'u1'), ('g', 'u1')]"),
+        (np.zeros((2, 8, 8, 3), "M8[s]"), "expected an array of uint8 or float, found datetime64[s]"),
+        (X.astype(np.longdouble), "expected an array of uint8 or float, found float128"),
+        (np.ma.masked_array(U, U > 200), "expected an array of uint8 or float, found masked values"),
+        (U.astype(np.int8), "found torch.int8"),
+        (U.astype(np.uint32), "found torch.uint32"),
+        (np.uint8(3), "expected a path, an image, an array, a tensor or a list of these, found uint8"),
+        (np.zeros((), np.uint8), "expected one image or a batch of images, found the shape ()"),
+        (np.zeros((0, 0), np.uint8), "expected one image or a batch of images, found the shape (0, 0)"),
+        (np.zeros((2, 0, 0), np.uint8), "expected one image or a batch of images, found the shape (2, 0, 0)"),
+        (np.zeros((2, 0, 8, 3), np.uint8), "expected one image or a batch of images, found the shape (2, 0, 8, 3)"),
+        (np.zeros((8, 8, 5), np.uint8), "expected 1, 3 or 4 channels, first or last; found the shape (8, 8, 5)"),
+        (X * np.float32(1e30), "expected float images in [−1, 1] (x/127.5 − 1), found values from"),
+        (np.full((2, 8, 8, 3), -np.inf), "expected finite values in [−1, 1], found NaN or infinity"),
+        (T.to(torch.complex64), "found torch.complex64"),
+        (T.to(torch.float8_e4m3fn), "found torch.float8_e4m3fn"),
+        (T.to_sparse(), "expected a dense tensor with values, found layout torch.sparse_coo"),
+        (T.to("meta"), "expected a dense tensor with values, found layout torch.strided on the device meta"),
+        (torch.nested.nested_tensor([T[0], T[1]], layout=torch.strided), "expected a dense tensor"),
+        (T[:, :2], "expected 1, 3 or 4 channels"),
+        (None, "expected a path, an image, an array, a tensor or a list of these, found NoneType"),
+        (b"photos", "expected a path, an image, an array, a tensor or a list of these, found bytes"),
+        ({"image": U}, "expected a path, an image, an array, a tensor or a list of these, found dict"),
+        ({"a.png"}, "expected a path, an image, an array, a tensor or a list of these, found set"),
+        ([None], "expected a path, a PIL image, an array or a tensor, found NoneType"),
+        ([U[0], [1, 2]], "expected a path, a PIL image, an array or a tensor, found list"),
+        ([U[0], U[0, :, :, :2]], "expected 1, 3 or 4 channels"),
+        ((x for x in ()), "expected at least one image, found none"),
+        (Image.new("RGB", (0, 4)), "expected from 1 to 178,956,970 pixels, found 0 × 4; make it smaller"),
+        (Image.fromarray(np.full((4, 4), np.nan, np.float32)), "expected a picture of mode F in 0 … 255.5, found values from nan"),
+        (Image.fromarray(X[0, :, :, 0] ** 2), "expected a picture of mode F in 0 … 255.5, found values from"),
+        (Image.fromarray(np.full((4, 4), -5, np.int32)), "expected a picture of mode I in 0 … 65535, found values from -5"),
+        ("", "expected images"),
+        ("x" * 5000, "File name too long"),
+        ("a\0b", "a\\x00b: expected an image or a folder of images, found no such file"),
+        ("/no/such\n\x1b[2Jfile.png", "/no/such\\n\\x1b[2Jfile.png: expected an image or a folder of images"),
+    ],
+    ids=lambda value: value[:40] if isinstance(value, str) else "",
+)  # fmt: skip
+def test_it_is_refused_with_a_sentence(model, images, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where "" has no images
+    with pytest.raises(InputError) as refusal:
+        bigbigan.encode(images, model)
+    assert message in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size: expected a whole number of at least 1, found 0"),
+        ({"batch_size": 2.5}, "batch_size: expected a whole number of at least 1, found 2.5"),
+        ({"outputs": 3}, "outputs: expected some of z_mean, z_stdev, z_sample, avepool_feat, bn_crelu_feat; found 3"),
+        ({"outputs": ()}, "found ()"),
+        ({"outputs": ("z_mean", "z")}, "found ('z_mean', 'z')"),
+        ({"model": 5}, "model: expected a BigBiGAN, a path or a hub id, found int"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_options_too(model, options, message):
+    with pytest.raises(InputError) as refusal:
+        bigbigan.encode(U, **{"model": model} | options)
+    assert message in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        U[:, ::-1][:, ::-1], U[..., ::-1].copy()[..., ::-1], X.astype(">f4"), X.astype(np.float64), np.asfortranarray(U),
+        np.broadcast_to(U, (1, *U.shape))[0], np.ma.masked_array(U), T.double(), T.requires_grad_(False).flip(0).flip(0),
+        torch.nn.Parameter(T.clone()), [U[0], T[1]], (U[0], U[1]), U.view(np.ndarray).copy(order="F"),
+    ],
+    ids=range(13),
+)  # fmt: skip
+def test_odd_in_memory_only(model, images):
+    """Views that run backwards, other byte orders and strides, read-only memory, parameters, mixed lists."""
+    expected = bigbigan.encode(U, model, "z_mean")
+    torch.testing.assert_close(bigbigan.encode(images, model, "z_mean"), expected, rtol=1e-3, atol=1e-4)
+
+
+def table(cells, feature=None):
+    return Dataset.from_dict({"image": cells}, features=Features({"image": feature or ImageFeature()}))
+
+
+def test_tables_with_bad_cells_name_the_row(model, tmp_path):
+    picture(0).save(tmp_path / "good.png")
+    good = str(tmp_path / "good.png")
+    for cell, found in (
+        (None, "expected an image, found an empty cell"),
+        ({"bytes": b"", "path": None}, "UnidentifiedImageError"),
+        ({"bytes": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", "path": None}, "found EPS"),
+        (str(tmp_path), "expected a file, found a folder"),
+    ):
+        with pytest.raises(InputError, match=f"the data set, row 1: expected a readable image; .*{found}.*; mend it"):
+            bigbigan.encode(table([good, cell]), model)
+    with pytest.raises(InputError, match="expected a column of images, found the columns image"):
+        bigbigan.encode(table([1, 2], Value("int64")), model)

@@ -1,0 +1,145 @@
+"""A model to give away: small, without D, as good as the original; and the one that ships, used when none is named."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+import bigbigan
+from bigbigan import api
+from bigbigan.config import Config, find_config, read_yaml
+from bigbigan.errors import CheckpointError, ExportError, InputError
+from bigbigan.model import BigBiGAN
+from bigbigan.release import load as release
+from bigbigan.release.export import Export, export, lighter, main, worth
+from bigbigan.release.format import write_release
+from tests.conftest import picture, tiny_model, train
+
+ABOUT = {"name": "tiny", "images_seen": 1234, "seed": 0, "data": {"path": "somewhere/digits", "split": "train"}}
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("original")
+    write_release(folder, tiny_model().eval(), ABOUT)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(original, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported") / "shipped"
+    said = export(Export(str(original), str(folder), data="the digits"))
+    assert "MB in bf16" in said
+    return folder
+
+
+@pytest.fixture
+def shipping(monkeypatch):
+    """A function that makes a folder the one that ships."""
+    api._default_model.cache_clear()
+    yield lambda folder: monkeypatch.setattr(release, "SHIPPED", folder)
+    api._default_model.cache_clear()
+
+
+def test_bf16_changes_little_and_halves_the_file(original, exported):
+    pictures = [picture(i) for i in range(6)]
+    before, after = (bigbigan.encode(pictures, model=folder) for folder in (original, exported))
+    for name, value in before.items():
+        away = (value - after[name]).square().mean().sqrt() / value.square().mean().sqrt()
+        assert 0 < away < 0.02, (name, away)
+    files = [folder / "model.safetensors" for folder in (original, exported)]
+    assert files[1].stat().st_size < 0.6 * files[0].stat().st_size
+    card = (exported / "README.md").read_text()
+    assert "the digits" in card and "somewhere" not in card and "discriminator" not in card.split("|")[-1]
+
+
+def test_float32_with_d_is_the_model_itself(original, tmp_path):
+    export(Export(str(original), str(tmp_path / "whole"), precision="float32", discriminator=True))
+    before, after = (bigbigan.load(folder).state_dict() for folder in (original, tmp_path / "whole"))
+    assert before.keys() == after.keys() and all(torch.equal(before[k], after[k]) for k in before)
+
+
+def test_a_file_too_large_is_not_written(original, tmp_path):
+    with pytest.raises(
+        ExportError, match=r"expected at most 0.01 MB, found 0\.\d+ MB in bf16 \(generator [\d,]+, encoder"
+    ):
+        export(Export(str(original), str(tmp_path / "small"), limit_mb=0.01))
+    assert not (tmp_path / "small").exists()
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"n_test": 3, "classes": "two", "rows": [{"protocol": 1}]}', "{"])
+def test_figures_of_another_form_are_one_sentence(original, tmp_path, capsys, content):
+    shutil.copytree(original, tmp_path / "run")
+    (tmp_path / "run" / "probe.json").write_text(content)
+    with pytest.raises(SystemExit) as stop:
+        main([str(tmp_path / "run"), str(tmp_path / "small")])
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and said.count("\n") == 1 and "expected what eval_linear/probe.py writes, found" in said
+    assert not (tmp_path / "small").exists()
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(original, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit) as stop:
+        main([str(original), str(tmp_path / "file" / "small")])
+    said = capsys.readouterr().err
+    assert stop.value.code == 1 and said.count("\n") == 1 and str(tmp_path / "file") in said
+
+
+def test_without_d_what_needs_it_says_so(exported, tmp_path):
+    pictures = [picture(i) for i in range(2)]
+    with pytest.raises(InputError, match="expected one with a discriminator, found E and G alone"):
+        bigbigan.discriminate(pictures, torch.zeros(2, 8), exported)
+    _, err = train(tmp_path, f"--model.init_from={exported}", code=2)
+    assert "expected a model with a discriminator" in err
+
+
+def test_a_release_that_lost_its_d_is_still_refused(original, exported, tmp_path):
+    """E and G alone are loaded only where the config says that no more is meant."""
+    config = json.loads((exported / "config.json").read_text())
+    assert config.pop("discriminator") is False
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").write_bytes((exported / "model.safetensors").read_bytes())
+    with pytest.raises(CheckpointError, match="discriminator.* is missing"):
+        bigbigan.load(tmp_path)
+
+
+def test_no_model_named(exported, shipping, tmp_path, capsys):
+    pictures = [picture(i) for i in range(3)]
+    shipping(tmp_path)
+    for call in (lambda: bigbigan.encode(pictures), lambda: bigbigan.generate(2), bigbigan.load):
+        with pytest.raises(CheckpointError, match="no model ships with this version: pass model=…"):
+            call()
+    shipping(exported)
+    features = bigbigan.encode(pictures, outputs="avepool_feat")
+    assert torch.equal(features, bigbigan.encode(pictures, model=exported, outputs="avepool_feat"))
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "using the one that ships: tiny, 1,234 images of the digits seen" in said
+    assert bigbigan.reconstruct(pictures).shape == (3, 3, 8, 8) and bigbigan.load().discriminator is None
+    assert capsys.readouterr().err == ""  # it is said once
+
+
+def test_the_card_shows_each_figure_beside_its_baseline():
+    row = {"protocol": "linear, full batch", "labels": 0.1, "feature": "AvePool"}
+    figures = [("trained", 0.7, None, 1), ("untrained", 0.4, 0.01, 3)]
+    rows = [
+        row | {"encoder": e, "figures": {"top1": {"mean": m, "sd": s, "n": n}, "top5": None}} for e, m, s, n in figures
+    ]
+    table = worth({"n_test": 1000, "classes": 10, "rows": rows, "bidirectional": None, "generation": None})
+    assert "| linear, full batch, 10 % of the labels, top1 % | trained | AvePool | 70.0 | 1 |" in table
+    assert "| untrained | AvePool | 40.0 ± 1.0 | 3 |" in table
+    assert worth(None) == ""
+
+
+def test_the_small_preset_fits_what_ships():
+    config = read_yaml(find_config("cifar10_small"), Config())
+    model = BigBiGAN.from_config(config.model, discriminator=False)
+    tensors = lighter(model, "bf16", False).state_dict()
+    assert sum(t.numel() * t.element_size() for t in tensors.values()) < 7.9e6
+
+
+@pytest.mark.skipif(not (release.SHIPPED / "config.json").is_file(), reason="no model ships with this version")
+def test_what_ships_is_small_and_works():
+    assert sum(file.stat().st_size for file in release.SHIPPED.iterdir()) < 8.1e6
+    assert torch.isfinite(bigbigan.encode([picture(0)], outputs="avepool_feat")).all()

@@ -1,0 +1,116 @@
+"""Checkpoints: written whole, verified, never unpickled, refused when they do not fit."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from bigbigan.config import Config, Model
+from bigbigan.errors import CheckpointError
+from bigbigan.training import checkpoint
+from bigbigan.training.checkpoint import TrainingState
+from bigbigan.training.ema import Averages
+from bigbigan.training.optim import build_optimizers
+from bigbigan.training.step import Step
+from tests.conftest import TINY_MODEL, tiny_model
+from tests.training.test_step import make_batch
+
+
+def make_state(seed=0):
+    model = tiny_model().double().to(memory_format=torch.channels_last).train()  # as train.py lays it out
+    d, eg = build_optimizers(model, 1e-3, 1e-3, 1e-3, (0.0, 0.999), 1e-8)
+    state = TrainingState(
+        model, Averages(model.generator, model.encoder, 100, 0.5), {"discriminator": d, "encoder_generator": eg}
+    )
+    return state, Step(model, d, eg)
+
+
+def advance(state, step, updates, start=0):
+    for i in range(start, start + updates):
+        step.discriminator_update(make_batch(seed=i))
+        step.encoder_generator_update(make_batch(seed=i))
+        state.images_seen += 16
+        state.iterations += 1
+        state.averages.update(state.images_seen, 16)
+
+
+CONFIG = Config(model=Model(**TINY_MODEL))
+
+
+def equal(a, b):
+    return all(torch.equal(a[f][k], b[f][k]) for f in a for k in a[f]) and all(a[f].keys() == b[f].keys() for f in a)
+
+
+def test_resuming_is_bit_for_bit(tmp_path):
+    straight, step = make_state()
+    advance(straight, step, 6)
+    state, step = make_state()
+    advance(state, step, 3)
+    checkpoint.save(tmp_path, state, CONFIG, keep=2)
+    resumed, step = make_state()
+    assert not equal(resumed.tensors(), state.tensors())
+    assert checkpoint.resume(tmp_path, resumed, CONFIG).name == f"{48:012d}"
+    assert equal(resumed.tensors(), state.tensors()) and resumed.iterations == 3
+    advance(resumed, step, 3, start=3)
+    assert equal(resumed.tensors(), straight.tensors())
+
+
+def test_rotation_and_leftovers(tmp_path):
+    state, step = make_state()
+    (tmp_path / ".writing-000000000016").mkdir()
+    for _ in range(4):
+        advance(state, step, 1)
+        checkpoint.save(tmp_path, state, CONFIG, keep=2)
+    assert [p.name for p in checkpoint.complete(tmp_path)] == [f"{48:012d}", f"{64:012d}"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"{48:012d}", f"{64:012d}"]
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tmp_path, caplog):
+    state, step = make_state()
+    for _ in range(2):
+        advance(state, step, 1)
+        newest = checkpoint.save(tmp_path, state, CONFIG, keep=2)
+    damaged = newest / "averages.safetensors"
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+    fresh, _ = make_state()
+    assert checkpoint.resume(tmp_path, fresh, CONFIG).name == f"{16:012d}"
+    assert "averages.safetensors: its checksum is not the one in state.json" in caplog.text
+    for path in checkpoint.complete(tmp_path):
+        (path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="none of its 2 checkpoints is sound"):
+        checkpoint.resume(tmp_path, fresh, CONFIG)
+
+
+def test_changed_hyper_parameters_are_refused_with_the_difference(tmp_path):
+    state, step = make_state()
+    advance(state, step, 1)
+    checkpoint.save(tmp_path, state, CONFIG, keep=2)
+    changed = Config(model=Model(**TINY_MODEL))
+    changed.optim.encoder_lr, changed.run.images = 0.5, 7
+    with pytest.raises(CheckpointError, match=r"optim.encoder_lr: 5e-05 → 0.5\n.*--run.accept_changes True"):
+        checkpoint.resume(tmp_path, state, changed)
+    changed.run.accept_changes = True
+    assert checkpoint.resume(tmp_path, state, changed) is not None
+
+
+def test_another_format_and_another_architecture_are_refused(tmp_path):
+    state, step = make_state()
+    advance(state, step, 1)
+    path = checkpoint.save(tmp_path, state, CONFIG, keep=2)
+    future = tmp_path / "future"
+    shutil.copytree(path, future)
+    content = json.loads((future / "state.json").read_text())
+    (future / "state.json").write_text(json.dumps(content | {"format": 99}))
+    with pytest.raises(CheckpointError, match="expected a checkpoint of format 1, found 99"):
+        checkpoint.read(future)
+    other = TrainingState(tiny_model(generator_width=3).double(), state.averages, state.optimizers)
+    with pytest.raises(ValueError, match="weights are of another architecture than the config .* has shape"):
+        other.load(checkpoint.read(path)[1], str(path))
+
+
+def test_no_file_is_a_pickle(run_folder):
+    names = {p.suffix for p in run_folder.rglob("*") if p.is_file()}
+    assert names == {".safetensors", ".json", ".yaml", ".jsonl", ".png", ".md", ".html", ".lock"}
