@@ -23,10 +23,10 @@ import numpy as np
 import torch
 
 from bigbigan.config import Config, find_config, read_yaml
-from bigbigan.data import Augment, Stream, evaluation_batches, open_images, to_signed
+from bigbigan.data import Crop, Stream, evaluation_batches, open_images, to_signed
 from bigbigan.model import BigBiGAN
 from bigbigan.training.batch import draw_batch
-from bigbigan.training.guard import Watch, signs
+from bigbigan.training.guard import CollapseProbe, signs
 from bigbigan.training.optim import build_optimizers, rates, set_rates
 from bigbigan.training.step import Step
 
@@ -67,7 +67,7 @@ class Run:
 
     def iterations(self, count: int):
         """Train, and pause to be looked at: yields the iteration."""
-        stream = Stream(self.train, 8, self.seed, Augment("none", False))
+        stream = Stream(self.train, 8, self.seed, Crop("none", False))
         reals = stream.batches(3 * self.at * BATCH, 10**12, BATCH)
         draw = lambda: draw_batch(
             next(reals), self.seed, "normal", self.model.generator.latent_dim, 0, torch.device("cpu")
@@ -98,9 +98,9 @@ def follow(run: Run, way: str, length: int, shown: bool) -> dict:
     died."""
     start = time.process_time()
     run.apart(way)
-    watch, before, trace = Watch(run.model, run.train, run.test, "normal", run.seed), {}, []
+    watch, before, trace = CollapseProbe(run.model, run.train, run.test, "normal", run.seed), {}, []
     for i in run.iterations(length):
-        spectra, figures = watch.look()
+        spectra, figures = watch.measure()
         trace.append({"at": i, "distance": run.distance(watch.z), "signs": signs(figures, spectra, before), **figures})
         before = spectra
         trace[-1]["sigma0"] = {k: v[0] for k, v in spectra.items()}

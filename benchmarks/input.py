@@ -22,7 +22,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from benchmarks.encode import photos
-from bigbigan.data import Augment, Stream, open_images
+from bigbigan.data import Crop, Stream, open_images
 
 
 def main() -> None:
@@ -54,7 +54,7 @@ def measure(path: Path, o: argparse.Namespace) -> dict:
     batches = -(-o.images // o.batch_size)
 
     def ours():
-        stream = Stream(images, o.size, 0, Augment("resnet", True), workers=o.workers, cache="none")
+        stream = Stream(images, o.size, 0, Crop("resnet", True), workers=o.workers, cache="none")
         return sum(len(batch.x) for batch in islice(stream.batches(0, 2**62, o.batch_size), batches))
 
     ways = {"bigbigan.data": ours}

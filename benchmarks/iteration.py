@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.rates import best, describe, matrix_rate, synchronise
 from bigbigan.config import Config, parse
-from bigbigan.data import Augment, Images, Stream
+from bigbigan.data import Crop, Images, Stream
 from bigbigan.model import BigBiGAN
 from bigbigan.networks.layers import advance_power_iteration, set_folded
 from bigbigan.training.batch import Batch, draw_batch
@@ -99,7 +99,7 @@ class Iteration:
         size, rng = self.model.encoder.image_size, np.random.default_rng(0)
         pictures = [Image.fromarray(rng.integers(0, 256, (size, size, 3), dtype=np.uint8)) for _ in range(256)]
         images = Images(pictures, None, None, "random pictures", "")
-        augment = Augment(self.config.data.augment, self.config.data.flip)
+        augment = Crop(self.config.data.augment, self.config.data.flip)
         return Stream(images, size, 0, augment, device=self.batch.x.device, cache="device").batches(
             0, sys.maxsize, len(self.batch)
         )

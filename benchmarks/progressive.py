@@ -34,7 +34,7 @@ from bigbigan.model import BigBiGAN
 from bigbigan.networks.growing import set_level
 from bigbigan.release.load import load_model
 from bigbigan.training.batch import Batch
-from bigbigan.training.growing_schedule import Growth
+from bigbigan.training.growing_schedule import GrowthSchedule
 from bigbigan.training.optim import build_optimizers
 from bigbigan.training.step import Step
 from eval_linear.features import extract
@@ -96,7 +96,7 @@ def seconds(step: Step, config: Config, level: float, repeats: int = 5) -> float
 
 
 def cost(config: Config, measure: bool) -> None:
-    growth = Growth.from_config(config)
+    growth = GrowthSchedule.from_config(config)
     step = make_step(config, "meta")
     kinds = {"GFLOPs": lambda level: flops(step, config, level) / 1e9}
     if measure:

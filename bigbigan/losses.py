@@ -113,7 +113,7 @@ def _opposite_loss(total: Tensor, y: int, form: str) -> Tensor:
     return (y * total).mean()
 
 
-def latent_loss(told: Tensor, z: Tensor, bounded: bool) -> Tensor:
+def latent_loss(predicted: Tensor, z: Tensor, bounded: bool) -> Tensor:
     """BiGAN's latent regressors: how far what E tells of G(z) is from z, (N, Z) each, in the mean over latents and
     images.
 
@@ -121,6 +121,6 @@ def latent_loss(told: Tensor, z: Tensor, bounded: bool) -> Tensor:
     ½(z − told)², as in BiGAN's code.
     """
     if not bounded:
-        return (z - told).square().mean() / 2
-    logits = torch.logit((1 + told) / 2, eps=1e-6)
+        return (z - predicted).square().mean() / 2
+    logits = torch.logit((1 + predicted) / 2, eps=1e-6)
     return (F.softplus(logits) - (1 + z) / 2 * logits).mean()

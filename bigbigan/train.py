@@ -22,7 +22,7 @@ from torch import Tensor
 import bigbigan
 from bigbigan.config import Config, find_config, flatten, parse, preset_name, write_yaml
 from bigbigan.data import RealImages
-from bigbigan.distributed import all_reduce, alone, barrier
+from bigbigan.distributed import all_reduce, barrier, local_only
 from bigbigan.errors import (
     BigBiGANError,
     CheckpointError,
@@ -43,9 +43,16 @@ from bigbigan.training.batch import Batch, draw_batch
 from bigbigan.training.checkpoint import TrainingState
 from bigbigan.training.compile import compile_step
 from bigbigan.training.ema import Averages, averaged_model
-from bigbigan.training.growing_schedule import Course, Growth
-from bigbigan.training.guard import Guard, StopRequest, Watch, check_finite, check_finite_weights
-from bigbigan.training.launch import build_accelerator, check_classes, hold, open_split, open_stream, revision
+from bigbigan.training.growing_schedule import Course, GrowthSchedule
+from bigbigan.training.guard import CollapseProbe, Guard, StopRequest, check_finite, check_finite_weights
+from bigbigan.training.launch import (
+    build_accelerator,
+    check_classes,
+    lock_run_folder,
+    open_split,
+    open_stream,
+    revision,
+)
 from bigbigan.training.log import Monitor
 from bigbigan.training.optim import build_optimizers, rates, set_rates
 from bigbigan.training.pictures import draw_grids
@@ -120,13 +127,15 @@ class Training:
         self.step = Step.from_config(config, self.model, *optimizers, self.accelerator.autocast)
         named = dict(zip(("discriminator", "encoder_generator"), optimizers, strict=True))
         self.state = TrainingState(self.model, self.averages, named, self.step.augment)
-        self.course = Course(Growth.from_config(config), [self.model, self.averages.networks], optimizers, reset)
+        self.course = Course(
+            GrowthSchedule.from_config(config), [self.model, self.averages.networks], optimizers, reset
+        )
         self.stream = open_stream(config, self.train_images, self.accelerator)
 
     def run(self, dry: bool = False) -> int:
         """→ the exit status: 0 when the run is complete, see `StopRequest.status` when it was asked to stop."""
         main = self.accelerator.is_main_process
-        with hold(self.folder) if main and not dry else nullcontext():
+        with lock_run_folder(self.folder) if main and not dry else nullcontext():
             barrier(self.accelerator.device)  # until the main process holds the folder
             self.saved = checkpoint.resume(self.checkpoints, self.state, self.config, self.accelerator.device)
             self.saved_at = self.state.images_seen
@@ -141,7 +150,12 @@ class Training:
             self.stop = StopRequest(self.config.run.stop_after, self.started)
             self.monitor = Monitor(self.folder, self.state.images_seen, self.config.run.images, main, self.track())
             watch = partial(
-                Watch, self.model, self.train_images, self.test_images, self.config.model.prior, self.config.run.seed
+                CollapseProbe,
+                self.model,
+                self.train_images,
+                self.test_images,
+                self.config.model.prior,
+                self.config.run.seed,
             )
             self.guard = Guard(self.state, self.config, self.checkpoints, self.accelerator.device, self.monitor, watch)
             try:
@@ -191,7 +205,7 @@ class Training:
             sums = {name: sums.get(name, 0) + value for name, value in values.items()}
             since += 1
             self.monitor.advance(state.images_seen)
-            if self.guard.acted(step.health.found(wait=self.due(run.log_every)), self.due(run.spectra_every)):
+            if self.guard.rolled_back(step.health.found(wait=self.due(run.log_every)), self.due(run.spectra_every)):
                 reals, sums, since = self.begin()
                 continue
             if self.due(run.log_every):
@@ -202,7 +216,7 @@ class Training:
                 self.due(run.checkpoint_every) or evaluating
             )  # before an evaluation, so that its time puts nothing at risk
             if looking or saving:
-                self.refresh()
+                self.update_sampling_statistics()
             if looking:
                 self.grids()
             if saving:
@@ -210,7 +224,7 @@ class Training:
             if evaluating:
                 self.evaluate()
         if state.images_seen > self.saved_at:  # asked to stop
-            self.refresh()
+            self.update_sampling_statistics()
             self.save()
 
     def begin(self) -> tuple[Iterator[RealImages], dict[str, Tensor], int]:
@@ -233,15 +247,17 @@ class Training:
 
     def catch_up(self) -> None:
         """What was due at the checkpoint that the run resumes from, and that a kill or a stop prevented."""
-        run, owed, seen = self.config.run, [False, False], self.state.images_seen
+        run, missing_outputs, seen = self.config.run, [False, False], self.state.images_seen
         self.begun = max(0, seen - self.config.batches * self.course.growth.batch_size(max(0, seen - 1)))
         if seen and self.accelerator.is_main_process:
-            owed = self.monitor.owed(seen, self.due(run.sample_every), self.due(run.evaluate_every))
+            missing_outputs = self.monitor.missing_outputs(
+                seen, self.due(run.sample_every), self.due(run.evaluate_every)
+            )
         looking, evaluating = all_reduce(
-            torch.tensor(owed, device=self.accelerator.device, dtype=torch.float32)
+            torch.tensor(missing_outputs, device=self.accelerator.device, dtype=torch.float32)
         ).tolist()
         if looking or evaluating:
-            self.refresh()
+            self.update_sampling_statistics()
         if looking:
             self.grids()
         if evaluating:
@@ -267,12 +283,12 @@ class Training:
         self.monitor.log(numbers, self.state.images_seen, self.state.iterations)
         check_finite(numbers, self.state.images_seen, str(self.saved or "the beginning"))
 
-    def refresh(self) -> None:
+    def update_sampling_statistics(self) -> None:
         """Sampling statistics for the averages: every process takes its share of fixed latents and training images."""
         count = self.config.run.statistics_images
         at_once = min(self.config.data.batch_size // self.config.data.chunks, count)
         batches = (self.batch(real) for real in self.stream.batches(0, count, at_once))
-        self.averages.refresh((b.x, b.z, b.z_classes) for b in batches)
+        self.averages.update_sampling_statistics((b.x, b.z, b.z_classes) for b in batches)
 
     def grids(self) -> None:
         if self.accelerator.is_main_process:
@@ -301,7 +317,7 @@ class Training:
 
         run, state = self.config.run, self.state
         try:
-            with alone():
+            with local_only():
                 model, name = averaged_model(self.model, self.averages), Path(self.config.data.path).name
                 figures = quick_figures(model, self.train_images, self.test_images, name, run.evaluate_images, run.seed)
         except ValueError as error:  # such as too few images of a class; no reason to end the run

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from bigbigan.data import Augment, Images, Stream, evaluation_batches, fingerprint, to_signed
+from bigbigan.data import Crop, Images, Stream, evaluation_batches, fingerprint, to_signed
 from bigbigan.errors import FeatureError
 from bigbigan.metrics.cache import store
 from bigbigan.networks.encoder import Encoder
@@ -132,7 +132,7 @@ def augmented(
     Yields ({name: (batch_size, C)}, labels (batch_size,)) on E's device.
     """
     device = next(encoder.parameters()).device
-    stream = Stream(images, encoder.image_size, seed, Augment(augment, flip=True), device=device)
+    stream = Stream(images, encoder.image_size, seed, Crop(augment, flip=True), device=device)
     for batch in stream.batches(0, 2**62, batch_size):
         parts = [features_of(encoder, to_signed(part), names) for part in batch.x.split(step)]
         yield {name: torch.cat([part[name] for part in parts]) for name in names}, batch.labels.to(device)

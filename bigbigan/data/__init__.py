@@ -2,21 +2,21 @@
 
 from bigbigan.data.fingerprint import fingerprint
 from bigbigan.data.images import Images
-from bigbigan.data.pictures import EXTENSIONS, centre_square, cut, to_rgb, to_signed, to_uint8
+from bigbigan.data.pictures import EXTENSIONS, centre_square, crop_and_resize, to_rgb, to_signed, to_uint8
 from bigbigan.data.sources import open_images
-from bigbigan.data.stream import Augment, Order, RealImages, Stream, evaluation_batches
+from bigbigan.data.stream import Crop, Order, RealImages, Stream, evaluation_batches
 from bigbigan.errors import DataError
 
 __all__ = [
     "EXTENSIONS",
-    "Augment",
+    "Crop",
     "DataError",
     "Images",
     "Order",
     "RealImages",
     "Stream",
     "centre_square",
-    "cut",
+    "crop_and_resize",
     "evaluation_batches",
     "fingerprint",
     "open_images",

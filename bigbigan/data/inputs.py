@@ -22,7 +22,7 @@ from torch import Tensor
 
 from bigbigan.data.folders import from_files
 from bigbigan.data.images import Images
-from bigbigan.data.pictures import centre_square, cut, open_picture, to_rgb, to_signed, why
+from bigbigan.data.pictures import centre_square, crop_and_resize, open_picture, to_rgb, to_signed, why
 from bigbigan.errors import DataError, InputError, Outside
 from bigbigan.files import printable
 
@@ -144,7 +144,9 @@ def _name(item) -> str:
 
 def _fit_picture(image: Image.Image, size: int) -> Tensor:
     image = to_rgb(image)
-    return to_signed(torch.from_numpy(np.ascontiguousarray(cut(image, centre_square(*image.size), size)))[None])
+    return to_signed(
+        torch.from_numpy(np.ascontiguousarray(crop_and_resize(image, centre_square(*image.size), size)))[None]
+    )
 
 
 def _single_3d(x) -> bool:

@@ -113,12 +113,12 @@ def random_crop(u: np.ndarray, width: int, height: int, augment: str) -> tuple[i
     if augment == "none":
         return centre_square(width, height)
     (low, high), (narrow, wide) = AREA[augment], ASPECT[augment]
-    for area, aspect, across, down in u[: 4 * TRIES].reshape(TRIES, 4):
+    for area, aspect, horizontal, vertical in u[: 4 * TRIES].reshape(TRIES, 4):
         area = width * height * (low + area * (high - low))
         aspect = narrow * (wide / narrow) ** aspect
         w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < w <= width and 0 < h <= height:
-            left, top = int(across * (width - w + 1)), int(down * (height - h + 1))
+            left, top = int(horizontal * (width - w + 1)), int(vertical * (height - h + 1))
             return left, top, left + w, top + h
     return centre_square(width, height)
 
@@ -129,19 +129,21 @@ def random_crops(u: np.ndarray, width: int, height: int, augment: str) -> np.nda
     if augment == "none":
         return boxes
     (low, high), (narrow, wide) = AREA[augment], ASPECT[augment]
-    area, aspect, across, down = np.moveaxis(u[:, : 4 * TRIES].reshape(len(u), TRIES, 4), 2, 0)
+    area, aspect, horizontal, vertical = np.moveaxis(u[:, : 4 * TRIES].reshape(len(u), TRIES, 4), 2, 0)
     area = width * height * (low + area * (high - low))
     aspect = narrow * (wide / narrow) ** aspect
     w, h = np.rint(np.sqrt(area * aspect)).astype(int), np.rint(np.sqrt(area / aspect)).astype(int)
     fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
     found = fits.any(1)
     at = np.arange(len(u))[found], fits.argmax(1)[found]  # the first try that fits
-    left, top = (across * (width - w + 1)).astype(int)[at], (down * (height - h + 1)).astype(int)[at]
+    left, top = (horizontal * (width - w + 1)).astype(int)[at], (vertical * (height - h + 1)).astype(int)[at]
     boxes[found] = np.stack([left, top, left + w[at], top + h[at]], 1)
     return boxes
 
 
-def cut(image: Image.Image, box: tuple[int, int, int, int], size: int, filter: str = "bicubic") -> np.ndarray:
+def crop_and_resize(
+    image: Image.Image, box: tuple[int, int, int, int], size: int, filter: str = "bicubic"
+) -> np.ndarray:
     """RGB image, box → uint8 (3, size, size), antialiased: Pillow's filters as torch computes them, several times as
     fast.
 
@@ -173,9 +175,9 @@ def resample(images: Tensor, boxes: Tensor, size: int, filter: str) -> Tensor:
     """
     height, width = images.shape[2:]
     boxes = boxes.to(images.device, torch.float32)
-    across = _filter_matrix(boxes[:, 0], boxes[:, 2], width, size, filter)  # (N, size, W)
-    down = _filter_matrix(boxes[:, 1], boxes[:, 3], height, size, filter)  # (N, size, H)
-    return (down[:, None] @ images.float() @ across.mT[:, None]).round_().clamp_(0, 255).to(torch.uint8)
+    horizontal = _filter_matrix(boxes[:, 0], boxes[:, 2], width, size, filter)  # (N, size, W)
+    vertical = _filter_matrix(boxes[:, 1], boxes[:, 3], height, size, filter)  # (N, size, H)
+    return (vertical[:, None] @ images.float() @ horizontal.mT[:, None]).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def _filter_matrix(start: Tensor, stop: Tensor, length: int, size: int, filter: str) -> Tensor:

@@ -16,7 +16,7 @@ from bigbigan.data.pictures import (
     FILTER,
     UNIFORMS,
     centre_square,
-    cut,
+    crop_and_resize,
     random_crop,
     random_crops,
     resample,
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class Augment:
+class Crop:
     """How a training picture is cut: see `random_crop`; then a horizontal flip with probability 1/2 if `flip`."""
 
     kind: str = "resnet"
@@ -73,7 +73,7 @@ class Stream:
         images: Images,
         size: int,
         seed: int,
-        augment: Augment,
+        augment: Crop,
         rank: int = 0,
         processes: int = 1,
         workers: int = 0,
@@ -180,7 +180,7 @@ class _Decoded(Dataset):
     tries: images after which it gives up, with the index −1: so many unreadable ones end the run.
     """
 
-    def __init__(self, images: Images, size: int, seed: int, augment: Augment, tries: int):
+    def __init__(self, images: Images, size: int, seed: int, augment: Crop, tries: int):
         self.images, self.size, self.seed, self.augment, self.tries = images, size, seed, augment, tries
         self.order = Order(seed, len(images))
 
@@ -202,7 +202,7 @@ class _Decoded(Dataset):
                 broken.append((self.images.name(index), why(error)))
                 continue
             box = random_crop(u, *image.size, self.augment.kind)
-            pixels = cut(image, box, self.size, FILTER[self.augment.kind])
+            pixels = crop_and_resize(image, box, self.size, FILTER[self.augment.kind])
             if self.augment.flip and u[-1] < 0.5:
                 pixels = pixels[:, :, ::-1]
             return pixels, index, position, broken
@@ -243,7 +243,7 @@ def evaluation_batches(
         except Exception as error:
             log.warning("unreadable image %s: left out of the evaluation: %s", images.name(i), why(error))
             continue
-        pixels.append(cut(image, centre_square(*image.size), size))
+        pixels.append(crop_and_resize(image, centre_square(*image.size), size))
         indices.append(i)
         if len(pixels) == batch:
             yield torch.from_numpy(np.stack(pixels)), np.asarray(indices)

@@ -1,21 +1,33 @@
 """Several processes and their devices: the few collective operations, and copies that do not make the host wait."""
 
 from bigbigan.distributed.collectives import (
+    all_gather_rows,
     all_reduce,
-    all_rows,
-    alone,
     average_gradients,
     barrier,
     copy_from_main,
-    joined_rows,
-    own_rows,
+    gather_batch,
+    local_only,
     rank,
+    scatter_batch,
     world_size,
 )
-from bigbigan.distributed.device import Later, compute_now, to_device
+from bigbigan.distributed.device import ScalarReader, mark_step, to_device
 from bigbigan.errors import LostProcess
 
 __all__ = [
-    "Later", "LostProcess", "all_reduce", "all_rows", "alone", "average_gradients", "barrier", "compute_now", "copy_from_main",
-    "joined_rows", "own_rows", "rank", "to_device", "world_size",
+    "LostProcess",
+    "ScalarReader",
+    "all_gather_rows",
+    "all_reduce",
+    "average_gradients",
+    "barrier",
+    "copy_from_main",
+    "gather_batch",
+    "local_only",
+    "mark_step",
+    "rank",
+    "scatter_batch",
+    "to_device",
+    "world_size",
 ]  # fmt: skip

@@ -21,7 +21,7 @@ def rank() -> int:
 
 
 @contextmanager
-def alone():
+def local_only():
     """What is computed in this context is this process's own affair, whatever group it belongs to: no collective is
     entered."""
     global _alone
@@ -51,7 +51,7 @@ def all_reduce(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
-def all_rows(row: torch.Tensor) -> torch.Tensor:
+def all_gather_rows(row: torch.Tensor) -> torch.Tensor:
     """(C,) on each of P processes → (P, C) on all of them, in one all-reduce (each process adds its row to zeros)."""
     rows = row.new_zeros(world_size(), row.numel())
     rows[rank()] = row
@@ -71,11 +71,11 @@ class _Sum(torch.autograd.Function):
         return _Sum.apply(grad.contiguous())
 
 
-def joined_rows(x: torch.Tensor) -> torch.Tensor:
+def gather_batch(x: torch.Tensor) -> torch.Tensor:
     """(n, ...) on each of P processes → (n·P, ...) on all of them, in the order of the run: process r holds the rows r,
     r + P, ...
 
-    Differentiable any number of times. n must be the same everywhere; `own_rows` is the way back.
+    Differentiable any number of times. n must be the same everywhere; `scatter_batch` is the way back.
     """
     if world_size() == 1:
         return x
@@ -83,7 +83,7 @@ def joined_rows(x: torch.Tensor) -> torch.Tensor:
     return _Sum.apply(spread.flatten(0, 1))
 
 
-def own_rows(x: torch.Tensor) -> torch.Tensor:
+def scatter_batch(x: torch.Tensor) -> torch.Tensor:
     """(n·P, ...) → this process's n rows."""
     return x[rank() :: world_size()]
 

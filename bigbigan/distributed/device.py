@@ -9,7 +9,7 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
-def compute_now(device: torch.device) -> None:
+def mark_step(device: torch.device) -> None:
     """On XLA: run what was recorded since the last time, so that every update is one graph, compiled once."""
     if device.type == "xla":
         import torch_xla
@@ -17,14 +17,14 @@ def compute_now(device: torch.device) -> None:
         torch_xla.sync()
 
 
-class Later:
+class ScalarReader:
     """Numbers of every iteration, read without making the host wait for its device: on a CPU at once, else an iteration
     late."""
 
     def __init__(self):
         self._waiting: tuple[Tensor, torch.cuda.Event | None, object] | None = None
 
-    def exchange(self, value: Tensor, what: object = None, wait: bool = False) -> list[tuple[float, object]]:
+    def push(self, value: Tensor, what: object = None, wait: bool = False) -> list[tuple[float, object]]:
         """Hand in this iteration's number, (1,), and what belongs to it → those that are known now: of the iteration
         before, and of this one on a CPU, or if `wait`."""
         event = None

@@ -17,7 +17,7 @@ def summed(part: Tensor) -> Tensor:
     return all_reduce(part.clone())
 
 
-def joined_rows(parts: list[tuple[np.ndarray, Tensor]], n: int) -> tuple[Tensor, np.ndarray]:
+def gather_scattered(parts: list[tuple[np.ndarray, Tensor]], n: int) -> tuple[Tensor, np.ndarray]:
     """Rows that lie scattered over the processes → (all of them in the order of their positions, the positions (m,)).
 
     parts: [(positions (k,) in 0 … n − 1, rows (k, ...))]; at least one on every process. A position that no process has

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bigbigan.data import Augment, Images, Stream, evaluation_batches, to_signed
+from bigbigan.data import Crop, Images, Stream, evaluation_batches, to_signed
 from bigbigan.distributed.collectives import rank, world_size
 from bigbigan.distributed.gather import summed
 from bigbigan.errors import MetricsError
@@ -60,7 +60,7 @@ def train_classifier(
 
     images: labelled.  size: S.  rate: the learning rate's peak, reached by a straight line and left by a half cosine.
     augment,
-    flip: as in `Augment`; "none" is the centre square.  A function of the trunk's weights, the images and `seed`; the
+    flip: as in `Crop`; "none" is the centre square.  A function of the trunk's weights, the images and `seed`; the
     global random state stays as it is. All processes of a job train together, each on its share of every batch. Raises
     MetricsError.
     """
@@ -74,7 +74,7 @@ def train_classifier(
         )  # a quarter faster on CPUs
         classifier.requires_grad_(True).train()
         adam = torch.optim.Adam(classifier.parameters(), lr=rate, weight_decay=weight_decay)
-        stream = Stream(images, size, seed, Augment(augment, flip), rank(), world_size(), device=device)
+        stream = Stream(images, size, seed, Crop(augment, flip), rank(), world_size(), device=device)
         for step, batch in enumerate(stream.batches(0, steps * batch_size, batch_size)):
             adam.param_groups[0]["lr"] = rate * _schedule((step + 1) / steps)
             loss = F.cross_entropy(classifier(to_signed(batch.x))[1], batch.labels, reduction="sum") / batch_size

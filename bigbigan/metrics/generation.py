@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bigbigan.data import Images, evaluation_batches
 from bigbigan.distributed.collectives import rank, world_size
-from bigbigan.distributed.gather import everywhere, joined_rows, shares
+from bigbigan.distributed.gather import everywhere, gather_scattered, shares
 from bigbigan.errors import MetricsError
 from bigbigan.metrics.frechet import frechet_distance
 from bigbigan.metrics.kid import kernel_distance
@@ -199,9 +199,9 @@ def evaluate_pixels(
     parts = [(mine[at], x) for x, at in batches]
     if not everywhere(bool(parts)):
         raise MetricsError(f"{split_name}: expected readable images on every process, found a process without any")
-    real, _ = joined_rows(parts, len(chosen))
+    real, _ = gather_scattered(parts, len(chosen))
     n = len(real)
-    generated, _ = joined_rows([(at, x) for x, at in _samples(sample, size, n, batch_size)], n)
+    generated, _ = gather_scattered([(at, x) for x, at in _samples(sample, size, n, batch_size)], n)
     similarity = "ms_ssim" if scales(size) > 1 else "ssim"
     distances = sliced_wasserstein(generated, real, seed, device)
     if level_sizes(size) == [size] and size < 32:

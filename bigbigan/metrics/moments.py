@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from bigbigan.distributed.collectives import all_rows, world_size
+from bigbigan.distributed.collectives import all_gather_rows, world_size
 from bigbigan.distributed.gather import summed
 from bigbigan.errors import MetricsError
 
@@ -65,5 +65,5 @@ class Moments:
 def summed_rows(row: Tensor) -> Tensor:
     """(C,) on each of P processes → (P, C) on all of them, whatever devices the backend can move."""
     if world_size() > 1 and torch.distributed.get_backend() == "nccl":
-        return all_rows(row.to("cuda")).to("cpu")
-    return all_rows(row)
+        return all_gather_rows(row.to("cuda")).to("cpu")
+    return all_gather_rows(row)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bigbigan.data import Images, evaluation_batches, fingerprint
 from bigbigan.distributed.collectives import rank, world_size
-from bigbigan.distributed.gather import everywhere, joined_rows
+from bigbigan.distributed.gather import everywhere, gather_scattered
 from bigbigan.errors import MetricsError
 from bigbigan.metrics.cache import store
 from bigbigan.metrics.inception_score import InceptionScore
@@ -59,7 +59,7 @@ def gather(batches: Iterable[tuple[Tensor, np.ndarray]], extractor, n: int, keep
         kept.append((row[row >= 0], features[torch.from_numpy(row >= 0).to(features.device)].float()))
     if not everywhere(moments is not None):
         raise MetricsError(f"{extractor.name}: expected readable images on every process, found a process without any")
-    return Statistics(moments.joined(), score.result(), joined_rows(kept, len(keep))[0])
+    return Statistics(moments.joined(), score.result(), gather_scattered(kept, len(keep))[0])
 
 
 def real_statistics(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from bigbigan.distributed import alone
+from bigbigan.distributed import local_only
 from bigbigan.latents import Posterior
 from bigbigan.networks.growing import Growing
 from bigbigan.networks.layers import CrossReplicaBatchNorm, ResidualMLP
@@ -166,7 +166,7 @@ def checked_features(trunk: nn.Module, backbone: str, image_size: int) -> int:
     weight = next(trunk.parameters())
     before, random = [b.clone() for b in trunk.buffers()], torch.get_rng_state()
     try:
-        with alone():
+        with local_only():
             out = trunk.train()(weight.new_zeros(2, 3, image_size, image_size))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ValueError(

@@ -42,7 +42,7 @@ def default_latent_dim(image_size: int, architecture: str = "biggan") -> int:
     return 128 if architecture == "biggan_deep" else 20 * slots(image_size)
 
 
-def cut(latent_dim: int, image_size: int) -> list[int]:
+def latent_chunks(latent_dim: int, image_size: int) -> list[int]:
     """The sizes of the chunks of z, one for each slot."""
     chunk, remainder = divmod(latent_dim, slots(image_size))
     if chunk == 0:
@@ -93,7 +93,7 @@ class Generator(nn.Module):
         self.bottom, doublings = split_size(image_size)
         self.latent_dim, self.image_size, self.classes = latent_dim, image_size, classes
         self.skip_z = skip_z
-        self.chunks = cut(latent_dim, image_size) if skip_z and not self.deep else [latent_dim]
+        self.chunks = latent_chunks(latent_dim, image_size) if skip_z and not self.deep else [latent_dim]
         channels = [width * m for m in MULTIPLIERS[doublings]]
         condition_dim = (embedding_dim if shared_embedding else 0) + (self.chunks[-1] if skip_z else 0)
         tables = 0 if shared_embedding else max(classes, 1)

@@ -81,7 +81,7 @@ def phase(level: float) -> tuple[int, int]:
     return math.floor(level), math.ceil(level)
 
 
-def faded(x: Tensor, size: int, fade: float) -> Tensor:
+def fade_in(x: Tensor, size: int, fade: float) -> Tensor:
     """Real images as a network of `size` px sees them while its newest resolution has the weight `fade` (figure 2):
     (N, 3, S, S) → (N, 3, size, size), (1 − α)·up(down(x)) + α·x with average pooling and nearest upsampling; S a
     multiple of size.
@@ -94,4 +94,4 @@ def faded(x: Tensor, size: int, fade: float) -> Tensor:
 
 def seen_by(network: nn.Module, x: Tensor) -> Tensor:
     """Real images at the size and with the fade of `network`; as they are, if it does not grow."""
-    return faded(x, network.image_size, network.fade) if isinstance(network, Growing) else x
+    return fade_in(x, network.image_size, network.fade) if isinstance(network, Growing) else x

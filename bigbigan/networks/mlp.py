@@ -78,7 +78,7 @@ class MLPDiscriminator(nn.Module):
         self, latent_dim: int, image_size: int, width: int = WIDTH, grey: bool = False, joint: bool = True, batch_norm: bool = True
     ):  # fmt: skip
         super().__init__()
-        self.latent_dim, self.image_size, self.joint, self.across = latent_dim, image_size, joint, batch_norm
+        self.latent_dim, self.image_size, self.joint, self.compares_images = latent_dim, image_size, joint, batch_norm
         self.f = MLPTrunk(image_size, width, grey, latent_dim if joint else 0, batch_norm)
         self.score = nn.Linear(width, 1, bias=not batch_norm)
 

@@ -155,7 +155,7 @@ class GrowingTrunk(Growing):
                 layer(maps[1], maps[0], kernel=self.bottom, padding=0)
             )  # all places at once: (N, maps, 1, 1)
         self.discrimination = MinibatchDiscrimination(maps[0]) if minibatch == "discrimination" else nn.Identity()
-        self.across = minibatch != "none"
+        self.compares_images = minibatch != "none"
         self.num_features = maps[0 if dense else 1] + (100 if minibatch == "discrimination" else 0)
         self.drop_channels = sum(layer.conv.in_channels for layer in self._dropped()) if drop else 0
         if drop:
@@ -232,9 +232,9 @@ class GrowingDiscriminator(nn.Module):
         return self.f.image_size
 
     @property
-    def across(self) -> bool:
+    def compares_images(self) -> bool:
         """Whether an image's scores depend on the other images of its minibatch."""
-        return self.f.across
+        return self.f.compares_images
 
     def forward(
         self, x: Tensor, z: Tensor | None = None, classes: Tensor | None = None, drop: Tensor | None = None

@@ -21,12 +21,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bigbigan.config import Config, differences, flatten
-from bigbigan.distributed import all_rows, copy_from_main
+from bigbigan.distributed import all_gather_rows, copy_from_main
 from bigbigan.errors import CheckpointError, Outside
 from bigbigan.files import check_inside, read_json, sha256
 from bigbigan.model import BigBiGAN
 from bigbigan.networks.weights import load_weights
-from bigbigan.training.augmentation import Augmentation
+from bigbigan.training.augmentation import DiscriminatorAugmentation
 from bigbigan.training.ema import Averages
 
 FORMAT = 1
@@ -49,9 +49,15 @@ class TrainingState:
     """All that a run is at one moment: networks, averages, optimisers, counters, what adapts in `augmentation` if
     anything does."""
 
-    def __init__(self, model: BigBiGAN, averages: Averages, optimizers: dict, augmentation: Augmentation | None = None):
+    def __init__(
+        self,
+        model: BigBiGAN,
+        averages: Averages,
+        optimizers: dict,
+        augmentation: DiscriminatorAugmentation | None = None,
+    ):
         self.model, self.averages, self.optimizers = model, averages, optimizers
-        self.augmentation = augmentation or Augmentation()
+        self.augmentation = augmentation or DiscriminatorAugmentation()
         self.images_seen = 0
         self.iterations = 0
         self.recovery = Recovered()
@@ -271,7 +277,7 @@ def resume(folder: Path, state: TrainingState, config: Config, device: torch.dev
     device: of the collectives.
     """
     path = _resume_here(folder, state, config)
-    found = all_rows(torch.tensor([state.images_seen], device=device)).flatten().tolist()
+    found = all_gather_rows(torch.tensor([state.images_seen], device=device)).flatten().tolist()
     if len(set(found)) > 1:
         raise CheckpointError(
             f"{folder}: expected the same newest checkpoint on every process, found those at {found} images; "

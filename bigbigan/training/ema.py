@@ -17,7 +17,7 @@ class Averages:
     """Exponential moving averages of E's and G's parameters, for evaluation and release (BigBiGAN, section 3; BigGAN).
 
     half_life: in images. rampup: the half-life is at most this share of the images seen, so that a short run is not an
-    average of its initial weights. Buffers are not averaged: they are derived by `refresh`.
+    average of its initial weights. Buffers are not averaged: they are derived by `update_sampling_statistics`.
     """
 
     def __init__(self, generator: nn.Module, encoder: nn.Module | None, half_life: float, rampup: float):
@@ -41,7 +41,7 @@ class Averages:
             torch._foreach_lerp_(list(average.parameters()), list(source.parameters()), weight)
 
     @torch.no_grad()
-    def refresh(self, batches: Iterable[tuple[Tensor, Tensor, Tensor | None]]) -> None:
+    def update_sampling_statistics(self, batches: Iterable[tuple[Tensor, Tensor, Tensor | None]]) -> None:
         """Make the averages ready to sample: u, v from the raw networks and ten power iterations; then the standing
         statistics of G over latents z (n, Z) with their classes or None, and of E over training images x (n, 3, S, S).
 

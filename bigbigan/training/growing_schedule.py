@@ -13,7 +13,7 @@ from bigbigan.networks.layers import split_size
 
 
 @dataclass(frozen=True)
-class Growth:
+class GrowthSchedule:
     """The schedule: `hold` images at a resolution, `fade` images to fade in the next, up to the last stage (appendix
     A.1).
 
@@ -28,7 +28,7 @@ class Growth:
     batch_sizes: tuple[int, ...]
 
     @classmethod
-    def from_config(cls, config: Config) -> "Growth":
+    def from_config(cls, config: Config) -> "GrowthSchedule":
         """Raises ConfigError."""
         size, g = config.model.image_size, config.grow
         batch_sizes = tuple(g.batch_sizes) or (config.data.batch_size,)
@@ -63,7 +63,7 @@ class Course:
 
     def __init__(
         self,
-        growth: Growth,
+        growth: GrowthSchedule,
         networks: list[nn.Module],
         optimizers: list[torch.optim.Optimizer],
         reset: bool = True,

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, InitProcessGroupKwargs, is_torch_xla_available
 
 from bigbigan.config import Config
-from bigbigan.data import Augment, Images, Stream, open_images
+from bigbigan.data import Crop, Images, Stream, open_images
 from bigbigan.distributed import world_size
 from bigbigan.errors import ConfigError, LostProcess, Outside
 from bigbigan.files import check_links
@@ -78,7 +78,7 @@ def build_accelerator(config: Config, folder: Path) -> Accelerator:
 
 
 @contextmanager
-def hold(folder: Path):
+def lock_run_folder(folder: Path):
     """Keep `folder` for this run; ConfigError if another run is at work in it.
 
     A POSIX record lock on run.lock: it dies with its process, however that ends, and decoding workers do not inherit
@@ -143,7 +143,7 @@ def open_stream(config: Config, images: Images, accelerator: Accelerator) -> Str
     """This process's share of the training images, at E's full size."""
     data, size = config.data, config.model.encoder_image_size or config.model.image_size
     return Stream(
-        images, size, config.run.seed, Augment(data.augment, data.flip), accelerator.process_index, accelerator.num_processes,
+        images, size, config.run.seed, Crop(data.augment, data.flip), accelerator.process_index, accelerator.num_processes,
         decoders(config), accelerator.device, data.cache, data.cache_gib * 2**30, data.max_unreadable,
     )  # fmt: skip
 

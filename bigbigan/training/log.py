@@ -76,7 +76,7 @@ class Monitor:
         if self.track is not None:
             self.track(values, images_seen)
 
-    def owed(self, images_seen: int, looking: bool, evaluating: bool) -> list[bool]:
+    def missing_outputs(self, images_seen: int, looking: bool, evaluating: bool) -> list[bool]:
         """Of the grids and the figures that are due at this moment, those which are not there yet."""
         looked = all(
             (self.folder / name / f"{images_seen:012d}.png").is_file() for name in ("samples", "reconstructions")

@@ -79,7 +79,7 @@ def build_optimizers(
 
 
 @dataclass
-class Remedies:
+class Regularisation:
     """BigGAN's against collapse (section 4) and for truncation (3.1): see `config.Loss`, `config.Optim`. All are off by
     default."""
 
@@ -91,7 +91,7 @@ class Remedies:
     orthogonal: float = 0.0
 
     @classmethod
-    def of(cls, config: Config) -> "Remedies":
+    def of(cls, config: Config) -> "Regularisation":
         o, loss = config.optim, config.loss
         return cls(loss.r1, loss.r1_interval, o.sigma_clamp, o.sigma_clamp_ratio, o.sigma_networks, loss.orthogonal)
 

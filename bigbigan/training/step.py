@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bigbigan.config import Config
-from bigbigan.distributed import all_reduce, average_gradients, compute_now, world_size
+from bigbigan.distributed import all_reduce, average_gradients, mark_step, world_size
 from bigbigan.latents import Posterior
 from bigbigan.losses import (
     Scores,
@@ -28,10 +28,10 @@ from bigbigan.networks.layers import (
     pool_to,
     record_statistics,
 )
-from bigbigan.training.augmentation import Augmentation
+from bigbigan.training.augmentation import DiscriminatorAugmentation
 from bigbigan.training.batch import Batch
 from bigbigan.training.guard.health import Health
-from bigbigan.training.optim import Remedies
+from bigbigan.training.optim import Regularisation
 
 MOMENTUM = 0.1  # of E's running statistics, once per E+G update; of D's, where it has batch norms, once per D update
 
@@ -71,11 +71,11 @@ class Step:
         unary_z: bool = True,
         chunks: int = 1,
         autocast=None,
-        remedies: Remedies | None = None,
+        remedies: Regularisation | None = None,
         penalty: float = 10.0,
         gradient_norm: float = 1.0,
         drift: float = 0.001,
-        augmentation: Augmentation | None = None,
+        augmentation: DiscriminatorAugmentation | None = None,
         simultaneous: bool = False,
         latent_weight: float = 0.0,
     ):
@@ -84,9 +84,9 @@ class Step:
         self.encoder_generator_optimizer = encoder_generator_optimizer
         self.unary_x, self.unary_z = unary_x, unary_z
         self.autocast = autocast or nullcontext
-        self.remedies, self.health = remedies or Remedies(), Health(model)
+        self.remedies, self.health = remedies or Regularisation(), Health(model)
         self.penalty, self.gradient_norm, self.drift = penalty, gradient_norm, drift
-        self.augment = augmentation or Augmentation()
+        self.augment = augmentation or DiscriminatorAugmentation()
         self.simultaneous, self.latent_weight = simultaneous, latent_weight
         self.regressing = model.encoder is not None and not getattr(model.discriminator, "joint", True)
 
@@ -97,8 +97,8 @@ class Step:
         loss = config.loss
         return cls(
             model, discriminator_optimizer, encoder_generator_optimizer, loss.form, loss.unary_x, loss.unary_z,
-            config.data.chunks, autocast, Remedies.of(config), loss.penalty, loss.gradient_norm, loss.drift,
-            Augmentation.from_config(config, next(model.parameters()).device),
+            config.data.chunks, autocast, Regularisation.of(config), loss.penalty, loss.gradient_norm, loss.drift,
+            DiscriminatorAugmentation.from_config(config, next(model.parameters()).device),
             config.optim.simultaneous, loss.latent_weight,
         )  # fmt: skip
 
@@ -146,7 +146,7 @@ class Step:
         self.waiting = broken
         if not self.simultaneous:
             self._apply(self.discriminator_optimizer, broken)
-        compute_now(batch.x.device)
+        mark_step(batch.x.device)
         return report.values
 
     def encoder_generator_update(self, batch: Batch) -> dict[str, Tensor]:
@@ -176,7 +176,7 @@ class Step:
         if self.simultaneous:
             self._apply(self.discriminator_optimizer, self.waiting)
         self.health.judge_weights()
-        compute_now(batch.x.device)
+        mark_step(batch.x.device)
         return report.values
 
     def discriminator_forward(self, part: Batch) -> tuple[Tensor, Scores, Scores, Pairs]:

@@ -9,7 +9,7 @@ import torch
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from bigbigan.distributed import alone
+from bigbigan.distributed import local_only
 from eval_linear.linear.adam import BATCH, PROTOCOLS, AdamProbe, shuffled, train_adam_probe
 from eval_linear.linear.logistic import Solution, logistic_path
 
@@ -68,7 +68,7 @@ def fit_linear(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, classes: in
     the classifier is then fitted on all rows. The test rows are looked at once. Rows are this process's own: within a
     group each process fits by itself, and those that hold the same rows find the same.
     """
-    with alone():
+    with local_only():
         return _fit_linear(x, y, x_test, y_test, classes, seed)
 
 

@@ -17,10 +17,10 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from bigbigan.data import (
-    Augment,
+    Crop,
     Stream,
     centre_square,
-    cut,
+    crop_and_resize,
     evaluation_batches,
     open_images,
     to_rgb,
@@ -199,7 +199,7 @@ def test_cutting_a_batch_equals_pillow_one_by_one(filter):
     stacked = torch.stack([torch.from_numpy(np.asarray(p).copy()).permute(2, 0, 1) for p in pictures])
     ours = resample(stacked, torch.tensor(boxes), 16, filter)
     for mine, p, box in zip(ours, pictures, boxes, strict=True):
-        theirs = torch.from_numpy(cut(p, box, 16, filter).copy())
+        theirs = torch.from_numpy(crop_and_resize(p, box, 16, filter).copy())
         difference = (mine.int() - theirs.int()).abs().float()
         assert difference.mean() < 0.5 and difference.max() <= 12, box  # of noise, the hardest picture
 
@@ -224,7 +224,7 @@ def test_signed_and_back():
 
 
 def make_stream(images, **options):
-    options = {"size": 8, "seed": 3, "augment": Augment("resnet", True), "cache": "none"} | options
+    options = {"size": 8, "seed": 3, "augment": Crop("resnet", True), "cache": "none"} | options
     return Stream(images, **options)
 
 
@@ -273,7 +273,7 @@ def test_workers_do_not_change_the_stream(image_folder, workers):
 
 def test_an_epoch_shows_each_image_once():
     images = open_images("digits")
-    stream = make_stream(images, augment=Augment("none", False), cache="auto")
+    stream = make_stream(images, augment=Crop("none", False), cache="auto")
     for epoch in range(2):
         order = [stream.order[p] for p in range(epoch * len(images), (epoch + 1) * len(images))]
         assert sorted(order) == list(range(len(images)))
@@ -284,8 +284,8 @@ def test_the_cache_gives_what_decoding_gives(tmp_path):
         picture(i, (20, 16)).save(tmp_path / f"{i}.png")
     images = open_images(str(tmp_path), test_share=0)
     for kind in ("none", "light", "resnet"):
-        cached = make_stream(images, cache="device", augment=Augment(kind, True))
-        plain = make_stream(images, augment=Augment(kind, True))
+        cached = make_stream(images, cache="device", augment=Crop(kind, True))
+        plain = make_stream(images, augment=Crop(kind, True))
         assert cached.cached is not None and plain.cached is None
         a, b = take(cached, 0, 24, 8)[0], take(plain, 0, 24, 8)[0]
         assert (a.int() - b.int()).abs().float().mean() < 0.5

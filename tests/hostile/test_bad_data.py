@@ -9,7 +9,7 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Sequence, Value
 from datasets import Image as ImageFeature
 
-from bigbigan.data import Augment, Stream, open_images
+from bigbigan.data import Crop, Stream, open_images
 from bigbigan.errors import DataError, InputError
 from tests.conftest import launch, picture, train
 
@@ -210,7 +210,7 @@ def test_rows_without_an_image_are_skipped_and_counted(tmp_path, caplog):
     cells = [{"bytes": Path(path).read_bytes(), "path": None} for path in files(tmp_path / "source")]
     folder = parquet(tmp_path, images=[*cells[:3], None, *cells[3:], {"bytes": b"cut", "path": None}])
     stream = Stream(
-        open_images(str(folder), test_share=0), 8, 0, cache="none", max_unreadable=0.5, augment=Augment("none", False)
+        open_images(str(folder), test_share=0), 8, 0, cache="none", max_unreadable=0.5, augment=Crop("none", False)
     )
     with caplog.at_level(logging.WARNING):
         assert sum(len(b.x) for b in stream.batches(0, 32, 8)) == 32

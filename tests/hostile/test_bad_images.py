@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import bigbigan
-from bigbigan.data import Augment, Stream, evaluation_batches, open_images, to_rgb
+from bigbigan.data import Crop, Stream, evaluation_batches, open_images, to_rgb
 from bigbigan.errors import DataError, InputError
 from tests.conftest import picture, tiny_model
 
@@ -97,7 +97,7 @@ def test_it_is_named_by_encode_and_skipped_in_a_data_set(model, tmp_path, caplog
     ):
         bigbigan.encode([tmp_path / "good-0.png", bad], model)
     images = open_images(str(tmp_path), test_share=0)
-    stream = Stream(images, 8, 0, Augment("resnet", True), cache="none", max_unreadable=0.1)
+    stream = Stream(images, 8, 0, Crop("resnet", True), cache="none", max_unreadable=0.1)
     with caplog.at_level(logging.WARNING):
         assert sum(len(b.x) for b in stream.batches(0, 48, 8)) == 48
     assert stream.unreadable == {str(bad)}
@@ -149,7 +149,7 @@ def test_it_is_read_as_stated(model, tmp_path, name):
         assert bigbigan.encode(tmp_path, model, "avepool_feat").isfinite().all()
         images = open_images(str(tmp_path), test_share=0)
         rgb = to_rgb(images[0])
-        (batch,) = Stream(images, 8, 0, Augment("resnet", True), cache="none").batches(0, 4, 4)
+        (batch,) = Stream(images, 8, 0, Crop("resnet", True), cache="none").batches(0, 4, 4)
     assert rgb.mode == "RGB" and batch.x.shape == (4, 3, 8, 8)
     if colour is not None:
         assert torch.equal(batch.x, torch.tensor(colour, dtype=torch.uint8).view(1, 3, 1, 1).expand(4, 3, 8, 8))
@@ -225,7 +225,7 @@ def test_names_that_are_no_utf8_are_read_and_shown_with_escapes(tmp_path, model,
         file.write(PNG[:50])
     images = open_images(os.fsdecode(folder), test_share=0)
     assert images.class_names == ["bar\\x1b[2J", "caf\\udce9"]
-    stream = Stream(images, 8, 0, Augment(), cache="none", max_unreadable=0.5)
+    stream = Stream(images, 8, 0, Crop(), cache="none", max_unreadable=0.5)
     list(stream.batches(0, 48, 8))
     print(images.summary(), *stream.unreadable)  # encodes to UTF-8
     assert "caf\\udce9/cut.png" in capsys.readouterr().out.encode().decode()
@@ -249,7 +249,7 @@ def test_a_picture_that_may_not_be_read(tmp_path, model, monkeypatch):
     monkeypatch.setattr(pillow, "open", refuse)
     with pytest.raises(InputError, match="secret.png: expected a readable image; PermissionError: .*Permission denied"):
         bigbigan.encode(folder, model)
-    stream = Stream(open_images(str(folder), test_share=0), 8, 0, Augment(), cache="none", max_unreadable=0.1)
+    stream = Stream(open_images(str(folder), test_share=0), 8, 0, Crop(), cache="none", max_unreadable=0.1)
     assert sum(len(b.x) for b in stream.batches(0, 48, 8)) == 48 and len(stream.unreadable) == 1
 
 

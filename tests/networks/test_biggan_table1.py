@@ -19,7 +19,7 @@ from bigbigan.networks.layers import (
     add_orthogonal_gradient,
     orthogonal_penalty,
 )
-from bigbigan.training.optim import Remedies
+from bigbigan.training.optim import Regularisation
 from bigbigan.training.step import Step
 from tests.conftest import tiny_model, train
 from tests.training.test_step import make_batch
@@ -131,7 +131,7 @@ def test_the_step_regularises_g_alone_and_no_embedding(strength):
                 kept.update({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
 
         optimizers = [Optimizer(part.parameters(), lr=1.0) for part in (model.discriminator, model)]
-        step = Step(model, *optimizers, chunks=2, remedies=Remedies(orthogonal=orthogonal))
+        step = Step(model, *optimizers, chunks=2, remedies=Regularisation(orthogonal=orthogonal))
         step.encoder_generator_update(make_batch())
         found.append(kept)
     weights = dict(tiny_model().double().named_parameters())

@@ -9,7 +9,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch.nn.utils import parametrize
 
-from bigbigan.distributed import barrier, joined_rows, own_rows
+from bigbigan.distributed import barrier, gather_batch, scatter_batch
 from bigbigan.networks.layers import (
     ChannelLayerNorm,
     EqualisedConv2d,
@@ -145,7 +145,7 @@ def numbers():
     return torch.randn(12, 3, 4, 4, generator=generator, dtype=torch.float64)
 
 
-def across(x):
+def minibatch_layers(x):
     """What a minibatch's parts make of x, the gradient g of a sum over all images, and the gradient of the sum of
     ‖g‖³."""
     torch.manual_seed(1)
@@ -161,16 +161,16 @@ def across(x):
 def worker(rank, processes, port, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=processes)
-    x = own_rows(numbers())
-    assert torch.equal(joined_rows(x), numbers())
-    torch.save(across(x), f"{folder}/{rank}.pt")
+    x = scatter_batch(numbers())
+    assert torch.equal(gather_batch(x), numbers())
+    torch.save(minibatch_layers(x), f"{folder}/{rank}.pt")
     barrier()
 
 
 def test_second_order_gradients_of_three_processes_are_those_of_one(tmp_path):
     spawn(worker, 3, free_port(), str(tmp_path))
     parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(3)]
-    y, grad, second, *weights = across(numbers())
+    y, grad, second, *weights = minibatch_layers(numbers())
     for place, whole in ((0, y), (1, grad), (2, second)):
         for rank in range(3):
             torch.testing.assert_close(parts[rank][place], whole[rank::3], rtol=1e-9, atol=1e-9)

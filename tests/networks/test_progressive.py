@@ -5,10 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bigbigan.networks.growing import faded, grown_like, phase, set_level
+from bigbigan.networks.growing import fade_in, grown_like, phase, set_level
 from bigbigan.networks.layers import spectral_layers, split_size
 from bigbigan.networks.progressive import GrowingDiscriminator, GrowingGenerator, GrowingTrunk
-from bigbigan.training.growing_schedule import Growth
+from bigbigan.training.growing_schedule import GrowthSchedule
 from bigbigan.training.optim import ramp_up
 
 LEVELS = [0, 0.25, 1, 1.5, 2]
@@ -131,20 +131,20 @@ def test_growth_begins_without_a_jump():
     g, t = small(), small(GrowingTrunk, dense=False)
     z, real = torch.randn(3, 6, dtype=torch.float64), torch.randn(3, 3, 16, 16, dtype=torch.float64)
     set_level(1, g, t)
-    x, h, before = g(z), t(faded(real, 8, 1.0)), faded(real, 8, 1.0)
+    x, h, before = g(z), t(fade_in(real, 8, 1.0)), fade_in(real, 8, 1.0)
     set_level(1 + 1e-9, g, t)
     torch.testing.assert_close(g(z), up(x), rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(faded(real, 16, g.fade), up(before), rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(t(faded(real, 16, g.fade)), h, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(fade_in(real, 16, g.fade), up(before), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(t(fade_in(real, 16, g.fade)), h, rtol=1e-6, atol=1e-6)
 
 
 def test_faded_images():
     x = torch.randn(2, 3, 16, 16, dtype=torch.float64)
-    assert faded(x, 16, 1.0) is x
-    torch.testing.assert_close(faded(x, 4, 1.0), down(down(x)))
-    torch.testing.assert_close(faded(x, 8, 0.25), 0.25 * down(x) + 0.75 * up(down(down(x))))
+    assert fade_in(x, 16, 1.0) is x
+    torch.testing.assert_close(fade_in(x, 4, 1.0), down(down(x)))
+    torch.testing.assert_close(fade_in(x, 8, 0.25), 0.25 * down(x) + 0.75 * up(down(down(x))))
     with pytest.raises(ValueError, match="multiple of 5"):
-        faded(x, 5, 1.0)
+        fade_in(x, 5, 1.0)
 
 
 @pytest.mark.parametrize(("level", "working"), [(0, {0}), (0.5, {0, 1}), (1, {1}), (2, {2})])
@@ -174,7 +174,9 @@ def test_a_discriminator_can_be_differentiated_twice_at_every_level(options):
     torch.manual_seed(0)
     trunk = small(GrowingTrunk, **options)
     d = GrowingDiscriminator(trunk, 6, 8, 2, spectral=options.get("norm") == "spectral").double()
-    assert bool(spectral_layers(d)) == (options.get("norm") == "spectral") and d.across == ("minibatch" in options)
+    assert bool(spectral_layers(d)) == (options.get("norm") == "spectral") and d.compares_images == (
+        "minibatch" in options
+    )
     z = torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
     for level in (0, 0.5, 2):
         set_level(level, d)
@@ -210,18 +212,18 @@ def test_a_level_travels_with_the_weights():
 
 
 def test_the_schedule():
-    s = Growth(0, 2, hold=100, fade=50, batch_sizes=(16, 8, 4))
+    s = GrowthSchedule(0, 2, hold=100, fade=50, batch_sizes=(16, 8, 4))
     table = {0: 0, 99: 0, 100: 0, 125: 0.5, 149: 0.98, 150: 1, 250: 1, 260: 1.2, 300: 2, 10**9: 2}
     assert {n: pytest.approx(s.level(n)) for n in table} == table
     assert [s.batch_size(n) for n in (0, 100, 101, 150, 250, 251, 400)] == [16, 16, 8, 8, 8, 4, 4]
     assert [phase(level) for level in (0, 0.2, 1, 1.9, 2)] == [(0, 0), (0, 1), (1, 1), (1, 2), (2, 2)]
-    assert Growth(0, 3, 0, 0, (7,)).level(0) == 3
-    assert Growth(1, 2, 10, 0, (7,)).level(10) == 2, "without a fade it grows at once"
+    assert GrowthSchedule(0, 3, 0, 0, (7,)).level(0) == 3
+    assert GrowthSchedule(1, 2, 10, 0, (7,)).level(10) == 2, "without a fade it grows at once"
 
 
 def test_the_published_schedule_of_1024_px():
     """800,000 images for each of 9 resolutions and 8 fades, then on to 19,000,000 (CelebA-HQ)."""
-    s = Growth(0, 8, 800_000, 800_000, (16, 16, 16, 16, 16, 16, 14, 6, 3))
+    s = GrowthSchedule(0, 8, 800_000, 800_000, (16, 16, 16, 16, 16, 16, 14, 6, 3))
     resolution = lambda n: 4 * 2 ** int(np.ceil(s.level(n)))  # noqa: E731
     assert [resolution(n * 100_000) for n in (0, 8, 9, 16, 112, 120, 121, 128, 190)] == [
         4,

@@ -12,8 +12,8 @@ import torch
 import torch.distributed as dist
 
 from bigbigan import api
-from bigbigan.data import Augment, Stream, open_images
-from bigbigan.distributed import all_reduce, alone, barrier, copy_from_main
+from bigbigan.data import Crop, Stream, open_images
+from bigbigan.distributed import all_reduce, local_only, barrier, copy_from_main
 from bigbigan.errors import LostProcess
 from bigbigan.metrics import own_classifier
 from bigbigan.networks.layers import CrossReplicaBatchNorm, record_statistics
@@ -59,7 +59,7 @@ def train(rank, processes, dtype, iterations=ITERATIONS, size=8, **changes):
     eg = torch.optim.SGD([*model.encoder.parameters(), *model.generator.parameters()], lr=0.01)
     step, averages = Step(model, d, eg, chunks=CHUNKS), Averages(model.generator, model.encoder, 100, 0.5)
     images = open_images("digits", "train", "", "", False, 0.1, "")
-    stream = Stream(images, size, 0, Augment("light", True), rank, processes)
+    stream = Stream(images, size, 0, Crop("light", True), rank, processes)
 
     def batches(start, stop, size):
         for real in stream.batches(start, stop, size):
@@ -78,7 +78,7 @@ def train(rank, processes, dtype, iterations=ITERATIONS, size=8, **changes):
             found |= {f"{i} {k}": mean_over(v, processes) for k, v in values.items()} if wanted else {}
             found |= {f"{i} gradient {type(network).__name__} {len(values)} {k}": v for k, v in gradients.items()}
         averages.update(2 * BATCH * (i + 1), 2 * BATCH)
-    averages.refresh((b.x, b.z, None) for b in batches(0, 10, 10))  # 3, 3, 2, 2 images on four processes
+    averages.update_sampling_statistics((b.x, b.z, None) for b in batches(0, 10, 10))  # 3, 3, 2, 2 images on four processes
     for name, network in (("raw", model), ("averaged G", averages.generator), ("averaged E", averages.encoder)):
         found |= {f"{name} {k}": v.clone() for k, v in network.state_dict().items()}
     return found
@@ -146,7 +146,7 @@ def worker(rank, processes, port, folder):
     copy_from_main([own])
     result["from main"] = own
     if rank == 0:
-        with alone():
+        with local_only():
             result["figures"] = figures()
     barrier()
     before = collectives()

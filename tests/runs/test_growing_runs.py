@@ -13,7 +13,7 @@ from PIL import Image
 
 import bigbigan
 from bigbigan.config import Config, Grow, Loss, Model, Optim, Run, find_config, flatten, read_yaml
-from bigbigan.data import Augment, Stream, open_images
+from bigbigan.data import Crop, Stream, open_images
 from bigbigan.distributed import all_reduce, barrier
 from bigbigan.errors import ConfigError, ProbeError
 from bigbigan.model import BigBiGAN
@@ -21,8 +21,8 @@ from bigbigan.networks.growing import seen_by, set_level
 from bigbigan.release.load import load_model
 from bigbigan.training.batch import Batch, draw_batch
 from bigbigan.training.ema import Averages
-from bigbigan.training.growing_schedule import Course, Growth
-from bigbigan.training.guard import Watch
+from bigbigan.training.growing_schedule import Course, GrowthSchedule
+from bigbigan.training.guard import CollapseProbe
 from bigbigan.training.optim import build_optimizers, ramp_up, rates, set_rates
 from bigbigan.training.step import Pairs, Step
 from eval_linear.probe import Probe, run_probe
@@ -153,8 +153,8 @@ def grown(rank, processes):
     d = torch.optim.SGD(m.discriminator.parameters(), lr=0.01)
     eg = torch.optim.SGD([*m.encoder.parameters(), *m.generator.parameters()], lr=0.01)
     step, averages = Step(m, d, eg, "wgan_gp", chunks=2), Averages(m.generator, m.encoder, 100, 0.5)
-    course = Course(Growth(0, 2, 32, 64, (16,)), [m, averages.networks], [d, eg])
-    stream = Stream(open_images("digits", "train", "", "", False, 0.1, ""), 16, 0, Augment("none", False), rank, processes)
+    course = Course(GrowthSchedule(0, 2, 32, 64, (16,)), [m, averages.networks], [d, eg])
+    stream = Stream(open_images("digits", "train", "", "", False, 0.1, ""), 16, 0, Crop("none", False), rank, processes)
     found, reals = {}, stream.batches(0, 10**9, 16)
     for i in range(ITERATIONS):
         level = course.at(32 * i)
@@ -188,7 +188,7 @@ def test_two_processes_grow_as_one(tmp_path):
 def test_optimisers_forget_at_both_ends_of_a_fade():
     m = model()
     optimizers = list(build_optimizers(m, 1e-3, 1e-3, 1e-3, (0.0, 0.99), 1e-8))
-    step, growth = Step(m, *optimizers), Growth(0, 2, 16, 32, (8,))
+    step, growth = Step(m, *optimizers), GrowthSchedule(0, 2, 16, 32, (8,))
     course, forgetful = Course(growth, [m], optimizers), []
     for seen in range(0, 128, 16):
         kept = bool(optimizers[0].state)
@@ -316,7 +316,7 @@ def test_settings_that_cannot_be_are_named(changes, message):
     config = Config(**changes)
     with pytest.raises(ConfigError, match=message):
         config.validate()
-        Growth.from_config(config)
+        GrowthSchedule.from_config(config)
 
 
 # What each row of the ablation changes in the row before it (Karras et al. 2018, table 1, and the configurations of its
@@ -370,8 +370,8 @@ def test_the_published_networks(name, maps, parameters):
 @pytest.mark.parametrize("encoder", ["progressive", "none"])
 def test_a_look_for_collapse_follows_the_level_and_does_without_an_encoder(encoder):
     m, images = model(torch.float32, encoder=encoder), open_images("digits", "train", "", "", False, 0.1, "")
-    watch = Watch(m, images, images, "normal", 0, images=8)
+    watch = CollapseProbe(m, images, images, "normal", 0, images=8)
     for level in (0.0, 1.5, 2.0):
         set_level(level, m)
-        _, figures = watch.look()
+        _, figures = watch.measure()
         assert all(np.isfinite(value) for value in figures.values()) and "score_gap" in figures

@@ -21,7 +21,7 @@ from bigbigan.noise import uniforms
 from bigbigan.training.augmentation import (
     ADA_NUMBERS,
     DIFFAUGMENT_NUMBERS,
-    Augmentation,
+    DiscriminatorAugmentation,
     ada,
     diffaugment,
     recolour,
@@ -115,9 +115,9 @@ def test_scaling_rotation_stretching_and_translation_are_scipys(side):
         np.testing.assert_allclose(
             ada(x, only(transform, u), ONE).numpy(), mapped(x, matrix), atol=1e-12, err_msg=transform
         )
-    right, down = 0.125 * side * deviate(0.7), 0.125 * side * deviate(0.2)
+    right, vertical = 0.125 * side * deviate(0.7), 0.125 * side * deviate(0.2)
     found = ada(x, only("shift", 0.7, 0.2), ONE)
-    np.testing.assert_allclose(found.numpy(), mapped(x, (np.eye(2), (-down, -right))), atol=1e-12)
+    np.testing.assert_allclose(found.numpy(), mapped(x, (np.eye(2), (-vertical, -right))), atol=1e-12)
 
 
 def test_the_warp_is_grid_sample_where_no_place_is_outside():
@@ -240,10 +240,10 @@ def test_translation_of_diffaugment_is_torchvisions_and_its_cutout_is_erase():
     seen = set()
     for tx in np.linspace(0.01, 0.99, 9):
         u = torch.tensor([[0, 0, 0, tx, 0.99 - tx / 2, 0, 0]], dtype=F64)
-        across, down = int(tx * 5) - 2, int(float(u[0, 4]) * 5) - 2
-        expected = tv.affine(x, angle=0, translate=[across, down], scale=1, shear=[0, 0], fill=[0.0])
+        horizontal, vertical = int(tx * 5) - 2, int(float(u[0, 4]) * 5) - 2
+        expected = tv.affine(x, angle=0, translate=[horizontal, vertical], scale=1, shear=[0, 0], fill=[0.0])
         torch.testing.assert_close(diffaugment(x, u, ("translation",)), expected, **EXACT)
-        seen |= {across}
+        seen |= {horizontal}
     assert seen == {-2, -1, 0, 1, 2}
     for side, size, places in ((16, 8, 17), (9, 5, 9)):  # an even and an odd square
         x = pictures(1, side)
@@ -265,7 +265,7 @@ def test_gradients_are_those_of_finite_differences(method):
 
 def augmentation(method, **changes):
     parts = {"ada": ("blit", "geom", "color"), "diffaugment": ("color", "translation", "cutout")}[method]
-    return Augmentation(method, parts, **changes)
+    return DiscriminatorAugmentation(method, parts, **changes)
 
 
 def with_numbers(batch, method, n=8):
@@ -357,9 +357,9 @@ def test_numbers_depend_on_seed_and_place_alone():
 
 def test_the_sign_is_of_s_x_where_it_is_a_score_of_its_own_and_else_of_the_sum():
     scores = Scores(torch.tensor([1.0, -1.0, 2.0, 0.5]), torch.tensor([-9.0, 9.0, 9.0, -9.0]), torch.zeros(4))
-    assert float(Augmentation("ada").sign(scores)) == 0.5
-    assert float(Augmentation("ada", form="logistic").sign(scores)) == 0
-    assert float(Augmentation("ada").sign(scores._replace(x=None))) == 0
+    assert float(DiscriminatorAugmentation("ada").sign(scores)) == 0.5
+    assert float(DiscriminatorAugmentation("ada", form="logistic").sign(scores)) == 0
+    assert float(DiscriminatorAugmentation("ada").sign(scores._replace(x=None))) == 0
 
 
 def follow(augment, signs, images=50, broken=0.0):
@@ -388,7 +388,7 @@ def test_the_state_comes_back_and_what_cannot_be_is_refused():
     assert follow(augment, [0.7] * 7, 64) == follow(other, [0.7] * 7, 64)
     other.load({})
     assert other.state() == augmentation("ada").state()
-    assert Augmentation().state() == {} and Augmentation("diffaugment").state() == {}
+    assert DiscriminatorAugmentation().state() == {} and DiscriminatorAugmentation("diffaugment").state() == {}
     for bad in (
         {"p": 1.5},
         {"p": "much"},
@@ -473,9 +473,9 @@ def test_a_policy_is_read_from_its_names():
     config = Config()
     config.optim.augment, config.optim.augment_policy = "diffaugment", "translation, color"
     config.validate()
-    assert set(Augmentation.from_config(config).parts) == {"translation", "color"}
+    assert set(DiscriminatorAugmentation.from_config(config).parts) == {"translation", "color"}
     config.optim.augment_policy = ""
-    assert Augmentation.from_config(config).parts == ("color", "translation", "cutout")
+    assert DiscriminatorAugmentation.from_config(config).parts == ("color", "translation", "cutout")
 
 
 def its_share(rank, processes, port, folder):

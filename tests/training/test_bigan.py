@@ -80,13 +80,13 @@ def test_the_networks_are_those_of_the_code():
     w = numbers(model.encoder)
     h = leaky(normalised(leaky(pixels @ w["trunk.linear1.weight"]) @ w["trunk.linear2.weight"]))
     np.testing.assert_allclose(model.encoder.avepool(x).detach().numpy(), h, rtol=1e-8)
-    told = np.tanh(h @ w["linear.weight"])
-    np.testing.assert_allclose(model.encoder(x).mean.detach().numpy(), told, rtol=1e-8)
+    predicted = np.tanh(h @ w["linear.weight"])
+    np.testing.assert_allclose(model.encoder(x).mean.detach().numpy(), predicted, rtol=1e-8)
     w = numbers(model.discriminator)
     expected = [
         leaky(normalised(leaky(p @ w["f.linear1.weight"]) @ w["f.linear2.weight"] + q @ w["f.with_z.weight"]))
         @ w["score.weight"]
-        for p, q in ((pixels, told), (drawn, z.numpy()))
+        for p, q in ((pixels, predicted), (drawn, z.numpy()))
     ]
     batch.z = z
     step = Step(model, *build_optimizers(model, 0.0, 0.0, 0.0, (0.5, 0.999), 1e-8), form="logistic")
@@ -219,8 +219,8 @@ def test_latent_regressors(weight):
     torch.nn.init.normal_(model.encoder.linear.weight, std=0.5)
     batch.z = batch.z.tanh()
     x_hat = model.generator(batch.z)
-    told = torch.sigmoid(2 * F.linear(model.encoder.avepool(x_hat), model.encoder.linear.weight))
-    error = F.binary_cross_entropy(told, (1 + batch.z) / 2)
+    predicted = torch.sigmoid(2 * F.linear(model.encoder.avepool(x_hat), model.encoder.linear.weight))
+    error = F.binary_cross_entropy(predicted, (1 + batch.z) / 2)
     real, fake = model.discriminator(batch.x).x, model.discriminator(x_hat).x
     losses = {
         "discriminator": F.softplus(-real).mean() + F.softplus(fake).mean(),
@@ -242,9 +242,11 @@ def test_latent_regressors(weight):
 
 def test_the_error_of_a_regressor():
     torch.manual_seed(0)
-    z, told = torch.rand(2, 5, 3, dtype=torch.float64) * 2 - 1
-    torch.testing.assert_close(latent_loss(told, z, True), F.binary_cross_entropy((1 + told) / 2, (1 + z) / 2))
-    torch.testing.assert_close(latent_loss(3 * told, z, False), F.mse_loss(3 * told, z) / 2)
+    z, predicted = torch.rand(2, 5, 3, dtype=torch.float64) * 2 - 1
+    torch.testing.assert_close(
+        latent_loss(predicted, z, True), F.binary_cross_entropy((1 + predicted) / 2, (1 + z) / 2)
+    )
+    torch.testing.assert_close(latent_loss(3 * predicted, z, False), F.mse_loss(3 * predicted, z) / 2)
     assert latent_loss(torch.ones(1, 1), torch.zeros(1, 1), True).isfinite()
 
 

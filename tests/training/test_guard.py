@@ -13,7 +13,7 @@ import torch.distributed as dist
 import bigbigan.train
 from bigbigan.networks.layers import spectral_layers
 from bigbigan.training.checkpoint import complete, read
-from bigbigan.training.guard import Watch, signs
+from bigbigan.training.guard import CollapseProbe, signs
 from bigbigan.training.guard.spectra import singular_values, spectra
 from bigbigan.training.optim import build_optimizers
 from bigbigan.training.step import Step
@@ -349,10 +349,10 @@ def test_a_look_changes_nothing_and_sees_what_it_says():
 
     model = tiny_model().train()
     split = [open_images("digits", name, "", "", name == "test", 0.1, "") for name in ("train", "test")]
-    watch, before = Watch(model, *split, "normal", 0, 64), copy.deepcopy(model.state_dict())
-    found, figures = watch.look()
+    watch, before = CollapseProbe(model, *split, "normal", 0, 64), copy.deepcopy(model.state_dict())
+    found, figures = watch.measure()
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items()) and model.training
-    assert watch.look() == (found, figures)
+    assert watch.measure() == (found, figures)
     z = watch.z
     samples = model.generator(z)
     fake = sum(model.discriminator(samples, z).terms())

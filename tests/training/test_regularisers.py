@@ -12,7 +12,7 @@ from bigbigan.losses import Scores, discriminator_loss, r1_penalty
 from bigbigan.networks.layers import SNConv2d, SNLinear, advance_power_iteration, clamp_sigma, spectral_layers
 from bigbigan.noise import dropout_factors
 from bigbigan.training.batch import Batch
-from bigbigan.training.optim import Remedies, build_optimizers, rates, set_rates
+from bigbigan.training.optim import Regularisation, build_optimizers, rates, set_rates
 from bigbigan.training.step import Step
 from tests.conftest import tiny_model, train
 from tests.helpers.children import SMALLEST, free_port
@@ -70,7 +70,7 @@ def test_the_step_clamps_the_networks_it_is_told_to():
         for layer in spectral_layers(model):
             layer.weight.data *= 4  # σ0 = 4 everywhere, since they begin orthogonal
         optimizers = build_optimizers(model, 0.0, 0.0, 0.0, (0.0, 0.999), 1e-8)
-        step = Step(model, *optimizers, remedies=Remedies(sigma_clamp=3.0, sigma_networks=networks))
+        step = Step(model, *optimizers, remedies=Regularisation(sigma_clamp=3.0, sigma_networks=networks))
         step.discriminator_update(make_batch())
         step.encoder_generator_update(make_batch())
         names = {layer: name.split(".")[0] for name, layer in model.named_modules()}
@@ -99,7 +99,7 @@ def gradients(chunks=1, number=0, batch=None, **remedies):
         model,
         *build_optimizers(model, 1e-3, 1e-3, 1e-3, (0.0, 0.999), 1e-8),
         chunks=chunks,
-        remedies=Remedies(**remedies),
+        remedies=Regularisation(**remedies),
     )
     found = {}
     step.discriminator_optimizer.step = lambda: found.update(

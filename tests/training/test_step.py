@@ -191,9 +191,9 @@ def test_refresh_is_a_function_of_the_state_alone():
     averages.update(8, 8)
     raw = copy.deepcopy(model.state_dict())
     batches = [(make_batch(32).x, normal_noise(0, "z", np.arange(32), 8).double(), None)]
-    averages.refresh(batches)
+    averages.update_sampling_statistics(batches)
     first = copy.deepcopy(averages.generator.state_dict() | averages.encoder.state_dict())
-    averages.refresh(batches)
+    averages.update_sampling_statistics(batches)
     again = averages.generator.state_dict() | averages.encoder.state_dict()
     assert all(torch.equal(first[k], again[k]) for k in first)
     assert all(torch.equal(raw[k], v) for k, v in model.state_dict().items()), "the run itself was disturbed"

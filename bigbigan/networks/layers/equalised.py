@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bigbigan.distributed.collectives import joined_rows, own_rows
+from bigbigan.distributed.collectives import gather_batch, scatter_batch
 
 GAIN = math.sqrt(2)  # He's, of a layer before a ReLU
 
@@ -87,7 +87,7 @@ class MinibatchStddev(nn.Module):
         self.group = group
 
     def forward(self, x: Tensor) -> Tensor:
-        joined = joined_rows(x if x.dtype == torch.float64 else x.float())
+        joined = gather_batch(x if x.dtype == torch.float64 else x.float())
         size = min(self.group or len(joined), len(joined))
         if len(joined) % size:
             raise ValueError(
@@ -95,7 +95,7 @@ class MinibatchStddev(nn.Module):
             )
         grouped = joined.unflatten(0, (size, -1))  # (group, M, C, H, W)
         stddev = (grouped.var(0, correction=0) + 1e-8).sqrt().mean((1, 2, 3))  # (M,)
-        channel = own_rows(stddev.repeat(size)).to(x.dtype)  # (N,)
+        channel = scatter_batch(stddev.repeat(size)).to(x.dtype)  # (N,)
         return torch.cat([x, channel[:, None, None, None].expand(-1, 1, *x.shape[2:])], dim=1)
 
 
@@ -114,8 +114,8 @@ class MinibatchDiscrimination(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight * self.log_scale.exp() / self.weight.norm(dim=0)
-        projected = torch.einsum("nc,ckd->nkd", joined_rows(x), weight.to(x.dtype))
+        projected = torch.einsum("nc,ckd->nkd", gather_batch(x), weight.to(x.dtype))
         distance = (projected[:, None] - projected[None]).abs().sum(3)  # (N, N, kernels)
         others = 1 - torch.eye(len(distance), device=x.device, dtype=x.dtype)
-        closeness = own_rows((torch.exp(-distance) * others[..., None]).sum(1))
+        closeness = scatter_batch((torch.exp(-distance) * others[..., None]).sum(1))
         return torch.cat([x, closeness + self.bias], dim=1)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bigbigan.distributed.collectives import all_reduce, all_rows, world_size
+from bigbigan.distributed.collectives import all_gather_rows, all_reduce, world_size
 from bigbigan.networks.layers.spectral import SNLinear
 
 
@@ -25,7 +25,7 @@ class _JoinedBatchNorm(torch.autograd.Function):
         axes = [0, *range(2, x.ndim)]
         mean = exact.mean(axes) if count else exact.new_zeros(x.shape[1])
         deviation = (exact - _channels(mean, x)).square().sum(axes)
-        rows = all_rows(torch.cat([mean.new_full((1,), count), mean, deviation]))  # (P, 1 + 2C)
+        rows = all_gather_rows(torch.cat([mean.new_full((1,), count), mean, deviation]))  # (P, 1 + 2C)
         counts, means, deviations = rows[:, :1], rows[:, 1 : 1 + x.shape[1]], rows[:, 1 + x.shape[1] :]
         # Chan et al. 1979: the joined deviation is the sum of the parts' and of what lies between their means.
         total = counts.sum()

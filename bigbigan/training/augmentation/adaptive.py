@@ -14,7 +14,7 @@ from bigbigan.training.augmentation.policies import ADA_NUMBERS, DIFFAUGMENT_NUM
 INTERVAL = 4  # D updates from one change of p to the next
 
 
-class Augmentation:
+class DiscriminatorAugmentation:
     """Transforms what F sees: images of encoder pairs and of generator pairs, by one distribution; E sees its images as
     they are.
 
@@ -42,7 +42,7 @@ class Augmentation:
         self.updates = 0  # since p's last change
 
     @classmethod
-    def from_config(cls, config: Config, device: torch.device | str = "cpu") -> "Augmentation":
+    def from_config(cls, config: Config, device: torch.device | str = "cpu") -> "DiscriminatorAugmentation":
         o = config.optim
         return cls(o.augment, augment_parts(o), o.ada_target, o.ada_images, config.loss.form, device)
 

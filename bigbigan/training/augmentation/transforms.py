@@ -22,12 +22,12 @@ def warp(images: Tensor, inverse: Tensor) -> Tensor:
     x = torch.arange(width, device=images.device, dtype=inverse.dtype) - (width - 1) / 2
     y = (torch.arange(height, device=images.device, dtype=inverse.dtype) - (height - 1) / 2)[:, None]
     to_x, to_y = ([a[:, None, None] for a in row.unbind(1)] for row in inverse.unbind(1))
-    left, right, across = _around(to_x[0] * x + to_x[1] * y + to_x[2] + (width - 1) / 2, width)
-    top, bottom, down = _around(to_y[0] * x + to_y[1] * y + to_y[2] + (height - 1) / 2, height)
-    across, down = across[:, None].to(images.dtype), down[:, None].to(images.dtype)
-    above = torch.lerp(_at(images, top, left), _at(images, top, right), across)
-    below = torch.lerp(_at(images, bottom, left), _at(images, bottom, right), across)
-    return torch.lerp(above, below, down)
+    left, right, horizontal = _around(to_x[0] * x + to_x[1] * y + to_x[2] + (width - 1) / 2, width)
+    top, bottom, vertical = _around(to_y[0] * x + to_y[1] * y + to_y[2] + (height - 1) / 2, height)
+    horizontal, vertical = horizontal[:, None].to(images.dtype), vertical[:, None].to(images.dtype)
+    above = torch.lerp(_at(images, top, left), _at(images, top, right), horizontal)
+    below = torch.lerp(_at(images, bottom, left), _at(images, bottom, right), horizontal)
+    return torch.lerp(above, below, vertical)
 
 
 def _around(place: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -54,7 +54,7 @@ def recolour(images: Tensor, matrix: Tensor) -> Tensor:
 
 
 def shift(images: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Right by x and down by y whole pixels, (N,) long each; zeros where nothing comes from."""
+    """Right by x and vertical by y whole pixels, (N,) long each; zeros where nothing comes from."""
     height, width = images.shape[2:]
     columns = torch.arange(width, device=images.device) - x[:, None]
     rows = torch.arange(height, device=images.device) - y[:, None]

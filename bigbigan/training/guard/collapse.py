@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bigbigan.config import Config
 from bigbigan.data import Images, evaluation_batches, to_signed
-from bigbigan.distributed import all_reduce, alone, barrier, rank
+from bigbigan.distributed import all_reduce, barrier, local_only, rank
 from bigbigan.errors import DataError, TrainingFailure
 from bigbigan.latents import sample_prior
 from bigbigan.model import BigBiGAN
@@ -27,7 +27,7 @@ IMAGES, PART = 256, 64  # of each kind that a look takes; at once
 VALUES = 2**27  # of the pixels of a kind, half a GiB: 170 images of 512 px, 42 of 1,024
 
 
-class Watch:
+class CollapseProbe:
     """Looks at the raw networks as they train, with batch statistics, at the same images and latents each time.
 
     model: in training mode. train, test: the data. A look changes nothing and is this process's own affair.
@@ -55,11 +55,11 @@ class Watch:
         return to_signed(x).repeat(twice, 1, 1, 1).to(self.device), labels.repeat(twice).to(self.device)
 
     @torch.no_grad()
-    def look(self) -> tuple[dict[str, list[float]], dict[str, float]]:
+    def measure(self) -> tuple[dict[str, list[float]], dict[str, float]]:
         """→ the spectra, and figures by name."""
         model, found = self.model, spectra(self.model)
         classes = torch.arange(len(self.z), device=self.device) % max(1, model.generator.classes)
-        with alone():
+        with local_only():
             samples = torch.cat([model.generator(z, self._known(c)) for z, c in parts(self.z, classes)])
             fake = self._sums(samples, self.z, classes)
             real, held_out = (self._encoder_pairs(*pictures) for pictures in (self.train, self.test))
@@ -135,7 +135,7 @@ class Guard:
     """Asked after every iteration, it carries out --run.on_nonfinite and --run.on_collapse.
 
     folder: of the checkpoints; that from before an alarm is kept beside it in before_collapse/.  monitor: of the run.
-    make: a function that builds the `Watch`, for the main process alone.
+    make: a function that builds the `CollapseProbe`, for the main process alone.
     """
 
     def __init__(
@@ -150,12 +150,12 @@ class Guard:
             monitor,
             make,
         )
-        self.watch: Watch | None = None
+        self.watch: CollapseProbe | None = None
         self.good_at = state.images_seen  # where the last look without a sign was
         self.spectra: dict[str, list[float]] = {}
         self.known: set[str] = set()
 
-    def acted(self, broken: str, looking: bool) -> bool:
+    def rolled_back(self, broken: str, looking: bool) -> bool:
         """broken: what was not finite, in words, or "".  looking: whether to look for collapse → whether the state may
         be an earlier one now, and what was summed up void. Every process must call this. Raises TrainingFailure where
         the run must end.
@@ -195,7 +195,7 @@ class Guard:
         except DataError as error:  # the training images may well be kept on the device
             log.warning("no look for signs of collapse at %s images: %s", f"{self.state.images_seen:,}", error)
             return []
-        state, (spectra, figures) = self.state, self.watch.look()
+        state, (spectra, figures) = self.state, self.watch.measure()
         rounded = {name: [float(f"{value:.6g}") for value in values] for name, values in spectra.items()}
         self.monitor.write(
             {"images_seen": state.images_seen, "iteration": state.iterations, "spectra": rounded} | figures

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bigbigan.distributed import Later
+from bigbigan.distributed import ScalarReader
 from bigbigan.networks.layers import spectral_layers
 
 
@@ -37,7 +37,7 @@ class Health:
         normalised = {layer.weight for layer in spectral_layers(model)}
         self.hiding = [p for p in self.names if p not in normalised and p.ndim < 4]
         self.judged: deque[Judgement] = deque(maxlen=64)  # of one iteration, if somebody asks after each
-        self.later = Later()
+        self.later = ScalarReader()
 
     @torch.no_grad()
     def judge_gradients(self, parameters: list[nn.Parameter], values: dict[str, Tensor]) -> Tensor:
@@ -63,13 +63,13 @@ class Health:
         else ""."""
         judged = list(self.judged)
         self.judged.clear()
-        known = self.later.exchange(torch.stack([j.broken for j in judged]).sum().reshape(1), judged, wait)
+        known = self.later.push(torch.stack([j.broken for j in judged]).sum().reshape(1), judged, wait)
         broken = any(number for number, _ in known)
         return self._describe([j for _, judged in known for j in judged]) if broken else ""
 
     def forget(self) -> None:
         self.judged.clear()
-        self.later = Later()
+        self.later = ScalarReader()
 
     def _describe(self, judged: list[Judgement]) -> str:
         """The tensor that was not finite first, with how many others were.

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 
-from bigbigan.distributed import Later, all_reduce, world_size
+from bigbigan.distributed import ScalarReader, all_reduce, world_size
 
 
 class StopRequest:
@@ -22,7 +22,7 @@ class StopRequest:
         self.signal = 0
         self.asked = False
         self._abandonable = False
-        self._noted = Later()
+        self._noted = ScalarReader()
         self._before = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
         left = max(0.0, started + 60 * minutes - time.monotonic())
         self._timer = threading.Timer(left, signal.raise_signal, (signal.SIGTERM,))
@@ -40,12 +40,12 @@ class StopRequest:
 
     def agreed(self, device: torch.device) -> bool:
         """Whether any process was asked to stop; several processes on GPUs learn of it an iteration later, see
-        `Later`."""
+        `ScalarReader`."""
         if world_size() == 1:
             self.asked = self.signal > 0
         else:
             noted = all_reduce(torch.full((1,), float(self.signal > 0), device=device))
-            self.asked = any(number for number, _ in self._noted.exchange(noted))
+            self.asked = any(number for number, _ in self._noted.push(noted))
         return self.asked
 
     def unless_asked(self, work: Callable[[], None]) -> None:
