@@ -259,7 +259,7 @@ class Step:
     def _scores(self, pairs: Pairs) -> tuple[Scores, Scores]:
         discriminator = self.model.discriminator
         if getattr(
-            discriminator, "across", False
+            discriminator, "compares_images", False
         ):  # D compares the images of a minibatch: those of one kind with each other
             first, second = (self._selected(discriminator(*half)) for half in pairs.halves())
             return first, second
