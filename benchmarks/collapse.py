@@ -27,7 +27,8 @@ from bigbigan.data import Crop, Stream, evaluation_batches, open_images, to_sign
 from bigbigan.model import BigBiGAN
 from bigbigan.training.batch import draw_batch
 from bigbigan.training.guard import CollapseProbe, signs
-from bigbigan.training.optim import build_optimizers, rates, set_rates
+from bigbigan.training.optim import build_optimizers
+from bigbigan.training.schedule import rates, set_rates
 from bigbigan.training.step import Step
 
 SMALL = {

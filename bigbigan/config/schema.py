@@ -136,6 +136,8 @@ class Loss:
 class Optim:
     """The updates."""
 
+    name: str = "adam"
+    """The optimiser: adam, or the name of another one of timm's; the settings that it has are taken from these."""
     generator_lr: float = 5e-5
     """Adam's rate for G (BigGAN)."""
     discriminator_lr: float = 2e-4

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bigbigan.networks.interface import GeneratorInterface
 from bigbigan.networks.layers import (
     CrossReplicaBatchNorm,
     DeepGeneratorBlock,
@@ -52,7 +53,7 @@ def latent_chunks(latent_dim: int, image_size: int) -> list[int]:
     return [chunk + remainder] + [chunk] * (slots(image_size) - 1)
 
 
-class Generator(nn.Module):
+class Generator(nn.Module, GeneratorInterface):
     """BigGAN's generator.
 
     latent_dim: Z; z is cut into one chunk per slot, the remainder of the division goes to the first. BigGAN-deep gives

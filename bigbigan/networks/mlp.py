@@ -11,19 +11,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bigbigan.losses import Scores
+from bigbigan.networks.interface import DiscriminatorInterface, GeneratorInterface
 from bigbigan.networks.layers import CrossReplicaBatchNorm
 
 LATENT_DIM = 50  # U(−1, 1) each
 WIDTH, STD, EPS, SLOPE = 1024, 0.02, 1e-8, 0.2
 
 
-class MLPGenerator(nn.Module):
+class MLPGenerator(nn.Module, GeneratorInterface):
     """z → width-BN-ReLU → width-BN-ReLU, to which z is given again → as many sigmoids as there are pixels.
 
     grey: one plane, in all three channels alike.  forward: z (N, Z) → (N, 3, S, S) in [−1, 1].
     """
-
-    classes = 0
 
     def __init__(self, latent_dim: int, image_size: int, width: int = WIDTH, grey: bool = False):
         super().__init__()
@@ -63,7 +62,7 @@ class MLPTrunk(nn.Module):
         return F.leaky_relu(self.norm(h if self.with_z is None else h + self.with_z(z)), SLOPE)
 
 
-class MLPDiscriminator(nn.Module):
+class MLPDiscriminator(nn.Module, DiscriminatorInterface):
     """D: one score of the pair (x, z), s_xz; of x alone, s_x, if it is not `joint`.
 
     batch_norm: BiGAN has one, so that in training a score depends on the other pairs of its kind, which are seen apart
@@ -71,8 +70,6 @@ class MLPDiscriminator(nn.Module):
     does no harm where both are in (−1, 1); ALI, whose posterior is not bounded, has none in D.
     forward: x (N, 3, S, S), z (N, Z) → Scores, (N,) each.
     """
-
-    classes = 0
 
     def __init__(
         self, latent_dim: int, image_size: int, width: int = WIDTH, grey: bool = False, joint: bool = True, batch_norm: bool = True

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bigbigan.losses import Scores
-from bigbigan.networks.growing import Growing
+from bigbigan.networks.growing import Growing, fade_in
+from bigbigan.networks.interface import DiscriminatorInterface, GeneratorInterface
 from bigbigan.networks.layers import (
     ChannelLayerNorm,
     CrossReplicaBatchNorm,
@@ -77,14 +78,12 @@ class ConvLayer(nn.Module):
         return pixel_norm(x) if self.pixel else x
 
 
-class GrowingGenerator(Growing):
+class GrowingGenerator(Growing, GeneratorInterface):
     """G.  latent_dim: Z.  norm: "pixel" (the paper), "batch" or "none".  normalise_latents: z at length √Z first.
     slope: of the leaky ReLU, 0 for a ReLU.  tanh: at the end; the paper's G is linear.
 
     forward: z (N, Z) → (N, 3, S, S) with S = `image_size` at this level; near [−1, 1], in evaluation clamped to it.
     """
-
-    classes = 0
 
     def __init__(
         self, latent_dim: int, image_size: int, feature_base: int = 8192, feature_limit: int = 512, norm: str = "pixel",
@@ -118,6 +117,10 @@ class GrowingGenerator(Growing):
             x = F.interpolate(self.to_rgb[self.stage - 1](before), scale_factor=2, mode="nearest").lerp(x, self.fade)
         x = torch.tanh(x) if self.tanh else x
         return x if self.training else x.clamp(-1, 1)
+
+    def prepare(self, x: Tensor) -> Tensor:
+        """Return real images at this level's size and fade, see `fade_in`."""
+        return fade_in(x, self.image_size, self.fade)
 
 
 class GrowingTrunk(Growing):
@@ -199,7 +202,7 @@ class GrowingTrunk(Growing):
         self.confidence.lerp_(confidence.to(self.confidence).clamp(0, 1), 0.1)
 
 
-class GrowingDiscriminator(nn.Module):
+class GrowingDiscriminator(nn.Module, DiscriminatorInterface):
     """D = (F, H, J) of BigBiGAN with a growing F; H, J and the three scores are those of any other size.
 
     trunk: F.  latent_dim: Z.  mlp_width, mlp_layers: H and J.  spectral, equalised: of H, J and the scores' layers.
@@ -207,8 +210,6 @@ class GrowingDiscriminator(nn.Module):
 
     forward: x (N, 3, S, S) with S = `image_size` at this level, z (N, Z) → Scores, (N,) each.
     """
-
-    classes = 0
 
     def __init__(
         self, trunk: GrowingTrunk, latent_dim: int, mlp_width: int = 2048, mlp_layers: int = 8, spectral: bool = False,
@@ -235,6 +236,11 @@ class GrowingDiscriminator(nn.Module):
     def compares_images(self) -> bool:
         """Whether an image's scores depend on the other images of its minibatch."""
         return self.f.compares_images
+
+    @property
+    def noise_width(self) -> int:
+        """Normal random numbers that F takes for each image, see `GrowingTrunk`."""
+        return self.f.drop_channels
 
     def forward(
         self, x: Tensor, z: Tensor | None = None, classes: Tensor | None = None, drop: Tensor | None = None

@@ -13,7 +13,8 @@ from bigbigan.files import check_inside, check_links, printable
 from bigbigan.model import BigBiGAN
 from bigbigan.networks.weights import load_weights
 from bigbigan.release.format import build, read_release
-from bigbigan.training.checkpoint import FILES, complete, read
+from bigbigan.training.checkpoint import complete, read
+from bigbigan.training.state import FILES
 
 SHIPPED = Path(__file__).parent / "shipped"  # the release that comes with the package, if one does
 
