@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bigbigan.config import Config, find_config, lineage, preset_name, presets, read_yaml
 from bigbigan.errors import ConfigError
+from bigbigan.files import write_text_whole
 
 TRAIN = Path(__file__).resolve().parent.parent / "bigbigan" / "train.py"
 GROUPS = {"paper": "table1", "cifar": "table1_cifar", "digits": "table1_digits"}
@@ -99,9 +100,7 @@ class Run:
 
     def note(self, state: str, **facts) -> None:
         self.record = {"state": state, "flags": flags_of(self.command), **facts}
-        beside = self.record_file.with_suffix(".tmp")
-        beside.write_text(json.dumps(self.record, indent=1) + "\n")
-        beside.replace(self.record_file)
+        write_text_whole(self.record_file, json.dumps(self.record, indent=1) + "\n")
 
 
 def flags_of(command: list[str]) -> list[str]:

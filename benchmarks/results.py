@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.candidates import CANDIDATES
 from benchmarks.results_pages import collect, last_line, stats_of, trained_seconds
+from bigbigan.files import write_text_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 AGAIN = 75
@@ -225,7 +226,7 @@ def compare(call: Call) -> str:
             entry |= json.loads(found.read_text()) if found.is_file() else {"failed": last_line(call.log(run))}
             ledger.append(entry | {"at_once": len(wave), "minutes": call.compare})
             shutil.rmtree(call.work / run / "checkpoints", ignore_errors=True)
-        path.write_text(json.dumps(ledger, indent=1) + "\n")
+        write_text_whole(path, json.dumps(ledger, indent=1) + "\n")
 
 
 def chosen(call: Call) -> tuple[str, str, str]:
@@ -245,7 +246,7 @@ def chosen(call: Call) -> tuple[str, str, str]:
         pairs = zip(words[::2], words[1::2], strict=True)
         preset, flags = SMALL, shlex.join(w for k, v in pairs if not k.startswith("--model.") for w in (k, v))
     result = name, preset, f"{flags} {call.more}".strip()
-    path.write_text(json.dumps(result) + "\n")
+    write_text_whole(path, json.dumps(result) + "\n")
     return result
 
 
@@ -360,7 +361,8 @@ def sizes(call: Call) -> str:
     rates = {name: _images(call, name) / trained_seconds(call.work / name) for name in SIZES}
     path = call.work / "goal.json"
     if not path.is_file():  # images of either in the time that both have together
-        path.write_text(json.dumps(60 * call.train * 0.8 / (1 / rates["64"] + 1 / rates["64-e128"])))
+        images = 60 * call.train * 0.8 / (1 / rates["64"] + 1 / rates["64-e128"])
+        write_text_whole(path, json.dumps(images))
     images = json.loads(path.read_text())
     for name in SIZES:
         seconds = images / rates[name] if name != "128" else 60 * call.train * 0.4

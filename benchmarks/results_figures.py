@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bigbigan.api import load
 from bigbigan.data import open_images
+from bigbigan.files import write_text_whole
 from bigbigan.metrics import cache_folder, in_domain_extractor
 from eval_linear.quick import quick_figures
 
@@ -43,7 +44,7 @@ def main(what: str, source: str, number: str, data: str = "") -> None:
         if (folder / "stats.jsonl").is_file()
         else folder.with_name(f"{folder.name}-figures.json")
     )
-    path.write_text(json.dumps(figures, indent=1) + "\n")
+    write_text_whole(path, json.dumps(figures, indent=1) + "\n")
     print(json.dumps(figures))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from bigbigan.files import write_text_whole
 from bigbigan.release.export import worth
 
 PART = 15_000_000  # bytes of a file that travels
@@ -76,7 +77,7 @@ def digest(call) -> dict:
         found |= {name: json.loads(path.read_text())} if path.is_file() else {}
     peaks = call.work / "peak_mib.json"
     found["peak_mib"] = max(call.peak_mib, json.loads(peaks.read_text()) if peaks.is_file() else 0)
-    peaks.write_text(json.dumps(found["peak_mib"]))
+    write_text_whole(peaks, json.dumps(found["peak_mib"]))
     for name in MAIN[call.leg]:
         if lines := stats_of(call.work / name):
             found.setdefault("runs", {})[name] = _run(call.work / name, lines)
