@@ -1,4 +1,4 @@
-"""Folders of image files, with a subfolder per class or flat."""
+"""Read folders of image files: flat, with a subfolder for each class, or with `train/` and `val/` above these."""
 
 import logging
 import os
@@ -7,15 +7,34 @@ from pathlib import Path
 
 import numpy as np
 
-from bigbigan.data.images import Images
+from bigbigan.data.images import Found, Images, Request
 from bigbigan.data.pictures import EXTENSIONS, open_picture
+from bigbigan.data.splits import TEST_NAMES, TRAIN_NAMES, pick_split
 from bigbigan.errors import DataError
 from bigbigan.files import check_inside, printable
 
 log = logging.getLogger(__name__)
 
 
+def open_folder(request: Request) -> Found | None:
+    """Return a split of a folder of image files, or None if the path is no folder. Raises DataError or Outside."""
+    folder, follow_links = request.location, request.follow_links
+    if not folder.is_dir():
+        return None
+    children = {child.name.lower(): child for child in folder.iterdir() if child.is_dir()}
+    splits = [name for name in children if name in TRAIN_NAMES + TEST_NAMES]
+    if not any(name in TRAIN_NAMES for name in splits):
+        return Found(from_files(folder, follow_links), whole=True)
+    choose = not request.test or len(splits) > 1
+    wanted = children[pick_split(request.split, splits, folder) if choose else splits[0]]
+    if not follow_links:
+        check_inside(wanted, folder)
+    return Found(from_files(wanted, follow_links), whole=len(splits) == 1)
+
+
 class Files:
+    """Serve image files by their paths."""
+
     def __init__(self, paths: list[str]):
         self.paths = paths
 
@@ -30,9 +49,12 @@ class Files:
 
 
 def from_files(folder: Path, follow_links: bool = False) -> Images:
-    """Class folders, however deep, or a flat folder; hidden files and other extensions are left out."""
+    """Return the images of a flat folder, or of class folders at any depth. Raises DataError or Outside.
+
+    The classes are the folders directly in `folder`. Hidden files and files with other extensions are left out.
+    """
     found: list[tuple[str, str]] = []  # (class, path)
-    odd: list[str] = []  # neither file nor folder: pipes, devices, links to nothing and to themselves
+    odd: list[str] = []  # neither file nor folder: pipes, devices, broken links
     _walk(str(folder), "", folder, follow_links, {os.path.realpath(folder)}, found, odd)
     if odd:
         log.warning("%s: %d that are no files left out, such as %s", printable(folder), len(odd), printable(odd[0]))
@@ -45,7 +67,8 @@ def from_files(folder: Path, follow_links: bool = False) -> Images:
     if len(names) > 2 and not labelled:
         loose = sum(not top for top, _ in found)
         log.warning(
-            "%s: no labels, since %d images, such as %s, lie beside the %d folders; move them into one if the folders are classes",
+            "%s: no labels, since %d images, such as %s, lie beside the %d folders; "
+            "move them into one if the folders are classes",
             printable(folder), loose, printable(found[0][1]), len(names) - 1,
         )  # fmt: skip
     labels = np.asarray([names.index(top) for top, _ in found], dtype=np.int64) if labelled else None
@@ -56,7 +79,7 @@ def from_files(folder: Path, follow_links: bool = False) -> Images:
 
 
 def _walk(path: str, top: str, folder: Path, follow_links: bool, seen: set[str], found: list, odd: list) -> None:
-    """Gather (class, path) of all images below `path`, its own before those of its folders. Raises Outside."""
+    """Append (class, path) of all images below `path` to `found`, and what is no file to `odd`. Raises Outside."""
     entries = sorted((e for e in os.scandir(path) if not e.name.startswith(".")), key=lambda e: e.name)
     for entry in entries:
         if os.path.splitext(entry.name)[1].lower() in EXTENSIONS and not _is_dir(entry):
@@ -72,9 +95,9 @@ def _walk(path: str, top: str, folder: Path, follow_links: bool, seen: set[str],
         if entry.is_symlink():
             if not follow_links:
                 check_inside(entry.path, folder)
-                continue  # what lies inside is found there
+                continue  # it leads to a folder inside, where its images are found anyway
             if os.path.realpath(entry.path) in seen:
-                continue  # a loop
+                continue  # links in a loop
             seen.add(os.path.realpath(entry.path))
         _walk(entry.path, top or entry.name, folder, follow_links, seen, found, odd)
 
