@@ -1,8 +1,8 @@
-"""Quick figures for `benchmarks/results.sh`, in a process of their own.
+"""Measure quick figures for `benchmarks/results.sh`, in a process of their own.
 
-python benchmarks/results_figures.py classifier DATA SIZE        the in-domain classifier, into the cache
-python benchmarks/results_figures.py quick MODEL LIMIT [DATA]    linear, k-NN, FID, IS, reconstruction →
-RUN/figures.json
+python benchmarks/results_figures.py classifier DATA SIZE        train the in-domain classifier into the cache
+python benchmarks/results_figures.py quick MODEL LIMIT [DATA]    write RUN/figures.json: linear, k-NN, FID, IS,
+                                                                 reconstruction
 """
 
 import json
@@ -49,4 +49,8 @@ def main(what: str, source: str, number: str, data: str = "") -> None:
 
 
 if __name__ == "__main__":
+    asked = {"-h", "--help"} & set(sys.argv)
+    if asked or len(sys.argv) < 4:
+        print(__doc__)
+        raise SystemExit(0 if asked else 2)
     main(*sys.argv[1:])

@@ -1,5 +1,4 @@
-"""Sources, pictures and the stream: any mode and size, order as a function of (seed, position), crops inside the
-picture."""
+"""Test the readers, the decoding of pictures, the crops, and the stream, whose order is f(seed, position)."""
 
 import logging
 import signal
