@@ -133,7 +133,7 @@ def collect(call) -> None:
 
 
 def _pack(call, target: Path, runs: list[Path]) -> None:
-    """Return the releases, pages, stats and logs to pack; a release that is too large is exported in bf16."""
+    """Write a tar of releases, pages, stats and logs; a release that is too large is exported in bf16."""
     release = None
     if runs and (runs[0] / "release" / "config.json").is_file() and not (call.work / "shipped").is_dir():
         release = call.work / "light"

@@ -53,9 +53,9 @@ def from_files(folder: Path, follow_links: bool = False) -> Images:
 
     The classes are the folders directly in `folder`. Hidden files and files with other extensions are left out.
     """
-    found: list[tuple[str, str]] = []  # (class, path)
-    odd: list[str] = []  # neither file nor folder: pipes, devices, broken links
-    _walk(str(folder), "", folder, follow_links, {os.path.realpath(folder)}, found, odd)
+    walk = _Walk(folder, follow_links)
+    walk.visit(str(folder), "")
+    found, odd = walk.found, walk.odd
     if odd:
         log.warning("%s: %d that are no files left out, such as %s", printable(folder), len(odd), printable(odd[0]))
     if not found:
@@ -78,28 +78,51 @@ def from_files(folder: Path, follow_links: bool = False) -> Images:
     return Images(Files([path for _, path in found]), labels, class_names, str(folder), formats)
 
 
-def _walk(path: str, top: str, folder: Path, follow_links: bool, seen: set[str], found: list, odd: list) -> None:
-    """Append (class, path) of all images below `path` to `found`, and what is no file to `odd`. Raises Outside."""
-    entries = sorted((e for e in os.scandir(path) if not e.name.startswith(".")), key=lambda e: e.name)
-    for entry in entries:
-        if os.path.splitext(entry.name)[1].lower() in EXTENSIONS and not _is_dir(entry):
-            if entry.is_symlink() and not follow_links:
-                check_inside(entry.path, folder)
-            if entry.is_file(follow_symlinks=False) or os.path.isfile(entry.path):
-                found.append((top, entry.path))
-            else:
-                odd.append(entry.path)
-    for entry in entries:
-        if not _is_dir(entry):
-            continue
-        if entry.is_symlink():
-            if not follow_links:
-                check_inside(entry.path, folder)
-                continue  # it leads to a folder inside, where its images are found anyway
-            if os.path.realpath(entry.path) in seen:
-                continue  # links in a loop
-            seen.add(os.path.realpath(entry.path))
-        _walk(entry.path, top or entry.name, folder, follow_links, seen, found, odd)
+class _Walk:
+    """Gather the images below a folder.
+
+    found: [(class, path)] of all images.  odd: paths with an image's extension that are no files: pipes, devices,
+    broken links.
+    """
+
+    def __init__(self, folder: Path, follow_links: bool):
+        self.folder, self.follow_links = folder, follow_links
+        self.visited = {os.path.realpath(folder)}  # where links have led to
+        self.found: list[tuple[str, str]] = []
+        self.odd: list[str] = []
+
+    def visit(self, path: str, top: str) -> None:
+        """Gather the images of the folder `path`, then those of its subfolders. Raises Outside.
+
+        top: the class folder that `path` lies in, "" for the data set's own folder.
+        """
+        entries = sorted((e for e in os.scandir(path) if not e.name.startswith(".")), key=lambda e: e.name)
+        for entry in entries:
+            if os.path.splitext(entry.name)[1].lower() in EXTENSIONS and not _is_dir(entry):
+                self._add(entry, top)
+        for entry in entries:
+            if _is_dir(entry) and self._may_enter(entry):
+                self.visit(entry.path, top or entry.name)
+
+    def _add(self, entry: os.DirEntry, top: str) -> None:
+        if entry.is_symlink() and not self.follow_links:
+            check_inside(entry.path, self.folder)
+        if entry.is_file(follow_symlinks=False) or os.path.isfile(entry.path):
+            self.found.append((top, entry.path))
+        else:
+            self.odd.append(entry.path)
+
+    def _may_enter(self, entry: os.DirEntry) -> bool:
+        if not entry.is_symlink():
+            return True
+        if not self.follow_links:
+            check_inside(entry.path, self.folder)
+            return False  # it leads to a folder inside, where its images are found anyway
+        target = os.path.realpath(entry.path)
+        if target in self.visited:
+            return False  # links in a loop
+        self.visited.add(target)
+        return True
 
 
 def _is_dir(entry: os.DirEntry) -> bool:

@@ -157,25 +157,31 @@ def _single_3d(x) -> bool:
     return x.shape[2] < 8 or x.shape[0] in (1, 3)  # so small a last axis means channels, if a wrong number
 
 
-def _as_batch(images: np.ndarray | Tensor) -> Tensor:
-    """Return an array or tensor of one image or a batch as (N, 3, H, W). Raises InputError.
-
-    Arrays are read as channels-last and tensors as channels-first, unless only the other order has 1, 3 or 4 channels.
-    """
-    channels_last = isinstance(images, np.ndarray)
-    if channels_last and (images.dtype.kind not in "buif" or images.dtype.itemsize > 8 or np.ma.is_masked(images)):
-        found = "masked values" if np.ma.is_masked(images) else images.dtype
-        raise InputError(f"expected an array of uint8 or float, found {found}")
-    if channels_last and not (images.flags.writeable and images.dtype.isnative and all(s >= 0 for s in images.strides)):
-        # torch refuses negative strides and foreign byte orders, and warns of memory that it may not write to
-        images = np.array(images, dtype=images.dtype.newbyteorder("="), order="C")
-    if not channels_last and (images.layout is not torch.strided or images.device.type == "meta" or images.is_nested):
+def _as_tensor(images: np.ndarray | Tensor) -> Tensor:
+    """Return an array or tensor of images as a tensor of uint8 or float that torch can work on. Raises InputError."""
+    if isinstance(images, np.ndarray):
+        if images.dtype.kind not in "buif" or images.dtype.itemsize > 8 or np.ma.is_masked(images):
+            found = "masked values" if np.ma.is_masked(images) else images.dtype
+            raise InputError(f"expected an array of uint8 or float, found {found}")
+        if not (images.flags.writeable and images.dtype.isnative and all(s >= 0 for s in images.strides)):
+            # torch refuses negative strides and foreign byte orders, and warns of memory that it may not write to
+            images = np.array(images, dtype=images.dtype.newbyteorder("="), order="C")
+    elif images.layout is not torch.strided or images.device.type == "meta" or images.is_nested:
         raise InputError(
             f"expected a dense tensor with values, found layout {images.layout} on the device {images.device}"
         )
     x = torch.as_tensor(images)
     if x.dtype not in (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64):
         raise InputError(f"expected uint8 in 0 … 255 or float in [−1, 1], found {x.dtype}")
+    return x
+
+
+def _as_batch(images: np.ndarray | Tensor) -> Tensor:
+    """Return an array or tensor of one image or a batch as (N, 3, H, W). Raises InputError.
+
+    Arrays are read as channels-last and tensors as channels-first, unless only the other order has 1, 3 or 4 channels.
+    """
+    x, channels_last = _as_tensor(images), isinstance(images, np.ndarray)
     if x.ndim == 2 or (x.ndim == 3 and not _single_3d(images)):  # grey, without a channel axis
         x, channels_last = x[None, None] if x.ndim == 2 else x[:, None], False
     elif x.ndim == 3:
