@@ -1,5 +1,7 @@
-"""All errors that this library raises on purpose. Each message says what was expected, what was found, and what to
-do."""
+"""All errors that this library raises on purpose.
+
+Each message says what was expected, what was found, and what to do.
+"""
 
 import sys
 from collections.abc import Callable
@@ -84,7 +86,8 @@ class LostProcess(BigBiGANError, RuntimeError):
 def exit_with_a_sentence(advice: Callable[[BaseException], str] = lambda error: ""):
     """Wrap a command: our errors and those of the file system end it with one sentence on stderr and an exit status.
 
-    advice: returns what is appended to the sentence of an error, such as which checkpoint the same command resumes from.
+    advice: returns what is appended to the sentence of an error, such as which checkpoint the same command resumes
+    from.
     Exit status: that of the error; 1 for OSError (a full disk, a folder without write permission); 130 after Ctrl-C.
     """
     try:

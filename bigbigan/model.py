@@ -34,8 +34,10 @@ class BigBiGAN(nn.Module, ModelHubMixin):
 
     @classmethod
     def from_config(cls, config: Model, discriminator: bool = True) -> "BigBiGAN":
-        """Build randomly initialised networks from the section `model` of the config, without D if `discriminator` is
-        False."""
+        """Build randomly initialised networks from the section `model` of the config.
+
+        discriminator: False for E and G alone.
+        """
         config = resolve_latent_dim(config)
         # The order G, E, D decides the random weights of a seed.
         generator, encoder = build_generator(config), build_encoder(config)
@@ -76,18 +78,19 @@ class BigBiGAN(nn.Module, ModelHubMixin):
         return self.generator(z, classes)
 
     def discriminate(self, x: Tensor, z: Tensor | None, classes: Tensor | None = None) -> dict[str, Tensor]:
-        """Return score_x, score_z and score_xz, (N,) each, high for encoder pairs; a GAN has score_x alone and ignores
-        z.
+        """Return score_x, score_z and score_xz, (N,) each, high for encoder pairs.
 
-        x: (N, 3, S, S) at G's or E's size.  z: (N, Z).
+        x: (N, 3, S, S) at G's or E's size.  z: (N, Z).  A GAN has score_x alone and ignores z.
         """
         scores: Scores = self.discriminator(self.for_discriminator(x), z, classes)
         named = {"score_x": scores.x, "score_z": scores.z, "score_xz": scores.xz}
         return {name: score for name, score in named.items() if score is not None}
 
     def reconstruct(self, x: Tensor, use_sample: bool = False, noise: Tensor | None = None) -> Tensor:
-        """Return G(z) for the mean of q(z|x), or for a sample of it: x (N, 3, S, S) at E's size → (N, 3, S', S') at G's
-        size."""
+        """Return G(z) for the mean of q(z|x), or for a sample of it.
+
+        x: (N, 3, S, S) at E's size → (N, 3, S', S') at G's size.  noise: (N, Z) ~ N(0, I) for a sample; None draws it.
+        """
         posterior = self.infer(x)
         if not use_sample:
             return self.generator(posterior.mean)

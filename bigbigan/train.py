@@ -1,4 +1,6 @@
-"""Train a BigBiGAN: `accelerate launch bigbigan/train.py [--config NAME or PATH] [--section.field VALUE ...] [--dry-run]`.
+"""Train a BigBiGAN.
+
+    accelerate launch bigbigan/train.py [--config NAME or PATH] [--section.field VALUE ...] [--dry-run]
 
 The same command again resumes an interrupted run.
 """

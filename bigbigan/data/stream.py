@@ -60,6 +60,7 @@ class Stream:
         size: int,
         seed: int,
         augment: Crop,
+        *,
         rank: int = 0,
         processes: int = 1,
         workers: int = 0,

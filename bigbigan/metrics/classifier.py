@@ -74,7 +74,7 @@ def train_classifier(
         )  # a quarter faster on CPUs
         classifier.requires_grad_(True).train()
         adam = torch.optim.Adam(classifier.parameters(), lr=rate, weight_decay=weight_decay)
-        stream = Stream(images, size, seed, Crop(augment, flip), rank(), world_size(), device=device)
+        stream = Stream(images, size, seed, Crop(augment, flip), rank=rank(), processes=world_size(), device=device)
         for step, batch in enumerate(stream.batches(0, steps * batch_size, batch_size)):
             adam.param_groups[0]["lr"] = rate * _schedule((step + 1) / steps)
             loss = F.cross_entropy(classifier(to_signed(batch.x))[1], batch.labels, reduction="sum") / batch_size

@@ -110,8 +110,7 @@ def write_readme(folder: Path, model: BigBiGAN, figures: str) -> None:
 def read_release_or_hub(
     model_id: str, revision=None, cache_dir=None, force_download=False, local_files_only=False, token=None, **_
 ) -> BigBiGAN:  # fmt: skip
-    """Read a release from a folder of the name `model_id`, or from the hub; the options are those of
-    `hf_hub_download`."""
+    """Read a release from a folder, or from the hub; the options are those of `hf_hub_download`."""
 
     def file(name: str) -> Path:
         if Path(model_id).is_dir():
@@ -131,7 +130,7 @@ def read_release_or_hub(
 
 
 def read_release(settings: Path, weights: Path, where: str) -> BigBiGAN:
-    """Read config.json and model.safetensors → the model in evaluation mode; ValueError says what does not fit."""
+    """Read config.json and model.safetensors into a model in evaluation mode; ValueError says what does not fit."""
     try:
         config = read_json(settings)
     except (OSError, ValueError) as error:

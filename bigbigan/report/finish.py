@@ -41,7 +41,7 @@ def probe_parts(trainer: Trainer, model: BigBiGAN) -> tuple[str, ...]:
 
 
 def closing_figures(trainer: Trainer, model: BigBiGAN) -> str:
-    """Measure the reconstruction of held-out images, write it to stats.jsonl, and return it as a sentence; "" without E."""
+    """Measure the reconstruction of held-out images, write it to stats.jsonl, and return a sentence, "" without E."""
     figures = reconstruction_figures(model, trainer.train_images, trainer.test_images)
     if not figures:
         return ""

@@ -18,7 +18,8 @@ class Batch:
     """The images of one update on this process, n of them, and their share of the run's random numbers.
 
     x: (n, 3, S, S) in [−1, 1] at E's size.  z: (n, Z) ~ p(z).  noise: (n, Z) ~ N(0, I) for ẑ = E(x).
-    x_classes, z_classes: (n,) of a conditional model, else None.  extra: what the parts of the step draw, (n, ...) each, by name.
+    x_classes, z_classes: (n,) of a conditional model, else None.  extra: what the parts of the step draw, (n, ...)
+    each, by name.
     """
 
     x: Tensor
@@ -51,7 +52,7 @@ class Drawer:
     prior: str
     latent_dim: int
     classes: int = 0
-    device: torch.device = torch.device("cpu")  # noqa: RUF009
+    device: torch.device = torch.device("cpu")
     draws: Mapping[str, Draw] = field(default_factory=dict)
 
     def __call__(self, real: RealImages, suffix: str = "") -> Batch:

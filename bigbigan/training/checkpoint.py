@@ -1,10 +1,9 @@
-"""Everything stateful, by name: written so that no kill leaves a torn state, read without unpickling, refused when it
-does not fit.
+"""Checkpoints of a run: no kill leaves a torn one, reading one never unpickles, and one that does not fit is refused.
 
 A checkpoint is a folder `checkpoints/<images seen>/` of safetensors and one JSON file:
     model.safetensors      raw E, G, D with u, v and running statistics
     averages.safetensors   averaged E and G with their sampling statistics
-    optimizer.safetensors  Adam's state by parameter name
+    optimizer.safetensors  the optimisers' state by parameter name
     state.json             format, counters, config, SHA-256 of the files above
 """
 
@@ -30,10 +29,10 @@ log = logging.getLogger(__name__)
 
 
 def save(folder: Path, state: TrainingState, config: Config, keep: int) -> Path:
-    """Write `folder/<images seen>/`: first beside, then fsync, then one rename; then drop all but the newest `keep` up
-    to it.
+    """Write a checkpoint, folder/<images seen>/, and drop all but the newest `keep` up to it; return its path.
 
-    Raises OSError where the file system fails; the checkpoints before it are then as they were.
+    It is written beside, flushed to the disk and renamed. Raises OSError where the file system fails; the checkpoints
+    before it are then as they were.
     """
     target = folder / f"{state.images_seen:012d}"
     beside = folder / f".writing-{target.name}"
@@ -59,7 +58,7 @@ def save(folder: Path, state: TrainingState, config: Config, keep: int) -> Path:
         content["augmentation"] = adapted
     (beside / "state.json").write_text(json.dumps(content, indent=2) + "\n")
     _publish(beside, target)
-    # One that lies ahead was passed over as damaged when the run resumed: it does not count, and must not push this one
+    # A checkpoint ahead of this one was damaged when the run resumed: it does not count, and must not push this one
     # out.
     for old in [path for path in complete(folder) if int(path.name) <= state.images_seen][:-keep]:
         _remove(old)
@@ -67,8 +66,10 @@ def save(folder: Path, state: TrainingState, config: Config, keep: int) -> Path:
 
 
 def keep_best(folder: Path, checkpoint: Path, figure: str, value: float) -> Path:
-    """Copy `checkpoint` to `folder`/<images seen>/ with best.json, which says by which figure; then drop the one kept
-    before."""
+    """Copy a checkpoint to folder/<images seen>/ with best.json, drop the one kept before, and return the copy.
+
+    best.json holds the figure's name and its value.
+    """
     target = keep(folder, checkpoint, "best.json", {"figure": figure, "value": value})
     for old in complete(folder):
         if old != target:
@@ -77,8 +78,10 @@ def keep_best(folder: Path, checkpoint: Path, figure: str, value: float) -> Path
 
 
 def keep(folder: Path, checkpoint: Path, note: str = "", content: dict | None = None) -> Path:
-    """Copy `checkpoint` to `folder`/<images seen>/, with a file `note` if it has a name; rotation elsewhere leaves it
-    alone."""
+    """Copy a checkpoint to folder/<images seen>/, where the rotation of checkpoints does not reach it; return the copy.
+
+    note, content: name and content of a JSON file that is added; "" for none.
+    """
     target, beside = folder / checkpoint.name, folder / f".writing-{checkpoint.name}"
     _make_room(folder, beside)
     for file in checkpoint.iterdir():
@@ -100,7 +103,7 @@ def drop_after(folder: Path, images_seen: int) -> None:
 
 
 def _make_room(folder: Path, beside: Path) -> None:
-    """An empty `beside` in `folder`, without what a kill left there."""
+    """Make an empty folder `beside` in `folder`, and remove what a kill left there."""
     folder.mkdir(parents=True, exist_ok=True)
     _fsync(folder.parent)
     for leftover in (*folder.glob(".writing-*"), *folder.glob(".removing-*")):
@@ -109,7 +112,7 @@ def _make_room(folder: Path, beside: Path) -> None:
 
 
 def _publish(beside: Path, target: Path) -> None:
-    """Bring `beside` to the disk, then give it its name in one rename; a damaged `target` of that name makes way."""
+    """Flush `beside` to the disk and rename it to `target`; a damaged `target` is removed first."""
     for path in (*beside.iterdir(), beside):
         _fsync(path)
     _remove(target)
@@ -118,7 +121,7 @@ def _publish(beside: Path, target: Path) -> None:
 
 
 def _remove(checkpoint: Path) -> None:
-    """Rename, then delete: a kill on the way leaves nothing half-deleted under a checkpoint's name."""
+    """Rename a checkpoint, then delete it: a kill leaves nothing half-deleted under a checkpoint's name."""
     if checkpoint.exists():
         doomed = checkpoint.with_name(f".removing-{checkpoint.name}")
         os.rename(checkpoint, doomed)
@@ -126,7 +129,7 @@ def _remove(checkpoint: Path) -> None:
 
 
 def best_value(folder: Path, figure: str) -> float | None:
-    """The value of `figure` that the checkpoint kept in `folder` has, None if there is none by this figure."""
+    """Return the value by which the checkpoint in `folder` was kept; None if none was kept by this figure."""
     for kept in complete(folder):
         try:
             note = json.loads((kept / "best.json").read_text())
@@ -138,8 +141,7 @@ def best_value(folder: Path, figure: str) -> float | None:
 
 
 def complete(folder: Path) -> list[Path]:
-    """The checkpoints in `folder`, oldest first; what a kill left half-written has another name and is not among
-    them."""
+    """Return the checkpoints in `folder`, oldest first. What a kill left half-written has another name."""
     if not folder.is_dir():
         return []
     named = (p for p in folder.iterdir() if p.name.isascii() and p.name.isdigit())
@@ -147,23 +149,13 @@ def complete(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, files: tuple[str, ...] = FILES) -> tuple[dict, dict[str, dict[str, Tensor]]]:
-    """A checkpoint folder → (state.json, {file: tensors}), verified against the checksums. Raises CheckpointError."""
+    """Read and verify a checkpoint folder → content of state.json, {file: tensors}. Raises CheckpointError."""
     try:
         if folder.is_symlink() and folder.name.isdigit():  # a checkpoint among a run's
             check_inside(folder, folder.parent)
         for file in ("state.json", *files):
             check_inside(folder / file, folder)
-        content = read_json(folder / "state.json")
-        if content.get("format") != FORMAT:
-            raise CheckpointError(
-                f"{folder}: expected a checkpoint of format {FORMAT}, found {content.get('format')!r}; "
-                "it needs another version of bigbigan"
-            )
-        for key, kind in (("images_seen", int), ("iterations", int), ("sha256", dict), ("config", dict)):
-            if type(content.get(key)) is not kind or (kind is int and content[key] < 0):
-                raise CheckpointError(
-                    f"{folder}/state.json: {key}: expected {kind.__name__}, found {content.get(key)!r}"
-                )
+        content = _read_state(folder)
         for file in files:
             if sha256(folder / file) != content["sha256"].get(file):
                 raise CheckpointError(
@@ -180,13 +172,26 @@ def read(folder: Path, files: tuple[str, ...] = FILES) -> tuple[dict, dict[str, 
         ) from None
 
 
-def resume(folder: Path, state: TrainingState, config: Config, device: torch.device | str = "cpu") -> Path | None:
-    """Load the newest sound checkpoint of `folder` into `state` → its path, or None if there is none.
+def _read_state(folder: Path) -> dict:
+    """Return the content of state.json. Raises CheckpointError, OSError, ValueError."""
+    content = read_json(folder / "state.json")
+    if content.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{folder}: expected a checkpoint of format {FORMAT}, found {content.get('format')!r}; "
+            "it needs another version of bigbigan"
+        )
+    for key, kind in (("images_seen", int), ("iterations", int), ("sha256", dict), ("config", dict)):
+        if type(content.get(key)) is not kind or (kind is int and content[key] < 0):
+            raise CheckpointError(f"{folder}/state.json: {key}: expected {kind.__name__}, found {content.get(key)!r}")
+    return content
 
-    A damaged one is named in the log and the one before it is taken. Changed hyper-parameters are refused unless the
-    config accepts them. Every process must call this: all go on from the same checkpoint, and with the main process's
-    weights.
-    device: of the collectives.
+
+def resume(folder: Path, state: TrainingState, config: Config, device: torch.device | str = "cpu") -> Path | None:
+    """Load the newest sound checkpoint of `folder` into `state` and return its path; None if there is no checkpoint.
+
+    A damaged checkpoint is named in the log, and the one before it is taken. Hyper-parameters that differ from the
+    checkpoint's are refused unless `run.accept_changes`. Every process must call this: all resume from the same
+    checkpoint, with the main process's weights.  device: of the collectives.  Raises CheckpointError.
     """
     path = _resume_here(folder, state, config)
     found = all_gather_rows(torch.tensor([state.images_seen], device=device)).flatten().tolist()
@@ -212,7 +217,8 @@ def _resume_here(folder: Path, state: TrainingState, config: Config) -> Path | N
         if changed and not config.run.accept_changes:
             raise CheckpointError(
                 f"{path}: its hyper-parameters differ from this run's:\n  " + "\n  ".join(changed) + "\n"
-                "expected the same ones to resume; choose another --run.name, or override with --run.accept_changes True"
+                "expected the same ones to resume; choose another --run.name, or override with "
+                "--run.accept_changes True"
             )
         try:
             state.load(tensors, str(path))

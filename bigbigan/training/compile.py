@@ -1,5 +1,4 @@
-"""`torch.compile` for the two updates, believed only after its gradients were compared with eager ones on the run's own
-shapes."""
+"""`torch.compile` for the two updates, used only after its gradients were compared with eager ones."""
 
 import torch
 from torch import Tensor, nn
@@ -10,18 +9,17 @@ from bigbigan.networks.layers import record_statistics
 from bigbigan.training.batch import Batch
 from bigbigan.training.step import Step
 
-TOLERANCE = (
-    1e-3  # of the gradient's norm; compilers have been wrong by 0.18 and more, rounding in float32 stays below 1e-5
-)
+# Of the gradient's norm. Compilers have been wrong by 0.18 and more; rounding in float32 stays below 1e-5.
+TOLERANCE = 1e-3
 ROUNDING = 2.0  # a compiled bf16 gradient may be that many times as far from the float32 one as the eager bf16 one is
 
 
 def compile_step(step: Step, batch: Batch, mode: str) -> str:
     """Compile `step` and return a sentence on how its gradients compare; raises CompilationError where they differ.
 
-    batch: one of the run's. Every network's gradient, compiled, at the precision of the run, is compared with the eager
-    one in float32; it may differ by TOLERANCE of its norm, and by ROUNDING times what eager computing at that precision
-    differs. Neither weights nor buffers nor optimisers change.
+    batch: one of the run's.  The compiled gradient of every network, at the precision of the run, is compared with the
+    eager one in float32. It may differ by TOLERANCE of its norm, and by ROUNDING times the difference of the eager
+    gradient at that precision. Weights, buffers and optimisers stay as they were.
     """
     part = next(batch.chunks(step.chunks))
     autocast = step.autocast
@@ -44,14 +42,14 @@ def compile_step(step: Step, batch: Batch, mode: str) -> str:
     text = ", ".join(f"{name} {ours:.1e} (eager {rounding:.1e})" for name, (ours, rounding) in found.items())
     if all_reduce(torch.tensor([float(len(wrong))], device=batch.x.device)).item():
         raise CompilationError(
-            "expected the gradients of the compiled updates to be those of the eager ones, found them away from eager float32 by "
-            f"{text}, relative to their norms; train with --run.compile off"
+            "expected the gradients of the compiled updates to be those of the eager ones, found them away from eager "
+            f"float32 by {text}, relative to their norms; train with --run.compile off"
         )
     return f"{mode}; its gradients differ from eager float32 by {text}"
 
 
 def gradients(step: Step, part: Batch) -> dict[str, list[Tensor]]:
-    """Of each network, in the update that moves it: the gradients of its parameters for one chunk."""
+    """Return {"D", "E", "G": gradients of its parameters} for one chunk, each in the update that moves the network."""
     model = step.model
     model.discriminator.requires_grad_(True)
     with step.autocast(), record_statistics(model.discriminator):  # as in the update, whose graph this is to be
@@ -67,13 +65,13 @@ def gradients(step: Step, part: Batch) -> dict[str, list[Tensor]]:
 
 
 def _take(network: nn.Module) -> list[Tensor]:
-    """The gradients of `network`, which are gone from it afterwards; zeros where there are none."""
+    """Return the gradients of `network`, zeros where there are none, and drop them."""
     found = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in network.parameters()]
     network.zero_grad(set_to_none=True)
     return found
 
 
 def difference(a: list[Tensor], b: list[Tensor]) -> float:
-    """‖a − b‖/‖b‖ over all tensors together."""
+    """Return ‖a − b‖/‖b‖ over all tensors together."""
     apart = torch.stack([(x - y).double().square().sum() for x, y in zip(a, b, strict=True)]).sum()
     return float((apart / torch.stack([y.double().square().sum() for y in b]).sum().clamp_min(1e-30)).sqrt())

@@ -16,8 +16,9 @@ POWER_ITERATIONS = 10  # for u, v of the averaged weights
 class Averages:
     """Exponential moving averages of E's and G's parameters, for evaluation and release (BigBiGAN, section 3; BigGAN).
 
-    half_life: in images. rampup: the half-life is at most this share of the images seen, so that a short run is not an
-    average of its initial weights. Buffers are not averaged: they are derived by `update_sampling_statistics`.
+    encoder: None for a GAN.  half_life: in images.  rampup: the half-life is at most this share of the images seen, so
+    that a short run is not an average of its initial weights.  Buffers are not averaged, see
+    `update_sampling_statistics`.
     """
 
     def __init__(self, generator: nn.Module, encoder: nn.Module | None, half_life: float, rampup: float):
@@ -30,23 +31,24 @@ class Averages:
         self.half_life, self.rampup = half_life, rampup
 
     def decay(self, images_seen: int, images: int) -> float:
-        """The weight of the old average in an update that saw `images` new images, `images_seen` with them."""
+        """Return the weight of the old average in an update of `images` images, after which `images_seen` are seen."""
         half_life = min(self.half_life, self.rampup * images_seen)
         return 0.5 ** (images / half_life)
 
     @torch.no_grad()
     def update(self, images_seen: int, images: int) -> None:
+        """Move the averages towards the networks; for the arguments see `decay`."""
         weight = 1 - self.decay(images_seen, images)
         for average, source in zip(self.networks.values(), self.sources.values(), strict=True):
             torch._foreach_lerp_(list(average.parameters()), list(source.parameters()), weight)
 
     @torch.no_grad()
     def update_sampling_statistics(self, batches: Iterable[tuple[Tensor, Tensor, Tensor | None]]) -> None:
-        """Make the averages ready to sample: u, v from the raw networks and ten power iterations; then the standing
-        statistics of G over latents z (n, Z) with their classes or None, and of E over training images x (n, 3, S, S).
+        """Make the averages ready to sample; changes nothing of what the run becomes.
 
-        batches: (x, z, classes), looked at once. A function of parameters, u, v and these alone, so it never changes
-        what a run becomes.
+        u, v: those of the raw networks, after ten power iterations with the averaged weights. Batch norms: the standing
+        statistics of G over latents, and of E over training images (BigGAN, appendix on sampling).
+        batches: (x (n, 3, S, S), z (n, Z), classes (n,) or None), read once.
         """
         for average, source in zip(self.networks.values(), self.sources.values(), strict=True):
             for mine, theirs in zip(average.buffers(), source.buffers(), strict=True):
@@ -61,8 +63,10 @@ class Averages:
 
 @contextmanager
 def standing_statistics(network: nn.Module):
-    """Replace the running statistics of `network` by those pooled over the training-mode forwards made in this context
-    (BigGAN, appendix on sampling: many fresh z)."""
+    """Replace the running statistics of `network` by those pooled over the forwards made in this context.
+
+    The forwards are in training mode, so each normalises by its own batch (BigGAN, appendix on sampling: many fresh z).
+    """
     training = network.training
     network.train()
     try:
@@ -74,5 +78,5 @@ def standing_statistics(network: nn.Module):
 
 
 def averaged_model(model: BigBiGAN, averages: Averages) -> BigBiGAN:
-    """The model to look at: averaged E and G beside D."""
+    """Return the model to look at: averaged E and G beside D."""
     return BigBiGAN(averages.generator, averages.encoder, model.discriminator, model.config)

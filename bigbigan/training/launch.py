@@ -1,5 +1,4 @@
-"""How a run meets its machine: Accelerate's launcher, device, precision and collectives; its folder, data, decoders,
-revision."""
+"""What a run takes from its machine: Accelerate, the run folder, the images, the decoders, the revision of the code."""
 
 import importlib.util
 import logging
@@ -24,20 +23,12 @@ log = logging.getLogger(__name__)
 
 
 def build_accelerator(config: Config, folder: Path) -> Accelerator:
-    """Accelerate's launcher, device, precision and collectives; refuses what the networks cannot be trained with."""
-    wanted = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    if config.run.precision == "auto" and wanted in ("fp16", "fp8"):
-        raise ConfigError(
-            f"mixed precision {wanted}: expected no or bf16, since three networks cannot share one gradient scaler; "
-            "see `accelerate config`"
-        )
-    for variable, name in (("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"), ("ACCELERATE_USE_FSDP", "FSDP")):
-        if os.environ.get(variable, "false").lower() == "true":
-            raise ConfigError(
-                f"{name}: expected plain data parallelism, the networks fit on one device; see `accelerate config`"
-            )
-    bf16 = wanted == "bf16" or (torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False))
-    precision = {"auto": "bf16" if bf16 else "no", "bf16": "bf16", "float32": "no"}[config.run.precision]
+    """Start Accelerate (launcher, device, precision, collectives) and set torch up for the run.
+
+    folder: the run's, for trackers.  Raises ConfigError for what the networks cannot be trained with, LostProcess where
+    another process does not come within `run.timeout`.
+    """
+    refuse_unsupported(config)
     local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     torch.set_num_threads(config.run.threads or max(1, cores // local))  # `accelerate launch` would leave one thread
@@ -45,28 +36,7 @@ def build_accelerator(config: Config, folder: Path) -> Accelerator:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = not config.run.deterministic
-    trackers = [name.strip() for name in config.run.trackers.split(",") if name.strip()]
-    for name in trackers:
-        if not name.isidentifier() or importlib.util.find_spec(name) is None:
-            raise ConfigError(f"--run.trackers {name}: it is not installed; pip install {name}")
-    # Several processes without an accelerator: Accelerate sees them only if it is told that this is meant.
-    several = (
-        int(os.environ.get("WORLD_SIZE", 1)) > 1
-        and not torch.accelerator.is_available()
-        and not is_torch_xla_available()
-    )
-    try:
-        accelerator = Accelerator(
-            cpu=True if several else None, mixed_precision=precision, log_with=trackers or None, project_dir=str(folder),
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(minutes=config.run.timeout))],
-        )  # fmt: skip
-    except RuntimeError as error:
-        if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-            raise
-        raise LostProcess(
-            f"expected {os.environ['WORLD_SIZE']} processes to meet within --run.timeout, found one gone or late "
-            f"({str(error).strip().splitlines()[0]})"
-        ) from error
+    accelerator = start_accelerate(config, folder)
     if accelerator.distributed_type in (DistributedType.DEEPSPEED, DistributedType.FSDP, DistributedType.MEGATRON_LM):
         raise ConfigError(f"{accelerator.distributed_type}: expected plain data parallelism; see `accelerate config`")
     if accelerator.num_processes != world_size():
@@ -78,9 +48,65 @@ def build_accelerator(config: Config, folder: Path) -> Accelerator:
     return accelerator
 
 
+def refuse_unsupported(config: Config) -> None:
+    """Raise ConfigError for what `accelerate launch` was told and the networks cannot be trained with."""
+    wanted = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if config.run.precision == "auto" and wanted in ("fp16", "fp8"):
+        raise ConfigError(
+            f"mixed precision {wanted}: expected no or bf16, since three networks cannot share one gradient scaler; "
+            "see `accelerate config`"
+        )
+    for variable, name in (("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"), ("ACCELERATE_USE_FSDP", "FSDP")):
+        if os.environ.get(variable, "false").lower() == "true":
+            raise ConfigError(
+                f"{name}: expected plain data parallelism, the networks fit on one device; see `accelerate config`"
+            )
+
+
+def chosen_precision(config: Config) -> str:
+    """Return Accelerate's name of the precision.
+
+    "auto" is bf16 if Accelerate was told so or the GPU has it, else float32.
+    """
+    told = os.environ.get("ACCELERATE_MIXED_PRECISION", "no") == "bf16"
+    bf16 = told or (torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False))
+    return {"auto": "bf16" if bf16 else "no", "bf16": "bf16", "float32": "no"}[config.run.precision]
+
+
+def chosen_trackers(config: Config) -> list[str]:
+    """Return the names of `run.trackers`; ConfigError for one that is not installed."""
+    trackers = [name.strip() for name in config.run.trackers.split(",") if name.strip()]
+    for name in trackers:
+        if not name.isidentifier() or importlib.util.find_spec(name) is None:
+            raise ConfigError(f"--run.trackers {name}: it is not installed; pip install {name}")
+    return trackers
+
+
+def start_accelerate(config: Config, folder: Path) -> Accelerator:
+    """Return an `Accelerator`, which joins the process group if there is one."""
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    # Several processes without an accelerator: Accelerate sees them only if it is told that this is meant.
+    on_cpus = processes > 1 and not torch.accelerator.is_available() and not is_torch_xla_available()
+    try:
+        return Accelerator(
+            cpu=True if on_cpus else None,
+            mixed_precision=chosen_precision(config),
+            log_with=chosen_trackers(config) or None,
+            project_dir=str(folder),
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(minutes=config.run.timeout))],
+        )
+    except RuntimeError as error:
+        if processes == 1:
+            raise
+        raise LostProcess(
+            f"expected {processes} processes to meet within --run.timeout, found one gone or late "
+            f"({str(error).strip().splitlines()[0]})"
+        ) from error
+
+
 @contextmanager
 def lock_run_folder(folder: Path):
-    """Keep `folder` for this run; ConfigError if another run is at work in it.
+    """Lock a run folder while this context lasts; ConfigError if another run is at work in it.
 
     A POSIX record lock on run.lock: it dies with its process, however that ends, and decoding workers do not inherit
     it.
@@ -122,6 +148,7 @@ def lock_run_folder(folder: Path):
 
 
 def open_split(config: Config, test: bool) -> Images:
+    """Open the training or the evaluation images that the settings name. Raises DataError."""
     d = config.data
     split = d.test_split if test else d.split
     return open_images(d.path, split, d.image_column, d.label_column, test, d.test_share, d.subset, d.follow_links)
@@ -135,21 +162,30 @@ def check_classes(wanted: int, train: Images, test: Images) -> None:
             f"--model.classes {wanted}: expected labels in the test split too, found none; see --data.test_split"
         )
     if wanted and (found is None or len(found) != wanted):
-        raise ConfigError(
-            f"--model.classes {wanted}: expected data with as many classes, found {len(found) if found else 'no labels'}"
-        )
+        count = len(found) if found else "no labels"
+        raise ConfigError(f"--model.classes {wanted}: expected data with as many classes, found {count}")
 
 
 def open_stream(config: Config, images: Images, accelerator: Accelerator) -> Stream:
-    """This process's share of the training images, at E's full size."""
-    data, size = config.data, config.model.encoder_image_size or config.model.image_size
+    """Open this process's share of the training images, at E's full size."""
+    data = config.data
     return Stream(
-        images, size, config.run.seed, Crop(data.augment, data.flip), accelerator.process_index, accelerator.num_processes,
-        decoders(config), accelerator.device, data.cache, data.cache_gib * 2**30, data.max_unreadable,
-    )  # fmt: skip
+        images,
+        config.model.encoder_image_size or config.model.image_size,
+        config.run.seed,
+        Crop(data.augment, data.flip),
+        rank=accelerator.process_index,
+        processes=accelerator.num_processes,
+        workers=decoders(config),
+        device=accelerator.device,
+        cache=data.cache,
+        cache_bytes=data.cache_gib * 2**30,
+        max_unreadable=data.max_unreadable,
+    )
 
 
 def decoders(config: Config) -> int:
+    """Return how many processes decode images: as set, or one less than the cores of each training process."""
     if config.data.workers >= 0:
         return config.data.workers
     return max(1, (os.cpu_count() or 2) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - 1)

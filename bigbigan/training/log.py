@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from bigbigan.files import write_text_whole
 from bigbigan.training.records import kind_of
 
 TERMS = ("x", "z", "xz")
@@ -16,10 +17,10 @@ TERMS = ("x", "z", "xz")
 class RunLog:
     """The log of one run. On other processes than the main one every method does nothing.
 
-    folder: the run's.  images_seen: at the start; lines that an interrupted run wrote after that moment are dropped.  total: images
-    to see.  track: (values, images seen) → hands numbers to trackers, or None.
-    A line of stats.jsonl is a JSON object with images_seen, iteration and kind: training, spectra, alarm, recovery, evaluation
-    or closing.
+    folder: the run's.  images_seen: at the start; lines that an interrupted run wrote after that moment are dropped.
+    total: images to see.  track: (values, images seen) → hands numbers to trackers, or None.
+    A line of stats.jsonl is a JSON object with images_seen, iteration and kind: training, spectra, alarm, recovery,
+    evaluation or closing.
     """
 
     def __init__(
@@ -83,7 +84,10 @@ class RunLog:
             self.track(figures, images_seen)
 
     def note(self, kind: str, text: str, images_seen: int, iteration: int) -> None:
-        """Write and say an alarm or a recovery, in place of the lines after `images_seen`. kind: "alarm" or "recovery"."""
+        """Write and say an alarm or a recovery, in place of the lines after `images_seen`.
+
+        kind: "alarm" or "recovery".
+        """
         if not self.main:
             return
         drop_after(self.stats, images_seen)
@@ -110,7 +114,10 @@ class RunLog:
 
 
 def drop_after(stats: Path, images_seen: int) -> None:
-    """Drop the lines of stats.jsonl after `images_seen`, the closing ones, and what a kill cut short: all come again."""
+    """Drop the lines of stats.jsonl that the run will write again.
+
+    These are the lines after `images_seen`, the closing ones, and one that a kill cut short.
+    """
     if not stats.is_file():
         return
     kept = []
@@ -121,6 +128,4 @@ def drop_after(stats: Path, images_seen: int) -> None:
                 kept.append(line)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue  # a line cut short, or none of ours
-    beside = stats.with_name(f".{stats.name}.tmp")  # a kill must not cost the lines of days
-    beside.write_text("".join(f"{line}\n" for line in kept))
-    beside.replace(stats)
+    write_text_whole(stats, "".join(f"{line}\n" for line in kept))  # a kill must not cost the lines of days

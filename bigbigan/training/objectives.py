@@ -23,7 +23,8 @@ from bigbigan.training.part import Draw, Part
 class Objective(Part):
     """The paper's hinge per score, or another loss of the scores (BigBiGAN, section 2, equations 1 to 4).
 
-    form: "hinge", "joint_hinge" or "logistic", see `losses.discriminator_loss`.  unary_x, unary_z: keep the terms s_x, s_z.
+    form: "hinge", "joint_hinge" or "logistic", see `losses.discriminator_loss`.  unary_x, unary_z: keep the terms s_x,
+    s_z.
     """
 
     def __init__(self, form: str = "hinge", unary_x: bool = True, unary_z: bool = True):
@@ -46,7 +47,8 @@ class Objective(Part):
 class WGANGP(Objective):
     """The Wasserstein loss with a penalty on D's gradient between the two kinds of pairs (Gulrajani et al. 2017).
 
-    weight: λ.  norm: γ, the norm that the gradient is drawn to.  drift: weight of squared scores (Karras et al. 2018, A.1).
+    weight: λ.  norm: γ, the norm that the gradient is drawn to.  drift: weight of squared scores (Karras et al. 2018,
+    A.1).
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class WGANGP(Objective):
         return {"mix": lambda seed, places, _: torch.from_numpy(uniforms(seed, "mix", places, 1)[:, 0]).float()}
 
     def discriminator_loss(self, encoder_pairs: Scores, generator_pairs: Scores) -> Tensor:
+        """Return the Wasserstein loss with its drift term, a scalar."""
         return discriminator_loss(encoder_pairs, generator_pairs, self.form, self.drift)
 
     def penalties(self, step, pairs, batch: Batch, number: int) -> list[tuple[str, Tensor]]:
@@ -99,6 +102,7 @@ class LSGAN(Objective):
         return {"drop": draw}
 
     def noise(self, batch: Batch) -> Tensor | None:
+        """Return what `draws` drew."""
         return batch.extra.get("drop")
 
     def report(self, encoder_pairs: Scores, generator_pairs: Scores, batch: Batch) -> dict[str, Tensor]:
@@ -129,7 +133,10 @@ class Joint:
     def complete(
         self, loss: Tensor, posterior: Posterior | None, pairs, batch: Batch, model: BigBiGAN
     ) -> tuple[Tensor, Posterior | None]:
-        """Return L_EG and q(z|·) with what E is trained for beside D's scores: nothing here. pairs: D's joined batch."""
+        """Return L_EG and q(z|·), with what E is trained for beside D's scores: nothing here.
+
+        pairs: D's joined batch, see `step.Pairs`.
+        """
         return loss, posterior
 
 
@@ -143,9 +150,11 @@ class LatentRegressor(Joint):
         self.weight = weight
 
     def latents(self, model: BigBiGAN, batch: Batch) -> tuple[None, None]:
+        """Return no latents: D does not see them."""
         return None, None
 
     def complete(self, loss, posterior, pairs, batch: Batch, model: BigBiGAN) -> tuple[Tensor, Posterior]:
+        """Add E's error in telling z from G(z), which reaches G with its weight."""
         x_hat = pairs.halves()[1].images
         seen = x_hat.detach().lerp(x_hat, self.weight)  # x̂, with its gradient times the weight
         posterior = model.infer(seen, batch.z_classes)

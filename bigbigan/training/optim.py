@@ -27,8 +27,9 @@ class Optimizers(NamedTuple):
 def build_optimizers(model: BigBiGAN, optim: Optim) -> Optimizers:
     """Return the optimisers of `optim.name`, with a learning rate for each network. Raises ConfigError.
 
-    "adam" is torch's fused Adam, which leaves a void update out without the host waiting for its device. Any other name is built
-    by timm's factory with the same rates, weight decay, and what it takes of betas (or momentum: the first beta) and eps.
+    "adam" is torch's fused Adam, which leaves a void update out without the host waiting for its device. Any other name
+    is built by timm's factory with the same rates, weight decay, and what it takes of betas (or momentum: the first
+    beta) and eps.
     """
 
     def groups(*names: str) -> list[dict]:
@@ -70,7 +71,7 @@ def _from_timm(groups: list[dict], optim: Optim) -> torch.optim.Optimizer:
 
 @dataclass
 class Regularisation:
-    """BigGAN's remedies against collapse (section 4) and for truncation (section 3.1) that act on weights; off by default.
+    """BigGAN's remedies that act on weights (sections 3.1 and 4): against collapse, and for truncation; off by default.
 
     sigma_clamp, sigma_clamp_ratio, sigma_networks: largest singular values, see `config.Optim`.
     orthogonal: strength of the orthogonal regularisation of G's weights, see `config.Loss`.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Draw = Callable[[int, np.ndarray, str], Tensor]
 """(seed, places (n,) of images in the run, suffix) → random numbers (n, ...) on the CPU.
 
-A batch that repeats the places of another has a suffix, which a draw whose numbers must differ there appends to its purpose.
+A batch that repeats the places of another has a suffix; a draw whose numbers must differ there adds it to its purpose.
 """
 
 
@@ -25,7 +25,7 @@ class Part:
     """Does nothing. A part overrides the hooks that it needs; `Step` calls all of them and knows none by name."""
 
     def draws(self) -> dict[str, Draw]:
-        """Name the random numbers that this part needs for each image; they arrive in `Batch.extra` under these names."""
+        """Name the random numbers that this part needs for each image; `Batch.extra` holds them under these names."""
         return {}
 
     def show(self, images: Tensor, batch: "Batch") -> Tensor:
@@ -33,7 +33,7 @@ class Part:
         return images
 
     def noise(self, batch: "Batch") -> Tensor | None:
-        """Return random numbers (n, 2, width) that D takes for the encoder pair and the generator pair of each image."""
+        """Return random numbers (n, 2, width) that D takes for the encoder pair and the generator pair of an image."""
         return None
 
     def penalties(self, step: "Step", pairs: "Pairs", batch: "Batch", number: int) -> list[tuple[str, Tensor]]:
@@ -50,7 +50,8 @@ class Part:
     def after(self, values: dict[str, Tensor], broken: Tensor, images: int) -> dict[str, Tensor]:
         """Move this part's state after a D update, and return what it reports of that.
 
-        values: what was reported, averaged over the processes.  broken: 0-dim; 1 if the update is void.  images: of this process.
+        values: what was reported, averaged over the processes.  broken: 0-dim; 1 if the update is void.  images: of
+        this process.
         """
         return {}
 

@@ -11,6 +11,7 @@ from torchvision.utils import save_image
 
 from bigbigan.config import Config
 from bigbigan.data import Images, evaluation_batches, to_signed
+from bigbigan.files import write_whole
 from bigbigan.latents import sample_prior
 from bigbigan.model import BigBiGAN
 
@@ -28,7 +29,8 @@ def draw_grids(model: BigBiGAN, tests: Images, config: Config, folder: Path, ima
     """Write the two grids of this moment; those of a run are a film.
 
     model: with averaged E and G.  folder/samples: G of fixed latents; a conditional G draws a class a row.
-    folder/reconstructions: test images beside G(z_mean), for which a conditional G is told their classes; none without E.
+    folder/reconstructions: test images beside G(z_mean), for which a conditional G is told their classes; none without
+    E.
     """
     generator, side, classes = model.generator, config.run.grid, config.model.classes
     device, name = next(generator.parameters()).device, f"{images_seen:012d}.png"
@@ -58,7 +60,5 @@ def save_grid(images: Tensor, path: Path, columns: int, pairs: bool = False) -> 
         tiles = torch.cat([tiles[0::2], tiles[1::2]], dim=3)
         columns //= 2
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.tmp")
-    save_image(tiles, beside, format="png", nrow=columns, padding=4, pad_value=0.35)
-    beside.replace(path)
+    write_whole(path, lambda part: save_image(tiles, part, format="png", nrow=columns, padding=4, pad_value=0.35))
     return path

@@ -1,4 +1,4 @@
-"""What a run does at a moment, as a function of the images seen: learning rates, batch size, level of a growing network."""
+"""What a run does after so many images: learning rates, batch size, level of a growing network."""
 
 import math
 from dataclasses import dataclass
@@ -29,8 +29,8 @@ class Phase:
 class Schedule:
     """The phases of a run: one, with constant rates, unless the settings say otherwise.
 
-    networks: whose growing parts follow the schedule.  optimizers: by name, whose rates are set, and whose averages are forgotten
-    where a resolution joins or leaves if `grow.reset_optimizers`.
+    networks: whose growing parts follow the schedule.  optimizers: by name, whose rates are set, and whose averages are
+    forgotten where a resolution joins or leaves if `grow.reset_optimizers`.
     """
 
     def __init__(self, config: Config, networks: list[nn.Module], optimizers: dict[str, torch.optim.Optimizer]):
@@ -46,8 +46,8 @@ class Schedule:
     def apply(self, phase_now: Phase) -> None:
         """Bring networks and optimisers to a phase.
 
-        Whether another resolution joins or leaves is read off the networks, whose level is in the checkpoint, so a resumed run
-        resets its optimisers no more often than one that was never interrupted.
+        Whether another resolution joins or leaves is read off the networks, whose level is in the checkpoint, so a
+        resumed run resets its optimisers no more often than one that was never interrupted.
         """
         if phase_now.level is not None:
             if self.reset and phase(phase_now.level) != phase(self.parts[0].level):

@@ -19,8 +19,8 @@ FILES = ("model.safetensors", "averages.safetensors", "optimizer.safetensors")
 class Recovery:
     """What a run has recovered from.
 
-    times: how often.  images_skipped: positions of the stream used by iterations that were rolled back; the stream goes on at
-    images seen + images_skipped.  factors: by which the rates are multiplied, by network.
+    times: how often.  images_skipped: positions of the stream used by iterations that were rolled back; the stream goes
+    on at images seen + images_skipped.  factors: by which the rates are multiplied, by network.
     """
 
     times: int = 0
@@ -40,7 +40,10 @@ class Recovery:
 
 
 class TrainingState:
-    """Networks, averages, optimisers by name, counters, and what adapts in the augmentation of what F sees, if anything does."""
+    """Holds what a checkpoint keeps: networks, averages, optimisers by name, counters, the augmentation's state.
+
+    augmentation: of what F sees; None if the run has none.
+    """
 
     def __init__(
         self,
@@ -76,7 +79,7 @@ class TrainingState:
                     yield f"{label}/{names[parameter]}/", parameter, optimizer
 
     def _named_groups(self) -> Iterator[tuple[str, dict, set[str]]]:
-        """Yield the parameter groups, with the numbers in them that are state: those which are no settings, such as a count."""
+        """Yield the parameter groups with the keys of their state: numbers that are no settings, such as a count."""
         for label, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
                 settings = {*optimizer.defaults, "params", "name", "lr", "initial_lr"}
@@ -124,7 +127,9 @@ def check_adam(tensors: dict[str, Tensor], parameter: Tensor, name: str) -> None
 
 
 def is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Return whether a value is a plain number or a 0-dim tensor."""
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    return plain or (isinstance(value, Tensor) and value.ndim == 0)
 
 
 def as_tensor(value: Tensor | float) -> Tensor:

@@ -1,6 +1,7 @@
 """The two updates (BigBiGAN, section 2): who is frozen, what is detached, one backward a chunk, one all-reduce.
 
-`Step.iteration` owns their order. What a variant adds is a `Part`; which parts a run has is decided in `variants.build_step`.
+`Step.iteration` owns their order. What a variant adds is a `Part`; which parts a run has is decided in
+`variants.build_step`.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,7 +27,10 @@ MOMENTUM = 0.1  # of E's running statistics, once per E+G update; of D's, where 
 
 
 class Pairs(NamedTuple):
-    """The joined batch of D, encoder pairs first: 2n images, latents (None without E), classes and D's noise, or None."""
+    """The joined batch of D, encoder pairs first.
+
+    images: (2n, 3, S, S).  latents: (2n, Z), or None if D sees none.  classes: (2n,) or None.  noise: of D, or None.
+    """
 
     images: Tensor
     latents: Tensor | None
@@ -42,9 +46,10 @@ class Step:
     """The two updates of a BigBiGAN, or of a GAN without E, H and J.
 
     objective: the losses.  parts: what else acts in the updates, in this order, before the objective's own hooks.
-    coupling: how E takes part.  d_steps: D updates before each E+G update.  batches: of real images that an iteration takes, see
-    `iteration`.  chunks: parts that a batch is computed in, to save memory.  autocast: returns a context for the forwards.
-    `health` tells after an iteration whether all was finite; an update that was not has moved no parameter and no statistics.
+    coupling: how E takes part.  d_steps: D updates before each E+G update.  batches: of real images that an iteration
+    takes, see `iteration`.  chunks: parts that a batch is computed in, to save memory.  autocast: returns a context for
+    the forwards. `health` tells after an iteration whether all was finite; an update that was not has moved no
+    parameter and no statistics.
     """
 
     def __init__(
@@ -78,7 +83,8 @@ class Step:
     ) -> dict[str, Tensor]:
         """Make `d_steps` D updates, each on a fresh batch, then one E+G update; return their means by name.
 
-        The E+G update takes a fresh batch if E sees real images (`batches` = d_steps + 1), else new latents for D's last one.
+        The E+G update takes a fresh batch if E sees real images (`batches` = d_steps + 1), else new latents for D's
+        last one.
         draw: adds the random numbers to real images, see `Drawer`.  number: of iterations before this one.
         """
         for i in range(self.d_steps):
@@ -88,7 +94,7 @@ class Step:
         return values | self.encoder_generator_update(batch)
 
     def compile(self, mode: str = "default") -> None:
-        """Make one graph of the forward and loss of each update (`torch.compile`); `training.compile` checks the gradients."""
+        """Make one graph of the forward and loss of each update; `training.compile` checks its gradients."""
         self.discriminator_forward = torch.compile(self.discriminator_forward, mode=mode)
         self.encoder_generator_forward = torch.compile(self.encoder_generator_forward, mode=mode)
 
@@ -168,7 +174,7 @@ class Step:
         return self.coupling.complete(loss, posterior, pairs, chunk, self.model)
 
     def pairs(self, chunk: Batch) -> tuple[Pairs, Posterior | None]:
-        """Return the joined batch of D, encoder pairs (x, ẑ = E(x)) before generator pairs (x̂ = G(z), z), and q(z|x)."""
+        """Return the joined batch of D, (x, ẑ = E(x)) before (x̂ = G(z), z), and q(z|x)."""
         posterior, latents = self.coupling.latents(self.model, chunk)
         x_hat = self.model.generator(chunk.z, chunk.z_classes)
         x = pool_to(chunk.x, self.model.discriminator.image_size)
@@ -189,7 +195,7 @@ class Step:
         return self.objective.select(discriminator(*pairs)).split(len(pairs.images) // 2)
 
     def judge(self, optimizer: torch.optim.Optimizer, networks: list[nn.Module], report: "Report") -> Tensor:
-        """Average the gradients over all processes; return 1.0 if they or the reported values are not finite, else 0.0."""
+        """Average the gradients over all processes; return 1.0 if they or a reported value are not finite, else 0.0."""
         report.joined = average_gradients(networks, report.values)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         return self.health.judge_gradients(parameters, report.joined)
@@ -206,8 +212,8 @@ class Step:
 def apply(optimizer: torch.optim.Optimizer, broken: Tensor) -> None:
     """Make the optimiser's step, none where `broken` is 1, and drop the gradients.
 
-    The host does not wait for `broken` with a fused Adam, which takes it as a flag, nor on XLA, where a void step is one of zero
-    gradients; with another optimiser it does.
+    The host does not wait for `broken` with a fused Adam, which takes it as a flag, nor on XLA, where a void step is
+    one of zero gradients; with another optimiser it does.
     """
     if optimizer.defaults.get("fused"):
         optimizer.found_inf = broken
@@ -222,7 +228,10 @@ def apply(optimizer: torch.optim.Optimizer, broken: Tensor) -> None:
 
 
 class Report:
-    """Means over the chunks of an update, kept on the device: nothing here waits for it. joined: over the processes too."""
+    """Means over the chunks of an update, kept on the device: nothing here waits for it.
+
+    joined: the same averaged over the processes too.
+    """
 
     def __init__(self):
         self.values: dict[str, Tensor] = {}

@@ -38,8 +38,8 @@ Hook = Callable[["Trainer"], None]
 class Trainer:
     """One run, from its settings to its end.
 
-    preset: its name, for the start block.  initial: a model whose weights the run starts from, or None.  started: a time of the
-    monotonic clock, from which `run.stop_after` counts.
+    preset: its name, for the start block.  initial: a model whose weights the run starts from, or None.  started: a
+    time of the monotonic clock, from which `run.stop_after` counts.
     evaluate: called on the main process every `run.evaluate_every` images, must change nothing and may be abandoned.
     finish: called on the main process when the run is complete and its process group is gone.
     """
@@ -84,7 +84,7 @@ class Trainer:
         self.begun = False
 
     def build_model(self, initial: BigBiGAN | None) -> BigBiGAN:
-        """Return the networks in training mode, from random weights that the seed decides, or from those of `initial`."""
+        """Return the networks in training mode, with the random weights of the seed, or those of `initial`."""
         torch.manual_seed(self.config.run.seed)
         try:
             model = BigBiGAN.from_config(self.config.model)
@@ -98,7 +98,8 @@ class Trainer:
     def run(self, dry: bool = False) -> int:
         """Train, resuming from the newest checkpoint, and return the exit status.
 
-        0 when the run is complete; see `StopRequest.status` when it was asked to stop.  dry: print what the run is, and return.
+        0 when the run is complete; see `StopRequest.status` when it was asked to stop.  dry: print what the run is, and
+        return.
         """
         with lock_run_folder(self.folder) if self.main and not dry else nullcontext():
             barrier(self.device)  # until the main process holds the folder
@@ -193,7 +194,7 @@ class Trainer:
         return Window(self.stream, self.state)
 
     def make_missing_outputs(self) -> None:
-        """Make the pictures and the evaluation that were due at the checkpoint resumed from, and that a kill prevented."""
+        """Make the pictures and the evaluation that were due when the run was killed after its last checkpoint."""
         run, seen, missing = self.config.run, self.clock.seen, [False, False]
         images = self.step.batches * self.schedule.growth.batch_size(max(0, seen - 1))
         self.clock.before = max(0, seen - images)
@@ -212,7 +213,7 @@ class Trainer:
             self.evaluate()
 
     def draw(self, real: RealImages, suffix: str = "") -> Batch:
-        """Return real images, at the size and fade of a network that grows, with their random numbers, on the device."""
+        """Return real images, at the size and fade of a growing network, with their random numbers, on the device."""
         batch = self.drawer(real, suffix)
         batch.x = self.model.generator.prepare(batch.x)
         return batch
@@ -252,7 +253,10 @@ class Trainer:
         barrier(self.device)
 
     def evaluate(self) -> None:
-        """Evaluate on the main process, for which the others wait; a request to stop abandons it, and the next start repeats it."""
+        """Evaluate on the main process, for which the others wait.
+
+        A request to stop abandons the evaluation, and the next start repeats it.
+        """
         if self.main:
             self.stop.unless_asked(lambda: self.evaluation(self))
         barrier(self.device)

@@ -20,7 +20,8 @@ from bigbigan.training.step import Pairs, Step
 
 
 class R1(Part):
-    """γ/2 · E‖∇D(x, E(x))‖² in D's loss, in every `interval`-th D update and as many times as strong (Mescheder et al. 2018)."""
+    """γ/2 · E‖∇D(x, E(x))‖² in D's loss, in every `interval`-th D update and as many times as strong (Mescheder et al.
+    2018)."""
 
     def __init__(self, strength: float, interval: int = 1):
         self.strength, self.interval = strength, interval
@@ -48,6 +49,7 @@ class Dropout(Part):
         return {"dropout": lambda seed, places, _: dropout_factors(seed, places, self.width, self.share)}
 
     def noise(self, batch: Batch) -> Tensor | None:
+        """Return what `draws` drew."""
         return batch.extra.get("dropout")
 
 

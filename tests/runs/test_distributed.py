@@ -59,7 +59,7 @@ def train(rank, processes, dtype, iterations=ITERATIONS, size=8, **changes):
     step = make_step(model, {"data.chunks": CHUNKS}, optimizers=(d, eg))
     averages, draw = Averages(model.generator, model.encoder, 100, 0.5), Drawer(0, "normal", 8)
     images = open_images("digits", "train", "", "", False, 0.1, "")
-    stream = Stream(images, size, 0, Crop("light", True), rank, processes)
+    stream = Stream(images, size, 0, Crop("light", True), rank=rank, processes=processes)
 
     def batches(start, stop, size):
         for real in stream.batches(start, stop, size):

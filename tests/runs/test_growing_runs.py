@@ -166,7 +166,7 @@ def grown(rank, processes):
     )
     schedule = Schedule(config, [m, averages.networks], step.optimizers.named())
     drawer = Drawer(0, "normal", 8, draws=step.draws())
-    stream = Stream(open_images("digits", "train", "", "", False, 0.1, ""), 16, 0, Crop("none", False), rank, processes)
+    stream = Stream(open_images("digits", "train", "", "", False, 0.1, ""), 16, 0, Crop("none", False), rank=rank, processes=processes)
     found, reals = {}, stream.batches(0, 10**9, 16)
     for i in range(ITERATIONS):
         phase = schedule.at(32 * i)

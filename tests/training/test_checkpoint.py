@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bigbigan.config import Config, Model
-from bigbigan.errors import CheckpointError
+from bigbigan.errors import CheckpointError, ConfigError
 from bigbigan.training import checkpoint
 from bigbigan.training.ema import Averages
 from bigbigan.training.state import TrainingState
@@ -110,3 +110,42 @@ def test_another_format_and_another_architecture_are_refused(tmp_path):
 def test_no_file_is_a_pickle(run_folder):
     names = {p.suffix for p in run_folder.rglob("*") if p.is_file()}
     assert names == {".safetensors", ".json", ".yaml", ".jsonl", ".png", ".md", ".html", ".lock"}
+
+
+@pytest.mark.parametrize("name", ["adamw", "lamb", "lion", "sgd", "radam", "nadamw", "rmsprop", "adopt"])
+def test_any_optimiser_resumes_bit_for_bit(tmp_path, name):
+    """What an optimiser keeps has names of its own, among them counts in a parameter group (lamb)."""
+
+    def make():
+        model = tiny_model(encoder_width=0.03125, encoder_blocks=(1, 1, 1, 1)).double().train()
+        step = make_step(model, betas=(0.9, 0.999), name=name)
+        averages = Averages(model.generator, model.encoder, 100, 0.5)
+        return TrainingState(model, averages, step.optimizers.named()), step
+
+    (straight, step), (state, other) = make(), make()
+    before = {k: v.clone() for k, v in state.model.state_dict().items()}
+    advance(straight, step, 4)
+    advance(state, other, 2)
+    checkpoint.save(tmp_path, state, CONFIG, keep=2)
+    resumed, step = make()
+    checkpoint.resume(tmp_path, resumed, CONFIG)
+    advance(resumed, step, 2, start=2)
+    assert equal(resumed.tensors(), straight.tensors())
+    still = [k for k, p in straight.model.named_parameters() if torch.equal(p, before[k])]
+    assert not [k for k in still if "bias" not in k], "all weights moved"
+
+
+def test_a_void_update_of_any_optimiser_moves_nothing():
+    model = tiny_model().double().train()
+    step = make_step(model, betas=(0.9, 0.999), name="adamw", weight_decay=0.1)
+    step.discriminator_update(make_batch())
+    before = {k: v.clone() for k, v in model.discriminator.named_parameters()}
+    batch = make_batch()
+    batch.x[0, 0, 0, 0] = torch.nan
+    step.discriminator_update(batch)
+    assert all(torch.equal(p, before[k]) for k, p in model.discriminator.named_parameters())
+
+
+def test_an_optimiser_that_there_is_not_is_one_sentence():
+    with pytest.raises(ConfigError, match="--optim.name adamm: expected one of timm's optimisers: .*adamw"):
+        make_step(tiny_model(), name="adamm")

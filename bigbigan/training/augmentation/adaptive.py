@@ -1,5 +1,7 @@
-"""The augmentation of a run, and ADA's probability, which follows how much D overfits (Karras et al. 2020, section
-3)."""
+"""What F sees of small data: DiffAugment, or ADA, whose probability follows how much D overfits.
+
+Zhao et al. 2020 (2006.10738); Karras et al. 2020 (2006.06676), section 3.
+"""
 
 from math import isfinite
 
@@ -20,8 +22,9 @@ class DiscriminatorAugmentation(Part):
     """Transforms what F sees: the images of both kinds of pairs, by one distribution; E sees its images as they are.
 
     method: "diffaugment" or "ada".  parts: of its policy.  form: of the loss.
-    target, images: of ADA, whose probability p rises while the mean sign of D's scores of real images is above the target, and
-    falls below it, at a speed that takes it from 0 to 1 in so many images. `p`, and what it is computed from, is state of the run.
+    target, images: of ADA, whose probability p rises while the mean sign of D's scores of real images is above the
+    target, and falls below it, at a speed that takes it from 0 to 1 in so many images. `p`, and what it is computed
+    from, is state of the run.
     """
 
     def __init__(
@@ -37,7 +40,8 @@ class DiscriminatorAugmentation(Part):
         self.method, self.parts, self.target, self.images, self.form = method, parts, target, images, form
         self.adaptive = method == "ada"
         self.width = {"diffaugment": DIFFAUGMENT_NUMBERS, "ada": ADA_NUMBERS}[method]
-        # on the device, which the host need not wait for: p, and since its last change the sum of signs and their number
+        # on the device, which the host need not wait for: p, and since its last change the sum of signs and their
+        # number
         self.p, self.signs, self.seen = (torch.zeros(1, device=device) for _ in range(3))
         self.updates = 0  # since p's last change
 
@@ -70,8 +74,8 @@ class DiscriminatorAugmentation(Part):
     def report(self, encoder_pairs: Scores, generator_pairs: Scores, batch: Batch) -> dict[str, Tensor]:
         """Report the mean sign of D's opinion of real images, in [−1, 1], for ADA.
 
-        The opinion is s_x, which the hinge per score trains as a score of its own and which depends on the image alone; the
-        summed score where there is no such term.
+        The opinion is s_x, which the hinge per score trains as a score of its own and which depends on the image alone;
+        the summed score where there is no such term.
         """
         if not self.adaptive:
             return {}
@@ -96,7 +100,7 @@ class DiscriminatorAugmentation(Part):
         return {"augment_p": self.p[0].clone()}
 
     def state(self) -> dict[str, float]:
-        """Return what a checkpoint keeps, as numbers that JSON keeps exactly; {} for DiffAugment, which has no state."""
+        """Return what a checkpoint keeps, as numbers that JSON keeps exactly; {} for DiffAugment."""
         if not self.adaptive:
             return {}
         return {"p": self.p.item(), "signs": self.signs.item(), "seen": self.seen.item(), "updates": self.updates}

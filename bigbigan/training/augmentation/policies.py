@@ -14,15 +14,17 @@ from bigbigan.training.augmentation.transforms import cut_out, recolour, shift, 
 
 DIFFAUGMENT_NUMBERS, ADA_NUMBERS = 7, 28
 TRANSLATION, CUTOUT = 0.125, 0.5  # of the image's side (Zhao et al.)
-SHIFT = 0.125  # largest translation by whole pixels, and standard deviation of the other, of the side (Karras et al., appendix B)
+# Of the side: the largest translation by whole pixels, and the standard deviation of the other (Karras et al., appendix B).
+SHIFT = 0.125
 SCALE, ANISOTROPY, CONTRAST, SATURATION = 0.2, 0.2, 0.5, 1.0  # standard deviations of log₂ of the factors
 BRIGHTNESS = 0.2  # standard deviation
 SMALLEST = 2.0**-24  # a float32 uniform number can be rounded to 1, whose normal deviate is infinite
 
 
 def diffaugment(images: Tensor, numbers: Tensor, parts: tuple[str, ...] = ("color", "translation", "cutout")) -> Tensor:
-    """images (N, 3, S, S) in [−1, 1], numbers (N, 7) ~ U(0, 1) → the same shape, every image transformed.
+    """Transform each image by DiffAugment (Zhao et al. 2020).
 
+    images: (N, 3, S, S) in [−1, 1].  numbers: (N, 7) ~ U(0, 1).  Returns (N, 3, S, S).
     color: x + (u − ½); then distances from the mean of the channels times 2u; then from the mean of the image times u +
     ½.
     translation: by up to an eighth of S, zeros come in.  cutout: zeros in a square of half the side around any pixel.
@@ -46,9 +48,9 @@ def diffaugment(images: Tensor, numbers: Tensor, parts: tuple[str, ...] = ("colo
 
 
 def ada(images: Tensor, numbers: Tensor, p: Tensor, parts: tuple[str, ...] = ("blit", "geom", "color")) -> Tensor:
-    """images (N, 3, S, S) in [−1, 1], numbers (N, 28) ~ U(0, 1), p 0-dim → the same shape; each transform with
-    probability p.
+    """Transform each image by ADA's policy, each transform with probability p (Karras et al. 2020, appendix B).
 
+    images: (N, 3, S, S) in [−1, 1].  numbers: (N, 28) ~ U(0, 1).  p: 0-dim.  Returns (N, 3, S, S).
     blit: mirror, quarter turns, translation by whole pixels.  geom: scaling, rotation, stretching, rotation,
     translation.
     color: brightness, contrast, mirrored luma, hue, saturation.  The values are the published ones; pixels between
@@ -67,8 +69,10 @@ def ada(images: Tensor, numbers: Tensor, p: Tensor, parts: tuple[str, ...] = ("b
 
 
 def _blits(draws: Iterator[Tensor], p: Tensor, side: int) -> list[Tensor]:
-    """Inverse matrices (N, 3, 3) of coordinates, in the order of application; exact: whole pixels go to whole
-    pixels."""
+    """Return the inverse matrices (N, 3, 3) of the exact transforms, in the order of application.
+
+    They map whole pixels to whole pixels.
+    """
     flipped = _gate(draws, p) & (next(draws) < 0.5)
     turns = torch.where(_gate(draws, p), _whole(next(draws), 4), 0)
     moved, far = _gate(draws, p), SHIFT * side
@@ -137,7 +141,7 @@ def _normal(u: Tensor) -> Tensor:
 
 
 def _whole(u: Tensor, count: int) -> Tensor:
-    """U(0, 1) → 0 … count − 1, equally likely."""
+    """Map U(0, 1) to 0 … count − 1, equally likely."""
     return (u * count).long().clamp(max=count - 1)
 
 
@@ -161,7 +165,7 @@ def _translation(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _affine(matrix: Tensor, offset: Tensor | None = None) -> Tensor:
-    """(N, 3, 3), and what is added to all three, (N,) → (N, 4, 4)."""
+    """Return matrices (N, 4, 4) of a linear map (N, 3, 3) and a number (N,) that is added to all three channels."""
     offset = matrix.new_zeros(len(matrix)) if offset is None else offset
     last = torch.eye(4, dtype=matrix.dtype, device=matrix.device)[3:].expand(len(matrix), 1, 4)
     return torch.cat([torch.cat([matrix, offset[:, None, None].expand(-1, 3, 1)], dim=2), last], dim=1)

@@ -1,5 +1,4 @@
-"""Differentiable transforms of images: a warp by a 2×3 matrix, a change of colours by a 3×4 matrix, a shift, a box of
-zeros.
+"""Differentiable transforms of images: a warp, a change of colours, a shift by whole pixels, a box of zeros.
 
 No matrix products: they are rounded to bf16 or TF32 in mixed precision, and a coordinate must not be. An identity gives
 its input.
@@ -10,13 +9,11 @@ from torch import Tensor
 
 
 def warp(images: Tensor, inverse: Tensor) -> Tensor:
-    """Bilinear, mirrored at the centres of the edge pixels: images (N, C, H, W) → the same shape.
+    """Warp images (N, C, H, W) bilinearly; beyond the edge they are mirrored at the centres of the edge pixels.
 
     inverse: (N, 2, 3), the place (x, y) in the input for a place (x, y, 1) in the output, in pixels from the image's
-    centre.
-
-    Written with `gather`, whose gradient, unlike that of grid_sample, is deterministic on a GPU where that is asked
-    for.
+    centre. Written with `gather`, whose gradient, unlike that of grid_sample, is deterministic on a GPU where that is
+    asked for.
     """
     height, width = images.shape[2:]
     x = torch.arange(width, device=images.device, dtype=inverse.dtype) - (width - 1) / 2
@@ -31,7 +28,10 @@ def warp(images: Tensor, inverse: Tensor) -> Tensor:
 
 
 def _around(place: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Places on an axis, mirrored into 0 … size − 1 → the pixels before and after, and how far between them."""
+    """Mirror places on an axis into 0 … size − 1.
+
+    Returns the pixels before and after each place, and how far the place lies between them.
+    """
     last = size - 1
     place = last - (place.remainder(2 * last) - last).abs()
     before = place.floor()
@@ -39,7 +39,7 @@ def _around(place: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _at(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """images (N, C, H, W), rows and columns (N, H, W) → their pixels, (N, C, H, W)."""
+    """Return the pixels of images (N, C, H, W) at rows and columns (N, H, W), as (N, C, H, W)."""
     places = (rows * images.shape[3] + columns).flatten(1)[:, None].expand(-1, images.shape[1], -1)
     return images.flatten(2).gather(2, places).unflatten(2, images.shape[2:])
 
@@ -66,8 +66,10 @@ def shift(images: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 def cut_out(images: Tensor, x: Tensor, y: Tensor, size: int) -> Tensor:
-    """Zeros in a square of `size` pixels, as far as it lies inside: its middle, or the pixel after, at column x and row
-    y."""
+    """Set a square of `size` pixels to zero, as far as it lies inside the image.
+
+    x, y: (N,), column and row of its middle, or of the pixel after it if `size` is even.
+    """
     height, width = images.shape[2:]
     columns = torch.arange(width, device=images.device) - x[:, None] + size // 2
     rows = torch.arange(height, device=images.device) - y[:, None] + size // 2

@@ -1,4 +1,4 @@
-"""What watches a run: stop requests, values that are not finite, collapse; and how it goes on."""
+"""Guards of a run: requests to stop, values that are not finite, collapse, and how the run goes on."""
 
 from bigbigan.errors import TrainingFailure
 from bigbigan.training.guard.collapse import CollapseProbe, Guard, signs

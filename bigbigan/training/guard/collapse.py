@@ -1,5 +1,7 @@
-"""Signs of collapse, looked for at an interval: spectra, scores, D on held-out images, diversity of samples (BigGAN,
-section 4)."""
+"""Signs of collapse, looked for at an interval (BigGAN, section 4).
+
+They are spectra of the weights, scores, D on held-out images, and diversity of samples.
+"""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -28,9 +30,10 @@ VALUES = 2**27  # of the pixels of a kind, half a GiB: 170 images of 512 px, 42 
 
 
 class CollapseProbe:
-    """Measures signs of collapse on the raw networks as they train, with batch statistics, on the same images and latents.
+    """Measures signs of collapse on the networks as they train, on the same images and latents each time.
 
-    model: in training mode.  train, test: the data.  Measuring changes nothing and enters no collective.
+    model: in training mode, so it normalises by batch statistics.  train, test: the data.  prior, seed: of the latents.
+    images: of each kind.  Measuring changes nothing and enters no collective.
     """
 
     def __init__(self, model: BigBiGAN, train: Images, test: Images, prior: str, seed: int, images: int = IMAGES):
@@ -97,7 +100,7 @@ class CollapseProbe:
 
 
 def parts(*columns: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Equal parts of at most `PART` rows, so that a look needs little memory."""
+    """Cut the columns into equal parts of at most `PART` rows, so that measuring needs little memory."""
     count = -(-len(columns[0]) // PART)
     return zip(*(column.tensor_split(count) for column in columns), strict=True)
 
@@ -110,7 +113,10 @@ GROWTH = 2.0  # of a layer's σ0 from one look to the next
 
 
 def signs(figures: dict[str, float], spectra: dict[str, list[float]], before: dict[str, list[float]]) -> dict[str, str]:
-    """Signs of collapse in a look, by name, each in words. before: the spectra of the look before, or {}."""
+    """Return the signs of collapse in a measurement: {name: a sentence}.
+
+    figures, spectra: what `CollapseProbe.measure` returned.  before: the spectra of the measurement before, or {}.
+    """
     found = {}
     if figures["memorised"] > MEMORISED:
         found["memorising"] = (
@@ -181,8 +187,8 @@ class Guard:
         barrier(self.device)
         if self.run.on_collapse == "stop":
             raise TrainingFailure(
-                f"at {self.state.images_seen:,} images {text}: the run ends, as --run.on_collapse stop says. The newest "
-                f"checkpoint from before is {good or 'none'}; remedies: docs/collapse.md"
+                f"at {self.state.images_seen:,} images {text}: the run ends, as --run.on_collapse stop says. "
+                f"The newest checkpoint from before is {good or 'none'}; remedies: docs/collapse.md"
             )
         if self.run.on_collapse == "roll_back":
             self.recovery.after_collapse(text, good)
@@ -218,15 +224,18 @@ class Guard:
 
 
 def share(right: Tensor) -> float:
+    """Return the share of true entries."""
     return float(right.double().mean())
 
 
 def higher(a: Tensor, b: Tensor) -> float:
-    """The chance that one of a, (N,), is higher than one of b, (M,): 1/2 if they have one law, 1 if every a is above
-    every b."""
+    """Return the chance that an entry of a, (N,), is higher than one of b, (M,).
+
+    1/2 if they have one law, 1 if every a is above every b.
+    """
     return float(torch.sign(a[:, None] - b).double().mean() / 2 + 0.5)
 
 
 def diversity(images: Tensor) -> float:
-    """The variance over the images, in the mean over pixels: half the mean squared distance of two of them."""
+    """Return the variance over the images, averaged over pixels: half the mean squared distance of two images."""
     return float(images.double().var(0).mean())

@@ -1,4 +1,4 @@
-"""The last lines of defence: what is not finite is neither logged nor saved, and ends the run."""
+"""The last checks: a value that is not finite is neither logged nor saved, and ends the run."""
 
 import math
 
@@ -14,7 +14,8 @@ def check_finite(values: dict[str, float], images_seen: int, checkpoint: str) ->
     if wrong:
         raise TrainingFailure(
             f"at {images_seen:,} images {', '.join(wrong)} became {values[wrong[0]]}: expected finite numbers. "
-            f"Nothing was saved since {checkpoint}; lower the rates (--optim.*_lr), or train in float32 (--run.precision float32)"
+            f"Nothing was saved since {checkpoint}; lower the rates (--optim.*_lr), or train in float32 "
+            "(--run.precision float32)"
         )
 
 

@@ -1,10 +1,10 @@
-"""Whether losses, gradients and weights are finite: judged on the device, read by the host without waiting for it.
+"""Are losses, gradients and weights finite? Judged on the device; the host reads the answer without waiting for it.
 
-One norm a tensor is what it costs. A norm is not finite where an entry is not, nor where the squares of the entries
-overflow.
+It costs one norm a tensor. A norm is not finite if an entry is not, or if the squares of the entries overflow.
 
-All gradients are judged before they are used. Of the weights only those are that could hide: a spectrally normalised
-one makes σ not finite, and a convolution of E the batch norm after it, so both show in the loss of the next update.
+All gradients are judged before they are used. Of the weights only those are judged whose NaN would not show in the next
+loss: not spectrally normalised ones, whose σ would not be finite, and not convolutions of E, whose batch norm would not
+be.
 """
 
 import math
@@ -19,8 +19,12 @@ from bigbigan.networks.layers import spectral_layers
 
 
 class Judgement(NamedTuple):
-    """What was looked at in one update. values: names of numbers; kind: of the tensors after them, of these parameters;
-    norms: of all, on the device; broken: 0 or 1, likewise."""
+    """The norms of one update.
+
+    values: names of reported numbers.  parameters: whose gradients or weights (`kind`) come after them.
+    norms: one per entry of `values`, then one per parameter.  broken: 1.0 if any norm is not finite.  Both on the
+    device.
+    """
 
     values: list[str]
     kind: str
@@ -30,25 +34,28 @@ class Judgement(NamedTuple):
 
 
 class Health:
-    """The judgements of an iteration. Processes with equal gradients, weights and values judge alike."""
+    """Judges the updates of an iteration. Processes with equal gradients, weights and values judge alike."""
 
     def __init__(self, model: nn.Module):
         self.model, self.names = model, {parameter: name for name, parameter in model.named_parameters()}
         normalised = {layer.weight for layer in spectral_layers(model)}
         self.hiding = [p for p in self.names if p not in normalised and p.ndim < 4]
         self.judged: deque[Judgement] = deque(maxlen=64)  # of one iteration, if somebody asks after each
-        self.later = ScalarReader()
+        self.reader = ScalarReader()
 
     @torch.no_grad()
     def judge_gradients(self, parameters: list[nn.Parameter], values: dict[str, Tensor]) -> Tensor:
-        """values: further numbers, such as the loss, 0-dim → 1.0 if a gradient or a value is not finite, else 0.0: a
-        float32 tensor of the form in which a fused optimiser wants to know whether to leave its step out."""
+        """Return 1.0 if a gradient or a value is not finite, else 0.0: the float32 tensor that a fused optimiser takes.
+
+        values: 0-dim numbers by name, such as the loss.
+        """
         parameters = [p for p in parameters if p.grad is not None]
         norms = torch._foreach_norm([p.grad for p in parameters])
         return self._judge(list(values), "gradient", parameters, [*values.values(), *norms])
 
     @torch.no_grad()
     def judge_weights(self) -> None:
+        """Judge the weights whose NaN would not show in the next loss."""
         self._judge([], "weight", self.hiding, torch._foreach_norm(self.hiding))
 
     def _judge(self, values: list[str], kind: str, parameters: list[nn.Parameter], norms: list[Tensor]) -> Tensor:
@@ -59,20 +66,23 @@ class Health:
         return broken
 
     def found(self, wait: bool = True) -> str:
-        """What was not finite in the iteration that ends here, or, off the CPU and without `wait`, in the one before;
-        else ""."""
+        """Return what was not finite in this iteration, in words, or "".
+
+        Off the CPU and without `wait`, the answer is that of the iteration before.
+        """
         judged = list(self.judged)
         self.judged.clear()
-        known = self.later.push(torch.stack([j.broken for j in judged]).sum().reshape(1), judged, wait)
+        known = self.reader.push(torch.stack([j.broken for j in judged]).sum().reshape(1), judged, wait)
         broken = any(number for number, _ in known)
         return self._describe([j for _, judged in known for j in judged]) if broken else ""
 
     def forget(self) -> None:
+        """Drop all judgements: what follows starts from another state."""
         self.judged.clear()
-        self.later = ScalarReader()
+        self.reader = ScalarReader()
 
     def _describe(self, judged: list[Judgement]) -> str:
-        """The tensor that was not finite first, with how many others were.
+        """Name the tensor that was not finite first, and count the others.
 
         A weight comes before everything, since it spoils the rest; then values, in their order; else the gradient
         nearest the loss, the last of its network, since a backward pass carries it from there to the layers before.
@@ -92,7 +102,7 @@ class Health:
 
 
 def unsound(tensors: dict[str, Tensor]) -> str:
-    """The name of the first tensor that is not finite, "" if all are. Waits for the device."""
+    """Return the name of the first tensor that is not finite, "" if all are finite. Waits for the device."""
     tensors = {name: t for name, t in tensors.items() if t.is_floating_point()}
     norms = torch.stack([norm.float() for norm in torch._foreach_norm(list(tensors.values()))]).tolist()
     return next((name for name, norm in zip(tensors, norms, strict=True) if not math.isfinite(norm)), "")

@@ -1,5 +1,4 @@
-"""How a run goes on after something was not finite, or after a collapse: a bounded number of times, alike on every
-process."""
+"""How a run goes on after a value was not finite, or after a collapse: a bounded number of times, alike everywhere."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -27,11 +26,14 @@ class RecoveryPolicy:
         self.state, self.config, self.folder, self.device, self.note = state, config, folder, device, note
 
     def tell(self, text: str) -> None:
+        """Write down and say what was done."""
         self.note("recovery", text, self.state.images_seen, self.state.iterations)
 
     def after_nonfinite(self, what: str) -> None:
-        """what: was not finite, in words; the update that met it moved no parameter. Raises TrainingFailure where the
-        run may not go on."""
+        """Go on as `run.on_nonfinite` says. Raises TrainingFailure where the run may not go on.
+
+        what: was not finite, in words; the update that met it moved no parameter.
+        """
         how, seen = self.config.run.on_nonfinite, self.state.images_seen
         found = f"at {seen:,} images {what}: expected finite numbers"
         self._count(found, how == "stop")
@@ -45,9 +47,11 @@ class RecoveryPolicy:
             self._lower(NETWORKS)
 
     def after_collapse(self, what: str, good: Path | None) -> None:
-        """Back to the checkpoint `good` from before a collapse, with half the rates of E and G: lower ones of G put it
-        off in BigGAN, a lower one of D brought it. Raises TrainingFailure where there is none, or the run may not go
-        on."""
+        """Go back to the checkpoint `good` from before a collapse, with half the rates of E and G.
+
+        In BigGAN a lower rate of G put collapse off, and one of D brought it. Raises TrainingFailure where there is no
+        such checkpoint, or the run may not go on.
+        """
         found = f"at {self.state.images_seen:,} images {what}"
         self._count(found, good is None)
         barrier(self.device)
@@ -64,14 +68,15 @@ class RecoveryPolicy:
         tried = self.state.recovery.times - 1
         newest = max(checkpoint.complete(self.folder), default=None, key=lambda path: int(path.name))
         raise TrainingFailure(
-            f"{found}. The run went on {tried} times after such a thing (--run.recoveries {self.config.run.recoveries}). "
+            f"{found}. The run went on {tried} times after such a thing "
+            f"(--run.recoveries {self.config.run.recoveries}). "
             f"The newest good checkpoint is {newest or 'none'}; lower the rates (--optim.*_lr), train in float32 "
             "(--run.precision float32), or see docs/collapse.md"
         )
 
     def _back(self, found: str, seen: int) -> bool:
-        """Load the newest checkpoint; the images from there to `seen` are passed over → whether it was gone back to
-        before."""
+        """Load the newest checkpoint and skip the images from there to `seen`; return whether this is the second
+        time."""
         before = self.state.recovery
         path = checkpoint.resume(self.folder, self.state, self.config, self.device)
         if path is None:

@@ -1,5 +1,4 @@
-"""The three largest singular values of the weights that spectral normalisation divides by the first (BigGAN, section
-4.1)."""
+"""The three largest singular values of spectrally normalised weights (BigGAN, section 4.1)."""
 
 import torch
 from torch import Tensor
@@ -12,11 +11,10 @@ COUNT = 3
 
 @torch.no_grad()
 def singular_values(weight: Tensor, count: int = COUNT) -> list[float]:
-    """σ0 ≥ σ1 ≥ … of weight (out, ...), flattened to (out, in · area): the `count` largest, fewer where there are no
-    more.
+    """Return the `count` largest singular values of a weight (out, ...), flattened to (out, in · area), largest first.
 
-    By the eigenvalues of the smaller Gram matrix in float64: exact, and far cheaper than all singular values of a long
-    matrix. NaN for a weight that is not finite.
+    They are the roots of the eigenvalues of the smaller Gram matrix, in float64: exact, and far cheaper than all
+    singular values of a long matrix. NaN for a weight that is not finite.
     """
     exact = weight.flatten(1)
     exact = (exact if exact.device.type in ("cpu", "cuda") else exact.cpu()).double()
@@ -28,8 +26,7 @@ def singular_values(weight: Tensor, count: int = COUNT) -> list[float]:
 
 
 def spectra(model: BigBiGAN) -> dict[str, list[float]]:
-    """Layer → its largest singular values before normalisation, for every spectrally normalised layer of G and D in
-    order."""
+    """Return {layer: its largest singular values before normalisation} of G and D, in the order of their layers."""
     names = {module: name for name, module in model.named_modules()}
     return {
         names[layer]: singular_values(layer.weight)

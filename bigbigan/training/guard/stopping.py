@@ -12,10 +12,11 @@ from bigbigan.distributed import ScalarReader, all_reduce, world_size
 
 
 class StopRequest:
-    """SIGTERM, Ctrl-C and the time limit ask a run to end after the iteration at hand; a second Ctrl-C ends it at once.
+    """Receives requests to stop: SIGTERM, Ctrl-C, the time limit.
 
-    minutes: the time limit, 0 for none, from `started` on, a time of the monotonic clock.
-    Processes agree on stopping by `agreed`, which all must call after every iteration.
+    The run then ends after its iteration; a second Ctrl-C ends it at once.
+    minutes: the time limit, 0 for none, counted from `started`, a time of the monotonic clock.
+    All processes must call `agreed` after every iteration, and so stop together.
     """
 
     def __init__(self, minutes: float = 0.0, started: float = 0.0):
@@ -39,8 +40,7 @@ class StopRequest:
             raise _Abandoned
 
     def agreed(self, device: torch.device) -> bool:
-        """Whether any process was asked to stop; several processes on GPUs learn of it an iteration later, see
-        `ScalarReader`."""
+        """Return whether any process was asked to stop; several processes on GPUs learn of it an iteration later."""
         if world_size() == 1:
             self.asked = self.signal > 0
         else:
@@ -49,7 +49,7 @@ class StopRequest:
         return self.asked
 
     def unless_asked(self, work: Callable[[], None]) -> None:
-        """Do `work`, which can be repeated later; a request to stop abandons it on the spot."""
+        """Call `work`, which the next start can repeat; a request to stop abandons it at once."""
         try:
             self._abandonable = True
             if not self.signal:
@@ -60,21 +60,24 @@ class StopRequest:
 
     @property
     def status(self) -> int:
-        """The exit status of a stopped run: 130 after Ctrl-C, by the shell's custom; else 75, sysexits' "try again"
-        (EX_TEMPFAIL).
+        """Return the exit status of a stopped run: 130 after Ctrl-C, as shells do, else 75 (EX_TEMPFAIL of sysexits:
+        try again).
 
-        0 under torchrun, which makes 1 of any other status, and would take the stop for a failure and start the run
-        again.
+        0 under torchrun, which turns any other status into 1, takes the stop for a failure and starts the run again.
         """
         if "TORCHELASTIC_RUN_ID" in os.environ:
             return 0
         return 128 + signal.SIGINT if self.signal == signal.SIGINT else 75
 
     def restore(self) -> None:
+        """Give the signals back to their handlers."""
         self._timer.cancel()
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
 
 class _Abandoned(BaseException):
-    """Not an Exception: what skips unreadable images must not catch it."""
+    """Raised out of work that a request to stop abandons.
+
+    It is no `Exception`, so that code which skips unreadable images does not catch it.
+    """
