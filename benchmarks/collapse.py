@@ -16,6 +16,7 @@ import platform
 import statistics
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -26,11 +27,11 @@ import torch
 from bigbigan.config import Config, find_config, read_yaml
 from bigbigan.data import Crop, Stream, evaluation_batches, open_images, to_signed
 from bigbigan.model import BigBiGAN
-from bigbigan.training.batch import draw_batch
+from bigbigan.training.batch import Drawer
 from bigbigan.training.guard import CollapseProbe, signs
 from bigbigan.training.optim import build_optimizers
 from bigbigan.training.schedule import rates, set_rates
-from bigbigan.training.step import Step
+from bigbigan.training.variants import build_step
 
 SMALL = {
     "generator_width": 4, "discriminator_width": 8, "mlp_width": 256, "mlp_layers": 2,
@@ -54,9 +55,8 @@ class Run:
         self.train, self.test = (
             open_images("digits", split, "", "", split == "test", 0.1, "") for split in ("train", "test")
         )
-        o = self.config.optim
-        self.optimizers = build_optimizers(self.model, o.generator_lr, o.discriminator_lr, o.encoder_lr, o.betas, o.eps)
-        self.step, self.at = Step(self.model, *self.optimizers), 0
+        self.optimizers = build_optimizers(self.model, self.config.optim)
+        self.step, self.at = build_step(self.config, self.model, self.optimizers, nullcontext), 0
         held_out = torch.cat([pixels for pixels, _ in evaluation_batches(self.test, 8, 512)])
         self.real = to_signed(held_out).flatten(1).double()
 
@@ -71,18 +71,12 @@ class Run:
         """Train, and yield the iteration whenever the guard is to measure."""
         stream = Stream(self.train, 8, self.seed, Crop("none", False))
         reals = stream.batches(3 * self.at * BATCH, 10**12, BATCH)
-        latents, device = self.model.generator.latent_dim, torch.device("cpu")
-
-        def draw():
-            return draw_batch(next(reals), self.seed, "normal", latents, 0, device)
-
+        draw = Drawer(self.seed, "normal", self.model.generator.latent_dim)
         for i in range(count + 1):
             if i in LOOKS:
                 yield i
-            set_rates(dict(enumerate(self.optimizers)), rates(self.config.optim, 3 * self.at * BATCH))
-            for _ in range(2):
-                self.step.discriminator_update(draw())
-            self.step.encoder_generator_update(draw())
+            set_rates(self.optimizers.named(), rates(self.config.optim, 3 * self.at * BATCH))
+            self.step.iteration(reals, draw, self.at)
             self.at += 1
 
     @torch.no_grad()

@@ -15,6 +15,7 @@ Finished runs are kept in the folder and not repeated, so the command may be sto
 import argparse
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -25,13 +26,15 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from bigbigan.config import Config, Loss, Optim
 from bigbigan.losses import Scores
 from bigbigan.model import BigBiGAN
 from bigbigan.networks.encoder import Encoder
+from bigbigan.networks.interface import DiscriminatorInterface, GeneratorInterface
 from bigbigan.networks.layers import CrossReplicaBatchNorm
 from bigbigan.training.batch import Batch
 from bigbigan.training.optim import build_optimizers
-from bigbigan.training.step import Step
+from bigbigan.training.variants import build_step
 
 GRID = torch.cartesian_prod(*[torch.arange(-4.0, 5.0, 2.0)] * 2)  # (25, 2)
 DEVIATION, LATENTS, BATCH, SAMPLES = 0.05, 2, 100, 10_000
@@ -60,10 +63,10 @@ class Trunk(nn.Module):
         return F.relu(self.norm2(self.linear2(h)))
 
 
-class PointGenerator(nn.Module):
+class PointGenerator(nn.Module, GeneratorInterface):
     """Map z (N, 2) to points (N, 2, 1, 1)."""
 
-    image_size, latent_dim, classes = 1, LATENTS, 0
+    image_size, latent_dim = 1, LATENTS
 
     def __init__(self):
         super().__init__()
@@ -73,10 +76,10 @@ class PointGenerator(nn.Module):
         return self.linear(self.trunk(z)).view(-1, 2, 1, 1)
 
 
-class PointDiscriminator(nn.Module):
+class PointDiscriminator(nn.Module, DiscriminatorInterface):
     """Score points (N, 2, 1, 1), with latents (N, 2) if `joint`, by two hidden layers of maxout."""
 
-    image_size, latent_dim, classes = 1, LATENTS, 0
+    image_size, latent_dim = 1, LATENTS
 
     def __init__(self, joint: bool):
         super().__init__()
@@ -116,8 +119,9 @@ def train(kind: str, seed: int, iterations: int) -> Tensor:
     rate, beta, deviation = hyperparameters(seed)
     torch.manual_seed(seed)
     model = build(kind, deviation).train()
-    optimizers = build_optimizers(model, rate, rate, rate, (beta, 0.999), 1e-8)
-    step = Step(model, *optimizers, form="logistic", simultaneous=True)
+    optim = Optim(generator_lr=rate, discriminator_lr=rate, encoder_lr=rate, betas=(beta, 0.999), d_steps=1)
+    optim.simultaneous = True
+    step = build_step(Config(loss=Loss("logistic"), optim=optim), model, build_optimizers(model, optim), nullcontext)
     generator = torch.Generator().manual_seed(seed)
     data = draw(100_000, generator)
     for _ in range(iterations):

@@ -29,10 +29,10 @@ from bigbigan.config import Config, parse
 from bigbigan.data import Crop, Images, Stream
 from bigbigan.model import BigBiGAN
 from bigbigan.networks.layers import advance_power_iteration, set_folded
-from bigbigan.training.batch import Batch, draw_batch
+from bigbigan.training.batch import Batch, Drawer
 from bigbigan.training.ema import Averages
 from bigbigan.training.optim import build_optimizers
-from bigbigan.training.step import Step
+from bigbigan.training.variants import build_step
 
 
 class Iteration:
@@ -46,8 +46,9 @@ class Iteration:
         o, layout = config.optim, torch.channels_last if ours else torch.contiguous_format
         self.model = BigBiGAN.from_config(config.model).to(device, memory_format=layout).train()
         set_folded(self.model, ours)
-        d, eg = build_optimizers(self.model, o.generator_lr, o.discriminator_lr, o.encoder_lr, o.betas, o.eps)
-        self.step = Step(self.model, d, eg, autocast=lambda: torch.autocast(device.type, torch.bfloat16, enabled=bf16))
+        optimizers = build_optimizers(self.model, o)
+        autocast = lambda: torch.autocast(device.type, torch.bfloat16, enabled=bf16)  # noqa: E731
+        self.step = build_step(config, self.model, optimizers, autocast)
         if compiled:
             self.step.compile(compiled)
         self.averages = Averages(self.model.generator, self.model.encoder, o.ema_half_life, o.ema_rampup)
@@ -77,7 +78,8 @@ class Iteration:
 
             return run
 
-        stream, draw = self.stream(), self.config.model
+        stream, m = self.stream(), self.config.model
+        draw = Drawer(0, m.prior, model.generator.latent_dim, m.classes, batch.x.device, self.step.draws())
         return {
             "G, forward and backward": both(lambda: model.generator(batch.z)),
             "E, forward and backward": both(lambda: model.encoder(batch.x).mean),
@@ -86,12 +88,10 @@ class Iteration:
             "spectral norm, D and G": lambda: [
                 advance_power_iteration(n) for n in (model.discriminator, model.generator)
             ],
-            "a batch: crops, flips, noise": lambda: draw_batch(
-                next(stream), 0, draw.prior, model.generator.latent_dim, draw.classes, batch.x.device
-            ),
+            "a batch: crops, flips, noise": lambda: draw(next(stream)),
             "averages": lambda: self.averages.update(self.seen, 1),
-            "Adam, D": self.step.discriminator_optimizer.step,
-            "Adam, E and G": self.step.encoder_generator_optimizer.step,
+            "Adam, D": self.step.optimizers.discriminator.step,
+            "Adam, E and G": self.step.optimizers.encoder_generator.step,
         }
 
     def stream(self):

@@ -36,6 +36,7 @@ from bigbigan.training.batch import Batch
 from bigbigan.training.growing_schedule import GrowthSchedule
 from bigbigan.training.optim import build_optimizers
 from bigbigan.training.step import Step
+from bigbigan.training.variants import build_step
 from eval_linear.features import extract
 from eval_linear.linear.solvers import fit_linear
 
@@ -46,13 +47,13 @@ PARTS = 200  # into which a schedule is cut to add up its cost
 def make_step(config: Config, device: str) -> Step:
     with torch.device(device):
         model = BigBiGAN.from_config(config.model).train()
-    return Step(model, *build_optimizers(model, 0.0, 0.0, 0.0, (0.0, 0.99), 1e-8), config.loss.form)
+    return build_step(config, model, build_optimizers(model, config.optim), nullcontext)
 
 
 def make_batch(step: Step, n: int, device: str) -> Batch:
     size, width = step.model.generator.image_size, step.model.generator.latent_dim
     x, z = torch.zeros(n, 3, size, size, device=device), torch.zeros(n, width, device=device)
-    return Batch(x, z.normal_(), torch.zeros_like(z), mix=torch.full((n,), 0.5, device=device))
+    return Batch(x, z.normal_(), torch.zeros_like(z), extra={"mix": torch.full((n,), 0.5, device=device)})
 
 
 def iteration(step: Step, batch: Batch, d_steps: int) -> None:
@@ -70,7 +71,7 @@ class Untracked(nullcontext):
 def flops(step: Step, config: Config, level: float, n: int = 4) -> float:
     """Return the FLOPs of one image of the stream at a level."""
     set_level(level, step.model)
-    for optimizer in (step.discriminator_optimizer, step.encoder_generator_optimizer):
+    for optimizer in step.optimizers:
         optimizer.step = lambda: None  # elementwise, and not counted
     counter = FlopCounterMode(display=False)
     counter.mod_tracker = Untracked()
