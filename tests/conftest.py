@@ -30,10 +30,33 @@ TINY_RUN = [f"--model.{k}={v}" for k, v in TINY_MODEL.items()] + [
 ]  # fmt: skip
 
 
+current_test: pytest.Item | None = None
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave the soaks out unless they are asked for by name."""
+    if "soak" not in config.option.markexpr:
+        soaks = [item for item in items if item.get_closest_marker("soak")]
+        items[:] = [item for item in items if item not in soaks]
+        config.hook.pytest_deselected(items=soaks)
+
+
+def pytest_runtest_setup(item):
+    global current_test
+    current_test = item
+
+
+def check_marked() -> None:
+    """Fail a test that launches training or another command without the mark `run`, which `-m "not run"` leaves out."""
+    if current_test is not None and not any(current_test.get_closest_marker(name) for name in ("run", "soak")):
+        pytest.fail(f"{current_test.nodeid} launches a command: give it the mark `run`", pytrace=False)
+
+
 def launch(
     *arguments: str, cwd: Path | str | None = None, timeout: float = 240, env: dict | None = None, code: int | None = 0
 ):
     """Run `python ARGUMENTS` and return (stdout, stderr); fails unless it exits with `code` (None: any)."""
+    check_marked()
     result = subprocess.run(
         [sys.executable, *map(str, arguments)],
         cwd=cwd or ROOT, capture_output=True, text=True, timeout=timeout, env={**os.environ, **(env or {})},
@@ -44,9 +67,13 @@ def launch(
     return result.stdout, result.stderr
 
 
-def train(root: Path, *flags: str, code: int = 0, env: dict | None = None) -> tuple[str, str]:
-    """A tiny training under `root` through train.py's main, in this process (starting one costs seconds) → (stdout,
-    stderr)."""
+def train(root: Path, *flags: str, code: int = 0, env: dict | None = None, shared: bool = False) -> tuple[str, str]:
+    """Train a tiny model under `root` by train.py's main, in this process, and return (stdout, stderr).
+
+    shared: for a fixture that many tests share, which need no mark.
+    """
+    if not shared:
+        check_marked()
     from accelerate.state import AcceleratorState
 
     from bigbigan.train import main
@@ -103,7 +130,7 @@ def picture(seed: int, size=(12, 10), mode: str = "RGB") -> Image.Image:
 def run_folder(tmp_path_factory) -> Path:
     """A finished tiny run with its release."""
     root = tmp_path_factory.mktemp("runs")
-    train(root, "--run.name=done", "--run.probe=False")
+    train(root, "--run.name=done", "--run.probe=False", shared=True)
     return root / "done"
 
 

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import ROOT
 
 # From the ground up. A room may import the floors below its own, and its own files.
@@ -91,6 +93,7 @@ def test_no_module_hides_a_public_function_or_a_library():
         assert not names & (set(sys.stdlib_module_names) | {"datasets", "timm", "torch", "accelerate", "tqdm"})
 
 
+@pytest.mark.run
 def test_import_is_lazy():
     code = (
         "import sys, bigbigan; assert 'torch' not in sys.modules; bigbigan.Generator; assert 'timm' not in sys.modules"

@@ -3,7 +3,11 @@
 import shutil
 import zipfile
 
+import pytest
+
 from tests.conftest import ROOT, launch
+
+pytestmark = pytest.mark.run
 
 
 def test_the_wheel_runs_elsewhere(tmp_path):

@@ -290,6 +290,7 @@ def test_figures_taken_at_another_size_are_not_compared(tmp_path):
     assert set(changes) == {"probe"}
 
 
+@pytest.mark.run
 @pytest.mark.soak
 def test_killed_and_begun_again(tmp_path):
     """Train for real at toy sizes: kill the queue in mid-run, and start the same command again."""

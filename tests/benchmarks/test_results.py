@@ -105,6 +105,7 @@ def test_a_process_is_stopped_when_time_is_over(call):
     assert call.left() > results.GRACE - 15
 
 
+@pytest.mark.run
 @pytest.mark.skipif(sys.platform != "linux", reason="a signal at the parent's death is Linux's")
 def test_a_process_does_not_outlive_a_killed_call(tmp_path):
     code = f"""
@@ -189,6 +190,7 @@ def test_the_page_says_what_was_reached_and_what_was_not():
     assert "rehearsal" not in text
 
 
+@pytest.mark.run
 @pytest.mark.soak
 def test_a_leg_that_is_killed_on_the_way_is_taken_up(tmp_path):
     """Run leg A at toy sizes: kill it in a comparison and in the full run, and complete it."""

@@ -15,6 +15,7 @@ from eval_linear.probe import main as probe
 from tests.conftest import TINY_MODEL, launch, train
 
 
+@pytest.mark.run
 def test_from_a_release_to_a_conditional_gan(run_folder, tmp_path, capsys):
     out = tmp_path / "clusters"
     main([str(run_folder), "--classes", "7", "--out", str(out), "--seed", "3"])
@@ -92,6 +93,7 @@ def test_a_place_that_cannot_be_written_is_one_sentence(run_folder, tmp_path, ca
     assert stop.value.code == 1 and "Not a directory" in capsys.readouterr().err
 
 
+@pytest.mark.run
 @pytest.mark.soak
 def test_the_command_by_its_path(run_folder, tmp_path):
     out, _ = launch("eval_linear/cluster_labels.py", run_folder, "--classes", "3", "--out", tmp_path / "c")

@@ -168,6 +168,7 @@ def test_lines_between_classes_begin_and_end_at_them(tmp_path, monkeypatch):
             torch.testing.assert_close(row, torch.linspace(a, b, STEPS), msg=caption)
 
 
+@pytest.mark.run
 @pytest.mark.parametrize("kind", ["bigbigan", "gan"])
 def test_a_conditional_run_gets_the_sheets_without_asking(tmp_path, monkeypatch, kind):
     monkeypatch.setenv("BIGBIGAN_CACHE", str(tmp_path / "cache"))

@@ -25,6 +25,7 @@ def run(run_folder, tmp_path, monkeypatch):
     return tmp_path / "run"
 
 
+@pytest.mark.run
 def test_the_command_prints_one_table_and_writes_json_and_page(run, tmp_path):
     flags = (
         "--untrained",

@@ -23,7 +23,7 @@ import psutil  # accelerate needs it
 from safetensors import SafetensorError
 
 from bigbigan.metrics import Recipe
-from tests.conftest import ROOT, TINY_RUN
+from tests.conftest import ROOT, TINY_RUN, check_marked
 
 # The limits of time are those of a quiet machine, multiplied by this on a crowded one.
 PATIENCE = float(os.environ.get("BIGBIGAN_PATIENCE", "1"))
@@ -81,6 +81,7 @@ class Run:
         roots: list[Path] | None = None,
         absent: int = 0,
     ):
+        check_marked()
         self.folder, self.log = root / "run", root / "log"
         root.mkdir(parents=True, exist_ok=True)
         command = [*SMALLEST, "--run.name=run", *map(str, flags)]

@@ -324,6 +324,7 @@ def adam(key):
     return change
 
 
+@pytest.mark.run
 @pytest.mark.parametrize(
     ("damage", "flags", "message"),
     [
@@ -383,6 +384,7 @@ def test_a_probe_is_not_led_astray_either(made, tmp_path):
     assert results_folder(str(tmp_path / "release")) == tmp_path / "release"
 
 
+@pytest.mark.run
 def test_a_folder_in_use_is_refused(tmp_path):
     checkpoint_in(tmp_path)
     lock = tmp_path / "first" / "run.lock"
@@ -415,6 +417,7 @@ class Malicious:
         return (exec, (f"open({str(self.path)!r}, 'w').close()",))
 
 
+@pytest.mark.run
 def test_no_file_that_we_read_is_unpickled(made, tmp_path, monkeypatch):
     """Put a malicious pickle, bare and as torch saves it, under every name that the library looks for."""
     planted = tmp_path / "planted"

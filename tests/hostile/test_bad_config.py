@@ -78,6 +78,7 @@ def said(capsys, arguments) -> str:
     return " ".join(captured.err.replace("│", " ").split())
 
 
+@pytest.mark.run
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_that_cannot_be(elsewhere, capsys, name):
     content, message = FILES[name]
@@ -87,12 +88,14 @@ def test_a_file_that_cannot_be(elsewhere, capsys, name):
     assert [path.name for path in elsewhere.iterdir()] == ["mine.yaml"], "nothing is begun, nothing was run"
 
 
+@pytest.mark.run
 def test_an_interpolation_does_not_show_the_environment(elsewhere, capsys, monkeypatch):
     monkeypatch.setenv("SECRET", "hunter2")
     (elsewhere / "mine.yaml").write_text("data: {path: '${oc.env:SECRET}'}")
     assert "hunter2" not in said(capsys, ["--config", "mine.yaml"])
 
 
+@pytest.mark.run
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -130,6 +133,7 @@ def test_a_flag_that_cannot_be(elsewhere, capsys, flags, message):
     assert not (elsewhere / "runs").exists()
 
 
+@pytest.mark.run
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -153,6 +157,7 @@ def test_networks_that_cannot_be(tmp_path, flags, message):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.run
 def test_the_command_itself(tmp_path):
     (tmp_path / "mine.yaml").write_text("run: {name: !!python/object/apply:os.system ['touch planted']}")
     out, err = launch("bigbigan/train.py", "--config", tmp_path / "mine.yaml", code=2)

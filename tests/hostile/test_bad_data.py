@@ -202,6 +202,7 @@ CASES = {
 }
 
 
+@pytest.mark.run
 @pytest.mark.parametrize("name", CASES)
 def test_it_ends_with_a_sentence_and_status_2(tmp_path, name):
     make, message, flags = CASES[name]
@@ -219,6 +220,7 @@ def test_it_ends_with_a_sentence_and_status_2(tmp_path, name):
     assert {file: file.read_bytes() for file in (tmp_path / "there").rglob("*") if file.is_file()} == before
 
 
+@pytest.mark.run
 def test_the_command_itself(tmp_path):
     """Do the same in a separate process."""
     flags = (f"--data.path={tmp_path / 'nothing'}", f"--run.root={tmp_path / 'runs'}")

@@ -160,6 +160,7 @@ def test_the_sagan_preset():
     assert sizes == [32]
 
 
+@pytest.mark.run
 def test_a_run_takes_the_factors_from_its_settings(tmp_path):
     flags = [
         "--loss.orthogonal=0.01",

@@ -184,6 +184,7 @@ def test_attention_stands_once():
             make(6, 32, 8, architecture="big")
 
 
+@pytest.mark.run
 def test_as_g_and_f_of_a_bigbigan(tmp_path):
     flags = ["--model.architecture=biggan_deep", "--run.probe=False", "--run.images=48", "--run.name=deep"]
     train(tmp_path, *flags)

@@ -222,6 +222,7 @@ def test_two_processes_with_chunks_equal_one(tmp_path):
             assert torch.equal(found[0][name], found[1][name]), name
 
 
+@pytest.mark.run
 def test_a_run_with_it_trains_resumes_and_is_released(tmp_path):
     flags = ["--model.encoder=revnet50", "--model.encoder_width=0.0625", "--run.probe=False", "--run.name=rev"]
     flags += ["--run.precision=bf16", "--data.chunks=2"]

@@ -87,6 +87,7 @@ def test_a_place_that_cannot_be_written_is_one_sentence(original, tmp_path, caps
     assert stop.value.code == 1 and said.count("\n") == 1 and str(tmp_path / "file") in said
 
 
+@pytest.mark.run
 def test_without_d_what_needs_it_says_so(exported, tmp_path):
     pictures = [picture(i) for i in range(2)]
     with pytest.raises(InputError, match="expected one with a discriminator, found E and G alone"):

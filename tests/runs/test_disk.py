@@ -18,6 +18,8 @@ from eval_linear import probe
 from tests.conftest import picture, train
 from tests.helpers.children import SMALLEST
 
+pytestmark = pytest.mark.run
+
 FLAGS = (*SMALLEST, "--run.name=run")
 CACHED, DECODED = "--data.cache=auto", "--data.cache=none"
 

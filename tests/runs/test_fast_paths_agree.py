@@ -180,6 +180,7 @@ def test_gradients_are_those_that_the_optimisers_get(monkeypatch):
     assert difference(seen["EG"], found["E"] + found["G"]) < 1e-6
 
 
+@pytest.mark.run
 def test_a_run_says_how_its_compiled_gradients_compare(tmp_path, quick_compiler):
     out, _ = train(tmp_path, "--run.name=fast", "--run.compile=default", "--run.images=48", "--run.probe=False")
     assert "compiled: default; its gradients differ from eager float32 by D 0.0e+00" in out

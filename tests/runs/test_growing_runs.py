@@ -166,7 +166,14 @@ def grown(rank, processes):
     )
     schedule = Schedule(config, [m, averages.networks], step.optimizers.named())
     drawer = Drawer(0, "normal", 8, draws=step.draws())
-    stream = Stream(open_images("digits", "train", "", "", False, 0.1, ""), 16, 0, Crop("none", False), rank=rank, processes=processes)
+    stream = Stream(
+        open_images("digits", "train", "", "", False, 0.1, ""),
+        16,
+        0,
+        Crop("none", False),
+        rank=rank,
+        processes=processes,
+    )
     found, reals = {}, stream.batches(0, 10**9, 16)
     for i in range(ITERATIONS):
         phase = schedule.at(32 * i)
@@ -248,6 +255,7 @@ def grown_run(tmp_path_factory):
     return root / "done"
 
 
+@pytest.mark.run
 def test_a_run_grows_to_the_end(grown_run):
     levels = [line["level"] for line in stats(grown_run) if "level" in line]
     assert levels == pytest.approx([0, 0, 0, 0.5, 1, 1, 1, 1.5, 2, 2])
@@ -262,6 +270,7 @@ def test_a_run_grows_to_the_end(grown_run):
     assert bigbigan.encode(np.zeros((2, 20, 20, 3), np.uint8), released, "avepool_feat").shape == (2, 8)
 
 
+@pytest.mark.run
 @pytest.mark.parametrize("images", [72, 96, 168])
 def test_a_run_resumed_in_a_fade_is_bit_for_bit_the_uninterrupted_one(grown_run, tmp_path, images):
     """In the middle of the first fade, where the second resolution is reached, and in the second fade."""
@@ -275,6 +284,7 @@ def test_a_run_resumed_in_a_fade_is_bit_for_bit_the_uninterrupted_one(grown_run,
     assert same(weights(tmp_path / "cut"), weights(grown_run))
 
 
+@pytest.mark.run
 def test_every_resolution_can_have_its_own_batch_size(tmp_path):
     flags = [
         "--run.name=sizes",
@@ -295,6 +305,7 @@ def test_every_resolution_can_have_its_own_batch_size(tmp_path):
     assert same(weights(tmp_path / "a" / "sizes", last), weights(tmp_path / "b" / "sizes", last))
 
 
+@pytest.mark.run
 @pytest.mark.parametrize(
     "flags",
     [
@@ -325,6 +336,7 @@ def test_gans_and_other_objectives_run(tmp_path, flags):
             run_probe(Probe(ckpt=str(tmp_path / "gan")))
 
 
+@pytest.mark.run
 def test_a_gan_of_biggans_networks_runs(tmp_path):
     """The row "No E (GAN)" of BigBiGAN's table 1."""
     out, _ = train(tmp_path, "--run.name=gan", "--model.encoder=none", "--run.images=48")

@@ -30,6 +30,8 @@ EVALUATING = (
     "--run.evaluate_images=60",
     "--run.best=top1_knn",
 )  # better at 96 images than at 48
+
+pytestmark = pytest.mark.run
 END = 96
 
 

@@ -102,6 +102,7 @@ def test_evaluations(tmp_path, monkeypatch):
     repeat("evaluation", lambda _: quick_figures(model, *splits, "digits", 60, 0), EVALUATIONS, warm=5)
 
 
+@pytest.mark.run
 @pytest.mark.soak
 def test_epochs_with_workers(tmp_path, monkeypatch):
     from bigbigan.training.trainer import Trainer

@@ -36,6 +36,7 @@ def same(a, b) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
+@pytest.mark.run
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
 def test_a_signal_to_one_of_two_processes_stops_both_with_a_checkpoint(tmp_path, number, status):
     run = Run(tmp_path, *ENDLESS, processes=2)
@@ -46,6 +47,7 @@ def test_a_signal_to_one_of_two_processes_stops_both_with_a_checkpoint(tmp_path,
     assert f"stopped at {newest(tmp_path):,} images; the same command goes on from" in run.text()
 
 
+@pytest.mark.run
 def test_ctrl_c_twice_ends_at_once_and_tears_nothing(tmp_path):
     """The first waits for a slow file system, the second does not."""
     run = Run(tmp_path, *ENDLESS, fault=Fault(-1, "slow"))
@@ -61,6 +63,7 @@ def test_ctrl_c_twice_ends_at_once_and_tears_nothing(tmp_path):
     assert (f"at {seen} images" in text) == bool(seen)
 
 
+@pytest.mark.run
 def test_a_time_limit_ends_with_a_checkpoint_and_a_status_to_run_again(tmp_path):
     run = Run(tmp_path, *ENDLESS, "--run.checkpoint_every=100000000", "--run.stop_after=0.05")
     assert run.wait(60) == [75], run.text()
@@ -69,6 +72,7 @@ def test_a_time_limit_ends_with_a_checkpoint_and_a_status_to_run_again(tmp_path)
     assert f"at {seen:,} images" in finish(tmp_path, f"--run.images={seen + 24}", "--run.stop_after=10")
 
 
+@pytest.mark.run
 def test_a_stop_abandons_an_evaluation_which_the_next_start_makes(tmp_path, monkeypatch):
     """The evaluation is after its checkpoint, and not waited for."""
     import eval_linear.quick
@@ -100,11 +104,13 @@ def test_a_stop_abandons_an_evaluation_which_the_next_start_makes(tmp_path, monk
     assert [x["images_seen"] for x in lines if not {"loss_d", "n_test", "spectra"} & x.keys()] == [48, 96]
 
 
+@pytest.mark.run
 def test_under_torchrun_a_stop_is_not_a_failure_to_restart(tmp_path):
     run = Run(tmp_path, *ENDLESS, "--run.stop_after=0.05", env={"TORCHELASTIC_RUN_ID": "x"})
     assert run.wait(60) == [0] and "stopped at" in run.text()
 
 
+@pytest.mark.run
 def test_when_a_process_dies_the_other_ends_with_a_sentence(tmp_path):
     run = Run(tmp_path, *ENDLESS, processes=2)
     run.until("96 images")
@@ -114,12 +120,14 @@ def test_when_a_process_dies_the_other_ends_with_a_sentence(tmp_path):
     assert "the same command goes on from the newest checkpoint" in run.text() and "Traceback" not in run.text()
 
 
+@pytest.mark.run
 def test_a_process_that_meets_nobody_ends_with_a_sentence(tmp_path):
     run = Run(tmp_path, "--run.timeout=0.03", processes=2, absent=1)
     assert run.wait(60) == [1]
     assert "expected 2 processes to meet within --run.timeout" in run.text() and "Traceback" not in run.text()
 
 
+@pytest.mark.run
 def test_a_silent_process_is_waited_for_no_longer_than_the_timeout(tmp_path):
     run = Run(tmp_path, *ENDLESS, "--run.timeout=0.05", processes=2)
     run.until("96 images")
@@ -130,6 +138,7 @@ def test_a_silent_process_is_waited_for_no_longer_than_the_timeout(tmp_path):
     run.wait()
 
 
+@pytest.mark.run
 def test_a_second_run_in_the_same_folder_is_refused_and_the_lock_dies_with_its_process(tmp_path):
     first = Run(tmp_path, *ENDLESS)
     first.until("96 images")
@@ -147,6 +156,7 @@ def test_a_second_run_in_the_same_folder_is_refused_and_the_lock_dies_with_its_p
     finish(tmp_path, f"--run.images={seen + 24}")
 
 
+@pytest.mark.run
 def test_another_world_size_and_an_accepted_batch_size_continue_at_the_same_image(tmp_path):
     finish(tmp_path, "--run.images=48", processes=2)
     assert "at 48 images" in finish(tmp_path, "--run.images=96")
@@ -165,6 +175,7 @@ def test_another_world_size_and_an_accepted_batch_size_continue_at_the_same_imag
     )
 
 
+@pytest.mark.run
 def test_machines_without_a_common_folder_are_refused(tmp_path):
     """A process that finds no checkpoint where another has one."""
     finish(tmp_path / "a", "--run.images=24")
@@ -173,6 +184,7 @@ def test_machines_without_a_common_folder_are_refused(tmp_path):
     assert "found those at [24, 0] images; all machines need the same --run.root" in run.text()
 
 
+@pytest.mark.run
 def test_a_process_with_decoding_workers_ends_too_when_another_dies(tmp_path):
     """Workers ignore SIGTERM: unless their loader is closed, the interpreter waits for them for ever."""
     (tmp_path / "photos").mkdir()
@@ -207,6 +219,7 @@ def test_any_number_of_decoding_workers_gives_the_same_run(tmp_path_factory, tmp
     assert same(found, tensors(common))
 
 
+@pytest.mark.run
 def test_a_checkpoint_of_format_1_loads_and_goes_on(tmp_path):
     """Written by the first version that had the format. If this fails, no user's run can be resumed: read old keys, old
     names."""
@@ -224,6 +237,7 @@ def test_a_checkpoint_of_format_1_loads_and_goes_on(tmp_path):
     assert "optim.encoder_lr: 0.004 → 0.5" in err and "absent" not in err
 
 
+@pytest.mark.run
 def test_a_run_of_an_older_version_becomes_what_it_would_have_become(tmp_path):
     """The fixture, resumed to 96 images by the version before the rooms moved: equal bit for bit where it was made.
 
@@ -233,7 +247,11 @@ def test_a_run_of_an_older_version_becomes_what_it_would_have_become(tmp_path):
     train(tmp_path, *SMALLEST, "--run.name=first", "--run.images=96", "--run.statistics_images=16", "--run.probe=False")
     found = tensors(tmp_path / "first" / "checkpoints" / f"{96:012d}")
     expected, before = tensors(RESUMED), tensors(next(FIXTURE.iterdir()))
-    moved = [(found[k] - v).norm() / (v - before[k]).norm().clamp_min(1e-6) for k, v in expected.items() if v.is_floating_point()]
+    moved = [
+        (found[k] - v).norm() / (v - before[k]).norm().clamp_min(1e-6)
+        for k, v in expected.items()
+        if v.is_floating_point()
+    ]
     assert sum(moved) / len(moved) < 0.01, "how far it is from the expected weights, relative to how far they moved"
 
 
@@ -241,6 +259,7 @@ def test_the_fixtures_are_small():
     assert sum(file.stat().st_size for folder in (FIXTURE, RESUMED) for file in folder.rglob("*")) < 600_000
 
 
+@pytest.mark.run
 @pytest.mark.soak
 def test_torchrun_restarts_from_the_checkpoint(tmp_path):
     """One of two workers is killed; torchrun starts both again, and the run ends as without."""
@@ -269,6 +288,7 @@ def test_torchrun_restarts_from_the_checkpoint(tmp_path):
     assert "stopped at" in text, text
 
 
+@pytest.mark.run
 @pytest.mark.soak
 def test_two_machines_on_one(tmp_path):
     """Two launchers with a worker each meet at one rendezvous, as docs/launching.md says; the run is that of two

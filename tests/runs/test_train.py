@@ -59,6 +59,7 @@ def test_a_run_leaves_what_it_should(run_folder):
     assert "240" in text and "random pairs (n = 359)" in text
 
 
+@pytest.mark.run
 def test_accelerate_launches_it_from_anywhere(tmp_path):
     command = ["-m", "accelerate.commands.launch", "--cpu", ROOT / "bigbigan" / "train.py"]
     out, _ = launch(*command, *TINY_RUN, "--run.images=24", "--run.probe=True", cwd=tmp_path)
@@ -69,6 +70,7 @@ def test_accelerate_launches_it_from_anywhere(tmp_path):
     assert not (tmp_path / "runs" / "dry").exists(), "a dry run writes nothing"
 
 
+@pytest.mark.run
 def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(run_folder, tmp_path):
     train(tmp_path, "--run.name=cut", "--run.images=96", "--run.probe=False")
     out, _ = train(tmp_path, "--run.name=cut", "--run.probe=False")
@@ -103,6 +105,7 @@ def begin(root, *flags):
     return process
 
 
+@pytest.mark.run
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
 def test_a_stop_is_clean_and_loses_nothing(tmp_path, number, status):
     """The whole group is signalled, decoding workers too, as schedulers and terminals do."""
@@ -121,6 +124,7 @@ def test_a_stop_is_clean_and_loses_nothing(tmp_path, number, status):
     assert f"at {seen:,} images" in out
 
 
+@pytest.mark.run
 def test_a_kill_loses_only_what_came_after_the_checkpoint(run_folder, tmp_path):
     process = begin(tmp_path, "--run.name=killed")
     process.send_signal(signal.SIGKILL)
@@ -133,6 +137,7 @@ def test_a_kill_loses_only_what_came_after_the_checkpoint(run_folder, tmp_path):
     assert same(weights(tmp_path / "killed", images), weights(tmp_path / "straight", images))
 
 
+@pytest.mark.run
 def test_two_processes_follow_one(run_folder, tmp_path):
     """torchrun with gloo: joined statistics, averaged gradients, noise by global index → the same run up to
     rounding."""
@@ -149,6 +154,7 @@ def test_two_processes_follow_one(run_folder, tmp_path):
                 assert a[key] == pytest.approx(b[key], abs=0.02, rel=0.02), (a["images_seen"], key)
 
 
+@pytest.mark.run
 def test_another_configuration_is_refused(run_folder):
     out, err = train(
         run_folder.parent, f"--run.name={run_folder.name}", "--optim.encoder_lr=0.5", "--run.probe=False", code=2
@@ -156,6 +162,7 @@ def test_another_configuration_is_refused(run_folder):
     assert "optim.encoder_lr: 0.004 → 0.5" in err and "--run.accept_changes" in err and "Traceback" not in err
 
 
+@pytest.mark.run
 def test_own_images_fine_tune_a_release(run_folder, image_folder, tmp_path):
     flags = [
         f"--data.path={image_folder}",
@@ -172,6 +179,7 @@ def test_own_images_fine_tune_a_release(run_folder, image_folder, tmp_path):
     assert "resumed from" in out
 
 
+@pytest.mark.run
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -193,6 +201,7 @@ def test_mistakes_are_one_message_and_status_2(tmp_path, flags, message):
     assert not list(tmp_path.iterdir()), "nothing was written"
 
 
+@pytest.mark.run
 def test_half_precision_and_sharding_are_refused(tmp_path):
     for variables, message in (
         ({"ACCELERATE_MIXED_PRECISION": "fp16"}, "expected no or bf16"),
@@ -203,6 +212,7 @@ def test_half_precision_and_sharding_are_refused(tmp_path):
         assert message in err and "Traceback" not in err
 
 
+@pytest.mark.run
 def test_variants_train(tmp_path):
     """Chunks, bf16, a conditional model, the deterministic uniform variant, BiGAN's loss, High Res E: a few updates
     each."""
@@ -229,17 +239,20 @@ def test_variants_train(tmp_path):
         assert (tmp_path / name / "release" / "config.json").is_file()
 
 
+@pytest.mark.run
 def test_tensorboard(tmp_path):
     pytest.importorskip("tensorboard")
     train(tmp_path, "--run.name=board", "--run.trackers=tensorboard", "--run.images=48", "--run.probe=False")
     assert list((tmp_path / "board").rglob("events.out*"))
 
 
+@pytest.mark.run
 def test_an_exploding_run_ends_with_a_sentence(tmp_path):
     _, err = train(tmp_path, "--run.name=boom", "--optim.generator_lr=1e30", "--optim.encoder_lr=1e30", code=1)
     assert "expected finite numbers" in err and "Traceback" not in err
 
 
+@pytest.mark.run
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the development data are not here")
 def test_cifar10_trains_by_one_flag_resumes_encodes_and_probes(tmp_path):
     flags = [
@@ -259,6 +272,7 @@ def test_cifar10_trains_by_one_flag_resumes_encodes_and_probes(tmp_path):
     assert bigbigan.encode([images[i] for i in range(4)], tmp_path / "cifar", "z_mean").shape == (4, 8)
 
 
+@pytest.mark.run
 def test_help_names_every_section():
     out, _ = launch(ROOT / "bigbigan" / "train.py", "--help")
     for word in (
@@ -273,6 +287,7 @@ def test_help_names_every_section():
         assert word in out
 
 
+@pytest.mark.run
 def test_evaluations_are_written_down_keep_the_best_and_do_not_disturb_the_run(tmp_path, monkeypatch):
     monkeypatch.setenv("BIGBIGAN_CACHE", str(tmp_path / "cache"))
     flags = ("--run.name=a", "--run.probe=False", "--run.images=144", "--run.log_every=48")
@@ -295,6 +310,7 @@ def test_evaluations_are_written_down_keep_the_best_and_do_not_disturb_the_run(t
     assert model.card["images_seen"] == best["images_seen"]
 
 
+@pytest.mark.run
 def test_a_best_figure_that_is_not_measured_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("BIGBIGAN_CACHE", str(tmp_path / "cache"))
     _, err = train(tmp_path, "--run.best=top1", code=2)

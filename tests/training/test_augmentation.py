@@ -419,6 +419,7 @@ def test_d_that_knows_the_real_images_by_heart_raises_p():
 RUN = (*SMALLEST, "--run.sample_every=144", "--run.images=144", "--run.checkpoint_every=24", "--run.log_every=24")
 
 
+@pytest.mark.run
 @pytest.mark.parametrize(
     "flags",
     [("--optim.augment=ada", "--optim.ada_images=300", "--optim.ada_target=-0.9"), ("--optim.augment=diffaugment",)],

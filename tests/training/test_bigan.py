@@ -354,6 +354,7 @@ def test_settings_that_cannot_be_are_named(changes, message):
         Config(**changes).validate()
 
 
+@pytest.mark.run
 def test_a_bigan_run_resumes_bit_for_bit_and_can_be_used(tmp_path, monkeypatch):
     monkeypatch.setenv("BIGBIGAN_CACHE", str(tmp_path / "cache"))
     flags = (*RUN, "--optim.simultaneous=True", "--run.evaluate_every=144", "--run.evaluate_images=60")
@@ -380,6 +381,7 @@ def test_a_bigan_run_resumes_bit_for_bit_and_can_be_used(tmp_path, monkeypatch):
     assert bigbigan.generate(3, model=model).shape == (3, 3, 8, 8)
 
 
+@pytest.mark.run
 def test_a_latent_regressor_run(tmp_path):
     flags = (*RUN, "--optim.simultaneous=False", "--model.joint=False", "--loss.latent_weight=0.25")
     train(tmp_path, "--run.name=straight", *flags, "--run.probe=False")

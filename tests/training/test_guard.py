@@ -160,6 +160,7 @@ def content(run, images=240):
     return json.loads((run / "checkpoints" / f"{images:012d}" / "state.json").read_text())
 
 
+@pytest.mark.run
 def test_a_roll_back_passes_over_the_images_that_broke_and_resumes_bit_for_bit(faults, tmp_path):
     faults.add(130)  # in the sixth iteration, after the checkpoint at 96 images
     out, _ = train(tmp_path, "--run.name=a", *SHORT)
@@ -179,6 +180,7 @@ def test_a_roll_back_passes_over_the_images_that_broke_and_resumes_bit_for_bit(f
     assert "recovery" not in content(tmp_path / "c") and not same(weights(tmp_path / "c"), weights(run))
 
 
+@pytest.mark.run
 def test_a_second_roll_back_to_the_same_checkpoint_also_halves_the_rates(faults, tmp_path):
     faults |= {130, 180}  # the way on, from 96 + 48, meets the second
     train(tmp_path, "--run.name=a", *SHORT)
@@ -187,6 +189,7 @@ def test_a_second_roll_back_to_the_same_checkpoint_also_halves_the_rates(faults,
     assert found["times"] == 2 and found["passed_over"] == 96 and set(found["factors"].values()) == {0.5}
 
 
+@pytest.mark.run
 @pytest.mark.parametrize("how", ["skip", "shrink"])
 def test_an_update_is_left_out_and_the_run_goes_on(faults, tmp_path, how):
     faults.add(130)
@@ -198,6 +201,7 @@ def test_an_update_is_left_out_and_the_run_goes_on(faults, tmp_path, how):
     assert all(v == v for line in stats(run) for v in line.values()), "no NaN was logged"
 
 
+@pytest.mark.run
 @pytest.mark.parametrize(("how", "times"), [("roll_back", 3), ("skip", 3), ("stop", 0)])
 def test_it_ends_with_a_report_after_a_bounded_number_of_times(faults, tmp_path, how, times):
     faults |= set(range(130, 10_000))
@@ -212,6 +216,7 @@ def test_it_ends_with_a_report_after_a_bounded_number_of_times(faults, tmp_path,
     read(newest)
 
 
+@pytest.mark.run
 @pytest.mark.parametrize("how", ["roll_back", "skip"])
 def test_a_weight_that_is_not_finite_is_named_within_one_iteration_and_undone(tmp_path, monkeypatch, how):
     done, update = [], Step.encoder_generator_update
@@ -233,6 +238,7 @@ def test_a_weight_that_is_not_finite_is_named_within_one_iteration_and_undone(tm
     )
 
 
+@pytest.mark.run
 def test_before_the_first_checkpoint_there_is_nothing_to_go_back_to(faults, tmp_path):
     faults.add(3)
     _, err = train(tmp_path, "--run.name=a", *SHORT, code=1)
@@ -304,6 +310,7 @@ def whole_run_of(rank, _processes, port, root, collapsing):
     whole_run(rank, port, root, collapsing)
 
 
+@pytest.mark.run
 @pytest.mark.parametrize("collapsing", [False, True])
 def test_two_processes_go_back_together(tmp_path, collapsing):
     spawn(whole_run_of, 2, free_port(), str(tmp_path), collapsing)
@@ -376,6 +383,7 @@ def made_up(monkeypatch, at):
 LOOKING = (*QUICK, "--run.spectra_every=24", "--run.keep_checkpoints=1")
 
 
+@pytest.mark.run
 def test_an_alarm_is_said_once_and_keeps_the_checkpoint_from_before(tmp_path, monkeypatch):
     made_up(monkeypatch, {5, 6, 8})  # at 120, 144, 192 images
     out, _ = train(tmp_path, "--run.name=a", *LOOKING)
@@ -390,12 +398,14 @@ def test_an_alarm_is_said_once_and_keeps_the_checkpoint_from_before(tmp_path, mo
     assert "a made up sign" in page and "generator.blocks.0.conv1" in page
 
 
+@pytest.mark.run
 def test_looking_changes_no_weight(tmp_path):
     train(tmp_path, "--run.name=a", *LOOKING)
     train(tmp_path, "--run.name=b", *LOOKING, "--run.spectra_every=0")
     assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
 
 
+@pytest.mark.run
 def test_a_collapse_stops_the_run_if_so_wished(tmp_path, monkeypatch):
     made_up(monkeypatch, {5})
     _, err = train(tmp_path, "--run.name=a", *LOOKING, "--run.on_collapse=stop", code=1)
@@ -406,6 +416,7 @@ def test_a_collapse_stops_the_run_if_so_wished(tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.run
 def test_a_collapse_rolls_back_with_lower_rates_even_past_rotation(tmp_path, monkeypatch):
     made_up(monkeypatch, {5})
     train(tmp_path, "--run.name=a", *LOOKING, "--run.on_collapse=roll_back")

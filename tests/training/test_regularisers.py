@@ -222,6 +222,7 @@ REMEDIES = (
 )  # fmt: skip
 
 
+@pytest.mark.run
 def test_a_run_with_all_remedies_resumes_bit_for_bit(tmp_path):
     train(tmp_path, "--run.name=straight", *REMEDIES)
     train(tmp_path, "--run.name=cut", *REMEDIES, "--run.images=72")
