@@ -1,11 +1,11 @@
-"""YAML and command line → config: files hold differences, the command line has the last word; nothing unknown
-passes."""
+"""YAML files of settings: the presets of configs/ and their names; files that stand on others (`base:`).
 
-import argparse
+A file holds differences only. Nothing unknown passes: keys, types, tags and interpolations are checked.
+"""
+
 import dataclasses
 import difflib
 import io
-import sys
 from collections import Counter
 from pathlib import Path, PurePath
 from typing import Any
@@ -14,44 +14,10 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bigbigan.config.schema import Config
 from bigbigan.errors import ConfigError
 from bigbigan.files import printable, read_text
 
-DEFAULT_PRESET = "digits"
 PACKAGE = Path(__file__).parent.parent
-
-# What may differ between a checkpoint and the run that resumes it: how far to go, what to show, where and how fast to
-# compute.
-FREE_TO_CHANGE = {
-    "run.name", "run.root", "run.images", "run.threads", "run.compile", "run.log_every", "run.sample_every", "run.checkpoint_every",
-    "run.keep_checkpoints", "run.grid", "run.trackers", "run.accept_changes", "run.probe", "run.evaluate_every",
-    "run.evaluate_images", "run.best", "run.stop_after", "run.timeout", "data.workers", "data.cache", "data.cache_gib",
-    "data.max_unreadable", "data.follow_links", "run.spectra_every", "run.on_nonfinite", "run.on_collapse", "run.recoveries",
-}  # fmt: skip
-
-
-def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """{"section.field": value} of a dataclass or a mapping."""
-    items = dataclasses.asdict(tree) if dataclasses.is_dataclass(tree) else tree
-    flat = {}
-    for key, value in items.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
-
-
-def differences(old: dict, new: Config) -> list[str]:
-    """Lines "section.field: old → new" for the hyper-parameters that differ from a checkpoint's config.
-
-    A setting that is younger than the checkpoint had its default then.
-    """
-    before, after = flatten(Config()) | flatten(old), flatten(new)
-    same = lambda a, b: (list(a) if isinstance(a, tuple) else a) == (list(b) if isinstance(b, tuple) else b)  # noqa: E731
-    return [
-        f"{key}: {before.get(key, 'absent')} → {after.get(key, 'absent')}"
-        for key in sorted(before.keys() | after.keys())
-        if key not in FREE_TO_CHANGE and not same(before.get(key), after.get(key))
-    ]
 
 
 def preset_folder() -> Path:
@@ -192,36 +158,6 @@ def _in_one_line(error: Exception) -> str:
         return f"expected a file that can be read, found {error.strerror or error}"
     key = getattr(error, "full_key", None)
     return (str(error).strip() or type(error).__name__).splitlines()[0] + (f" (at {key})" if key else "")
-
-
-def parse(argv: list[str] | None = None, tree: type = Config) -> tuple[Any, argparse.Namespace]:
-    """Command line → (config, options): `--config NAME or PATH`, `--dry-run`, then `--section.field VALUE` for any
-    field.
-
-    Ends the program with status 2 and one message when an argument cannot be.
-    """
-    import tyro
-
-    before = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    before.add_argument("--config", default=DEFAULT_PRESET)
-    before.add_argument("--dry-run", action="store_true")
-    options, rest = before.parse_known_args(argv)
-    description = (
-        f"{tree.__doc__}\n\n--config NAME or PATH   one of {preset_list()} (default {DEFAULT_PRESET}), or a YAML file\n"
-        "--dry-run               build everything, print it with one forward's shapes, and stop"
-    )
-    try:
-        default = read_yaml(find_config(options.config), tree())
-        config = tyro.cli(
-            tree, default=default, args=rest, description=description, config=(tyro.conf.FlagConversionOff,)
-        )
-        if not config.run.name:
-            config.run.name = preset_name(find_config(options.config)).replace("/", "-")
-        config.validate()
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    return config, options
 
 
 def write_yaml(config: Any, path: Path, header: str = "") -> None:
