@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import Any
 
-from bigbigan.config.presets import find_config, preset_list, preset_name, read_yaml
+from bigbigan.config.presets import find_config, preset_list, read_yaml, run_name
 from bigbigan.config.schema import Config
 from bigbigan.errors import ConfigError
 
@@ -24,7 +24,7 @@ def parse(argv: list[str] | None = None, tree: type = Config) -> tuple[Any, argp
     try:
         config = _with_flags(read_yaml(find_config(options.config), tree()), flags)
         if not config.run.name:
-            config.run.name = preset_name(find_config(options.config)).replace("/", "-")
+            config.run.name = run_name(find_config(options.config))
         config.validate()
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import io
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -19,55 +20,103 @@ from bigbigan.files import printable, read_text
 
 PACKAGE = Path(__file__).parent.parent
 
+# Names of presets from before configs/ had groups. They keep working, and a run keeps the old name (see `run_name`).
+ALIASES = {
+    "ali_digits": "bigan/ali_digits",
+    "bigan_digits": "bigan/digits",
+    "bigan_digits_jlr": "bigan/digits_jlr",
+    "bigan_digits_lr": "bigan/digits_lr",
+    "bigan_mnist": "bigan/mnist",
+    "cifar10": "bigbigan/cifar10",
+    "cifar10_small": "bigbigan/cifar10_small",
+    "digits_progressive": "progan/digits",
+    "imagenet128": "bigbigan/imagenet128",
+    "imagenet128_deep": "biggan/imagenet128_deep",
+    "imagenet128_e256": "bigbigan/imagenet128_e256",
+    "imagenet128_resnet101": "bigbigan/imagenet128_resnet101",
+    "imagenet128_resnet50x2": "bigbigan/imagenet128_resnet50x2",
+    "imagenet128_revnet50": "bigbigan/imagenet128_revnet50",
+    "imagenet128_revnet50x2": "bigbigan/imagenet128_revnet50x2",
+    "imagenet128_revnet50x4": "bigbigan/imagenet128_revnet50x4",
+    "imagenet256_deep": "biggan/imagenet256_deep",
+    "imagenet512_deep": "biggan/imagenet512_deep",
+    "imagenet64": "bigbigan/imagenet64",
+    "imagenette64": "bigbigan/imagenette64",
+    "progan_a": "progan/a",
+    "progan_b": "progan/b",
+    "progan_c": "progan/c",
+    "progan_celebahq": "progan/celebahq",
+    "progan_cifar10": "progan/cifar10",
+    "progan_d": "progan/d",
+    "progan_e": "progan/e",
+    "progan_e_star": "progan/e_star",
+    "progan_f": "progan/f",
+    "progan_g": "progan/g",
+    "progan_h": "progan/h",
+    "progan_lsun": "progan/lsun",
+    "sagan128": "biggan/sagan128",
+    "small": "own/small",
+}
+
 
 def preset_folder() -> Path:
-    """configs/ of an installed wheel, or of the repository."""
+    """Return configs/ of the installed wheel, or of the repository."""
     inside = PACKAGE / "configs"
     return inside if inside.is_dir() else PACKAGE.parent / "configs"
 
 
 def presets() -> list[str]:
-    """All names that --config takes: digits, table1/base, ..."""
+    """Return the names of all presets: digits, table1/base, ...; `ALIASES` are not among them."""
     return sorted(preset_name(path) for path in preset_folder().rglob("*.yaml"))
 
 
 def preset_name(path: Path) -> str:
-    """What --config calls a preset's file; of any other file, its name without the ending."""
+    """Return the name by which --config takes a preset's file; of any other file, its name without the ending."""
     inside = path.is_relative_to(preset_folder())
     return path.relative_to(preset_folder()).with_suffix("").as_posix() if inside else path.stem
 
 
+def run_name(path: Path) -> str:
+    """Return the folder's name of a run of this file: the preset's oldest name, so that older runs resume."""
+    name = preset_name(path)
+    oldest = next((old for old, new in ALIASES.items() if new == name and path.is_relative_to(preset_folder())), name)
+    return oldest.replace("/", "-")
+
+
 def preset_list() -> str:
-    """The presets for a sentence, a group as one."""
-    groups = Counter(name.split("/")[0] if "/" in name else name for name in presets())
-    return ", ".join(name if count == 1 else f"{name}/NAME ({count})" for name, count in groups.items())
+    """Return the names of the presets for a sentence, a group as one: digits, progan/NAME (13), ..."""
+    names = presets()
+    groups = Counter(name.split("/")[0] for name in names)
+    return ", ".join(name if name in names else f"{name}/NAME ({count})" for name, count in groups.items())
 
 
 def find_config(name: str, asked: str = "--config", beside: Path | None = None) -> Path:
-    """A preset's name or a path to a YAML file → the path.  asked: by what.  beside: the folder that a path begins
-    in."""
+    """Return the path of a preset or alias, or of a path that ends in .yaml or .yml; ConfigError if there is none.
+
+    asked: the flag or key, for the error message.  beside: the folder that a relative path begins in.
+    """
     path = Path(name) if beside is None else beside / name
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
+            moved = f"; there is a preset {ALIASES[path.stem]}" if path.stem in ALIASES else ""
             raise ConfigError(
-                f"{asked} {name}: expected a YAML file or one of the presets {preset_list()}; found no such file"
+                f"{asked} {name}: expected a YAML file or one of the presets {preset_list()}; found no such file{moved}"
             )
         return path
-    preset = preset_folder() / f"{name}.yaml"
-    if name not in presets():
-        near = difflib.get_close_matches(name, presets(), n=1)
+    preset = ALIASES.get(name, name)
+    if preset not in presets():
+        near = difflib.get_close_matches(name, [*presets(), *ALIASES], n=1)
         raise ConfigError(
             f"{asked} {name}: expected one of {preset_list()}, or a path ending in .yaml"
             + (f"; did you mean {near[0]}?" if near else "")
         )
-    return preset
+    return preset_folder() / f"{preset}.yaml"
 
 
 def read_yaml(path: Path, default: Any) -> Any:
-    """The dataclass `default` with the values of a YAML file, and before them those of the files that it stands on, see
-    `lineage`.
+    """Return the dataclass `default` with the values of a YAML file, and before them of the files that it stands on.
 
-    Unknown keys and wrong types raise ConfigError.
+    See `lineage`. Raises ConfigError for unknown keys and wrong types.
     """
     for file, content in reversed(lineage(path)):
         default = merged(default, content, printable(file))
@@ -75,9 +124,10 @@ def read_yaml(path: Path, default: Any) -> Any:
 
 
 def lineage(path: Path) -> list[tuple[Path, Any]]:
-    """[(file, its content)] of a YAML file and of those below it: `base: NAME` in a file says what it differs from.
+    """Return [(file, its content)] of a YAML file and of those that it stands on, each named by the key `base`.
 
-    NAME: a preset, or a YAML file in the same folder or under it. Raises ConfigError.
+    base: the name of a preset; or a YAML file in the same folder or under it, as "other.yaml" or "./other"; a preset's
+    may also begin with ../ and stay within configs/. Raises ConfigError.
     """
     found: list[tuple[Path, Any]] = []
     while True:
@@ -86,13 +136,9 @@ def lineage(path: Path) -> list[tuple[Path, Any]]:
         found.append((path, content))
         if base is None:
             return found
-        asked, sound = f"{printable(path)}: base", isinstance(base, str) and base and printable(base) == base
-        if not sound or PurePath(base).is_absolute() or ".." in PurePath(base).parts:
-            raise ConfigError(
-                f"{asked} {base!r}: expected a preset's name, or a YAML file in the same folder or under it"
-            )
+        asked = f"{printable(path)}: base"
         try:
-            below = find_config(base, asked, path.parent)
+            below = _find_base(path, base, asked)
             again = any(below.samefile(file) for file, _ in found)
         except OSError as error:  # a name too long, say
             raise ConfigError(f"{asked} {base}: {_in_one_line(error)}") from None
@@ -102,21 +148,36 @@ def lineage(path: Path) -> list[tuple[Path, Any]]:
         path = below
 
 
+def _find_base(path: Path, base: Any, asked: str) -> Path:
+    """Return the file that the key `base` of the file `path` names."""
+    named = isinstance(base, str) and base and printable(base) == base and not PurePath(base).is_absolute()
+    if not named or (".." in PurePath(base).parts and not _within_presets(path, path.parent / base)):
+        raise ConfigError(f"{asked} {base!r}: expected a preset's name, or a YAML file in the same folder or under it")
+    beside = base.startswith(("./", "../")) and PurePath(base).suffix not in (".yaml", ".yml")
+    return find_config(f"{base}.yaml" if beside else base, asked, path.parent)
+
+
+def _within_presets(*paths: Path) -> bool:
+    return all(path.resolve().is_relative_to(preset_folder().resolve()) for path in paths)
+
+
 def _content(path: Path) -> Any:
-    """What a YAML file holds, as mappings, lists and values; ConfigError."""
+    """Return what a YAML file holds, as mappings, lists and values; ConfigError."""
     try:
         text = read_text(path)
-        _only_values(text)
+        _check_plain(text)
         return OmegaConf.to_container(OmegaConf.load(io.StringIO(text)))
-    except AssertionError:  # OmegaConf's word on a quoted text in which there is YAML again
+    except AssertionError:  # raised by OmegaConf for a quoted text that contains YAML again
         raise ConfigError(f"{printable(path)}: expected settings, found a text in quotes") from None
     except (OmegaConfBaseException, yaml.YAMLError, OSError, TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{printable(path)}: {_in_one_line(error)}") from None
 
 
 def merged(default: Any, content: Any, where: str) -> Any:
-    """The dataclass `default` with the values of a parsed file; ConfigError for unknown keys, wrong types,
-    interpolations."""
+    """Return the dataclass `default` with the values of a parsed file.
+
+    where: the file, for the error message. Raises ConfigError for unknown keys, wrong types and interpolations.
+    """
     try:
         content = OmegaConf.create(content)
         for text in _texts(OmegaConf.to_container(content)):
@@ -129,7 +190,8 @@ def merged(default: Any, content: Any, where: str) -> Any:
         raise ConfigError(f"{where}: {_in_one_line(error)}") from None
 
 
-def _texts(tree: Any):
+def _texts(tree: Any) -> Iterator[str]:
+    """Yield every text of nested mappings and lists."""
     if isinstance(tree, str):
         yield tree
     elif isinstance(tree, (dict, list)):
@@ -137,9 +199,8 @@ def _texts(tree: Any):
             yield from _texts(value)
 
 
-def _only_values(text: str) -> None:
-    """Refuse tags, by which a YAML file asks for objects of other types than its own; readers differ in what they then
-    build."""
+def _check_plain(text: str) -> None:
+    """Raise ValueError for a tag, by which a YAML file asks a reader to build objects, or run code."""
     for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         if getattr(event, "tag", None):
             tag = event.tag.replace("tag:yaml.org,2002:", "!!")
@@ -149,6 +210,7 @@ def _only_values(text: str) -> None:
 
 
 def _in_one_line(error: Exception) -> str:
+    """Return the message of an error of reading, parsing or merging as one line."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem:
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
         return f"expected YAML, found an error{line}: {error.problem}"
@@ -161,6 +223,10 @@ def _in_one_line(error: Exception) -> str:
 
 
 def write_yaml(config: Any, path: Path, header: str = "") -> None:
+    """Write a config as a YAML file that --config takes, complete or not at all.
+
+    header: lines that become comments before it.
+    """
     text = yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False, allow_unicode=True)
     beside = path.with_name(f".{path.name}.tmp")
     beside.write_text("".join(f"# {line}\n" for line in header.splitlines()) + text)
@@ -168,6 +234,7 @@ def write_yaml(config: Any, path: Path, header: str = "") -> None:
 
 
 def _plain(tree: Any) -> Any:
+    """Return a tree with its tuples as lists, as YAML has them."""
     if isinstance(tree, dict):
         return {key: _plain(value) for key, value in tree.items()}
     return list(tree) if isinstance(tree, tuple) else tree
