@@ -61,8 +61,14 @@ def _check_model_family(m: "Model") -> None:
             f"--model.family {m.family} with --model.encoder {m.encoder}: expected --model.family {m.encoder}, "
             "or another encoder"
         )
-    if m.family in OWN_ENCODERS and (m.classes or m.encoder_image_size not in (0, m.image_size)):
-        raise ConfigError(f"--model.family {m.family}: expected --model.classes 0, and --model.encoder_image_size 0")
+    if m.family in OWN_ENCODERS and m.classes:
+        raise ConfigError(f"--model.family {m.family}: expected --model.classes 0, found {m.classes}")
+    own_size = m.family == "progressive" or m.encoder == "mlp"  # E sees images of G's size
+    if own_size and m.encoder_image_size not in (0, m.image_size):
+        raise ConfigError(
+            f"--model.family {m.family} with --model.encoder {m.encoder}: expected E's images at G's size "
+            f"and --model.encoder_image_size 0, found {m.encoder_image_size}"
+        )
     if m.discriminator_norm not in (("batch", "none") if m.family == "mlp" else ("none", "layer", "spectral")):
         raise ConfigError(
             f"--model.discriminator_norm {m.discriminator_norm}: expected batch or none for --model.family mlp, and "

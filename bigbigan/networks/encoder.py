@@ -170,7 +170,8 @@ def checked_features(trunk: nn.Module, backbone: str, image_size: int) -> int:
             out = trunk.train()(weight.new_zeros(2, 3, image_size, image_size))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ValueError(
-            f"encoder {backbone!r}: expected a network that takes {image_size} px images, found: {error}"
+            f"encoder {backbone!r}: expected a network that takes {image_size} px images, found: {error}; "
+            "choose another, or a larger --model.encoder_image_size"
         ) from None
     if not isinstance(out, Tensor) or out.ndim != 2 or out.shape[1] == 0:
         found = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
