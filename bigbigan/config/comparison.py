@@ -12,7 +12,7 @@ FREE_TO_CHANGE = {
     "run.checkpoint_every", "run.keep_checkpoints", "run.trackers", "run.accept_changes", "run.probe", "run.best",
     "run.evaluate_every", "run.evaluate_images", "run.stop_after", "run.timeout", "run.spectra_every",
     "run.on_nonfinite", "run.on_collapse", "run.recoveries",
-    "data.workers", "data.cache", "data.cache_gib", "data.max_unreadable", "data.follow_links",
+    "model.checkpointing", "data.workers", "data.cache", "data.cache_gib", "data.max_unreadable", "data.follow_links",
 }  # fmt: skip
 
 

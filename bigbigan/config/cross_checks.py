@@ -32,6 +32,7 @@ def check(config: "Config", processes: int = 1) -> None:
     _check_augmentation(config)
     _check_updates(config)
     _check_latent_regressor(config)
+    _check_checkpointing(config)
 
 
 def check_model(m: "Model") -> None:
@@ -76,6 +77,20 @@ def _check_model_family(m: "Model") -> None:
         )
     if m.grey and m.family != "mlp":
         raise ConfigError(f"--model.grey True: expected --model.family mlp, found {m.family}")
+
+
+def _check_checkpointing(config: "Config") -> None:
+    m, compile_mode = config.model, config.run.compile
+    if m.checkpointing and m.family != "biggan" and m.encoder in (*OWN_ENCODERS, "none"):
+        raise ConfigError(
+            f"--model.checkpointing True: expected --model.family biggan, or an encoder of timm; family {m.family} "
+            "keeps its activations"
+        )
+    if m.checkpointing and compile_mode != "off":
+        raise ConfigError(
+            f"--model.checkpointing True with --run.compile {compile_mode}: expected one of the two; the compiler "
+            "chooses itself what to compute again"
+        )
 
 
 def takes_resnet_settings(encoder: str) -> bool:

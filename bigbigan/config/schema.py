@@ -115,6 +115,9 @@ class Model:
     """progressive: images over which the standard deviation is taken; 0: all of the minibatch, as in the paper."""
     encoder_norm: Literal["batch", "pixel", "layer", "none"] = "batch"
     """progressive: normalisation in E's trunk."""
+    checkpointing: bool = False
+    """Activation checkpointing: compute the blocks of G, F and E again in the backward pass, to save memory.
+    (The same gradients in more time. revnet50 does so in any case; families progressive and mlp do not.)"""
     init_from: str = ""
     """Start from the weights of this release, checkpoint, run folder or hub id (fine-tuning)."""
 

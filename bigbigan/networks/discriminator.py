@@ -16,6 +16,7 @@ from bigbigan.networks.layers import (
     initialise,
     is_deep,
     place_of_attention,
+    run_block,
     split_size,
 )
 
@@ -69,11 +70,12 @@ class ImageTrunk(nn.Module):
         self.attention_after = place_of_attention(attention, sizes, "discriminator")
         self.attention = SelfAttention(plan[self.attention_after][1]) if attention else None
         self.features = channels[-1]
+        self.checkpointing = False
 
     def forward(self, x: Tensor) -> Tensor:
         x = x if self.stem is None else self.stem(x)
         for i, block in enumerate(self.blocks):
-            x = block(x)
+            x = run_block(block, x, recompute=self.checkpointing)
             if i == self.attention_after:
                 x = self.attention(x)
         return F.relu(x).sum((2, 3))
@@ -117,6 +119,10 @@ class Discriminator(nn.Module):
         self.joint = joint
         self.last_features = self.f.features + (2 * mlp_width if joint else 0)
         initialise(self)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Keep the inputs of each block of F alone for the backward pass, which computes the block again."""
+        self.f.checkpointing = enable
 
     def forward(
         self, x: Tensor, z: Tensor | None = None, classes: Tensor | None = None, dropout: Tensor | None = None

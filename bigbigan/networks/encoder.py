@@ -77,6 +77,21 @@ class Encoder(nn.Module):
         """The size of its images, now."""
         return self.trunk.image_size if isinstance(self.trunk, Growing) else self.full_size
 
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Keep the inputs of each block of a timm backbone alone for the backward pass, which computes it again.
+
+        A RevNet does so in any case. Raises ValueError for a backbone that cannot.
+        """
+        if isinstance(self.trunk, RevNet):
+            return
+        try:
+            self.trunk.set_grad_checkpointing(enable)
+        except (AttributeError, AssertionError):  # timm's answer where a model has no such mode
+            raise ValueError(
+                f"--model.checkpointing {enable}: expected a timm backbone with activation checkpointing, found "
+                f"{type(self.trunk).__name__}, which has none"
+            ) from None
+
     def avepool(self, x: Tensor) -> Tensor:
         """x (N, 3, S, S) → the AvePool feature, (N, features): after the last batch norm and ReLU, averaged over
         places."""

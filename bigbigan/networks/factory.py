@@ -1,4 +1,4 @@
-"""Settings → networks: one builder for each of G, E and D, which chooses by `model.family` and `model.encoder`."""
+"""Build G, E and D from the settings `model.*`: one builder each, which chooses by `model.family` and `model.encoder`."""
 
 import dataclasses
 
@@ -40,7 +40,7 @@ def build_generator(config: Model) -> nn.Module:
             latent_dim=config.latent_dim, image_size=config.image_size, width=config.mlp_width, grey=config.grey
         )
         return initialise_normal(generator, config.mlp_width)
-    return Generator(
+    generator = Generator(
         latent_dim=config.latent_dim,
         image_size=config.image_size,
         width=config.generator_width,
@@ -51,6 +51,8 @@ def build_generator(config: Model) -> nn.Module:
         shared_embedding=config.shared_embedding,
         skip_z=config.skip_z,
     )
+    generator.set_grad_checkpointing(config.checkpointing)
+    return generator
 
 
 def build_encoder(config: Model) -> nn.Module | None:
@@ -69,7 +71,7 @@ def build_encoder(config: Model) -> nn.Module | None:
             equalised=config.equalised,
             dense=False,
         )
-    return Encoder(
+    encoder = Encoder(
         latent_dim=config.latent_dim,
         backbone=backbone,
         image_size=config.encoder_image_size or config.image_size,
@@ -80,6 +82,9 @@ def build_encoder(config: Model) -> nn.Module | None:
         posterior=config.posterior,
         blocks=config.encoder_blocks,
     )
+    if config.checkpointing and config.encoder != "progressive":
+        encoder.set_grad_checkpointing()
+    return encoder
 
 
 def _build_mlp_encoder(config: Model) -> Encoder:
@@ -124,7 +129,7 @@ def build_discriminator(config: Model) -> nn.Module:
             batch_norm=config.discriminator_norm == "batch",
         )
         return initialise_normal(discriminator, config.mlp_width)
-    return Discriminator(
+    discriminator = Discriminator(
         latent_dim=config.latent_dim,
         image_size=config.image_size,
         width=config.discriminator_width,
@@ -135,3 +140,5 @@ def build_discriminator(config: Model) -> nn.Module:
         joint=joint,
         architecture=config.architecture,
     )
+    discriminator.set_grad_checkpointing(config.checkpointing)
+    return discriminator

@@ -15,6 +15,7 @@ from bigbigan.networks.layers import (
     is_deep,
     of_classes,
     place_of_attention,
+    run_block,
     split_size,
 )
 
@@ -115,13 +116,19 @@ class Generator(nn.Module):
         self.attention = SelfAttention(doubled[place][1]) if attention else None
         self.norm = CrossReplicaBatchNorm(channels[-1])
         self.conv = SNConv2d(channels[-1], max(3, channels[-1]) if self.deep else 3, 3, padding=1)
+        self.checkpointing = False
         initialise(self)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Keep the inputs of each block alone for the backward pass, which computes the block again."""
+        self.checkpointing = enable
 
     def forward(self, z: Tensor, classes: Tensor | None = None) -> Tensor:
         first, conditions, labels = self._conditions(z, self._index(z, classes))
         h = self.linear(first).unflatten(1, (-1, self.bottom, self.bottom))
         for i, (block, condition) in enumerate(zip(self.blocks, conditions, strict=True)):
-            h = block(h, condition) if labels is None else block(h, condition, labels)
+            inputs = (h, condition) if labels is None else (h, condition, labels)
+            h = run_block(block, *inputs, recompute=self.checkpointing)
             if i == self.attention_after:
                 h = self.attention(h)
         return torch.tanh(self._to_pixels(F.relu(self.norm(h))))

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bigbigan.distributed.collectives import all_gather_rows, all_reduce, world_size
+from bigbigan.networks.layers.checkpointing import in_backward_pass
 from bigbigan.networks.layers.spectral import SNLinear
 
 
@@ -91,7 +92,7 @@ class CrossReplicaBatchNorm(nn.Module):
                 x, self.weight, self.bias, None, None, True, 0.0, self.eps
             )
             var = None if self.recorder is None else scale.detach().square().reciprocal() - self.eps
-        if self.recorder is not None:
+        if self.recorder is not None and not in_backward_pass():  # where checkpointing repeats a recorded forward
             self.recorder.add(self, count, mean.detach(), var)
         return normalised
 
