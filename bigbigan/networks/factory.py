@@ -1,4 +1,4 @@
-"""Build G, E and D from the settings `model.*`: one builder each, which chooses by `model.family` and `model.encoder`."""
+"""Build G, E and D from the settings `model.*`, each with one builder that reads `family` and `encoder`."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ from bigbigan.networks.progressive import GrowingDiscriminator, GrowingGenerator
 
 
 def resolve_latent_dim(config: Model) -> Model:
-    """Return the settings with a latent_dim of 0 replaced by the default of their family."""
+    """Return the settings with a latent_dim of 0 replaced by the default of the family."""
     if config.latent_dim:
         return config
     known = {"progressive": config.feature_limit, "mlp": LATENT_DIM}
@@ -88,6 +88,7 @@ def build_encoder(config: Model) -> nn.Module | None:
 
 
 def _build_mlp_encoder(config: Model) -> Encoder:
+    """Build BiGAN's E: an MLP and one linear map."""
     trunk = MLPTrunk(image_size=config.image_size, width=config.mlp_width, grey=config.grey)
     encoder = Encoder(config.latent_dim, trunk, config.image_size, mlp_layers=0, posterior=config.posterior)
     initialise_normal(encoder, config.mlp_width)
