@@ -1,17 +1,15 @@
-"""BigBiGAN's Table 1 on one's own machine: rows × seeds as a queue that can be killed, then a table beside the paper's
-signs.
+"""Train rows of BigBiGAN's Table 1 times seeds, as a queue that survives kills, and compare the signs with the paper's.
 
     python benchmarks/ablation.py --preset-group digits --seeds 0 1 2 --at-once 2
     python benchmarks/ablation.py --preset-group cifar --rows base no_e high_res_e --at-once 4 -- --data.path CIFAR10
     python benchmarks/ablation.py --preset-group digits --table
 
-Each run is an ordinary run folder ROOT/ROW-SEED, trained by bigbigan/train.py in its own process and measured at its
-end in the
-same way: linear probe of AvePool features, IS and FID (of a classifier of the data's own domain), reconstruction error
-relative to random pairs. The same command again goes on where it was: finished runs are left alone, begun ones resume
+Each run is an ordinary run folder ROOT/ROW-SEED, trained by bigbigan/train.py in its own process. At its end it is
+measured: linear probe of AvePool features, IS and FID (by a classifier of the data's own domain), and reconstruction
+error relative to random pairs. The same command continues the queue: finished runs are left alone, begun ones resume
 from their newest checkpoint, failed ones are tried again. Figures that `eval_linear/probe.py ROOT/ROW-SEED` has written
-beside a run are taken where as many runs have them. Logs and states of the runs lie in ROOT/queue, the table in
-ROOT/table.md and ROOT/table.json.
+are preferred if as many runs have them. Logs and states of the runs are in ROOT/queue, the table is in ROOT/table.md
+and ROOT/table.json.
 """
 
 import argparse
@@ -32,10 +30,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bigbigan.config import Config, find_config, lineage, preset_name, presets, read_yaml
 from bigbigan.errors import ConfigError
+from bigbigan.files import write_text_whole
 
 TRAIN = Path(__file__).resolve().parent.parent / "bigbigan" / "train.py"
 GROUPS = {"paper": "table1", "cifar": "table1_cifar", "digits": "table1_digits"}
-AGAIN = 30  # seconds until a run is tried again that another process has in hand
+AGAIN = 30  # seconds until a run that another process is training is tried again
 COLUMNS = {"IS": r"is_(?!real)\w+_n\d+", "FID": r"fid_(?!real)\w+_train_n\d+", "probe": r"top1_\w*linear\w*",
            "reconstruction": r"reconstruction_error_relative"}  # fmt: skip
 
@@ -62,13 +61,13 @@ PAPER = {
     "revnet_x4_e_lr":     ("RevNet (×4) (↑ E LR)", (23.08, None), (28.54, None), (60.15, None)),
 }  # fmt: skip
 
-NOTE = """↑ ↓: the figure is higher or lower than in the row named, which differs by one thing; ≈: by no more than both standard
-deviations together. The paper's change is that against the row which differs by the same thing there."""
+NOTE = """↑ ↓: the figure is higher or lower than in the row named, which differs by one thing; ≈: by no more than both
+standard deviations together. The paper's change is that against the row which differs by the same thing there."""
 
 
 @dataclass
 class Run:
-    """A row with a seed: `command` trains it; its state is one of waiting, finished, failed, stopped."""
+    """Hold a row with a seed: `command` trains it, `record` is its state (finished, failed or stopped) on the disk."""
 
     row: str
     seed: int
@@ -93,19 +92,17 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """With these very flags: a longer run, say, is another."""
+        """Return whether the run has finished with exactly these flags; a longer run, for one, is another run."""
         same = self.record.get("flags") == flags_of(self.command)
         return self.record.get("state") == "finished" and same and (self.root / self.name).is_dir()
 
     def note(self, state: str, **facts) -> None:
         self.record = {"state": state, "flags": flags_of(self.command), **facts}
-        beside = self.record_file.with_suffix(".tmp")
-        beside.write_text(json.dumps(self.record, indent=1) + "\n")
-        beside.replace(self.record_file)
+        write_text_whole(self.record_file, json.dumps(self.record, indent=1) + "\n")
 
 
 def flags_of(command: list[str]) -> list[str]:
-    """What decides a run's figures: all but the interpreter, the script and how many threads there were."""
+    """Return the flags that decide a run's figures: all but the interpreter, the script and the number of threads."""
     return [flag for flag in command[2:] if not flag.startswith("--run.threads=")]
 
 
@@ -117,7 +114,10 @@ def preset(name: str) -> Config:
 def plan(
     group: str, rows: list[str], seeds: list[int], root: Path, images: int, evaluated: int, threads: int, overrides
 ) -> list[Run]:
-    """All runs, a seed at a time, so that the table has every row early.  images: of the base, 0 for its preset's."""
+    """Return all runs, one seed after another, so that the table has every row early.
+
+    images: of the base's run, the others in proportion; 0 for the presets'.  evaluated: images of an evaluation.
+    """
     base = preset(f"{group}/base").run.images
     runs = []
     for seed in seeds:
@@ -133,8 +133,10 @@ def plan(
 
 
 def work(runs: list[Run], at_once: int) -> None:
-    """Train what is not finished, `at_once` at a time; a signal makes them write checkpoints and ends this with status
-    75."""
+    """Train the runs that are not finished, `at_once` at a time.
+
+    A signal makes the running ones write checkpoints and ends the queue with status 75.
+    """
     asked: list[int] = []
     before = {
         s: signal.signal(s, lambda number, _: asked.append(number))
@@ -171,7 +173,7 @@ def work(runs: list[Run], at_once: int) -> None:
             for run in ready[: at_once - len(running)]:
                 waiting.remove(run)
                 log = open(run.root / "queue" / f"{run.name}.log", "w")  # noqa: SIM115
-                # in a session of its own: who interrupts the queue does not interrupt the run a second time
+                # in a session of its own, so that Ctrl-C reaches a run only once, through the queue
                 process = subprocess.Popen(
                     run.command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
                 )
@@ -184,7 +186,7 @@ def work(runs: list[Run], at_once: int) -> None:
 
 
 def end(run: Run, status: int, seconds: float) -> bool:
-    """Note how a run ended → whether it must be tried again, since another process has its folder."""
+    """Record how a run ended; return whether to try again later because another process has its folder."""
     lines = (run.root / "queue" / f"{run.name}.log").read_text(errors="replace").strip().splitlines()
     error = next((line for line in reversed(lines) if line.startswith("error: ")), lines[-1] if lines else "no output")
     if status == 0:
@@ -208,7 +210,7 @@ def say(text: str) -> None:
 
 
 def measured(folder: Path) -> dict[str, float]:
-    """{figure's name: value} of a finished run: of its last evaluation, and of probe.json."""
+    """Return {figure's name: value} of a finished run, from its last evaluation and from probe.json."""
     found: dict[str, float] = {}
     if not (folder / "release" / "config.json").is_file():
         return found
@@ -233,8 +235,10 @@ def measured(folder: Path) -> dict[str, float]:
 
 
 def chosen(runs: dict[tuple[str, int], dict]) -> dict[str, str]:
-    """{column: the figure's name that most runs have}; of several, the Inception's, the probe's, the one with most
-    images."""
+    """Return, for each column, the name of the figure that most runs have.
+
+    Among equally frequent ones Inception's comes first, then the probe's, then the one with the most images.
+    """
     names = {}
     for column, pattern in COLUMNS.items():
         counts = Counter(name for figures in runs.values() for name in figures if re.fullmatch(pattern, name))
@@ -248,15 +252,17 @@ def chosen(runs: dict[tuple[str, int], dict]) -> dict[str, str]:
 
 @cache
 def reference(group: str, row: str) -> str | None:
-    """The row of the group that this one stands on: it differs from it by one thing."""
+    """Return the row that this one is based on and differs from by one thing; None for the base."""
     below = lineage(find_config(f"{group}/{row}"))[1:]
     name = preset_name(below[0][0]) if below else ""
     return name.split("/")[1] if name.startswith(f"{group}/") else None
 
 
 def change(new: tuple, old: tuple) -> tuple[float, str]:
-    """(mean, sd) twice → difference, and ↑, ↓, or ≈ if it is at most both sd together; a row without sd is given the
-    other's."""
+    """Return the difference of two means, and ↑, ↓, or ≈ if it is at most both standard deviations together.
+
+    new, old: (mean, sd); where a row has no sd, the other's is taken.
+    """
     spread = (new[1] if new[1] is not None else old[1] or 0) + (old[1] if old[1] is not None else new[1] or 0)
     difference = new[0] - old[0]
     return difference, "≈" if abs(difference) <= spread else "↑" if difference > 0 else "↓"
@@ -269,7 +275,7 @@ def verdict(ours: str, papers: str) -> str:
 
 
 def tabulate(group: str, rows: list[str], seeds: list[int], root: Path) -> dict:
-    """All that is there, as {"figures": names, "rows": {row: ...}, "missing": {run: state}, "signs": counts}."""
+    """Return all figures there are: {"names", "rows": {row: ...}, "missing": {run: state}, "signs": counts, ...}."""
     runs = {(row, seed): measured(root / f"{row}-{seed}") for row in rows for seed in seeds}
     names, result = chosen(runs), {}
     for row in rows:
@@ -298,7 +304,7 @@ def tabulate(group: str, rows: list[str], seeds: list[int], root: Path) -> dict:
 
 
 def papers(row: str, column: str) -> dict:
-    """The paper's change of the row against the one that it differs from by the same thing there."""
+    """Return the paper's change of the row, against the row that it differs from by the same thing."""
     at, other = {"IS": 1, "FID": 2, "probe": 3}.get(column), reference("table1", row)
     if at is None or other is None or PAPER[row][at] is None:
         return {}
@@ -312,7 +318,7 @@ def state_of(root: Path, row: str, seed: int) -> str:
 
 
 def markdown(result: dict) -> str:
-    """Two tables: the figures, and the signs beside the paper's."""
+    """Return two tables in Markdown: the figures, and our signs beside the paper's."""
     figures = [["row", "n", *(f"{column}" + (", %" if column == "probe" else "") for column in result["names"])]]
     signs = [
         ["row", "against", *(f"{c}: ours, paper's" for c in result["names"] if c != "reconstruction"), "reconstruction"]
@@ -380,12 +386,20 @@ def main(argv: list[str] | None = None) -> None:
         default=0,
         help="length of the base's run, the others in proportion (default: the presets')",
     )
-    add("--evaluate-images", type=int, default=5_000, metavar="N",
-        help="samples of IS and FID, and at most so many training and test images for the probe (default: 5000)")  # fmt: skip
+    add(
+        "--evaluate-images",
+        type=int,
+        default=5_000,
+        metavar="N",
+        help="samples for IS and FID, and the most training and test images for the probe (default: 5000)",
+    )
     add("--root", type=Path, help="where the runs live (default: runs/GROUP)")
     add("--at-once", type=int, default=1, metavar="N", help="runs at a time, which share the cores (default: 1)")
     add("--table", action="store_true", help="train nothing: print the table of what is there")
-    parser.epilog = "After two dashes: settings of every run, as train.py takes them, such as -- --data.path PATH --run.precision bf16"
+    parser.epilog = (
+        "After two dashes: settings of every run, as train.py takes them, such as "
+        "-- --data.path PATH --run.precision bf16"
+    )
     argv = sys.argv[1:] if argv is None else argv
     at = argv.index("--") if "--" in argv else len(argv)
     o, overrides = parser.parse_args(argv[:at]), argv[at + 1 :]

@@ -1,8 +1,8 @@
-"""What leg A of `benchmarks/results.sh` compares: a name, a preset, and what is changed in it. Edit at will.
+"""List what leg A of `benchmarks/results.sh` compares: a name, a preset, and the flags that change it. Edit at will.
 
-A name that the ledger does not hold yet is tried at the next call of `benchmarks/results.sh A compare`; to try one
-again, give it another name. Two more seeds of the base show how far chance reaches. Flags of networks (--model…) are
-left out where leg B takes a winner over to the preset that ships.
+A name that the ledger does not have yet is tried at the next call of `benchmarks/results.sh A compare`; to try one
+again, give it another name. Two more seeds of the base show the effect of chance. Leg B takes the winner's flags over
+to the preset that ships, without those of networks (--model…).
 """
 
 BASE = "cifar10"

@@ -1,11 +1,12 @@
-"""Does the alarm come before the pictures die?
-`python benchmarks/collapse.py [--seeds 0 1 ... 9] [--out collapse.json]`.
+"""Measure whether the guard's alarm comes before the samples collapse.
 
-Small networks on the embedded digits. Each seed trains healthily for a while; from there it goes on in four ways:
-unchanged; with all rates many times as high; with D frozen; with a data set cut to 50 images. Every few iterations the
-guard looks, as a run's does, and an outside judge, the Fréchet distance of samples to held-out digits in pixels, says
-whether the pictures are dead: twice as far as when the ways parted. Prints both moments for each run, and how often the
-alarm came first.
+    python benchmarks/collapse.py [--seeds 0 1 ... 9] [--out collapse.json]
+
+Small networks are trained on the embedded digits. Each seed first trains healthily; from there four copies continue:
+unchanged, with all learning rates many times as high, with D frozen, and on only 50 images. Every few iterations the
+guard measures its signs as in a run. Independently, samples count as dead when their Fréchet distance to held-out
+digits, in pixels, is twice that at the start of the copies. Prints both moments for each run, and how often the alarm
+came first.
 """
 
 import argparse
@@ -27,21 +28,22 @@ from bigbigan.data import Crop, Stream, evaluation_batches, open_images, to_sign
 from bigbigan.model import BigBiGAN
 from bigbigan.training.batch import draw_batch
 from bigbigan.training.guard import CollapseProbe, signs
-from bigbigan.training.optim import build_optimizers, rates, set_rates
+from bigbigan.training.optim import build_optimizers
+from bigbigan.training.schedule import rates, set_rates
 from bigbigan.training.step import Step
 
 SMALL = {
     "generator_width": 4, "discriminator_width": 8, "mlp_width": 256, "mlp_layers": 2,
     "encoder_mlp_width": 64, "encoder_width": 0.125,
 }  # fmt: skip
-BATCH, APART = 32, 120  # images of an update; iterations until the ways part
-LOOKS = (*range(20), *range(20, 40, 5), *range(40, 10_000, 20))  # iterations from there on at which the guard looks
-DEAD = 2.0  # times the distance at the parting
+BATCH, APART = 32, 120  # images of an update; healthy iterations before the copies
+LOOKS = (*range(20), *range(20, 40, 5), *range(40, 10_000, 20))  # iterations of a copy at which the guard measures
+DEAD = 2.0  # times the distance at the start of the copies
 WAYS = ("healthy", "rate", "D frozen", "50 images")
 
 
 class Run:
-    """A small training that can be copied, changed, looked at and judged."""
+    """Hold a small training that can be copied, changed and measured."""
 
     def __init__(self, seed: int, rate: float):
         torch.manual_seed(seed)
@@ -66,12 +68,14 @@ class Run:
         self.train = self.train.subset(np.arange(50)) if way == "50 images" else self.train
 
     def iterations(self, count: int):
-        """Train, and pause to be looked at: yields the iteration."""
+        """Train, and yield the iteration whenever the guard is to measure."""
         stream = Stream(self.train, 8, self.seed, Crop("none", False))
         reals = stream.batches(3 * self.at * BATCH, 10**12, BATCH)
-        draw = lambda: draw_batch(
-            next(reals), self.seed, "normal", self.model.generator.latent_dim, 0, torch.device("cpu")
-        )
+        latents, device = self.model.generator.latent_dim, torch.device("cpu")
+
+        def draw():
+            return draw_batch(next(reals), self.seed, "normal", latents, 0, device)
+
         for i in range(count + 1):
             if i in LOOKS:
                 yield i
@@ -94,8 +98,7 @@ def dead(trace: list[dict]) -> bool:
 
 
 def follow(run: Run, way: str, length: int, shown: bool) -> dict:
-    """One way from the parting on → its trace, and when (in iterations from there) the alarm came and the pictures
-    died."""
+    """Train a copy in one of the ways; return its trace, and the iterations of the alarm and of the samples' death."""
     start = time.process_time()
     run.apart(way)
     watch, before, trace = CollapseProbe(run.model, run.train, run.test, "normal", run.seed), {}, []
@@ -107,7 +110,8 @@ def follow(run: Run, way: str, length: int, shown: bool) -> dict:
         if shown:
             numbers = {k: round(v, 2) for k, v in trace[-1].items() if isinstance(v, float)}
             print(i, numbers, ", ".join(trace[-1]["signs"]), flush=True)
-        if dead(trace) or (way == "50 images" and trace[-1]["signs"]):  # whose pictures may live on for long
+        # With 50 images the samples may stay alive for long after the alarm.
+        if dead(trace) or (way == "50 images" and trace[-1]["signs"]):
             break
     alarm = next((t["at"] for t in trace if t["signs"]), None)
     death = trace[-1]["at"] if dead(trace) else None
@@ -125,9 +129,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
-    parser.add_argument("--rate", type=float, default=15.0, help="factor of the rates that are too high")
-    parser.add_argument("--length", type=int, default=160, help="iterations from the parting on")
-    parser.add_argument("--trace", action="store_true", help="print every look")
+    parser.add_argument("--rate", type=float, default=15.0, help="factor of the learning rates")
+    parser.add_argument("--length", type=int, default=160, help="iterations of each copy")
+    parser.add_argument("--trace", action="store_true", help="print every measurement")
     parser.add_argument("--out", type=Path)
     o = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,7 +1,7 @@
-"""The default run on several seeds: `python benchmarks/digits.py [--seeds 0 1 2] [--out FOLDER]`.
+"""Run the default preset on several seeds: `python benchmarks/digits.py [--seeds 0 1 2] [--out FOLDER]`.
 
-Launches the README's command for each seed, one after the other; prints wall time, peak memory and closing figures, as
-JSON too.
+The README's command is launched for each seed, one after the other. Prints wall time, peak memory and the figures at
+the end of the run, also as JSON.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def one(seed: int, out: Path) -> dict:
         "seconds": round(seconds, 1),
         "peak_gib": round(
             resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20, 2
-        ),  # of the largest process so far
+        ),  # the largest process so far
         "iterations_per_second": round(
             statistics.median(line["images_per_second"] for line in lines if "loss_d" in line) / 192, 2
         ),
@@ -47,7 +47,7 @@ def one(seed: int, out: Path) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs") / "benchmark-digits")
     arguments = parser.parse_args()
@@ -60,9 +60,8 @@ def main() -> None:
         if key not in ("seed", "n_test"):
             values = [row[key] for row in rows]
             spread = statistics.stdev(values) if len(values) > 1 else float("nan")
-            print(
-                f"{key:<34} mean {statistics.mean(values):9.4f}  sd {spread:8.4f}  worst {min(values):.4f} … {max(values):.4f}"
-            )
+            span = f"{min(values):.4f} … {max(values):.4f}"
+            print(f"{key:<34} mean {statistics.mean(values):9.4f}  sd {spread:8.4f}  worst {span}")
     (arguments.out / "digits.json").write_text(json.dumps(rows, indent=2) + "\n")
 
 

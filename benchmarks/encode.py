@@ -1,10 +1,11 @@
-"""`bigbigan.encode` against the bare network:
-`python benchmarks/encode.py [--backbone resnetv2_50 --image_size 128 --images 64]`.
+"""Compare `bigbigan.encode` with the bare network.
 
-In turn, on the same images: the encoder's forward alone in batches, `encode` of a float tensor, `encode` of a folder of
-JPEGs, and decoding that folder alone. Prints images a second and the share of the bare rate; then the cold start of a
-fresh process (import, load, first image) and the largest mean difference of decoded pixels from torchvision's decoder.
-JSON with --out.
+    python benchmarks/encode.py [--backbone resnetv2_50 --image_size 128 --images 64]
+
+Timed in turn on the same images: the encoder's forward in batches, `encode` of a float tensor, `encode` of a folder of
+JPEGs, and decoding that folder. Prints images a second and the share of the bare rate; then the cold start of a new
+process (import, load, first image) and the largest mean difference of decoded pixels from torchvision's decoder.
+Writes JSON with --out.
 """
 
 import argparse
@@ -59,27 +60,25 @@ def main() -> None:
         model.save_pretrained(folder / "release")
         result["cold_start_s"] = cold_start(folder)
         result["largest_pixel_difference"] = pixel_difference(folder / "photos", o.image_size)
-    print(
-        f"{describe(device)}; {o.backbone}, {o.image_size} px, batch {o.batch_size}, {o.images} images, best of {o.repeats}"
-    )
+    sizes = f"{o.image_size} px, batch {o.batch_size}, {o.images} images"
+    print(f"{describe(device)}; {o.backbone}, {sizes}, best of {o.repeats}")
     bare = result["images_per_second"]["bare forward"]
     for name, rate in result["images_per_second"].items():
         print(f"{name:<26}{rate:10.1f} images/s   {100 * rate / bare:6.1f} % of the bare forward")
-    if device.type == "cpu":  # where decoding and computing share the cores, no order of work could do better than this
+    if device.type == "cpu":  # decoding and computing share the cores, so no order of work could be faster than this
         both = 1 / (1 / bare + 1 / result["images_per_second"]["decoding the folder alone"])
         print(
             f"{'both, one after the other':<26}{both:10.1f} images/s   {100 * both / bare:6.1f} % of the bare forward"
         )
     print("cold start, s: " + ", ".join(f"{name} {value:.2f}" for name, value in result["cold_start_s"].items()))
-    print(
-        f"decoded pixels against torchvision's: mean absolute difference at most {result['largest_pixel_difference']:.4f} / 255"
-    )
+    largest = result["largest_pixel_difference"]
+    print(f"decoded pixels against torchvision's: mean absolute difference at most {largest:.4f} / 255")
     if o.out:
         o.out.write_text(json.dumps(result, indent=2) + "\n")
 
 
 def photos(folder: Path, count: int, size: int) -> None:
-    """Smooth random pictures with noise, as JPEGs somewhat larger than needed."""
+    """Write smooth random images with noise, as JPEGs somewhat larger than needed."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     for i in range(count):

@@ -1,9 +1,10 @@
-"""The Fréchet distance against its usual route, a matrix root:
-`python benchmarks/frechet.py [--repeats 3] [--out FILE]`.
+"""Compare our Fréchet distance with its usual computation by a matrix root.
 
-Features of D = 2,048 with a decaying spectrum; two cases: covariances of full rank, and of fewer images than features.
-Both routes run in turn on the same matrices; prints seconds, the ratio of medians, and the relative difference, as JSON
-too. The singular covariance is also held against the exact value, a sum of singular values of the two data matrices.
+    python benchmarks/frechet.py [--repeats 3] [--out FILE]
+
+Features have D = 2,048 dimensions with a decaying spectrum. Two cases: covariances of full rank, and of fewer images
+than features. Both computations run in turn on the same matrices. Prints seconds, the ratio of medians and the relative
+difference, also as JSON. The singular case is also compared with the exact value, from singular values of the data.
 """
 
 import argparse
@@ -24,15 +25,17 @@ from bigbigan.metrics.frechet import gaussian_distance
 
 
 def features(n: int, width: int, seed: int) -> np.ndarray:
-    """Correlated, non-negative features, as a network's after ReLU and pooling."""
+    """Return correlated, non-negative features, (n, width), like a network's after ReLU and pooling."""
     random = np.random.default_rng([seed, n])
     mixing = np.random.default_rng(0).normal(size=(width, width)) * np.exp(-3 * np.arange(width) / width)[:, None]
     return np.abs(0.3 * random.normal(size=(n, width)) @ mixing / np.sqrt(width) + 0.1 * (seed + 1))
 
 
 def by_matrix_root(mean1, c1, mean2, c2) -> float:
-    """Heusel et al. 2017, equation 6, as often computed: a matrix root, its real part, a small shift where it is not
-    finite."""
+    """Return the Fréchet distance (Heusel et al. 2017, equation 6) as it is often computed, by a matrix root.
+
+    The real part of the root is taken, after a small shift where the root is not finite.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # SciPy says that the matrix is singular
         root = scipy.linalg.sqrtm(c1 @ c2)
@@ -44,7 +47,7 @@ def by_matrix_root(mean1, c1, mean2, c2) -> float:
 
 
 def by_singular_values(x: np.ndarray, y: np.ndarray) -> float:
-    """Exact for any rank: tr (C₁C₂)^½ is the nuclear norm of the product of the centred data."""
+    """Return the exact distance for any rank: tr (C₁C₂)^½ is the nuclear norm of the product of the centred data."""
     mean1, mean2 = x.mean(0), y.mean(0)
     x, y = (x - mean1) / np.sqrt(len(x) - 1), (y - mean2) / np.sqrt(len(y) - 1)
     difference = mean1 - mean2
@@ -79,7 +82,7 @@ def one(name: str, n1: int, n2: int, width: int, repeats: int) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--width", type=int, default=2048)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path)
@@ -90,9 +93,8 @@ def main() -> None:
     for name, n1, n2 in cases:
         rows.append(one(name, n1, n2, width, arguments.repeats))
         print(json.dumps(rows[-1]), flush=True)
-    print(
-        f"{os.cpu_count()} CPU cores, NumPy {np.__version__}, SciPy {scipy.__version__}, medians of {arguments.repeats} in turn"
-    )
+    versions = f"NumPy {np.__version__}, SciPy {scipy.__version__}"
+    print(f"{os.cpu_count()} CPU cores, {versions}, medians of {arguments.repeats} in turn")
     if arguments.out:
         arguments.out.write_text(json.dumps(rows, indent=2) + "\n")
 

@@ -1,11 +1,10 @@
-"""G and D alone, a conditional BigGAN without E, H, J: one D update, one G update and the average of G, in turn in
-several forms.
+"""Time a conditional BigGAN without E, H and J: one D update, one G update and the average of G, in several forms.
 
     python benchmarks/gan.py [--image_size 32 --width 64 --batch_size 16 --repeats 5] [--out FILE]
 
-Forms: plain (the papers' resampling, contiguous tensors) and ours (folded resampling, channels last), each in float32
-and bf16. Prints seconds an iteration (best and median), FLOPs of the plain form by torch's counter, and the share of
-the matrix rate of the same run, as JSON too.
+Forms, timed in turn: plain (the papers' resampling, contiguous tensors) and ours (folded resampling, channels last),
+each in float32 and bf16. Prints seconds an iteration (best and median), FLOPs of the plain form by torch's counter, and
+the share of the matrix rate measured in the same run, also as JSON.
 """
 
 import argparse
@@ -30,7 +29,7 @@ CLASSES = 10
 
 
 class Gan:
-    """One D update on [real, fake] in one forward, one G update, the average of G: hinge, Adam, as BigGAN's."""
+    """Run one D update on [real, fake] in one forward, one G update and the average of G: hinge and Adam, as BigGAN."""
 
     def __init__(
         self, image_size: int, width: int, batch_size: int, ours: bool, dtype: torch.dtype, device: torch.device

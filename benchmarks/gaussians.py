@@ -1,15 +1,15 @@
-"""ALI's toy experiment (Dumoulin et al. 2017, section 4.3): do a GAN and ALI find all 25 Gaussians of a grid?
+"""Repeat ALI's toy experiment (Dumoulin et al. 2017, section 4.3): do a GAN and ALI find all 25 Gaussians of a grid?
 
-    python benchmarks/gaussians.py [--seeds 10] [--iterations 6000] [--folder runs/gaussians] [--picture
-    docs/images/gaussians.png]
+    python benchmarks/gaussians.py [--seeds 10] [--iterations 6000] [--folder runs/gaussians]
+                                   [--picture docs/images/gaussians.png]
 
-As there: means on a 5×5 grid of spacing 2 with standard deviation 0.05; 2 latents; G and D the same in both but for D's
-input; 10 runs of each with random rates, β₁ and deviations of the first weights, drawn for a seed alike for both;
-10,000 samples, each assigned to its nearest mean, and a mode is covered that has one. Smaller than there: 128 units in
-G and E, 64 in D, no dropout, and as many iterations as say above in place of 200,000. Both kinds are trained by
-`bigbigan.training.step`, on points as images of 1×1 px with two channels.
+As in the paper: means on a 5×5 grid of spacing 2 with standard deviation 0.05; 2 latents; the same G and D for both but
+for D's input; 10 runs of each with random learning rate, β₁ and deviation of the initial weights, the same for both
+kinds with a seed; 10,000 samples, each assigned to its nearest mean; a mode with a sample is covered. Smaller than in
+the paper: 128 units in G and E, 64 in D, no dropout, and 6,000 iterations in place of 200,000. Both kinds are trained
+by `bigbigan.training.step`, on points as images of 1×1 px with two channels.
 
-Finished runs are kept in the folder and not made again, so it may be stopped at any time.
+Finished runs are kept in the folder and not repeated, so the command may be stopped at any time.
 """
 
 import argparse
@@ -40,13 +40,13 @@ KINDS = ("GAN", "ALI")
 
 
 def draw(count: int, generator: torch.Generator) -> Tensor:
-    """(count, 2) points of the mixture."""
+    """Draw points of the mixture, (count, 2)."""
     means = GRID[torch.randint(len(GRID), (count,), generator=generator)]
     return means + DEVIATION * torch.randn(count, 2, generator=generator)
 
 
 class Trunk(nn.Module):
-    """(N, inputs, ...) → (N, WIDTH): two hidden layers with batch norm and ReLU."""
+    """Map (N, inputs, ...) to (N, WIDTH) by two hidden layers with batch norm and ReLU."""
 
     num_features = WIDTH
 
@@ -61,7 +61,7 @@ class Trunk(nn.Module):
 
 
 class PointGenerator(nn.Module):
-    """z (N, 2) → points (N, 2, 1, 1)."""
+    """Map z (N, 2) to points (N, 2, 1, 1)."""
 
     image_size, latent_dim, classes = 1, LATENTS, 0
 
@@ -74,7 +74,7 @@ class PointGenerator(nn.Module):
 
 
 class PointDiscriminator(nn.Module):
-    """Points (N, 2, 1, 1), and latents (N, 2) if it is `joint` → one score; two hidden layers of maxout."""
+    """Score points (N, 2, 1, 1), with latents (N, 2) if `joint`, by two hidden layers of maxout."""
 
     image_size, latent_dim, classes = 1, LATENTS, 0
 
@@ -106,13 +106,13 @@ def build(kind: str, deviation: float) -> BigBiGAN:
 
 
 def hyperparameters(seed: int) -> tuple[float, float, float]:
-    """The rate, β₁ and the deviation of the first weights of a seed's two runs; the paper does not tell its ranges."""
+    """Draw the rate, β₁ and the deviation of the initial weights of a seed; the paper does not give its ranges."""
     rate, beta, deviation = np.random.default_rng(seed).random(3)
     return 10 ** (-3.3 + 0.8 * rate), 0.5 + 0.4 * beta, 10 ** (-2 + deviation)
 
 
 def train(kind: str, seed: int, iterations: int) -> Tensor:
-    """→ 10,000 samples (10,000, 2)."""
+    """Train a model and return its samples, (10,000, 2)."""
     rate, beta, deviation = hyperparameters(seed)
     torch.manual_seed(seed)
     model = build(kind, deviation).train()
@@ -132,16 +132,18 @@ def train(kind: str, seed: int, iterations: int) -> Tensor:
 
 
 def figures(samples: Tensor) -> dict[str, float]:
-    """modes: that are the nearest of one sample or more (the paper's figure).  modes3: of one sample within 3
-    deviations or more.
-    within3: share of the samples within 3 deviations of a mode."""
+    """Return the number of covered modes and the share of good samples.
+
+    modes: modes that are the nearest mode of at least one sample (the paper's figure).  modes3: modes with at least one
+    sample within 3 deviations.  within3: the share of samples within 3 deviations of a mode.
+    """
     distance, mode = torch.cdist(samples, GRID).min(1)
     near = distance < 3 * DEVIATION
     return {"modes": len(mode.unique()), "modes3": len(mode[near].unique()), "within3": float(near.double().mean())}
 
 
 def table(found: dict[str, list[dict[str, float]]]) -> str:
-    """Mean ± standard deviation (min to max) over the runs of each kind."""
+    """Return a Markdown table of mean ± standard deviation (min to max) over the runs of each kind."""
     lines = [
         "| | runs | modes covered | modes with a sample within 3 sd | samples within 3 sd, % |",
         "|---|---|---|---|---|",
@@ -156,7 +158,7 @@ def table(found: dict[str, list[dict[str, float]]]) -> str:
 
 
 def picture(samples: dict[str, list[Tensor]], path: Path, size: int = 84, gap: int = 4) -> None:
-    """A row of each kind, a column of each run: where the samples are in [−5, 5]², dark where there are many."""
+    """Draw the samples in [−5, 5]², darker where there are more: a row for each kind, a column for each run."""
     columns = max(map(len, samples.values()))
     sheet = np.full((len(samples) * (size + gap) - gap, columns * (size + gap) - gap), 255, np.uint8)
     for row, runs in enumerate(samples.values()):
@@ -170,7 +172,7 @@ def picture(samples: dict[str, list[Tensor]], path: Path, size: int = 84, gap: i
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--iterations", type=int, default=6_000)
     parser.add_argument("--folder", type=Path, default=Path("runs/gaussians"))

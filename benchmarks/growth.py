@@ -1,9 +1,9 @@
-"""How an iteration's time grows: `python benchmarks/growth.py [--repeats 3] [--processes 1 2]`.
+"""Measure how an iteration's time grows: `python benchmarks/growth.py [--repeats 3] [--processes 1 2]`.
 
-One thing is changed at a time from a base of 32 px, width 16, batch 8: the batch, the width, the side of the images
-(attention off, and on at half the side), and the number of processes (gloo; the same batch for each). Prints seconds,
-and the exponent between neighbours, log(time ratio)/log(size ratio), beside that of the FLOPs; for processes, the
-efficiency. JSON with --out.
+From a base of 32 px, width 16 and batch 8 one thing is changed at a time: the batch, the width, the side of the images
+(without attention, and with attention at half the side), and the number of processes (gloo; the same batch for each).
+Prints seconds, and the exponent between neighbours, log(time ratio)/log(size ratio), beside that of the FLOPs; for
+processes, the efficiency. Writes JSON with --out.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def build(batch: int, width: int, side: int, attention: bool, device: torch.devi
 
 
 def series(name: str, device: torch.device, repeats: int) -> list[dict]:
-    """The pieces in turn, `repeats` rounds of all, so that a slow minute strikes all alike."""
+    """Time all points of a series in turn, `repeats` rounds, so that a slow minute of the machine affects all alike."""
     points = [BASE | change for change in SERIES[name]]
     iterations = [build(**point, device=device) for point in points]
     flop = []
@@ -80,7 +80,7 @@ def one_of_many(rank: int, processes: int, port: int, repeats: int, batch: int, 
 
 
 def many(processes: int, repeats: int, batch: int) -> float:
-    """Seconds of an iteration of `processes` gloo processes of one thread each, `batch` images each."""
+    """Return the seconds of an iteration of `processes` gloo processes with one thread and `batch` images each."""
     found = torch.multiprocessing.get_context("spawn").SimpleQueue()
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -108,9 +108,8 @@ def main() -> None:
             rows.append(
                 {"series": "processes", "value": processes, "batch": batch, "seconds": best, "efficiency": alone / best}
             )
-            print(
-                f"processes {processes}, one thread, {batch} images each   {best:8.3f} s   efficiency {100 * alone / best:5.1f} %"
-            )
+            what, efficiency = f"processes {processes}, one thread, {batch} images each", 100 * alone / best
+            print(f"{what}   {best:8.3f} s   efficiency {efficiency:5.1f} %")
     if o.out:
         o.out.write_text(json.dumps({"device": describe(device), "n": o.repeats, "rows": rows}, indent=2) + "\n")
 

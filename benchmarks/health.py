@@ -1,9 +1,10 @@
-"""What it costs to judge every loss, gradient and weight:
-`python benchmarks/health.py [--config digits] [--repeats 100]`.
+"""Measure what it costs to check every loss, gradient and weight for values that are not finite.
 
-One model, one batch: iterations with and without the judgement in turn, so that a machine whose speed varies is as kind
-to one as to the other. Prints the median of the differences of neighbours, as a share of the median iteration, with its
-quartiles, and the time of the judgement's own calls.
+    python benchmarks/health.py [--config digits] [--repeats 100] [--section.field VALUE ...]
+
+On one model and one batch, iterations with and without the check alternate, so that a machine whose speed varies
+favours neither. Prints the median of the differences between neighbours, as a share of the median iteration, with
+quartiles, and the time of the check's own calls.
 """
 
 import argparse
@@ -30,7 +31,8 @@ def main() -> None:
     device = torch.device(o.device)
     if device.type == "cpu":
         torch.set_num_threads(config.run.threads or torch.get_num_threads())
-    clock = time.process_time if device.type == "cpu" else time.perf_counter  # other programs cost a CPU's time none
+    # On a CPU, processor time, which other programs do not affect.
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
     iteration = Iteration(config, config.data.batch_size, device, device.type == "cuda", True)
     health = iteration.step.health
     judge_gradients, judge_weights = health.judge_gradients, health.judge_weights
@@ -58,7 +60,7 @@ def main() -> None:
 
     times = []
     for repeat in range(o.repeats + 3):
-        first = repeat % 2 == 0  # whichever comes first may be favoured
+        first = repeat % 2 == 0  # the order alternates, since being first may help
         pair = {first: once(first)} | {not first: once(not first)}
         if repeat > 2:
             times.append(pair)

@@ -1,9 +1,11 @@
-"""The data path alone: `python benchmarks/input.py [--path FOLDER or PARQUET --size 128 --images 512 --workers 0]`.
+"""Time the reading of training data.
 
-Random ResNet-style crops of 128 px with flips, in turn from our stream and from torchvision's ImageFolder behind a
-DataLoader with RandomResizedCrop, RandomHorizontalFlip and the same resampling filter. Without --path, JPEGs of 256 ×
-320 px are made. For a Parquet file or folder of them only ours is timed. Prints images a second and core, and the
-ratio, as JSON too with --out.
+    python benchmarks/input.py [--path FOLDER or PARQUET --size 128 --images 512 --workers 0]
+
+Random ResNet-style crops of 128 px with flips are read in turn by our stream and by torchvision's ImageFolder with a
+DataLoader, RandomResizedCrop, RandomHorizontalFlip and the same resampling filter. Without --path, JPEGs of 256 × 320
+px are made. For Parquet files only our stream is timed. Prints images a second and core, and the ratio. Writes JSON
+with --out.
 """
 
 import argparse

@@ -1,13 +1,13 @@
-"""One training iteration, d_steps D updates, one E+G update and the averages, in several forms in turn.
+"""Time a training iteration (d_steps D updates, one E+G update, the averages) in several forms.
 
-    python benchmarks/iteration.py [--config imagenet128 --batch_sizes 64 128 256 --repeats 5] [--section.field VALUE
-    ...]
+    python benchmarks/iteration.py [--config imagenet128 --batch_sizes 64 128 256 --repeats 5]
+                                   [--section.field VALUE ...]
 
-Forms: plain eager in float32 (TF32 on a GPU) and in bf16, contiguous and with the papers' resampling; ours in bf16,
-channels last and folded; ours compiled (--compile MODE ... of torch.compile, each update a graph). Prints seconds,
-images a second, FLOPs of the plain form by torch's counter, the share of the bf16 matrix rate of the same run, peak
-memory, and the time of each part alone, that of a batch from images kept on the device among them. A batch that does
-not fit is said to. JSON with --out.
+Forms, timed in turn: plain eager in float32 (TF32 on a GPU) and in bf16, contiguous and with the papers' resampling;
+ours in bf16, channels last and folded; ours compiled (--compile MODE ... of torch.compile, one graph an update).
+Prints seconds, images a second, FLOPs of the plain form by torch's counter, the share of the bf16 matrix rate measured
+in the same run, peak memory, and the time of each part alone. A batch that does not fit in memory is reported. JSON
+with --out.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from bigbigan.training.step import Step
 
 
 class Iteration:
-    """A model with its optimisers and averages, and one batch of random pictures that every update sees again."""
+    """Hold a model with its optimisers and averages, and one batch of random images that every update sees again."""
 
     def __init__(
         self, config: Config, batch_size: int, device: torch.device, bf16: bool, ours: bool, compiled: str = ""
@@ -65,7 +65,7 @@ class Iteration:
         self.averages.update(self.seen, (self.d_steps + 1) * len(self.batch))
 
     def parts(self) -> dict:
-        """What an iteration is made of, each alone: forward and backward of the networks, and the rest."""
+        """Return the parts of an iteration, to be timed alone: forward and backward of each network, and the rest."""
         model, batch, autocast = self.model.requires_grad_(True), self.batch, self.step.autocast
         joined = torch.cat([model.for_discriminator(batch.x)] * 2), torch.cat([batch.z] * 2)
 
@@ -95,7 +95,7 @@ class Iteration:
         }
 
     def stream(self):
-        """Batches of random pictures of E's size that lie on the device."""
+        """Return a reader of batches of random images, of E's size, that are kept on the device."""
         size, rng = self.model.encoder.image_size, np.random.default_rng(0)
         pictures = [Image.fromarray(rng.integers(0, 256, (size, size, 3), dtype=np.uint8)) for _ in range(256)]
         images = Images(pictures, None, None, "random pictures", "")

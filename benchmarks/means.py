@@ -1,8 +1,9 @@
-"""Every means to speed beside its absence, in turn:
-`python benchmarks/means.py [--config cifar10 --batch_size 16] [--only GROUP]`.
+"""Time every optimisation against its absence.
 
-Each row times a small piece of work or a whole iteration with and without one means, alternating, and prints the ratio
-of the best times, without / with. JSON with --out. What was expected of each, and what came out: docs/speed.md.
+    python benchmarks/means.py [--config cifar10 --batch_size 16] [--only GROUP]
+
+Each row times a small piece of work or a whole iteration with and without one optimisation, alternating, and prints the
+ratio of the best times, without / with. Writes JSON with --out. docs/speed.md has what was expected and what came out.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from bigbigan.networks.layers.blocks import SelfAttention
 
 
 def iteration(config: Config, n: int, device: torch.device, **changes):
-    """A whole iteration in our form, or with one thing changed: layout, folded, bf16, chunks."""
+    """Return an iteration in our form, or with one thing changed: layout, folded, bf16 or chunks."""
     it = Iteration(config, n, device, changes.get("bf16", False), changes.get("channels_last", True))
     set_folded(it.model, changes.get("folded", True))
     it.step.chunks = changes.get("chunks", 1)
@@ -33,7 +34,7 @@ def iteration(config: Config, n: int, device: torch.device, **changes):
 
 
 def networks(config: Config, n: int, device: torch.device) -> dict:
-    """Means that show in a whole iteration: (with, without)."""
+    """Return the optimisations that show in a whole iteration, each as (with, without)."""
     ours = iteration(config, n, device)
     return {
         "channels last": (ours, iteration(config, n, device, channels_last=False)),
@@ -44,7 +45,7 @@ def networks(config: Config, n: int, device: torch.device) -> dict:
 
 
 def joined_forward(config: Config, n: int, device: torch.device) -> dict:
-    """D on [encoder pairs, generator pairs] at once, or one after the other."""
+    """Return D on [encoder pairs, generator pairs] in one forward, and in two."""
     d = iteration(config, n, device).model.discriminator.requires_grad_(True)
     size, width = d.image_size, d.latent_dim
     x = torch.randn(2 * n, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
@@ -65,7 +66,7 @@ def power_iteration(config: Config, n: int, device: torch.device) -> dict:
 
 
 def optimisers(config: Config, n: int, device: torch.device) -> dict:
-    """Adam and the averages of G, with their gradients given."""
+    """Return Adam and the averages of G in several implementations; the gradients are given."""
     g = iteration(config, n, device).model.generator
     average = list(copy.deepcopy(g).parameters())
     weights = list(g.parameters())
@@ -91,7 +92,7 @@ def optimisers(config: Config, n: int, device: torch.device) -> dict:
 
 
 def attention(config: Config, n: int, device: torch.device) -> dict:
-    """scaled_dot_product_attention beside the written-out product, forward and backward, at 64 × 64 places."""
+    """Return attention by scaled_dot_product_attention and by two products, forward and backward, at 64 × 64 places."""
     layer = SelfAttention(64).to(device)
     x = torch.randn(max(1, n // 8), 64, 64, 64, device=device, requires_grad=True)
 
@@ -135,7 +136,7 @@ def main() -> None:
 
 
 def measure(pair, device: torch.device, repeats: int) -> list[float]:
-    """The best time of each of two pieces of work, done in turn; short ones several times over."""
+    """Return the best time of each of two pieces of work, done in turn; short ones are repeated."""
     best, count = [float("inf")] * 2, [1, 1]
     for repeat in range(repeats + 1):
         for i, run in enumerate(pair):

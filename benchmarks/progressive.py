@@ -1,14 +1,13 @@
-"""What growing saves: the arithmetic of a preset's schedule against that of its full size, and the quality on the way.
+"""Measure what growing saves: its cost against training at full size, and the quality on the way.
 
     python benchmarks/progressive.py cost [--config progan_celebahq] [--measure]
-    python benchmarks/progressive.py quality [--config digits_progressive --seeds 0 1 2 --out FOLDER] [-- FLAGS of
-    training]
+    python benchmarks/progressive.py quality [--config digits_progressive --seeds 0 1 2 --out FOLDER] [-- FLAGS]
 
-cost: FLOPs an image of one D and one G (and E) update at every stage and fade, by torch's counter on shapes alone, and
-what the schedule adds up to beside training at full size for the same images; --measure: seconds on this device too.
-quality: the preset with and without growing, each seed's checkpoints; the sliced Wasserstein distance of 1,438 samples
-of averaged G at full size (smaller ones enlarged) to the training images, and the linear probe of averaged E, against
-images and seconds of training. Prints JSON lines; a run that is there already is not made again.
+cost: FLOPs per image of one D and one G (and E) update at every stage and fade, counted by torch from shapes alone, and
+the sum over the schedule beside training at full size for the same images. --measure also times them on this device.
+quality: trains the preset with and without growing. For each checkpoint of each seed: the sliced Wasserstein distance
+of 1,438 samples of averaged G at full size (smaller ones enlarged) to the training images, and the linear probe of
+averaged E, against images and seconds of training. Prints JSON lines; finished runs are not repeated.
 """
 
 import argparse
@@ -63,13 +62,13 @@ def iteration(step: Step, batch: Batch, d_steps: int) -> None:
 
 
 class Untracked(nullcontext):
-    """In place of torch's tracker of modules, whose hooks do not bear a gradient within the forward."""
+    """Replace torch's tracker of modules, whose hooks fail where a forward computes a gradient."""
 
     parents = {"Global"}
 
 
 def flops(step: Step, config: Config, level: float, n: int = 4) -> float:
-    """Of one image of the stream at a level."""
+    """Return the FLOPs of one image of the stream at a level."""
     set_level(level, step.model)
     for optimizer in (step.discriminator_optimizer, step.encoder_generator_optimizer):
         optimizer.step = lambda: None  # elementwise, and not counted
@@ -81,7 +80,7 @@ def flops(step: Step, config: Config, level: float, n: int = 4) -> float:
 
 
 def seconds(step: Step, config: Config, level: float, repeats: int = 5) -> float:
-    """Of one image of the stream at a level: the fastest of some iterations."""
+    """Return the seconds of one image of the stream at a level: the fastest of some iterations."""
     device = next(step.model.parameters()).device
     set_level(level, step.model)
     n, found = config.data.batch_size, []
@@ -163,7 +162,7 @@ def quality(config: Config, preset: str, seeds: list[int], out: Path, further: l
 
 
 def probe(model: BigBiGAN, train: Images, test: Images) -> dict[str, float]:
-    """The linear probe of AvePool at the size that E has reached; nothing without E or labels."""
+    """Return the linear probe of AvePool at the size that E has reached; nothing without E or labels."""
     if model.encoder is None or train.labels is None:
         return {}
     (x, at), (x_test, at_test) = (

@@ -1,5 +1,4 @@
-"""What the processor can do: the best matrix rate met in a product and a convolution, which every benchmark relates
-to."""
+"""Measure the processor's best matrix rate, to which the benchmarks relate their times, and time work in turn."""
 
 import time
 
@@ -8,7 +7,7 @@ import torch.nn.functional as F
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, seconds: float = 2.0) -> float:
-    """The highest rate of a square matrix product and of a 3×3 convolution of 256 channels, in FLOP a second."""
+    """Return the highest rate of a square matrix product and of a 3×3 convolution of 256 channels, in FLOP a second."""
     side = 8192 if device.type == "cuda" else 2048
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     n, s = (256, 64) if device.type == "cuda" else (32, 32)
@@ -19,7 +18,7 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, seconds: float = 2.0) 
 
 
 def best(run, device: torch.device, seconds: float) -> float:
-    """The shortest of as many calls of `run` as fit into `seconds`, at least three; the first is not counted."""
+    """Return the shortest of as many calls of `run` as fit into `seconds`, at least three; the first is not counted."""
     run()
     synchronise(device)
     times, end = [], time.perf_counter() + seconds
@@ -32,7 +31,7 @@ def best(run, device: torch.device, seconds: float) -> float:
 
 
 def alternate(ways: dict, device: torch.device, repeats: int) -> dict[str, list[float]]:
-    """The seconds of each of several pieces of work, done in turn: `repeats` rounds, after one that is not counted."""
+    """Time several pieces of work in turn: `repeats` rounds, after one that is not counted. Returns seconds by name."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for repeat in range(repeats + 1):
         for name, run in ways.items():
@@ -50,7 +49,7 @@ def synchronise(device: torch.device) -> None:
 
 
 def describe(device: torch.device) -> str:
-    """The hardware, for the head of a table."""
+    """Return the hardware's name, for the head of a table."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     import platform

@@ -1,9 +1,10 @@
-"""The results that need a GPU, a leg at a time, in calls that fit a short loan:
-`benchmarks/results.sh LEG [PIECE ...]`.
+"""Measure the results that need a GPU, one leg at a time, in calls of a few minutes.
 
-A call does what is left of the leg for MINUTES, leaves what matters in OUT, and says what the next call is;
-the same command goes on, however the last one ended. Exit status: 0 complete, 75 to be called again, 1 a failure that a
-sentence explains. What each leg does, and the environment variables: docs/results/README.md.
+    benchmarks/results.sh LEG [PIECE ...]
+
+A call works on what is left of the leg for MINUTES, writes the results to OUT, and prints the next call. The same
+command continues, however the last one ended. Exit status: 0 complete, 75 call again, 1 a failure that a sentence
+explains. docs/results/README.md describes the legs and the environment variables.
 """
 
 import json
@@ -22,23 +23,27 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.candidates import CANDIDATES
 from benchmarks.results_pages import collect, last_line, stats_of, trained_seconds
+from bigbigan.files import write_text_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 AGAIN = 75
 GRACE = 40  # seconds that a process has between SIGTERM and SIGKILL: for a checkpoint
 STARTUP = 25  # seconds of a run before its first image, as estimated
 SMALL = "cifar10_small"
-ROWS = "base deterministic_e uniform_prior x_unary_only z_unary_only no_unaries small_g_third no_e high_res_e resnet_e_lr"  # of leg C
+ROWS = (  # of leg C
+    "base deterministic_e uniform_prior x_unary_only z_unary_only no_unaries small_g_third no_e high_res_e resnet_e_lr"
+)
 # Leg D: the preset imagenette64 at two sizes, and E at twice G's size (High Res E).
 AT_128 = (
     "--model.image_size 128 --model.latent_dim 120 --model.generator_attention 64 --model.discriminator_attention 64"
 )
 SIZES = {"64": "", "64-e128": "--model.encoder_image_size 128", "128": AT_128}
 TOY_NETWORKS = """
-    --model.image_size 8 --model.latent_dim 8 --model.generator_width 2 --model.generator_attention 0 --model.discriminator_width 2
-    --model.discriminator_attention 0 --model.mlp_width 16 --model.mlp_layers 2 --model.encoder_width 0.125
-    --model.encoder_mlp_width 16 --model.encoder_mlp_layers 2 --data.batch_size 32 --data.workers 0 --run.log_every 960
-    --run.sample_every 9600 --run.checkpoint_every 4800 --run.spectra_every 0 --run.statistics_images 64 --run.grid 2
+    --model.image_size 8 --model.latent_dim 8 --model.generator_width 2 --model.generator_attention 0
+    --model.discriminator_width 2 --model.discriminator_attention 0 --model.mlp_width 16 --model.mlp_layers 2
+    --model.encoder_width 0.125 --model.encoder_mlp_width 16 --model.encoder_mlp_layers 2
+    --data.batch_size 32 --data.workers 0 --run.log_every 960 --run.sample_every 9600 --run.checkpoint_every 4800
+    --run.spectra_every 0 --run.statistics_images 64 --run.grid 2
     --run.evaluate_every 0 --run.compile off --run.threads 1
 """
 TOY_SIZES = {
@@ -49,12 +54,11 @@ TOY_SIZES = {
 
 
 class Failure(Exception):
-    """What stops a leg until somebody has looked; the message says what was expected, what was found, and what to
-    do."""
+    """Stop a leg until somebody has looked: the message says what was expected, what was found, and what to do."""
 
 
 class Call:
-    """One call: its leg, its clock, its folders, and the processes it has started."""
+    """Hold one call: its leg, its clock, its folders, and the processes that it has started."""
 
     def __init__(self, leg: str, env=os.environ):
         self.leg, self.toy = leg, bool(env.get("TOY"))
@@ -76,9 +80,8 @@ class Call:
             folder.mkdir(parents=True, exist_ok=True)
         if leg != "E" and not self.data:
             what = "Imagenette's" if leg == "D" else "CIFAR-10's"
-            raise Failure(
-                f"expected DATA=FOLDER with {what} train-*.parquet and test-*.parquet, found no DATA; TOY=1 takes digits"
-            )
+            wanted = f"expected DATA=FOLDER with {what} train-*.parquet and test-*.parquet"
+            raise Failure(f"{wanted}, found no DATA; TOY=1 takes digits")
         if self.data != "digits" and leg != "E" and not Path(self.data).is_dir():
             raise Failure(
                 f"DATA={self.data}: expected a folder with train-*.parquet and test-*.parquet, found no such folder"
@@ -88,13 +91,13 @@ class Call:
         return self.deadline - time.monotonic()
 
     def enough(self, seconds: float) -> bool:
-        """Whether that many seconds are left; of a rehearsal, whose work is small, a fifth will do."""
+        """Return whether that many seconds are left; for a rehearsal, whose work is small, a fifth is enough."""
         return self.left() > (seconds / 5 if self.toy else seconds)
 
     def together(
         self, commands: dict[str, list], threads: int = 0, until: dict[str, Callable[[], bool]] | None = None
     ) -> dict[str, int]:
-        """Run commands at the same time, each into its log → their exit statuses (124: killed).
+        """Run commands at the same time, each with its log; return their exit statuses (124: killed).
 
         Each runs until it ends, or gets SIGTERM when its function in `until` says so or the call's time is over.
         """
@@ -137,7 +140,7 @@ class Call:
         return self.together({name: command}, until=until and {name: until})[name]
 
     def look_at_memory(self) -> None:
-        """The largest use of the GPU's memory that nvidia-smi has shown during this call, in MiB."""
+        """Record the largest use of GPU memory that nvidia-smi has shown during this call, in MiB."""
         if shutil.which("nvidia-smi") is None or time.monotonic() - getattr(self, "_looked", -9) < 3:
             return
         self._looked = time.monotonic()
@@ -152,7 +155,7 @@ class Call:
         return Failure(f"{name} ended with status {status}: {last_line(self.log(name))} (see {self.log(name)})")
 
     def training(self, name: str, preset: str, flags: str, toy: str = "", **run) -> list:
-        """The command of a run, which ends by itself before this call must; later flags win."""
+        """Return the command of a run, which ends by itself before this call must; later flags win."""
         run = {"run.stop_after": round((self.left() - GRACE) / 60, 3), "run.images": 10**11, "run.probe": False} | run
         settings = [f"--{k.replace('__', '.')}={v}" for k, v in run.items()]
         fixed = ["--config", preset, f"--data.path={self.data}", f"--run.root={self.work}", f"--run.name={name}"]
@@ -161,7 +164,7 @@ class Call:
 
 
 def _die_with_parent() -> None:
-    """On Linux, a child whose parent was killed gets SIGTERM, and so leaves a checkpoint and its run folder."""
+    """On Linux, send a child SIGTERM when its parent is killed, so that it writes a checkpoint and ends."""
     if sys.platform == "linux":
         import ctypes
 
@@ -169,13 +172,13 @@ def _die_with_parent() -> None:
 
 
 def classifier(call: Call) -> str:
-    """The classifier whose features FID and IS use, trained once before several runs want it at once."""
+    """Train the classifier whose features FID and IS use, before several runs need it at once."""
     size = 8 if call.toy else 32
     return _once(call, "classifier", [call.python, "benchmarks/results_figures.py", "classifier", call.data, size], 60)
 
 
 def _once(call: Call, name: str, command: list, seconds: float) -> str:
-    """A command that is repeated until it has succeeded → what is left of it."""
+    """Run a command unless it has succeeded before; return what is left to do."""
     mark = call.work / f"{name}.done"
     if mark.is_file():
         return ""
@@ -191,7 +194,7 @@ def _once(call: Call, name: str, command: list, seconds: float) -> str:
 
 
 def compare(call: Call) -> str:
-    """Short runs of the candidates, several at once, each with quick figures → the ledger."""
+    """Train the candidates for a short time, several at once, and write their quick figures to the ledger."""
     path = call.work / "ledger.json"
     names = list(CANDIDATES)[: 3 if call.toy else None]
     while True:
@@ -225,12 +228,14 @@ def compare(call: Call) -> str:
             entry |= json.loads(found.read_text()) if found.is_file() else {"failed": last_line(call.log(run))}
             ledger.append(entry | {"at_once": len(wave), "minutes": call.compare})
             shutil.rmtree(call.work / run / "checkpoints", ignore_errors=True)
-        path.write_text(json.dumps(ledger, indent=1) + "\n")
+        write_text_whole(path, json.dumps(ledger, indent=1) + "\n")
 
 
 def chosen(call: Call) -> tuple[str, str, str]:
-    """The full run's candidate: name, preset, flags. WINNER names it; else the best linear probe of the ledger of leg
-    A."""
+    """Return the full run's candidate: name, preset, flags.
+
+    WINNER names it; by default it has the best linear probe in the ledger of leg A.
+    """
     path = call.work / "chosen.json"
     if path.is_file():  # a run keeps to its settings
         return tuple(json.loads(path.read_text()))
@@ -245,18 +250,18 @@ def chosen(call: Call) -> tuple[str, str, str]:
         pairs = zip(words[::2], words[1::2], strict=True)
         preset, flags = SMALL, shlex.join(w for k, v in pairs if not k.startswith("--model.") for w in (k, v))
     result = name, preset, f"{flags} {call.more}".strip()
-    path.write_text(json.dumps(result) + "\n")
+    write_text_whole(path, json.dumps(result) + "\n")
     return result
 
 
 def full(call: Call) -> str:
-    """The winner's run, TRAIN_MINUTES of training in all, with a curve of quick figures."""
+    """Train the winner for TRAIN_MINUTES in all, with a curve of quick figures."""
     _, preset, flags = chosen(call)
     return train_for(call, "full", preset, flags, 60 * call.train, run__evaluate_every=1_000_000)
 
 
 def train_for(call: Call, name: str, preset: str, flags: str, seconds: float, toy: str = "", **run) -> str:
-    """Go on with a run until it has trained that long, by its own lines of stats.jsonl."""
+    """Continue a run until it has trained for that long, by its own lines of stats.jsonl."""
     run = {key.replace("__", "."): value for key, value in run.items() if not call.toy}
     while (done := trained_seconds(call.work / name)) < 0.97 * seconds:
         state = f"{name}: {done / 60:.1f} of {seconds / 60:.1f} minutes trained"
@@ -276,7 +281,7 @@ def _trained(call: Call, name: str, seconds: float) -> bool:
 
 
 def finish(call: Call, name: str = "full", preset: str = "", flags: str = "", toy: str = "") -> str:
-    """The release of a run that has been trained for its time: the same run, told that it has seen all its images."""
+    """Write the release of a run that has trained for its time: resume it with its images as the goal."""
     folder = call.work / name
     if (folder / "release" / "config.json").is_file() and "n_test" in (stats_of(folder) or [{}])[-1]:
         return ""
@@ -295,8 +300,7 @@ def finish(call: Call, name: str = "full", preset: str = "", flags: str = "", to
 
 
 def probe(call: Call, name: str = "full", seconds: float = 120) -> str:
-    """The probe of a finished run: linear, k-NN, generation with the in-domain classifier, pairs, each beside its
-    baselines."""
+    """Probe a finished run: linear, k-NN, generation with the in-domain classifier, and pairs, with baselines."""
     if (call.work / name / "probe.json").is_file():
         return ""
     if not call.enough(seconds):
@@ -313,7 +317,7 @@ def probe(call: Call, name: str = "full", seconds: float = 120) -> str:
 
 
 def export(call: Call) -> str:
-    """Averaged E and G in bf16, at most 8 MB, with a card; and the quick figures of that file."""
+    """Export averaged E and G in bf16, at most 8 MB, with a card, and measure quick figures of that file."""
     shipped = call.work / "shipped"
     name = "digits" if call.data == "digits" else "uoft-cs/cifar10"
     options = ["--limit_mb", "8", "--data", name, "--name", SMALL]
@@ -326,8 +330,7 @@ def export(call: Call) -> str:
 
 
 def ablation(call: Call) -> str:
-    """The rows of Table 1 at CIFAR size, which have their own command; a seed at a time, so that the table has every
-    row early."""
+    """Train the rows of Table 1 at CIFAR size by their own command, one seed after another."""
     group, rows, seeds, images = (
         ("digits", "base no_e", "0", 1920) if call.toy else ("cifar", call.rows, call.seeds, call.images)
     )
@@ -351,16 +354,19 @@ def ablation(call: Call) -> str:
 
 
 def sizes(call: Call) -> str:
-    """A minute of each size for its speed; then 64 px with E at 64 and at 128 px for equal images, and 128 px for a
-    while."""
+    """Train each size for a minute to learn its speed, then for its share of the time.
+
+    64 px is trained with E at 64 and at 128 px for equal numbers of images; 128 px for a time.
+    """
     minute = 2 if call.toy else 60
     for name in SIZES:
         if left := train_for(call, name, "imagenette64", *_size(call, name, minute)):
             return left
     rates = {name: _images(call, name) / trained_seconds(call.work / name) for name in SIZES}
     path = call.work / "goal.json"
-    if not path.is_file():  # images of either in the time that both have together
-        path.write_text(json.dumps(60 * call.train * 0.8 / (1 / rates["64"] + 1 / rates["64-e128"])))
+    if not path.is_file():  # images of each of the two, in the time for both together
+        images = 60 * call.train * 0.8 / (1 / rates["64"] + 1 / rates["64-e128"])
+        write_text_whole(path, json.dumps(images))
     images = json.loads(path.read_text())
     for name in SIZES:
         seconds = images / rates[name] if name != "128" else 60 * call.train * 0.4
@@ -387,9 +393,9 @@ def sizes_finish(call: Call) -> str:
 
 
 def speed(call: Call) -> str:
-    """benchmarks/gpu.sh, all of it in one call."""
+    """Run all of benchmarks/gpu.sh in one call."""
     left = _once(call, "gpu", ["bash", "benchmarks/gpu.sh", call.work / "gpu"], 60 * call.minutes - 30)
-    if not left and not list((call.work / "gpu").glob("*.json")):  # whose parts may fail or take too long one by one
+    if not left and not list((call.work / "gpu").glob("*.json")):  # single parts may fail or take too long
         (call.work / "gpu.done").unlink()
         raise Failure(f"benchmarks/gpu.sh: expected figures of at least one part, found none: see {call.work / 'gpu'}")
     return left
@@ -405,6 +411,9 @@ LEGS = {
 
 
 def main(arguments: list[str]) -> int:
+    if {"-h", "--help"} & set(arguments):
+        print(__doc__)
+        return 0
     leg, pieces = (arguments or [""])[0], arguments[1:]
     if leg not in LEGS or not set(pieces) <= LEGS[leg].keys():
         print(

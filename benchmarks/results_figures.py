@@ -1,8 +1,8 @@
-"""Quick figures for `benchmarks/results.sh`, in a process of their own.
+"""Measure quick figures for `benchmarks/results.sh`, in a process of their own.
 
-python benchmarks/results_figures.py classifier DATA SIZE        the in-domain classifier, into the cache
-python benchmarks/results_figures.py quick MODEL LIMIT [DATA]    linear, k-NN, FID, IS, reconstruction →
-RUN/figures.json
+python benchmarks/results_figures.py classifier DATA SIZE        train the in-domain classifier into the cache
+python benchmarks/results_figures.py quick MODEL LIMIT [DATA]    write RUN/figures.json: linear, k-NN, FID, IS,
+                                                                 reconstruction
 """
 
 import json
@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bigbigan.api import load
 from bigbigan.data import open_images
+from bigbigan.files import write_text_whole
 from bigbigan.metrics import cache_folder, in_domain_extractor
 from eval_linear.quick import quick_figures
 
@@ -43,9 +44,13 @@ def main(what: str, source: str, number: str, data: str = "") -> None:
         if (folder / "stats.jsonl").is_file()
         else folder.with_name(f"{folder.name}-figures.json")
     )
-    path.write_text(json.dumps(figures, indent=1) + "\n")
+    write_text_whole(path, json.dumps(figures, indent=1) + "\n")
     print(json.dumps(figures))
 
 
 if __name__ == "__main__":
+    asked = {"-h", "--help"} & set(sys.argv)
+    if asked or len(sys.argv) < 4:
+        print(__doc__)
+        raise SystemExit(0 if asked else 2)
     main(*sys.argv[1:])

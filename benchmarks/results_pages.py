@@ -1,5 +1,4 @@
-"""What a leg leaves: a digest of its figures (JSON), its page (Markdown) from that digest, grids, and everything else
-in a tar."""
+"""Write what a leg leaves: a digest of its figures (JSON), a page made from it (Markdown), grids, a tar of the rest."""
 
 import json
 import os
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from bigbigan.files import write_text_whole
 from bigbigan.release.export import worth
 
 PART = 15_000_000  # bytes of a file that travels
@@ -30,7 +30,7 @@ AIMS = (
 
 
 def stats_of(folder: Path) -> list[dict]:
-    """The lines of a run's stats.jsonl; without a last one that a kill cut short."""
+    """Return the lines of a run's stats.jsonl, without a last one that a kill cut short."""
     path, lines = folder / "stats.jsonl", []
     for line in path.read_text().splitlines() if path.is_file() else ():
         try:
@@ -41,9 +41,9 @@ def stats_of(folder: Path) -> list[dict]:
 
 
 def trained_seconds(folder: Path) -> float:
-    """Seconds that a run has trained, by its own log: pauses between calls, start-ups and lost work do not count.
+    """Return the seconds that a run has trained, by its log: pauses, start-ups and lost work do not count.
 
-    Time that evaluations and grids take between two lines does.
+    The time of evaluations and grids between two lines counts.
     """
     logged = [line for line in stats_of(folder) if "images_per_second" in line]
     before = [0] + [line["images_seen"] for line in logged]
@@ -54,7 +54,7 @@ def trained_seconds(folder: Path) -> float:
 
 
 def last_line(log: Path) -> str:
-    """What a program said last."""
+    """Return the last line of a program's log."""
     lines = log.read_text(errors="replace").strip().splitlines() if log.is_file() else []
     return lines[-1] if lines else "it said nothing"
 
@@ -69,14 +69,14 @@ def hardware() -> str:
 
 
 def digest(call) -> dict:
-    """All figures of a leg, small enough for one file."""
+    """Return all figures of a leg, small enough for one file."""
     found = {"leg": call.leg, "toy": call.toy, "hardware": hardware(), "data": Path(call.data).name}
     for name in ("ledger", "chosen", "goal"):
         path = call.work / f"{name}.json"
         found |= {name: json.loads(path.read_text())} if path.is_file() else {}
     peaks = call.work / "peak_mib.json"
     found["peak_mib"] = max(call.peak_mib, json.loads(peaks.read_text()) if peaks.is_file() else 0)
-    peaks.write_text(json.dumps(found["peak_mib"]))
+    write_text_whole(peaks, json.dumps(found["peak_mib"]))
     for name in MAIN[call.leg]:
         if lines := stats_of(call.work / name):
             found.setdefault("runs", {})[name] = _run(call.work / name, lines)
@@ -133,7 +133,7 @@ def collect(call) -> None:
 
 
 def _pack(call, target: Path, runs: list[Path]) -> None:
-    """What is not too large of releases, pages, stats and logs; a release that would be too large, in bf16 instead."""
+    """Write a tar of releases, pages, stats and logs; a release that is too large is exported in bf16."""
     release = None
     if runs and (runs[0] / "release" / "config.json").is_file() and not (call.work / "shipped").is_dir():
         release = call.work / "light"
@@ -173,7 +173,7 @@ def _pack(call, target: Path, runs: list[Path]) -> None:
 
 
 def page(found: dict, pictures: dict | None = None) -> str:
-    """The leg's page from its digest: what was run on what, how much, what came of it, with n and spread."""
+    """Return the leg's page from its digest: what was run on what, for how long, and the figures with n and spread."""
     name, title = TITLES[found["leg"]]
     lines = [f"# {title}", ""]
     if found["toy"]:
@@ -212,8 +212,9 @@ def _ledger(ledger: list[dict]) -> list[str]:
     columns = ("candidate", "changes", "images", "images/s", "linear, top-1 %", "k-NN %", "FID", "reconstruction")
     lines = ["", "## What was tried", ""]
     lines += [
-        f"Each candidate trained {ledger[0]['minutes']:g} minutes, {at_once} at once on the same device, one run each; rows that",
-        "differ in their seed alone show how far chance reaches. Quick figures of AvePool features and of samples: at most",
+        f"Each candidate trained {ledger[0]['minutes']:g} minutes, {at_once} at once on the same device, one run each;",
+        "rows that differ in their seed alone show how far chance reaches.",
+        "Quick figures of AvePool features and of samples: at most",
         f"{most:,} training images, test images and samples; FID in-domain; reconstruction relative to random pairs.",
         "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|",
     ]  # fmt: skip
@@ -259,14 +260,14 @@ def _curve(curve: list[dict]) -> list[str]:
 
 
 def _quick(figures: dict) -> str:
-    """Cells of quick figures: linear, k-NN, FID, reconstruction."""
+    """Return the table cells of quick figures: linear, k-NN, FID, reconstruction."""
     fid = next((value for name, value in figures.items() if name.startswith("fid_")), float("nan"))
     shares = f"{100 * figures['top1_linear']:.1f} | {100 * figures['top1_knn']:.1f}"
     return f"{shares} | {fid:.3g} | {figures['reconstruction_error_relative']:.3f}"
 
 
 def _aims(probe: dict | None, data: str) -> list[str]:
-    """The linear probe beside what others reached on CIFAR-10, and beside the untrained encoder."""
+    """Compare the linear probe with what others reached on CIFAR-10, and with the untrained encoder."""
     rows = [r for r in (probe or {"rows": []})["rows"] if r["protocol"].startswith("linear") and r["labels"] == 1]
     best = {
         kind: max((100 * r["figures"]["top1"]["mean"] for r in rows if r["encoder"] == kind), default=None)
@@ -275,8 +276,6 @@ def _aims(probe: dict | None, data: str) -> list[str]:
     if data != "cifar10" or None in best.values():
         return []
     ours, lift = best["trained"], best["trained"] - best["untrained"]
-    lines = [
-        "",
-        f"Linear probe, the better of the features: {ours:.1f} %, {lift:+.1f} points from the untrained encoder (aim: +20).",
-    ]
+    compared = f"{lift:+.1f} points from the untrained encoder (aim: +20)"
+    lines = ["", f"Linear probe, the better of the features: {ours:.1f} %, {compared}."]
     return [*lines, *(f"{'Above' if ours >= aim else 'Below'} {aim} % ({what})." for aim, what in AIMS)]

@@ -1,9 +1,10 @@
-"""What a RevNet keeps for its backward pass beside a twin that keeps all:
-`python benchmarks/revnet_memory.py [--out FILE.svg]`.
+"""Count the memory that a RevNet keeps for its backward pass, beside a twin that keeps all activations.
 
-Counted on the meta device, so no memory is needed: tensors that autograd saved, each storage once, without parameters;
-and the peak of all living tensors, gradients of the weights apart, through a forward and a backward of one image.
-Prints a table and draws the peak against the depth.
+    python benchmarks/revnet_memory.py [--out FILE.svg]
+
+Everything is counted on the meta device, which needs no memory: the tensors that autograd saves, each storage once,
+without parameters; and the peak of all living tensors, without the gradients of weights, through a forward and a
+backward of one image. Prints a table and draws the peak against the depth.
 """
 
 import argparse
@@ -29,7 +30,7 @@ BLOCKS = (3, 4, 6, 3)
 
 
 def saved_bytes(run, network: nn.Module) -> int:
-    """The bytes that the graph of `run()` keeps, without the parameters and buffers of `network`."""
+    """Return the bytes that the graph of `run()` keeps, without the parameters and buffers of `network`."""
     own = {t.untyped_storage()._cdata for t in (*network.parameters(), *network.buffers())}
     kept = {}
 
@@ -49,7 +50,7 @@ BACKWARDS = (torch.ops.aten.convolution_backward.default, torch.ops.aten.native_
 
 
 class Peak(TorchDispatchMode):
-    """In this context: `bytes`, the largest sum of the storages that were made in it and were alive at one time.
+    """Count in this context `bytes`, the largest sum of storages created in it and alive at one time.
 
     Gradients of weights, the later outputs of `BACKWARDS`, are not counted.
     """
@@ -77,7 +78,7 @@ def trunk(width: float, blocks: tuple[int, ...], reversible: bool) -> RevNet:
 
 
 def stages_saved(network: RevNet, size: int = SIZE) -> int:
-    """Of the four stages, the last batch norm and the pooling, for one image."""
+    """Return the bytes saved by the four stages, the last batch norm and the pooling, for one image."""
     x = torch.empty(1, network.stem.conv.out_channels, size // 4, size // 4, device="meta", requires_grad=True)
     with mock.patch.object(network, "stem", nn.Identity()):
         return saved_bytes(lambda: network(x), network)
@@ -93,7 +94,7 @@ def encoder_saved(width: float, reversible: bool, size: int = SIZE) -> int:
 
 
 def peak(network: nn.Module, size: int = SIZE) -> int:
-    """Of a forward and a backward of one image."""
+    """Return the peak of bytes through a forward and a backward of one image."""
     x = torch.empty(1, 3, size, size, device="meta")
     with Peak() as found:
         network(x).sum().backward()
@@ -101,7 +102,7 @@ def peak(network: nn.Module, size: int = SIZE) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="an SVG of the peak against the depth, at width 1")
     parser.add_argument(
         "--time", type=int, default=0, metavar="N", help="only time N forwards and backwards of each, on this machine"
@@ -130,7 +131,7 @@ def main() -> None:
 
 
 def print_times(n: int, width: float = 0.5, size: int = 128, batch: int = 8) -> None:
-    """The shortest of n forwards and backwards, reversible and twin in turn."""
+    """Time n forwards and backwards, reversible and twin in turn, and print the shortest of each."""
     networks = [RevNet(width, BLOCKS, reversible) for reversible in (True, False)]
     x = torch.randn(batch, 3, size, size).contiguous(memory_format=torch.channels_last)
     times = [[], []]
@@ -145,7 +146,7 @@ def print_times(n: int, width: float = 0.5, size: int = 128, batch: int = 8) -> 
 
 
 def drawing(rows: list[tuple[int, float, float]]) -> str:
-    """(blocks, reversible, twin) → an SVG of two lines."""
+    """Draw rows of (blocks, reversible, twin) as an SVG with two lines."""
     width, height, left, bottom = 560, 320, 60, 40
     most_x, most_y = max(r[0] for r in rows), max(r[2] for r in rows) * 1.05
 
@@ -153,7 +154,8 @@ def drawing(rows: list[tuple[int, float, float]]) -> str:
         return f"{left + blocks / most_x * (width - left - 90):.1f},{(height - bottom) * (1 - value / most_y) + 10:.1f}"
 
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height + 10}" font-family="sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height + 10}" '
+        'font-family="sans-serif" font-size="12">',
         f'<rect width="{width}" height="{height + 10}" fill="white"/>',
         f'<polyline points="{at(0, most_y)} {at(0, 0)} {at(most_x, 0)}" fill="none" stroke="#888"/>',
     ]
@@ -165,14 +167,12 @@ def drawing(rows: list[tuple[int, float, float]]) -> str:
         x, y = at(0, value).split(",")
         parts.append(f'<text x="{float(x) - 6:.1f}" y="{float(y) + 4:.1f}" text-anchor="end">{value}</text>')
     for column, name, colour in ((1, "reversible", "#0a6"), (2, "twin", "#c33")):
-        parts.append(
-            f'<polyline points="{" ".join(at(r[0], r[column]) for r in rows)}" fill="none" stroke="{colour}" stroke-width="2"/>'
-        )
+        points = " ".join(at(r[0], r[column]) for r in rows)
+        parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
         x, y = at(rows[-1][0], rows[-1][column]).split(",")
         parts.append(f'<text x="{float(x) + 6:.1f}" y="{float(y) + 4:.1f}" fill="{colour}">{name}</text>')
-    parts.append(
-        f'<text x="{left}" y="{height + 4}">blocks in the trunk; peak in MiB, one image of {SIZE} px, width 1, float32</text></svg>'
-    )
+    caption = f"blocks in the trunk; peak in MiB, one image of {SIZE} px, width 1, float32"
+    parts.append(f'<text x="{left}" y="{height + 4}">{caption}</text></svg>')
     return "\n".join(parts) + "\n"
 
 

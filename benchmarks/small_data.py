@@ -1,9 +1,10 @@
-"""Few images, with and without transforms of what F sees:
-`python benchmarks/small_data.py [--methods none ada] [--seeds 0]`.
+"""Train on few images, with and without augmentation of what D sees.
 
-Trains the digits preset on some digits of the training split, and prints what D knows by heart and how far the samples
-are from all of the training split, by the in-domain classifier of all of it. Runs that are there already are not made
-again.
+    python benchmarks/small_data.py [--methods none ada] [--seeds 0]
+
+Trains the digits preset on a few digits of the training split. Prints how well D tells training from held-out images,
+and FID and IS of samples against the whole training split, by the in-domain classifier of all of it. Finished runs are
+not repeated.
 """
 
 import argparse
@@ -34,7 +35,7 @@ def split(test: bool):
 
 
 def write(folder: Path, count: int) -> None:
-    """train/ with `count` digits, test/ with all of the test split, a folder for each class."""
+    """Write train/ with `count` digits and test/ with all of the test split, a folder for each class."""
     train = split(False)
     chosen = np.sort(np.random.default_rng(0).permutation(len(train))[:count])
     for name, images in (("train", train.subset(chosen)), ("test", split(True))):
@@ -65,7 +66,7 @@ def one(method: str, seed: int, out: Path, data: Path, seen: int) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--count", type=int, default=200, help="training images")

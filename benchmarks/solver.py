@@ -1,14 +1,16 @@
-"""The path of the linear probe's solver beside scikit-learn: `python benchmarks/solver.py [--quick] [--out FILE]`.
+"""Compare the regularisation path of the linear probe's solver with scikit-learn.
 
-40 strengths (C from 1e-4 to 1e2) by `eval_linear.linear.logistic.logistic_path`, against scikit-learn's
-LogisticRegression at 5 of them, evenly spread, each with a warm start from the one before and the loosest `tol` whose
-objective is within 1e-6 (relative) of a tight float64 solution. Only the fit with that `tol` counts, in float32 if that
-reaches it and in float64 if not; for lbfgs, the default, and for newton-cg. Both libraries get the same rows and cores;
-the time of standardising counts for ours only.
+    python benchmarks/solver.py [--quick] [--out FILE]
 
-The tight solution is ours in float64 at tolerance 1e-9. scikit-learn checks it from outside: no gap of it may be
-negative. Ours is timed at the start and at the end, and the slower counts. OMP_NUM_THREADS sets the threads of both
-libraries.
+`eval_linear.linear.logistic.logistic_path` solves 40 strengths (C from 1e-4 to 1e2). scikit-learn's LogisticRegression
+solves 5 of them, evenly spread, each from the solution before, with lbfgs (its default) and newton-cg. For each the
+loosest `tol` is searched whose objective is within 1e-6 (relative) of a tight float64 solution, and only the fit with
+that `tol` counts: in float32 if that reaches it, else in float64. Both libraries get the same rows and cores; the time
+of standardising counts only for ours.
+
+The tight solution is ours in float64 at tolerance 1e-9. scikit-learn checks it independently: none of its objectives
+may be lower. Ours is timed at the start and at the end, and the slower time counts. OMP_NUM_THREADS sets the threads
+of both libraries.
 
 Recipe of the features: 10 classes; a latent h (D values) is the class's mean, drawn from N(0, 0.2² I), plus N(0, I),
 coordinates scaled by k^-0.8 and together to unit variance; x = ReLU(h M + 0.3 N(0, I) − 0.5), M of N(0, 1) entries. So
@@ -41,7 +43,7 @@ TOLERANCE = 1e-6
 
 
 def synthetic(n: int, features: int, classes: int = 10, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Features (n, D) float32 and labels (n,) by the recipe above."""
+    """Return features (n, D) float32 and labels (n,) by the recipe above."""
     generator = torch.Generator().manual_seed(seed)
     scales = torch.arange(1, features + 1).float() ** -0.8
     scales /= scales.square().sum().sqrt()
@@ -57,7 +59,7 @@ def synthetic(n: int, features: int, classes: int = 10, seed: int = 0) -> tuple[
 
 
 def objective(x: np.ndarray, y: np.ndarray, weight: np.ndarray, bias: np.ndarray, strength: float) -> float:
-    """Mean cross-entropy + ‖W‖² / (2 C n) in float64, 4,096 rows at a time."""
+    """Return the mean cross-entropy + ‖W‖² / (2 C n) in float64, computed 4,096 rows at a time."""
     weight, loss = weight.astype(np.float64), 0.0
     for start in range(0, len(x), 4096):
         logits = x[start : start + 4096].astype(np.float64) @ weight.T + bias
@@ -70,7 +72,7 @@ def accuracy(logits: np.ndarray, y: Tensor) -> float:
 
 
 def ours(x: Tensor, y: Tensor, dtype: torch.dtype = torch.float32, tolerance: float = TOLERANCE) -> tuple[float, list]:
-    """Seconds for the whole path, standardising included, and its solutions."""
+    """Return the seconds of the whole path, standardising included, and its solutions."""
     x = x.to(dtype)
     start = time.perf_counter()
     solutions = list(logistic_path(x, y, int(y.max()) + 1, STRENGTHS, tolerance))
@@ -94,10 +96,10 @@ def sklearn_fit(
 def sklearn_at(
     solver: str, features: dict[str, np.ndarray], y: np.ndarray, strength: float, tight: float, start
 ) -> tuple[dict, tuple]:
-    """The fit of the loosest `tol` that reaches the tolerance, in float32 or else in float64 → its row, its
-    coefficients.
+    """Return the row and coefficients of the fit with the loosest `tol` that reaches the tolerance.
 
-    Where none does, the closest one, marked: its seconds are less than reaching the tolerance would take.
+    float32 is tried first, then float64. If none reaches it, the closest fit is returned and marked: its seconds are
+    fewer than reaching the tolerance would take.
     """
     closest = None
     for name, x in features.items():
@@ -130,8 +132,7 @@ def sklearn_at(
 def check_path(
     solutions: list, tight: list, features: np.ndarray, scaler: StandardScaler, y: np.ndarray, held
 ) -> list[dict]:
-    """What each solution is worth: its gap, recomputed from its weights for x, and its accuracy on the held-out (x,
-    y)."""
+    """Return a row for each solution: its gap, recomputed from its weights for x, and its accuracy on held-out rows."""
     rows = []
     for s, t in zip(solutions, tight, strict=True):
         weight, bias = s.weight.double().numpy(), s.bias.double().numpy()
@@ -144,7 +145,7 @@ def check_path(
 
 
 def compare(solver: str, features: dict[str, np.ndarray], y: np.ndarray, tight: list, path: list[dict], held) -> dict:
-    """scikit-learn at five strengths, with the difference of accuracy on the held-out (standardised x, y)."""
+    """Fit scikit-learn at five strengths, with the difference of accuracy on held-out rows (standardised x, y)."""
     rows, start = [], None
     for i in COMPARED:
         row, start = sklearn_at(solver, features, y, float(STRENGTHS[i]), tight[i].objective, start)
@@ -154,7 +155,7 @@ def compare(solver: str, features: dict[str, np.ndarray], y: np.ndarray, tight: 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="4,000 × 384, for trials")
     parser.add_argument("--solvers", nargs="+", default=["lbfgs", "newton-cg"], help="of scikit-learn")
     parser.add_argument("--out", type=Path, help="a JSON file")

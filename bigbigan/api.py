@@ -1,4 +1,4 @@
-"""load, encode, generate, reconstruct, discriminate: on whatever a user holds."""
+"""Use a model in one call: load, encode, generate, reconstruct, discriminate, to_pil."""
 
 import functools
 import os
@@ -20,14 +20,14 @@ from bigbigan.noise import normal_noise
 from bigbigan.release.load import load_model, shipped
 
 OUTPUTS = ("z_mean", "z_stdev", "z_sample", "avepool_feat", "bn_crelu_feat")
-LONG = 20  # batches from which progress is shown
+LONG = 20  # batches from which a progress bar is shown
 
 
 def load(checkpoint: str | os.PathLike | None = None, device: torch.device | str | None = None) -> BigBiGAN:
-    """A run folder, checkpoint, release folder or hub id → `BigBiGAN` with averaged E and G, in evaluation mode.
+    """Load a model with averaged E and G, in evaluation mode. Raises CheckpointError.
 
-    None: the model that ships with the package.
-    device: where to; by default a GPU if there is one. Raises CheckpointError with what was expected and found.
+    checkpoint: a run folder, checkpoint folder, release folder or hub id; None for the model that ships with the
+    package.  device: where to put the model; None for a GPU if there is one, else the CPU.
     """
     return load_model(_default_model() if checkpoint is None else checkpoint).to(device or _default_device())
 
@@ -41,14 +41,14 @@ def encode(
     seed: int = 0,
     progress: bool | None = None,
 ) -> dict[str, Tensor] | Tensor:
-    """Latents and features of images, as the hub module's `encode` names them.
+    """Encode images to latents and features, named as the published hub module names them.
 
-    images: a path of an image or folder, a list of paths, PIL images, uint8 or float arrays and tensors (float in [−1,
-    1]), or a `datasets` column; any size and mode: the centre square is resized to the encoder's size.
-    model: a `BigBiGAN`, or what `load` takes; None for the model that ships with the package, which is then named once.
-    outputs: of z_mean, z_stdev, z_sample (N, Z), avepool_feat (N, C), bn_crelu_feat (N, 2C); a name gives a tensor, a
-    tuple or None (all) a dictionary of tensors, float32 on the CPU.
-    seed: decides z_sample.  progress: a bar; None shows it for long work.
+    images: a path of an image or folder, a list of paths, PIL images, uint8 or float arrays and tensors (float in
+    [−1, 1]), or a `datasets` column; any size and mode: the centre square is resized to the encoder's size.
+    model: a `BigBiGAN`, or what `load` takes; None for the model that ships with the package, which is named once.
+    outputs: z_mean, z_stdev, z_sample (N, Z), avepool_feat (N, C), bn_crelu_feat (N, 2C). One name returns a tensor; a
+    tuple of names, or None for all, returns a dictionary. Tensors are float32 on the CPU.
+    seed: decides z_sample.  progress: show a progress bar; None shows it when the work is long.
     Raises InputError for images in another range or shape.
     """
     names = OUTPUTS if outputs is None else (outputs,) if isinstance(outputs, str) else outputs
@@ -83,10 +83,12 @@ def generate(
     device: torch.device | str | None = None,
     seed: int = 0,
 ) -> Tensor:
-    """Images of latents: z, (N, Z), or how many to draw from the prior → float (N, 3, S, S) in [−1, 1] on the CPU.
+    """Generate images: float (N, 3, S, S) in [−1, 1] on the CPU, which `to_pil` turns into pictures.
 
-    truncation: redraw components of z beyond this magnitude (BigGAN); normal prior only.  classes: (N,) for a
-    conditional model, or weights (N, K) between its K classes; drawn when None.  `to_pil` makes pictures of the result.
+    z: latents (N, Z), or the number of latents to draw from the prior.
+    truncation: redraw components of z beyond this magnitude (BigGAN); for the normal prior only.
+    classes: of a conditional model, (N,), or weights (N, K) over its K classes; None draws them at random.
+    Raises InputError.
     """
     model, device = _ready(model, device)
     width = model.generator.latent_dim
@@ -129,10 +131,10 @@ def reconstruct(
     seed: int = 0,
     progress: bool | None = None,
 ) -> Tensor:
-    """G of the posterior's mean, or of a sample from it: images as in `encode` → float (N, 3, S, S) in [−1, 1] on the
-    CPU.
+    """Reconstruct images as G(E(x)): float (N, 3, S, S) in [−1, 1] on the CPU.
 
-    classes: (N,) for a conditional model, which are drawn when None.
+    images, model: as in `encode`.  use_sample: reconstruct from a sample of the posterior, not from its mean.
+    classes: of a conditional model, (N,); None draws them at random.
     """
     z = encode(images, model, "z_sample" if use_sample else "z_mean", batch_size, device, seed, progress)
     return generate(z, model, classes=classes, batch_size=batch_size, device=device, seed=seed)
@@ -146,8 +148,12 @@ def discriminate(
     batch_size: int = 64,
     device: torch.device | str | None = None,
 ) -> dict[str, Tensor]:
-    """D's scores of pairs: images as in `encode` (arrays of G's or of E's size are taken as they are), z (N, Z) →
-    score_x, score_z, score_xz, (N,) each; high means "an encoder pair". A conditional model needs classes, (N,)."""
+    """Score pairs of images and latents with D: a dictionary of score_x, score_z and score_xz, (N,) each.
+
+    High scores mean "encoder pair".
+    images: as in `encode`; arrays and tensors of G's or of E's size are taken as they are.  z: latents (N, Z).
+    classes: of a conditional model, which needs them, (N,).  Raises InputError.
+    """
     model, device = _ready(model, device)
     if model.discriminator is None:
         raise InputError("model: expected one with a discriminator, found E and G alone")
@@ -179,7 +185,7 @@ def discriminate(
 
 
 def to_pil(images: Tensor) -> list:
-    """float (N, 3, S, S) in [−1, 1] → a list of PIL images."""
+    """Turn float images (N, 3, S, S) in [−1, 1] into a list of PIL images."""
     from PIL import Image
 
     return [Image.fromarray(i) for i in to_uint8(images).permute(0, 2, 3, 1).cpu().numpy()]
@@ -191,7 +197,7 @@ def _default_device() -> torch.device:
 
 @functools.cache
 def _default_model() -> Path:
-    """The folder of the model that ships; says once which it is."""
+    """Return the folder of the model that ships with the package, and print once which model it is."""
     folder = shipped()
     card = read_json(folder / "config.json")["card"]
     about = f"{card['name']}, {card['images_seen']:,} images of {card['data']['path']} seen"
@@ -203,7 +209,7 @@ def _default_model() -> Path:
 
 
 def _ready(model: BigBiGAN | str | os.PathLike | None, device) -> tuple[BigBiGAN, torch.device]:
-    """The model in evaluation mode on its device; what is given by a path is kept for the next call."""
+    """Return the model in evaluation mode and its device; a model given by its path is kept for the next call."""
     model = _default_model() if model is None else model
     if not isinstance(model, (BigBiGAN, str, os.PathLike)):
         raise InputError(f"model: expected a BigBiGAN, a path or a hub id, found {type(model).__name__}")
@@ -223,7 +229,7 @@ def _newest_change(folder: Path) -> float:
     try:
         files = [*folder.glob("*.json"), *folder.glob("release/*.json"), *folder.glob("checkpoints/*")]
         return max((file.lstat().st_mtime for file in files), default=0.0)
-    except OSError:  # loading will say what is wrong with it
+    except OSError:  # loading reports what is wrong
         return 0.0
 
 

@@ -81,17 +81,17 @@ class LostProcess(BigBiGANError, RuntimeError):
 
 
 @contextmanager
-def exit_with_a_sentence(advice: Callable[[], str] = str):
+def exit_with_a_sentence(advice: Callable[[BaseException], str] = lambda error: ""):
     """Wrap a command: our errors and those of the file system end it with one sentence on stderr and an exit status.
 
-    advice: returns what is appended to the sentence, such as which checkpoint the same command resumes from.
+    advice: returns what is appended to the sentence of an error, such as which checkpoint the same command resumes from.
     Exit status: that of the error; 1 for OSError (a full disk, a folder without write permission); 130 after Ctrl-C.
     """
     try:
         yield
     except (BigBiGANError, OSError) as error:
-        print(f"error: {error}{advice()}", file=sys.stderr)
+        print(f"error: {error}{advice(error)}", file=sys.stderr)
         raise SystemExit(getattr(error, "status", 1)) from None
-    except KeyboardInterrupt:
-        print(f"interrupted{advice()}", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"interrupted{advice(error)}", file=sys.stderr)
         raise SystemExit(130) from None

@@ -1,22 +1,23 @@
-"""Files from elsewhere: read as data only, found where they seem to lie, named so that the name can be printed."""
+"""Read files that may come from somebody else, write files that are never seen half-written, and print file names."""
 
 import hashlib
 import json
 import os
 import unicodedata
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from bigbigan.errors import Outside
 
-LARGEST_TEXT = 2**20  # bytes of a JSON or YAML file; ours have some thousand
+LARGEST_TEXT = 2**20  # largest JSON or YAML file we read, in bytes; our own have a few thousand
 
 
 def check_inside(path: str | os.PathLike, folder: str | os.PathLike) -> None:
-    """Raise Outside if `path`, found in `folder`, is a link to elsewhere, or lies behind one.
+    """Raise Outside if `path`, found in `folder`, is a symbolic link out of that folder or lies behind one.
 
-    Who is given a folder by somebody else must be able to trust that reading it shows, and writing it changes, nothing
-    beside it. `folder` itself may be reached by links. The snapshots of a hub cache are links into the same cache, and
-    stay usable.
+    A folder received from somebody else must not make us read or overwrite files outside it. `folder` itself may be
+    reached through links. The snapshots of a Hugging Face cache are links into the same cache and stay usable.
     """
     root = os.path.realpath(folder)
     above, kind = os.path.split(os.path.dirname(root))
@@ -31,8 +32,10 @@ def check_inside(path: str | os.PathLike, folder: str | os.PathLike) -> None:
 
 
 def check_links(folder: str | os.PathLike, deep: bool = False) -> None:
-    """`check_inside` for all that lies directly in `folder`, or in its subfolders too: before anything is written
-    there."""
+    """Call `check_inside` on every link in `folder`, and with `deep` in its subfolders too.
+
+    Call it before writing into a folder that may come from somebody else. Raises Outside.
+    """
     for parent, folders, files in os.walk(folder):
         for name in (*folders, *files):
             path = os.path.join(parent, name)
@@ -43,7 +46,7 @@ def check_links(folder: str | os.PathLike, deep: bool = False) -> None:
 
 
 def read_text(path: Path) -> str:
-    """A UTF-8 file of a size that settings can have; ValueError or OSError."""
+    """Return the text of a UTF-8 file of at most `LARGEST_TEXT` bytes. Raises ValueError or OSError."""
     size = path.stat().st_size
     if not path.is_file():
         raise ValueError("expected a file, found a folder or a device")
@@ -58,7 +61,7 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> dict:
-    """The object in a JSON file; ValueError or OSError."""
+    """Return the object that a JSON file holds. Raises ValueError (not a JSON object) or OSError."""
     text = read_text(path)
     try:
         content = json.loads(text)
@@ -72,7 +75,7 @@ def read_json(path: Path) -> dict:
 
 
 def printable(name: str | os.PathLike) -> str:
-    """A file's name with escapes for what no terminal should get: control characters, and bytes that are no UTF-8."""
+    """Return a file's name with control characters and bytes that are not UTF-8 escaped, safe for a terminal."""
     characters = os.fsdecode(name)
     return "".join(
         c.encode("unicode_escape").decode() if unicodedata.category(c) in ("Cc", "Cs") else c for c in characters
@@ -83,3 +86,29 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_whole(path: Path, write: Callable[[Path], object], sync: bool = False) -> None:
+    """Write a file so that `path` holds either its old content or the whole new content, never a part.
+
+    write: called with a temporary path in the same folder (`.NAME.PROCESS.tmp`), which is then renamed to `path`.
+    sync: flush the content to the disk (fsync) before the rename, so that it also survives a power failure.
+    If `write` or the rename fails, the temporary file is removed and the error is raised again. A killed process
+    leaves at most that hidden file.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        if sync:
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:  # Ctrl-C too
+        with suppress(OSError):  # `write` may not have created it
+            temporary.unlink()
+        raise
+
+
+def write_text_whole(path: Path, text: str, sync: bool = False, errors: str = "strict") -> None:
+    """Write a UTF-8 text file by `write_whole`. errors: as of `open`, such as "backslashreplace"."""
+    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors=errors), sync)

@@ -1,5 +1,4 @@
-"""Latents: the priors p(z), the posterior q(z|x), and the random numbers of a sample as a function of its place in the
-run."""
+"""Sample latents: the priors p(z), E's posterior q(z|x), and BigGAN's truncation."""
 
 from typing import NamedTuple
 
@@ -24,19 +23,21 @@ PRIORS = {
 
 
 class Posterior(NamedTuple):
-    """What the stochastic encoder says of an image: z ~ N(mean, diag(stddev²)). mean, stddev: (N, Z); stddev ≥ 0."""
+    """Hold the posterior of the stochastic encoder: z ~ N(mean, diag(stddev²)). mean, stddev: (N, Z); stddev ≥ 0."""
 
     mean: Tensor
     stddev: Tensor
 
     def sample(self, noise: Tensor) -> Tensor:
-        """z = mean + noise · stddev with noise ~ N(0, I), (N, Z) (BigBiGAN, section 2)."""
+        """Return z = mean + noise · stddev, (N, Z). noise: (N, Z) from N(0, I) (BigBiGAN, section 2)."""
         return self.mean + noise * self.stddev
 
 
 def sample_prior(prior: str, seed: int, purpose: str, indices: np.ndarray, width: int) -> Tensor:
-    """(len(indices), width) float32 on the CPU from p(z), one of `PRIORS` (BigBiGAN, section 3.1; BigGAN, appendix
-    E)."""
+    """Draw latents from p(z): float32 (len(indices), width) on the CPU (BigBiGAN, section 3.1; BigGAN, appendix E).
+
+    prior: one of `PRIORS`.  indices: places of the samples; a row depends on (seed, purpose, its index) alone.
+    """
     if prior not in PRIORS:
         raise ValueError(f"prior: expected one of {', '.join(PRIORS)}; found {prior!r}")
     if prior == "normal":
@@ -63,11 +64,10 @@ def sample_prior(prior: str, seed: int, purpose: str, indices: np.ndarray, width
 
 
 def truncate(z: Tensor, threshold: float, seed: int, indices: np.ndarray | None = None) -> Tensor:
-    """BigGAN's truncation trick: redraw every component of z ~ N(0, I) whose magnitude exceeds `threshold` until none
-    does.
+    """Redraw the components of z ~ N(0, I) whose magnitude exceeds `threshold` (BigGAN's truncation trick).
 
-    The law of the result, N(0, 1) cut at ±threshold, is reached by inversion in one draw. z: (N, Z) float32 → the same.
-    indices: places of the rows among all samples, (N,); 0 … N − 1 when None.
+    BigGAN redraws until none exceeds it; one draw by inversion from N(0, 1) cut at ±threshold has the same law.
+    z: float32 (N, Z); returns the same shape.  indices: places of the rows among all samples, (N,); None for 0 … N − 1.
     """
     if not threshold > 0:
         raise ValueError(f"truncation: expected a threshold above 0, found {threshold}")

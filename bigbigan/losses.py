@@ -1,4 +1,4 @@
-"""Scores → scalars. Pure functions: no networks, no configuration, no device.
+"""Compute losses and penalties from scores: pure functions without networks, configuration or device.
 
 The discriminator gives a pair (x, z) three scores, each (N,): s_x = θ_xᵀF(x), s_z = θ_zᵀH(z), s_xz = θ_xzᵀJ(F(x), H(z))
 (BigBiGAN, equations 1-3). y = +1 marks encoder pairs (x, E(x)), y = −1 generator pairs (G(z), z).
@@ -12,47 +12,49 @@ from torch import Tensor
 
 
 class Scores(NamedTuple):
-    """The three scores of a batch of pairs, (N,) each; a term that the objective leaves out is None."""
+    """Hold the three scores of a batch of pairs, (N,) each; a term that the objective leaves out is None."""
 
     x: Tensor | None
     z: Tensor | None
     xz: Tensor | None
 
     def terms(self) -> list[Tensor]:
+        """Return the scores that are not None."""
         return [term for term in self if term is not None]
 
     def total(self) -> Tensor:
-        """Σs over the terms, (N,)."""
+        """Return the sum of the terms, Σs, (N,)."""
         return torch.stack(self.terms()).sum(0)
 
     def split(self, first: int) -> tuple["Scores", "Scores"]:
-        """The scores of the first `first` pairs, and of the rest."""
+        """Return the scores of the first `first` pairs and those of the rest."""
         halves = [(None, None) if term is None else (term[:first], term[first:]) for term in self]
         return Scores(*(a for a, _ in halves)), Scores(*(b for _, b in halves))
 
 
 def select_terms(scores: Scores, unary_x: bool = True, unary_z: bool = True, joint: bool = True) -> Scores:
-    """The scores of an ablation (BigBiGAN, table 1): "No Unaries" keeps only s_xz, a plain GAN only s_x."""
+    """Keep the scores of an ablation (BigBiGAN, table 1): "No Unaries" keeps only s_xz, a plain GAN only s_x."""
     return Scores(scores.x if unary_x else None, scores.z if unary_z else None, scores.xz if joint else None)
 
 
 def hinge(t: Tensor) -> Tensor:
-    """h(t) = max(0, 1 − t)."""
+    """Return h(t) = max(0, 1 − t)."""
     return F.relu(1 - t)
 
 
 def discriminator_loss(
     encoder_pairs: Scores, generator_pairs: Scores, form: str = "hinge", drift: float = 0.001
 ) -> Tensor:
-    """L_D, the mean over each kind of pair, summed over the two kinds (BigBiGAN, equation 4).
+    """Return L_D: the mean of ℓ_D over encoder pairs plus its mean over generator pairs (BigBiGAN, equation 4).
 
-    form "hinge":        ℓ_D = h(y s_x) + h(y s_z) + h(y s_xz), the paper's, per term;
-    form "joint_hinge":  ℓ_D = h(y (s_x + s_z + s_xz)), which the paper tried and found worse;
-    form "logistic":     ℓ_D = −log σ(y Σs), the cross-entropy of BiGAN and ALI on the summed score;
-    form "wgan_gp":      ℓ_D = −y Σs, and drift · (Σs)² on encoder pairs (Karras et al. 2018, section A.1); see
-    `gradient_penalty`; form "lsgan":        (Σs − 1)² on encoder pairs and 0.1 (Σs)² on generator pairs (the published
-    code of Karras et al., which has
-                         0 for real and 1 for fake: here high is an encoder pair).
+    form:
+      "hinge"        ℓ_D = h(y s_x) + h(y s_z) + h(y s_xz): the paper's, one hinge per score
+      "joint_hinge"  ℓ_D = h(y (s_x + s_z + s_xz)): the paper tried it and found it worse
+      "logistic"     ℓ_D = −log σ(y Σs): the cross-entropy of BiGAN and ALI on the summed score
+      "wgan_gp"      ℓ_D = −y Σs, plus drift · (Σs)² on encoder pairs (Karras et al. 2018, section A.1);
+                     `gradient_penalty` is added by the caller
+      "lsgan"        (Σs − 1)² on encoder pairs, 0.1 (Σs)² on generator pairs: the published code of Karras et al.,
+                     whose targets are 0 for real and 1 for fake; here high scores mean encoder pairs
     """
     if form == "wgan_gp":
         encoder_total, generator_total = encoder_pairs.total(), generator_pairs.total()
@@ -74,19 +76,21 @@ def _pair_loss(scores: Scores, y: int, form: str) -> Tensor:
 
 
 def gradient_penalty(gradients: list[Tensor], weight: float = 10.0, target: float = 1.0) -> Tensor:
-    """weight/γ² · E[(‖∇Σs‖ − γ)²] at points between the two kinds of pairs (Gulrajani et al. 2017, equation 3; γ =
-    `target` ≠ 1: Karras et al. 2018, section A.2). gradients: (N, ...) each, of Σs by the image and, in a joint D, by
-    the latent.
+    """Return weight/γ² · E[(‖∇Σs‖ − γ)²], the penalty of WGAN-GP (Gulrajani et al. 2017, equation 3).
+
+    gradients: of Σs at points between the two kinds of pairs, (N, ...) each: by the image and, in a joint D, by the
+    latent.  target: γ; other values than 1 are from Karras et al. 2018, section A.2.
     """
     norms = torch.cat([gradient.flatten(1) for gradient in gradients], dim=1).norm(dim=1)
     return weight / target**2 * (norms - target).square().mean()
 
 
 def r1_penalty(scores: Scores, inputs: list[Tensor]) -> Tensor:
-    """R1 without its strength, E‖∇D‖²: the squared gradient of D's summed score with respect to its inputs, x and ẑ of
-    real pairs together, in the mean over the pairs (Mescheder et al. 2018; BigGAN, section 4.2). inputs: (N, ...) each.
+    """Return E‖∇D‖², R1 without its strength (Mescheder et al. 2018; BigGAN, section 4.2).
 
-    A score must depend on its own pair alone, as it does in a D without batch norm. Its gradient reaches D's weights.
+    It is the squared norm of the gradient of D's summed score by its inputs, averaged over the pairs.
+    inputs: x and ẑ of encoder pairs, (N, ...) each; a score must depend on its own pair alone, so D must have no batch
+    norm. The result can be differentiated with respect to D's weights.
     """
     total = torch.stack(scores.terms()).sum()
     gradients = torch.autograd.grad(total, inputs, create_graph=True, allow_unused=True)
@@ -94,12 +98,12 @@ def r1_penalty(scores: Scores, inputs: list[Tensor]) -> Tensor:
 
 
 def encoder_generator_loss(encoder_pairs: Scores | None, generator_pairs: Scores, form: str = "hinge") -> Tensor:
-    """L_EG = E[ℓ_EG(x, E(x), +1)] + E[ℓ_EG(G(z), z, −1)], ℓ_EG = y (s_x + s_z + s_xz): linear, no hinge (BigBiGAN,
-    equation 4).
+    """Return L_EG = E[ℓ_EG(x, E(x), +1)] + E[ℓ_EG(G(z), z, −1)] with ℓ_EG = y Σs (BigBiGAN, equation 4).
 
-    E lowers the scores of its pairs, G raises those of its own; encoder_pairs None: a GAN without E. form "logistic":
-    the non-saturating −log σ(−y Σs) of BiGAN and ALI.  form "lsgan": the squared distances to D's targets for the other
-    kind.
+    The loss is linear, without a hinge: E lowers the scores of its pairs and G raises those of its own.
+    encoder_pairs: None for a GAN without E.
+    form: "logistic" is the non-saturating −log σ(−y Σs) of BiGAN and ALI; "lsgan" the squared distances to D's targets
+    for the other kind of pairs; all others are linear.
     """
     loss = _opposite_loss(generator_pairs.total(), -1, form)
     return loss if encoder_pairs is None else _opposite_loss(encoder_pairs.total(), +1, form) + loss
@@ -114,11 +118,11 @@ def _opposite_loss(total: Tensor, y: int, form: str) -> Tensor:
 
 
 def latent_loss(predicted: Tensor, z: Tensor, bounded: bool) -> Tensor:
-    """BiGAN's latent regressors: how far what E tells of G(z) is from z, (N, Z) each, in the mean over latents and
-    images.
+    """Return the error of E's prediction of z from the generated image G(z), for BiGAN's latent regressors.
 
-    bounded: both are in (−1, 1), the uniform prior; then it is the cross-entropy of (1 + z)/2 with (1 + told)/2, else
-    ½(z − told)², as in BiGAN's code.
+    predicted, z: (N, Z); the error is averaged over images and components.
+    bounded: whether both lie in (−1, 1), as with the uniform prior. Then the error is the cross-entropy of (1 + z)/2
+    with (1 + predicted)/2, else ½(z − predicted)², as in BiGAN's code.
     """
     if not bounded:
         return (z - predicted).square().mean() / 2

@@ -73,6 +73,27 @@ def tiny_model(**changes):
     return BigBiGAN.from_config(Model(**{**TINY_MODEL, **changes}))
 
 
+def make_step(
+    model, settings: dict | None = None, *, optimizers=None, lr=1e-3, betas=(0.0, 0.999), autocast=None, **optim
+):
+    """The step that settings, {"section.field": value}, describe, built as a run builds it; lr: of all networks.
+
+    optimizers: a pair in place of Adam's.  optim: further fields of the section `optim`.
+    """
+    from bigbigan.config import Config, Optim
+    from bigbigan.training.optim import Optimizers, build_optimizers
+    from bigbigan.training.variants import build_step
+
+    config = Config(optim=Optim(generator_lr=lr, discriminator_lr=lr, encoder_lr=lr, betas=betas, **optim))
+    config.model = model.config or config.model
+    for key, value in (settings or {}).items():
+        section, name = key.split(".")
+        assert hasattr(getattr(config, section), name), key
+        setattr(getattr(config, section), name, value)
+    optimizers = build_optimizers(model, config.optim) if optimizers is None else Optimizers(*optimizers)
+    return build_step(config, model, optimizers, autocast or contextlib.nullcontext)
+
+
 def picture(seed: int, size=(12, 10), mode: str = "RGB") -> Image.Image:
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     return Image.fromarray(pixels).convert(mode)

@@ -156,6 +156,8 @@ class Loss:
 class Optim:
     """The updates."""
 
+    name: str = "adam"
+    """Optimiser: adam, or the name of any other of timm's, which takes those of these settings that it has."""
     generator_lr: Positive = 5e-5
     """Adam's learning rate for G (BigGAN)."""
     discriminator_lr: Positive = 2e-4

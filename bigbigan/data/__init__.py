@@ -1,10 +1,16 @@
-"""Folders, Arrow and Parquet files, hub data sets and the embedded digits → batches; order = f(seed, images seen)."""
+"""Read images from any source and serve them as batches; their order depends on the seed and the images seen alone.
 
+Readers, one file a source: digits, folders, tables, hub; `sources.open_images` asks them in turn. Then pictures (decode
+one image), crops, order and stream (training batches); inputs (images that a caller of the library passes).
+"""
+
+from bigbigan.data.crops import Crop, centre_square, crop_and_resize
 from bigbigan.data.fingerprint import fingerprint
 from bigbigan.data.images import Images
-from bigbigan.data.pictures import EXTENSIONS, centre_square, crop_and_resize, to_rgb, to_signed, to_uint8
+from bigbigan.data.order import Order
+from bigbigan.data.pictures import EXTENSIONS, to_rgb, to_signed, to_uint8
 from bigbigan.data.sources import open_images
-from bigbigan.data.stream import Crop, Order, RealImages, Stream, evaluation_batches
+from bigbigan.data.stream import RealImages, Stream, evaluation_batches
 from bigbigan.errors import DataError
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Telling data sets apart, so that what was computed from one is never taken for another's."""
+"""Tell data sets apart, so that a figure cached for one is never used for another."""
 
 import hashlib
 
@@ -10,13 +10,13 @@ FINGERPRINTED = 32  # images whose pixels enter a data set's fingerprint
 
 
 def fingerprint(images: Images) -> str:
-    """SHA-256 of count, labels, and the pixels of `FINGERPRINTED` images spread over the data set."""
+    """Return the SHA-256 of the count, the labels and the pixels of `FINGERPRINTED` images spread over the data set."""
     found = hashlib.sha256(str(len(images)).encode())
     if images.labels is not None:
         found.update(images.labels.tobytes())
     for i in np.linspace(0, len(images) - 1, min(FINGERPRINTED, len(images))).astype(int):
         try:
             found.update(np.asarray(images[int(i)]).tobytes())
-        except Exception:  # an unreadable image is known by its name
+        except Exception:  # an unreadable image counts by its name
             found.update(images.name(int(i)).encode())
     return found.hexdigest()

@@ -1,7 +1,8 @@
-"""Whatever a user holds → batches of float (n, 3, S, S) in [−1, 1]: paths, PIL images, arrays, tensors, table columns.
+"""Turn the images a caller passes into batches of float (n, 3, S, S) in [−1, 1].
 
-The preprocessing is the library's: the centre square, resized to the size the network was trained on. Values are
-checked, because an image in another range yields a wrong feature and no error.
+The caller may pass paths, PIL images, arrays, tensors or table columns. The library does the preprocessing: the centre
+square, resized to the size the network was trained on. Values are checked, because an image in another range would
+give a wrong feature and no error.
 """
 
 import itertools
@@ -20,9 +21,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from bigbigan.data.crops import centre_square, crop_and_resize
 from bigbigan.data.folders import from_files
 from bigbigan.data.images import Images
-from bigbigan.data.pictures import centre_square, crop_and_resize, open_picture, to_rgb, to_signed, why
+from bigbigan.data.pictures import open_picture, to_rgb, to_signed, why
 from bigbigan.errors import DataError, InputError, Outside
 from bigbigan.files import printable
 
@@ -30,12 +32,12 @@ DECODERS = min(8, os.cpu_count() or 1)
 
 
 def image_batches(images, size: int | None, batch_size: int, ahead: int = 2) -> Iterator[Tensor]:
-    """Yield float (n, 3, size, size) in [−1, 1], n ≤ batch_size, in the order of `images`.
+    """Yield float (n, 3, size, size) in [−1, 1], n ≤ batch_size, in the order of `images`. Raises InputError.
 
     images: a path of an image or of a folder; a PIL image; an array or tensor of one image or a batch, uint8, or float
-    in [−1, 1]; a list, `datasets` column or other iterable of any of these single images.  size None keeps arrays and
-    tensors as they are.
-    ahead: batches that are decoded while the caller works on one; 0 where both would want the same cores.
+    in [−1, 1]; or a list, `datasets` column or other iterable of any of these single images.
+    size: the edge to resize to; None, for arrays and tensors only, leaves them as they are.
+    ahead: batches to decode while the caller works on one; 0 where both would compete for the same cores.
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
         raise InputError(f"batch_size: expected a whole number of at least 1, found {batch_size!r}")
@@ -47,7 +49,7 @@ def image_batches(images, size: int | None, batch_size: int, ahead: int = 2) -> 
         return
     if size is None:
         raise InputError(f"expected an array or tensor, found {type(images).__name__}")
-    with ThreadPoolExecutor(DECODERS) as pool:  # decoding releases the interpreter, so it overlaps with the network
+    with ThreadPoolExecutor(DECODERS) as pool:  # decoding releases the GIL, so it overlaps with the network
         items, waiting = iter(_single_items(images)), deque()
         try:
             while (part := list(islice(items, batch_size))) or waiting:
@@ -61,7 +63,7 @@ def image_batches(images, size: int | None, batch_size: int, ahead: int = 2) -> 
 
 
 def count_images(images) -> int | None:
-    """How many images there are, if that can be known without reading them."""
+    """Return the number of images, or None if only reading them would tell."""
     if isinstance(images, Tensor) and (images.is_nested or images.layout is not torch.strided):
         return None
     if isinstance(images, (np.ndarray, Tensor)):
@@ -80,7 +82,7 @@ def _single_items(images) -> Iterable:
         return [images]
     if isinstance(images, Images):
         return (_Row(images, i) for i in range(len(images)))
-    if hasattr(images, "features") and hasattr(images, "column_names"):  # a `datasets` table: which column is meant?
+    if hasattr(images, "features") and hasattr(images, "column_names"):  # a whole `datasets` table
         from bigbigan.data.tables import from_table
 
         try:
@@ -94,7 +96,7 @@ def _single_items(images) -> Iterable:
 
 
 class _Row(NamedTuple):
-    """An image of a data set that is yet to be read."""
+    """Point to an image of a data set that is not read yet."""
 
     images: Images
     i: int
@@ -115,7 +117,7 @@ def _paths(path: str | os.PathLike) -> list[str]:
 
 
 def _read(item, size: int) -> Tensor:
-    """One image of any kind → float (1, 3, size, size)."""
+    """Turn one image of any kind into float (1, 3, size, size)."""
     if isinstance(item, (np.ndarray, Tensor)):
         batch = _as_batch(item)
         if len(batch) != 1:
@@ -126,7 +128,7 @@ def _read(item, size: int) -> Tensor:
         raise InputError(f"expected a path, a PIL image, an array or a tensor, found {type(item).__name__}")
     try:
         return _fit_picture(_picture(item), size)
-    except Exception as error:  # whatever a decoder raises
+    except Exception as error:  # decoders raise many types
         raise InputError(f"{_name(item)}: expected a readable image; {why(error)}; mend it or leave it out") from None
 
 
@@ -144,36 +146,43 @@ def _name(item) -> str:
 
 def _fit_picture(image: Image.Image, size: int) -> Tensor:
     image = to_rgb(image)
-    return to_signed(
-        torch.from_numpy(np.ascontiguousarray(crop_and_resize(image, centre_square(*image.size), size)))[None]
-    )
+    pixels = crop_and_resize(image, centre_square(*image.size), size)
+    return to_signed(torch.from_numpy(np.ascontiguousarray(pixels))[None])
 
 
 def _single_3d(x) -> bool:
-    """Whether three axes are one image with channels, rather than a batch of grey images."""
+    """Return whether three axes are one image with channels, rather than a batch of grey images."""
     if isinstance(x, Tensor):
         return x.shape[0] in (1, 3, 4) or x.shape[2] in (1, 3)
-    return x.shape[2] < 8 or x.shape[0] in (1, 3)  # a last axis that small is one of channels, if of a wrong number
+    return x.shape[2] < 8 or x.shape[0] in (1, 3)  # so small a last axis means channels, if a wrong number
 
 
-def _as_batch(images: np.ndarray | Tensor) -> Tensor:
-    """→ (N, 3, H, W). Arrays are channels-last, tensors channels-first, unless only the other reading gives 1, 3 or 4
-    channels."""
-    channels_last = isinstance(images, np.ndarray)
-    if channels_last and (images.dtype.kind not in "buif" or images.dtype.itemsize > 8 or np.ma.is_masked(images)):
-        found = "masked values" if np.ma.is_masked(images) else images.dtype
-        raise InputError(f"expected an array of uint8 or float, found {found}")
-    if channels_last and not (images.flags.writeable and images.dtype.isnative and all(s >= 0 for s in images.strides)):
-        # torch takes no arrays that run backwards or are of another byte order, and warns of memory it may not write to
-        images = np.array(images, dtype=images.dtype.newbyteorder("="), order="C")
-    if not channels_last and (images.layout is not torch.strided or images.device.type == "meta" or images.is_nested):
+def _as_tensor(images: np.ndarray | Tensor) -> Tensor:
+    """Return an array or tensor of images as a tensor of uint8 or float that torch can work on. Raises InputError."""
+    if isinstance(images, np.ndarray):
+        if images.dtype.kind not in "buif" or images.dtype.itemsize > 8 or np.ma.is_masked(images):
+            found = "masked values" if np.ma.is_masked(images) else images.dtype
+            raise InputError(f"expected an array of uint8 or float, found {found}")
+        if not (images.flags.writeable and images.dtype.isnative and all(s >= 0 for s in images.strides)):
+            # torch refuses negative strides and foreign byte orders, and warns of memory that it may not write to
+            images = np.array(images, dtype=images.dtype.newbyteorder("="), order="C")
+    elif images.layout is not torch.strided or images.device.type == "meta" or images.is_nested:
         raise InputError(
             f"expected a dense tensor with values, found layout {images.layout} on the device {images.device}"
         )
     x = torch.as_tensor(images)
     if x.dtype not in (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64):
         raise InputError(f"expected uint8 in 0 … 255 or float in [−1, 1], found {x.dtype}")
-    if x.ndim == 2 or (x.ndim == 3 and not _single_3d(images)):  # grey without an axis of channels
+    return x
+
+
+def _as_batch(images: np.ndarray | Tensor) -> Tensor:
+    """Return an array or tensor of one image or a batch as (N, 3, H, W). Raises InputError.
+
+    Arrays are read as channels-last and tensors as channels-first, unless only the other order has 1, 3 or 4 channels.
+    """
+    x, channels_last = _as_tensor(images), isinstance(images, np.ndarray)
+    if x.ndim == 2 or (x.ndim == 3 and not _single_3d(images)):  # grey, without a channel axis
         x, channels_last = x[None, None] if x.ndim == 2 else x[:, None], False
     elif x.ndim == 3:
         x = x[None]
@@ -186,37 +195,41 @@ def _as_batch(images: np.ndarray | Tensor) -> Tensor:
         x = x.permute(0, 3, 1, 2)
     channels = x.shape[1]
     if channels == 4:
-        raise InputError(
-            f"expected 1 or 3 channels, found 4 in the shape {tuple(images.shape)}; blend or drop the alpha channel first"
-        )
+        found = f"found 4 in the shape {tuple(images.shape)}"
+        raise InputError(f"expected 1 or 3 channels, {found}; blend or drop the alpha channel first")
     return x.expand(-1, 3, -1, -1) if channels == 1 else x
 
 
 def _check_range(x: Tensor) -> None:
+    """Raise InputError for float images outside [−1, 1], and warn of those that look like [0, 1]."""
     if x.dtype == torch.uint8:
         return
     low, high = float(x.min()), float(x.max())
     if not torch.isfinite(x).all():
         raise InputError("expected finite values in [−1, 1], found NaN or infinity")
     if low < -1.001 or high > 1.001:
-        looks = (
-            ", which looks like ImageNet's mean and standard deviation" if low > -2.2 and high < 2.7 and low < 0 else ""
-        )
-        looks = ", which looks like 0 … 255 in float" if low >= 0 and high > 2 else looks
+        looks = ""
+        if low >= 0 and high > 2:
+            looks = ", which looks like 0 … 255 in float"
+        elif -2.2 < low < 0 and high < 2.7:
+            looks = ", which looks like ImageNet's mean and standard deviation"
         raise InputError(
             f"expected float images in [−1, 1] (x/127.5 − 1), found values from {low:.3g} to {high:.3g}{looks}; "
             "undo the normalisation, or give uint8, PIL images or paths"
         )
     if low >= 0 and high > 0 and x.numel() > 3 and len(x) > 1:
         warnings.warn(
-            f"float images are read as [−1, 1], and these lie from {low:.3g} to {high:.3g}: if they are in [0, 1], give 2x − 1",
+            f"float images are read as [−1, 1], and these lie from {low:.3g} to {high:.3g}: "
+            "if they are in [0, 1], give 2x − 1",
             stacklevel=3,
         )
 
 
 def _fit(x: Tensor, size: int | None) -> Tensor:
-    """(N, 3, H, W), uint8 or float → float in [−1, 1], the centre square at `size`; 8-bit images exactly as a file
-    would be."""
+    """Cut the centre square of (N, 3, H, W), uint8 or float, resize it to `size` and return float in [−1, 1].
+
+    uint8 images give exactly what a file with the same pixels would.
+    """
     if size is not None and tuple(x.shape[2:]) != (size, size):
         if x.dtype == torch.uint8:
             return torch.cat(

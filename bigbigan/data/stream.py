@@ -1,4 +1,7 @@
-"""The endless stream of training images: what stands at each position is a function of (seed, position) alone."""
+"""Serve training images without end: the image at each position of a run depends on (seed, position) alone.
+
+So a run can resume anywhere, and the number of processes, decoding workers and images a batch change nothing.
+"""
 
 import logging
 import signal
@@ -11,18 +14,19 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from bigbigan.data.images import Images
-from bigbigan.data.pictures import (
+from bigbigan.data.crops import (
     FILTER,
     UNIFORMS,
+    Crop,
     centre_square,
     crop_and_resize,
     random_crop,
     random_crops,
     resample,
-    to_rgb,
-    why,
 )
+from bigbigan.data.images import Images
+from bigbigan.data.order import Order
+from bigbigan.data.pictures import to_rgb, why
 from bigbigan.distributed import to_device
 from bigbigan.errors import DataError
 from bigbigan.noise import uniforms
@@ -31,41 +35,23 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class Crop:
-    """How a training picture is cut: see `random_crop`; then a horizontal flip with probability 1/2 if `flip`."""
-
-    kind: str = "resnet"
-    flip: bool = True
-
-
-@dataclass
 class RealImages:
-    """A batch of the stream. x: uint8 (n, 3, S, S); labels: (n,) or None; positions: its places in the run, (n,)."""
+    """Hold a batch of the stream.
+
+    x: uint8 (n, 3, S, S).  labels: (n,), or None.  positions: the places of the images in the run, (n,).
+    """
 
     x: Tensor
     labels: Tensor | None
     positions: np.ndarray
 
 
-class Order:
-    """Position in the run → index in the data set: every epoch a new permutation, a function of (seed, epoch)."""
-
-    def __init__(self, seed: int, length: int):
-        self.seed, self.length = seed, length
-        self.epoch, self.permutation = -1, None
-
-    def __getitem__(self, position: int) -> int:
-        epoch, place = divmod(int(position), self.length)
-        if epoch != self.epoch:
-            self.epoch = epoch
-            self.permutation = np.random.default_rng([self.seed, epoch]).permutation(self.length)
-        return int(self.permutation[place])
-
-
 class Stream:
-    """Batches of training images for one of `processes` processes: process r takes the positions r, r + processes, ...
+    """Serve batches of training images to one of several processes: process r takes positions r, r + processes, ...
 
-    images: the data set.  size: of the pictures given, E's.  cache: "auto", "device" or "none", see `config.Data`.
+    size: the edge of the images served, E's size.  augment: how they are cut.  workers: decoding processes.
+    cache: keep all images decoded on the device: "auto" (if they have one size and fit in `cache_bytes`), "device"
+    (always) or "none" (never).  max_unreadable: the share of unreadable images above which DataError is raised.
     """
 
     def __init__(
@@ -91,8 +77,7 @@ class Stream:
         self.cached = self._fill_cache(cache, cache_bytes) if cache != "none" else None
 
     def batches(self, start: int, stop: int, batch: int) -> Iterator[RealImages]:
-        """Yield this process's share of every global batch of `batch` images that begins at `start` or later and before
-        `stop`."""
+        """Yield this process's share of every batch of `batch` images that begins at a position in [start, stop)."""
         shares = (range(first + self.rank, first + batch, self.processes) for first in range(start, stop, batch))
         if self.cached is not None:
             yield from (self._from_cache(np.asarray(share)) for share in shares)
@@ -120,21 +105,23 @@ class Stream:
             )
 
     def _count(self, broken: list[tuple[str, str]]) -> None:
+        """Log each unreadable image once, and raise DataError when they are too many."""
         for name, reason in broken:
             if name not in self.unreadable:
                 self.unreadable.add(name)
                 log.warning("unreadable image %s: skipped (%d so far): %s", name, len(self.unreadable), reason)
         if len(self.unreadable) > self.max_unreadable * len(self.images):
+            found = f"{len(self.unreadable)} of {len(self.images)} images of {self.images.origin} are unreadable"
             raise DataError(
-                f"{len(self.unreadable)} of {len(self.images)} images of {self.images.origin} are unreadable, as {broken[-1][0]}: "
-                f"expected at most a share of {self.max_unreadable} (--data.max_unreadable); are the data still there?"
+                f"{found}, as {broken[-1][0]}: expected at most a share of {self.max_unreadable} "
+                "(--data.max_unreadable); are the data still there?"
             )
 
     def _fill_cache(self, cache: str, cache_bytes: float) -> Tensor | None:
-        """All images as uint8 (n, 3, H, W) on the device, if they have one size (and are few enough, for "auto")."""
+        """Return all images as uint8 (n, 3, H, W) on the device, or None if they differ in size or are too many."""
         try:
             width, height = self.images[0].size
-        except Exception:  # a broken first image is the stream's business, which counts it
+        except Exception:  # the stream itself counts and reports a broken image
             return None
         if cache == "auto" and 3 * width * height * len(self.images) > cache_bytes:
             return None
@@ -174,10 +161,10 @@ class Stream:
 
 
 class _Decoded(Dataset):
-    """Positions in the run → for each (uint8 (3, S, S), index, position, images that could not be read on the way and
-    why).
+    """Decode the images at given positions, in a worker process if there are any.
 
-    tries: images after which it gives up, with the index −1: so many unreadable ones end the run.
+    Each gives (uint8 (3, S, S), index in the data set, position, [(name, why)] of unreadable images). In the place of
+    an unreadable image stands the next readable one of the data set; after `tries` unreadable ones the index is −1.
     """
 
     def __init__(self, images: Images, size: int, seed: int, augment: Crop, tries: int):
@@ -195,10 +182,10 @@ class _Decoded(Dataset):
         broken = []
         first = self.order[position]
         for step in range(min(self.tries, len(self.images))):
-            index = (first + step) % len(self.images)  # an unreadable image is replaced by the next of the data set
+            index = (first + step) % len(self.images)
             try:
                 image = to_rgb(self.images[index])
-            except Exception as error:  # whatever a decoder raises
+            except Exception as error:  # decoders raise many types
                 broken.append((self.images.name(index), why(error)))
                 continue
             box = random_crop(u, *image.size, self.augment.kind)
@@ -210,9 +197,11 @@ class _Decoded(Dataset):
 
 
 def _serve_the_main_process(_worker: int) -> None:
-    """What a worker is besides a decoder. A scheduler signals the whole group; a worker that dies of it would take the
-    run's last checkpoint with it. And where the main process is gone, it has said why: the thread that hands pictures
-    over need not too."""
+    """Make a decoding worker ignore signals, and silent when the main process is gone.
+
+    Schedulers signal the whole process group: a worker that died of it would end the main process before it writes its
+    last checkpoint. When the main process is gone, it has said why; the worker's broken connection is no further news.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     usual = sys.excepthook
@@ -221,7 +210,7 @@ def _serve_the_main_process(_worker: int) -> None:
 
 def _collate(samples):
     pixels, indices, positions, broken = zip(*samples, strict=True)
-    # Pictures lie in memory with their channels last: stacked so, they are copied whole, and the networks want them so.
+    # Decoded images have their channels last in memory. Stacked that way each is one copy, and the networks want it so.
     stacked = np.stack([picture.transpose(1, 2, 0) for picture in pixels])
     return (
         torch.from_numpy(stacked).permute(0, 3, 1, 2),
@@ -234,8 +223,10 @@ def _collate(samples):
 def evaluation_batches(
     images: Images, size: int, batch: int, limit: int | None = None
 ) -> Iterator[tuple[Tensor, np.ndarray]]:
-    """The centre squares of `images` in order: yields uint8 (n, 3, size, size) and their indices; unreadable ones are
-    left out."""
+    """Yield the centre squares of `images` in order, uint8 (n, 3, size, size) with n ≤ batch, and their indices (n,).
+
+    limit: take only so many images.  Unreadable images are left out with a warning.
+    """
     pixels, indices = [], []
     for i in range(len(images) if limit is None else min(limit, len(images))):
         try:

@@ -1,4 +1,4 @@
-"""Tables with a column of images: Parquet and Arrow files, what `datasets` saved, and data sets of the hub."""
+"""Read tables with a column of images: Parquet and Arrow files, and folders that `datasets` saved."""
 
 import contextlib
 import glob
@@ -8,20 +8,170 @@ from pathlib import Path
 
 import numpy as np
 
-from bigbigan.data.images import Images
+from bigbigan.data.images import Found, Images, Request
 from bigbigan.data.pictures import PictureError, open_picture
+from bigbigan.data.splits import TEST_NAMES, TRAIN_NAMES, pick_split
 from bigbigan.errors import DataError
 from bigbigan.files import check_inside, printable
 
 log = logging.getLogger(__name__)
-TRAIN_NAMES = ("train", "training")
-TEST_NAMES = ("test", "val", "valid", "validation")
+SUFFIXES = (".parquet", ".arrow")
+LABEL_COLUMNS = ["label", "labels", "fine_label", "class"]  # taken as labels where no column is of datasets' ClassLabel
+
+
+def open_tables(request: Request) -> Found | None:
+    """Return a split of a table file or of a folder of tables, else None. Raises DataError or Outside."""
+    location, columns = request.location, (request.image_column, request.label_column)
+    if location.is_file() and location.suffix in SUFFIXES:
+        own = None if request.follow_links else location.parent
+        return Found(from_table(_read_tables([location]), str(location), *columns, own), whole=True)
+    if not location.is_dir():
+        return None
+    own = None if request.follow_links else location
+    if (location / "dataset_info.json").is_file() or (location / "dataset_dict.json").is_file():
+        saved = _read_saved(location, request.follow_links)
+        if not isinstance(saved, dict):
+            return Found(from_table(saved, str(location), *columns, own), whole=True)
+        table = saved[pick_split(request.split, list(saved), location)]
+        return Found(from_table(table, str(location), *columns, own), whole=len(saved) == 1)
+    paths = sorted(p for p in location.rglob("*") if p.suffix in SUFFIXES and p.is_file())
+    if not paths:
+        return None
+    named = _by_split(paths)
+    chosen = named[pick_split(request.split, list(named), location)]
+    for path in chosen if not request.follow_links else ():
+        check_inside(path, location)
+    return Found(from_table(_read_tables(chosen), str(location), *columns, own), whole=len(named) == 1)
+
+
+def _read_saved(folder: Path, follow_links: bool):
+    """Return what `save_to_disk` of `datasets` wrote: a table, or a dictionary of tables by split."""
+    from datasets import load_from_disk
+
+    try:
+        saved = load_from_disk(str(folder))
+    except Exception as error:  # damaged JSON and Arrow files raise many types
+        raise DataError(
+            f"{folder}: expected a folder that `datasets` saved, found {type(error).__name__}: {_first_line(error)}"
+        ) from None
+    for table in saved.values() if isinstance(saved, dict) else [saved]:
+        for file in table.cache_files if not follow_links else ():
+            check_inside(folder / file["filename"], folder)
+    return saved
+
+
+def _read_tables(paths: list[Path]):
+    """Return the rows of all files, which are of one kind, as one `datasets` table. Raises DataError."""
+    from datasets import Dataset, load_dataset
+
+    kind = {".parquet": "parquet", ".arrow": "arrow"}[paths[0].suffix]
+    try:
+        table = load_dataset(kind, data_files=[glob.escape(str(p)) for p in paths], split="train")
+    except Exception as error:  # `datasets` wraps the cause in errors of its own
+        cause = error.__cause__ or error
+        found = f"{type(cause).__name__}: {_first_line(cause)}"
+        raise DataError(
+            f"{printable(paths[0])}: expected a readable {kind} file, found {found}; is it cut short, or empty?"
+        ) from None
+    assert isinstance(table, Dataset)
+    return table
+
+
+def _by_split(paths: list[Path]) -> dict[str, list[Path]]:
+    """Group table files by the split in their names or their folders' names ("all" for those without one)."""
+    groups: dict[str, list[Path]] = {}
+    for path in paths:
+        words = [path.name.lower().split("-")[0].split(".")[0], path.parent.name.lower()]
+        name = next((w for w in words if w in TRAIN_NAMES + TEST_NAMES), "all")
+        groups.setdefault(name, []).append(path)
+    return groups
+
+
+def from_table(table, origin: str, image_column: str, label_column: str, folder: Path | None = None) -> Images:
+    """Return the images and labels of a `datasets` table.
+
+    image_column, label_column: names, or "" to take the first column that looks like images or labels.
+    origin: the file or folder, for messages.  folder: see `_Table`.
+    Raises DataError, or Outside if the first row names a file outside `folder`.
+    """
+    column = _image_column(table.features, image_column, origin)
+    label = _label_column(table.features, label_column, origin)
+    labels, names = None, None
+    try:
+        if label:
+            labels, names = _labels(table[label], table.features[label], origin, label)
+    except DataError as error:
+        if label_column:
+            raise
+        log.warning("%s; no labels are taken", error)  # the column was our guess, not the user's wish
+    try:
+        items = _Table(table, column, folder)
+    except (TypeError, ValueError, NotImplementedError) as error:  # Arrow's errors, for a column of numbers say
+        found = f"{table.features[column]} ({_first_line(error)})"
+        raise DataError(
+            f"{origin}: expected images in column {column!r}, found {found}; see --data.image_column"
+        ) from None
+    with contextlib.suppress(PictureError):
+        items.source(0) if len(items) else None  # refuses a table of paths that lead out of the folder at once
+    return Images(items, labels, names, origin, f"column {column!r}")
+
+
+def _image_column(features, asked: str, origin: str) -> str:
+    from datasets import Image as ImageFeature
+
+    looks_like_images = [
+        name for name, kind in features.items()
+        if isinstance(kind, ImageFeature) or (isinstance(kind, dict) and "bytes" in kind)
+    ]  # fmt: skip
+    column = asked or next(iter(looks_like_images), "")
+    if column not in features:
+        wanted = f"a column of images{f' {column!r}' if column else ''}"
+        raise DataError(
+            f"{origin}: expected {wanted}, found the columns {', '.join(features)}; name it with --data.image_column"
+        )
+    return column
+
+
+def _label_column(features, asked: str, origin: str) -> str:
+    """Return the name of the column of labels, "" if there seems to be none."""
+    from datasets import ClassLabel
+
+    if asked and asked not in features:
+        found = ", ".join(features)
+        raise DataError(f"{origin}: expected a column of labels {asked!r}, found {found}; see --data.label_column")
+    guesses = [name for name, kind in features.items() if isinstance(kind, ClassLabel)] + LABEL_COLUMNS
+    return asked or next((name for name in guesses if name in features), "")
+
+
+def _labels(values, feature, origin: str, column: str) -> tuple[np.ndarray | None, list[str] | None]:
+    """Return the labels, int64 (n,), and the class names; (None, None) if the table marks labels as unknown."""
+    values = list(values)
+    if any(v is None for v in values):
+        without = sum(v is None for v in values)
+        raise DataError(f"{origin}: expected a label in every row of column {column!r}, found {without} without")
+    if not all(isinstance(v, (str, int, float)) and v == v for v in values):
+        raise DataError(
+            f"{origin}: expected a number or a word in every row of the label column {column!r}, found {feature}; "
+            "see --data.label_column"
+        )
+    if getattr(feature, "names", None):
+        labels = np.asarray(values, dtype=np.int64)
+        if (labels >= len(feature.names)).any():
+            raise DataError(
+                f"{origin}: expected labels below {len(feature.names)} in column {column!r}, "
+                f"which has as many names; found {labels.max()}"
+            )
+        if (labels < 0).any():  # test sets of the hub whose labels are kept secret have −1
+            return None, None
+        return labels, list(feature.names)
+    names, labels = np.unique(np.asarray(values), return_inverse=True)
+    return labels.astype(np.int64), [printable(str(n)) for n in names]
 
 
 class _Table:
-    """A `datasets` table whose image column is left undecoded, so that one broken image does not end an epoch.
+    """Serve the images of a `datasets` table, decoded one by one so that a broken image does not end an epoch.
 
-    folder: where rows that name files must name them; None for anywhere.
+    folder: the folder in which the files named by rows must lie; None allows any place.
     """
 
     def __init__(self, table, column: str, folder: Path | None = None):
@@ -38,7 +188,7 @@ class _Table:
         return open_picture(io.BytesIO(source) if isinstance(source, bytes) else source)
 
     def source(self, i) -> bytes | Path:
-        """A file's bytes or its path. Raises PictureError or Outside."""
+        """Return the encoded bytes of image i, or the path of its file. Raises PictureError or Outside."""
         cell = self.table[i][self.column] or {}
         if cell.get("bytes") is not None:
             return cell["bytes"]
@@ -51,151 +201,6 @@ class _Table:
 
     def name(self, i):
         return f"row {i}"
-
-
-def read_saved(folder: Path, follow_links: bool):
-    """What `datasets` saved with save_to_disk: a table, or a dictionary of them."""
-    from datasets import load_from_disk
-
-    try:
-        saved = load_from_disk(str(folder))
-    except Exception as error:  # whatever torn JSON and Arrow files raise
-        raise DataError(
-            f"{folder}: expected a folder that `datasets` saved, found {type(error).__name__}: {_first_line(error)}"
-        ) from None
-    for table in saved.values() if isinstance(saved, dict) else [saved]:
-        for file in table.cache_files if not follow_links else ():
-            check_inside(folder / file["filename"], folder)
-    return saved
-
-
-def read_tables(paths: list[Path]):
-    from datasets import Dataset, load_dataset
-
-    kind = {".parquet": "parquet", ".arrow": "arrow"}[paths[0].suffix]
-    try:
-        table = load_dataset(kind, data_files=[glob.escape(str(p)) for p in paths], split="train")
-    except Exception as error:  # the builder wraps whatever went wrong in errors of its own
-        cause = error.__cause__ or error
-        found = f"{type(cause).__name__}: {_first_line(cause)}"
-        raise DataError(
-            f"{printable(paths[0])}: expected a readable {kind} file, found {found}; is it cut short, or empty?"
-        ) from None
-    assert isinstance(table, Dataset)
-    return table
-
-
-def from_table(table, origin: str, image_column: str, label_column: str, folder: Path | None = None) -> Images:
-    """The images and labels of a table.  folder: see `_Table`. Raises DataError, or Outside if its first row does."""
-    from datasets import ClassLabel
-    from datasets import Image as ImageFeature
-
-    features = table.features
-    looks_like_image = [
-        name for name, kind in features.items()
-        if isinstance(kind, ImageFeature) or (isinstance(kind, dict) and "bytes" in kind)
-    ]  # fmt: skip
-    column = image_column or next(iter(looks_like_image), "")
-    if column not in features:
-        raise DataError(
-            f"{origin}: expected a column of images{f' {column!r}' if column else ''}, found the columns {', '.join(features)}; "
-            "name it with --data.image_column"
-        )
-    if label_column and label_column not in features:
-        raise DataError(
-            f"{origin}: expected a column of labels {label_column!r}, found {', '.join(features)}; see --data.label_column"
-        )
-    guesses = [n for n, kind in features.items() if isinstance(kind, ClassLabel)] + [
-        "label",
-        "labels",
-        "fine_label",
-        "class",
-    ]
-    label = label_column or next((name for name in guesses if name in features), "")
-    labels, names = None, None
-    try:
-        labels, names = (None, None) if not label else _labels(table[label], features[label], origin, label)
-    except DataError as error:
-        if label_column:
-            raise
-        log.warning("%s; no labels are taken", error)  # nobody asked for that column
-    try:
-        items = _Table(table, column, folder)
-    except (
-        TypeError,
-        ValueError,
-        NotImplementedError,
-    ) as error:  # of numbers, say: Arrow's own errors are of these kinds
-        raise DataError(
-            f"{origin}: expected images in column {column!r}, found {features[column]} ({_first_line(error)}); "
-            "see --data.image_column"
-        ) from None
-    with contextlib.suppress(PictureError):
-        items.source(0) if len(items) else None  # a table of paths that lead away is refused at once
-    return Images(items, labels, names, origin, f"column {column!r}")
-
-
-def _labels(values, feature, origin: str, column: str) -> tuple[np.ndarray | None, list[str] | None]:
-    values = list(values)
-    if any(v is None for v in values):
-        raise DataError(
-            f"{origin}: expected a label in every row of column {column!r}, found {sum(v is None for v in values)} without"
-        )
-    if not all(isinstance(v, (str, int, float)) and v == v for v in values):
-        raise DataError(
-            f"{origin}: expected a number or a word in every row of the label column {column!r}, found {feature}; "
-            "see --data.label_column"
-        )
-    if getattr(feature, "names", None):
-        labels = np.asarray(values, dtype=np.int64)
-        if (labels >= len(feature.names)).any():
-            raise DataError(
-                f"{origin}: expected labels below {len(feature.names)} in column {column!r}, which has as many names; "
-                f"found {labels.max()}"
-            )
-        return (
-            (None, None) if (labels < 0).any() else (labels, list(feature.names))
-        )  # hub test sets without labels say −1
-    names, labels = np.unique(np.asarray(values), return_inverse=True)
-    return labels.astype(np.int64), [printable(str(n)) for n in names]
-
-
-def from_hub(name: str, split: str, image_column: str, label_column: str, subset: str) -> tuple[Images, bool]:
-    from datasets import get_dataset_split_names, load_dataset
-
-    try:
-        splits = get_dataset_split_names(name, subset or None)
-        table = load_dataset(name, subset or None, split=pick_split(split, splits, name))
-    except DataError:
-        raise
-    except Exception as error:  # no network, no such name, no permission: all reach the user as one sentence
-        raise DataError(
-            f"--data.path {name}: neither a folder or file here nor a data set that the hub would give "
-            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
-        ) from None
-    return from_table(table, name, image_column, label_column), len(splits) == 1
-
-
-def tables_by_split(paths: list[Path]) -> dict[str, list[Path]]:
-    groups: dict[str, list[Path]] = {}
-    for path in paths:
-        words = [path.name.lower().split("-")[0].split(".")[0], path.parent.name.lower()]
-        name = next((w for w in words if w in TRAIN_NAMES + TEST_NAMES), "all")
-        groups.setdefault(name, []).append(path)
-    return groups
-
-
-def pick_split(split: str, found: list[str], where) -> str:
-    """The split called `split`, or the one that means the same ("val" for "test"), or the only one."""
-    alike = TRAIN_NAMES if split in TRAIN_NAMES else TEST_NAMES if split in TEST_NAMES else (split,)
-    for name in (split, *alike):
-        if name in found:
-            return name
-    if len(found) == 1:
-        return found[0]
-    raise DataError(
-        f"{where}: expected a split {split!r}, found {', '.join(found)}; choose with --data.split and --data.test_split"
-    )
 
 
 def _first_line(error: BaseException) -> str:

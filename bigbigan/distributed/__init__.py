@@ -1,4 +1,4 @@
-"""Several processes and their devices: the few collective operations, and copies that do not make the host wait."""
+"""Work with several processes and their devices: collectives, and copies that do not make the host wait."""
 
 from bigbigan.distributed.collectives import (
     all_gather_rows,

@@ -1,4 +1,4 @@
-"""The few collective operations there are, the same on every backend (gloo, NCCL) and in a lone process."""
+"""Provide the few collectives that training needs, the same on every backend (gloo, NCCL) and in a single process."""
 
 from collections.abc import Iterable
 from contextlib import contextmanager
@@ -13,17 +13,18 @@ _alone = False
 
 
 def world_size() -> int:
+    """Return the number of processes; 1 without a process group, and within `local_only`."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() and not _alone else 1
 
 
 def rank() -> int:
+    """Return this process's number, from 0; 0 without a process group, and within `local_only`."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() and not _alone else 0
 
 
 @contextmanager
 def local_only():
-    """What is computed in this context is this process's own affair, whatever group it belongs to: no collective is
-    entered."""
+    """Run code on this process alone: within the context no collective is entered, whatever the process group."""
     global _alone
     before, _alone = _alone, True
     try:
@@ -38,13 +39,13 @@ def _together():
         yield
     except RuntimeError as error:  # gloo's and NCCL's errors have no narrower type in common
         raise LostProcess(
-            "expected all processes of the run at a common step, found one gone, or silent for longer than --run.timeout "
-            f"({str(error).strip().splitlines()[0]})"
+            "expected all processes of the run at a common step, found one gone, or silent for longer than "
+            f"--run.timeout ({str(error).strip().splitlines()[0]})"
         ) from error
 
 
 def all_reduce(tensor: torch.Tensor) -> torch.Tensor:
-    """Sum `tensor` over all processes, in place; a no-op in a lone process. Raises LostProcess."""
+    """Sum `tensor` over all processes, in place; do nothing in a single process. Raises LostProcess."""
     if world_size() > 1:
         with _together():
             dist.all_reduce(tensor)
@@ -52,15 +53,17 @@ def all_reduce(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def all_gather_rows(row: torch.Tensor) -> torch.Tensor:
-    """(C,) on each of P processes → (P, C) on all of them, in one all-reduce (each process adds its row to zeros)."""
+    """Gather (C,) of each of P processes into (P, C) on all of them.
+
+    One all-reduce does it: each process adds its row to zeros, which every backend can.
+    """
     rows = row.new_zeros(world_size(), row.numel())
     rows[rank()] = row
     return all_reduce(rows)
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all processes, whose gradient is the sum of the processes' gradients: itself again, so of any
-    order."""
+    """Sum over all processes, differentiable any number of times: the gradient is the same sum, of the gradients."""
 
     @staticmethod
     def forward(ctx, x: torch.Tensor) -> torch.Tensor:
@@ -72,10 +75,10 @@ class _Sum(torch.autograd.Function):
 
 
 def gather_batch(x: torch.Tensor) -> torch.Tensor:
-    """(n, ...) on each of P processes → (n·P, ...) on all of them, in the order of the run: process r holds the rows r,
-    r + P, ...
+    """Gather (n, ...) of each of P processes into (n·P, ...) on all of them, in the order of the run.
 
-    Differentiable any number of times. n must be the same everywhere; `scatter_batch` is the way back.
+    Process r holds the rows r, r + P, ... of the result; `scatter_batch` takes them out again. n must be the same
+    everywhere. Differentiable any number of times.
     """
     if world_size() == 1:
         return x
@@ -84,13 +87,13 @@ def gather_batch(x: torch.Tensor) -> torch.Tensor:
 
 
 def scatter_batch(x: torch.Tensor) -> torch.Tensor:
-    """(n·P, ...) → this process's n rows."""
+    """Return this process's n rows of (n·P, ...)."""
     return x[rank() :: world_size()]
 
 
 @torch.no_grad()
 def copy_from_main(tensors: Iterable[torch.Tensor]) -> None:
-    """Give every process the main process's values, in place; a no-op in a lone process. Raises LostProcess."""
+    """Copy the main process's values to every process, in place; do nothing in a single process. Raises LostProcess."""
     if world_size() > 1:
         for tensor in tensors:
             with _together():
@@ -105,16 +108,15 @@ def barrier(device: torch.device | str = "cpu") -> None:
 
 
 def average_gradients(networks: list[nn.Module], values: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """Average the gradients of `networks` over all processes in one flat all-reduce; every process must hold equal
-    shares.
+    """Average the gradients of `networks` over all processes, in place, in one flat all-reduce.
 
-    values: 0-dim numbers by name, the same names everywhere → their averages, which travel along.
+    Every process must have computed its gradients from the same number of images.
+    values: 0-dim tensors by name, the same names on all processes. Returns their averages, from the same all-reduce.
     """
     values = values or {}
     if world_size() == 1:
         return values
-    # What had no part in the update (a resolution not reached yet) has no gradient, on any process, and Adam leaves it
-    # alone.
+    # Layers without a part in the update (of a resolution not reached yet) have no gradient on any process: skip them.
     parameters = [p for network in networks for p in network.parameters() if p.grad is not None]
     further = [value.to(parameters[0].dtype).reshape(1) for value in values.values()]
     flat = all_reduce(torch.cat([*(p.grad.flatten() for p in parameters), *further])) / world_size()

@@ -1,16 +1,16 @@
-"""What keeps the host ahead of its device: copies and readings that wait for nothing."""
+"""Copy to a device and read from it without making the host wait."""
 
 import torch
 from torch import Tensor
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """From the host to `device`; a GPU copies from pinned memory while the host goes on."""
+    """Copy a tensor from the host to `device`; a GPU copies from pinned memory while the host goes on."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def mark_step(device: torch.device) -> None:
-    """On XLA: run what was recorded since the last time, so that every update is one graph, compiled once."""
+    """On XLA, run the operations recorded since the last call, so that every update is one graph, compiled once."""
     if device.type == "xla":
         import torch_xla
 
@@ -18,15 +18,17 @@ def mark_step(device: torch.device) -> None:
 
 
 class ScalarReader:
-    """Numbers of every iteration, read without making the host wait for its device: on a CPU at once, else an iteration
-    late."""
+    """Read one scalar per iteration without a GPU sync: one iteration late, and immediately on a CPU."""
 
     def __init__(self):
         self._waiting: tuple[Tensor, torch.cuda.Event | None, object] | None = None
 
     def push(self, value: Tensor, what: object = None, wait: bool = False) -> list[tuple[float, object]]:
-        """Hand in this iteration's number, (1,), and what belongs to it → those that are known now: of the iteration
-        before, and of this one on a CPU, or if `wait`."""
+        """Take this iteration's value, (1,), and return the values that are known now, [(number, its `what`)].
+
+        They are the previous iteration's and, on a CPU or with `wait`, this iteration's.
+        what: anything that belongs to the value; it is handed back with the number.
+        """
         event = None
         if value.is_cuda:  # to pinned memory
             value, event = value.to("cpu", non_blocking=True), torch.cuda.Event()

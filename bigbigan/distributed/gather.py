@@ -1,4 +1,4 @@
-"""From one process's part to the whole: sums, rows and decisions that are the same on every process."""
+"""Combine the parts of all processes: sums, rows and decisions that are then the same on every process."""
 
 import numpy as np
 import torch
@@ -9,19 +9,19 @@ from bigbigan.distributed.collectives import all_reduce, rank, world_size
 
 
 def summed(part: Tensor) -> Tensor:
-    """The sum of `part` over all processes, on its own device; `part` itself in a lone process."""
+    """Return the sum of `part` over all processes, on its own device; `part` itself in a single process."""
     if world_size() == 1:
         return part
-    if part.device.type == "cpu" and dist.get_backend() == "nccl":  # which moves tensors of GPUs only
+    if part.device.type == "cpu" and dist.get_backend() == "nccl":  # NCCL moves only tensors on GPUs
         return all_reduce(part.to("cuda")).to("cpu")
     return all_reduce(part.clone())
 
 
 def gather_scattered(parts: list[tuple[np.ndarray, Tensor]], n: int) -> tuple[Tensor, np.ndarray]:
-    """Rows that lie scattered over the processes → (all of them in the order of their positions, the positions (m,)).
+    """Gather rows that are spread over the processes. Returns (all rows by position, (m, ...), their positions, (m,)).
 
-    parts: [(positions (k,) in 0 … n − 1, rows (k, ...))]; at least one on every process. A position that no process has
-    (an image that could not be read) is left out. Every process holds n rows for a moment.
+    parts: [(positions (k,) in 0 … n − 1, rows (k, ...))], at least one on every process. A position that no process has
+    (an image that could not be read) is left out. Every process needs memory for n rows.
     """
     example = parts[0][1]
     whole = torch.zeros(n, *example.shape[1:], dtype=example.dtype)
@@ -35,11 +35,11 @@ def gather_scattered(parts: list[tuple[np.ndarray, Tensor]], n: int) -> tuple[Te
 
 
 def everywhere(condition: bool) -> bool:
-    """Whether `condition` holds on every process."""
+    """Return whether `condition` holds on every process."""
     return int(summed(torch.tensor(int(condition)))) == world_size()
 
 
 def shares(positions: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """This process's positions, rank::world of all, in batches of at most `batch_size`."""
+    """Return this process's positions, every world-th from its rank on, in batches of at most `batch_size`."""
     mine = np.asarray(positions)[rank() :: world_size()]
     return [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bigbigan.losses import Scores
+from bigbigan.networks.interface import DiscriminatorInterface
 from bigbigan.networks.layers import (
     DeepDiscriminatorBlock,
     DiscriminatorBlock,
@@ -84,7 +85,7 @@ class ImageTrunk(nn.Module):
         return F.relu(x).sum((2, 3))
 
 
-class Discriminator(nn.Module):
+class Discriminator(nn.Module, DiscriminatorInterface):
     """The joint discriminator scores images, latents and pairs of both; high scores mean pairs (x, E(x)).
 
     latent_dim: Z.  image_size: that of G.  width: F's channels per multiplier (96 in the paper).

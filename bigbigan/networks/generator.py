@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bigbigan.networks.interface import GeneratorInterface
 from bigbigan.networks.layers import (
     CrossReplicaBatchNorm,
     DeepGeneratorBlock,
@@ -53,7 +54,7 @@ def latent_chunks(latent_dim: int, image_size: int) -> list[int]:
     return [chunk + remainder] + [chunk] * (slots(image_size) - 1)
 
 
-class Generator(nn.Module):
+class Generator(nn.Module, GeneratorInterface):
     """BigGAN's generator draws images from latents, and from classes if it has any.
 
     latent_dim: Z. z is split into one chunk for the first layer and one for each block; in BigGAN-deep every layer sees

@@ -93,8 +93,3 @@ def fade_in(x: Tensor, size: int, fade: float) -> Tensor:
     if fade == 1:
         return x
     return F.interpolate(F.avg_pool2d(x, 2), scale_factor=2, mode="nearest").lerp(x, fade)
-
-
-def seen_by(network: nn.Module, x: Tensor) -> Tensor:
-    """Real images at the size and with the fade of `network`; as they are, if it does not grow."""
-    return fade_in(x, network.image_size, network.fade) if isinstance(network, Growing) else x

@@ -10,20 +10,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bigbigan.losses import Scores
+from bigbigan.networks.interface import DiscriminatorInterface, GeneratorInterface
 from bigbigan.networks.layers import CrossReplicaBatchNorm
 
 LATENT_DIM = 50  # U(−1, 1) each
 WIDTH, STD, EPS, SLOPE = 1024, 0.02, 1e-8, 0.2
 
 
-class MLPGenerator(nn.Module):
+class MLPGenerator(nn.Module, GeneratorInterface):
     """G draws images from latents: z → linear-BN-ReLU → linear-BN-ReLU, which sees z again → linear-sigmoid.
 
     width: units of each hidden layer.  grey: one plane, the same in all three channels.
     forward: z (N, Z) → (N, 3, S, S) in [−1, 1].
     """
-
-    classes = 0
 
     def __init__(self, latent_dim: int, image_size: int, width: int = WIDTH, grey: bool = False):
         super().__init__()
@@ -63,7 +62,7 @@ class MLPTrunk(nn.Module):
         return F.leaky_relu(self.norm(h if self.with_z is None else h + self.with_z(z)), SLOPE)
 
 
-class MLPDiscriminator(nn.Module):
+class MLPDiscriminator(nn.Module, DiscriminatorInterface):
     """D gives one score: s_xz of a pair (x, z), or s_x of an image alone if it is not `joint`.
 
     batch_norm: as in BiGAN; then a score in training depends on the other pairs of the minibatch, so encoder pairs and
@@ -71,8 +70,6 @@ class MLPDiscriminator(nn.Module):
         latents, which does no harm where both kinds are in (−1, 1); ALI, whose posterior is not bounded, has none in D.
     forward: x (N, 3, S, S), z (N, Z) → Scores, (N,).
     """
-
-    classes = 0
 
     def __init__(
         self,

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bigbigan.losses import Scores
-from bigbigan.networks.growing import Growing
+from bigbigan.networks.growing import Growing, fade_in
+from bigbigan.networks.interface import DiscriminatorInterface, GeneratorInterface
 from bigbigan.networks.layers import (
     ChannelLayerNorm,
     CrossReplicaBatchNorm,
@@ -83,7 +84,7 @@ class ConvLayer(nn.Module):
         return pixel_norm(x) if self.pixel else x
 
 
-class GrowingGenerator(Growing):
+class GrowingGenerator(Growing, GeneratorInterface):
     """G draws images of the resolution of its level.
 
     latent_dim: Z.  image_size: the full size.  feature_base, feature_limit: see `feature_maps`.
@@ -93,8 +94,6 @@ class GrowingGenerator(Growing):
 
     forward: z (N, Z) → (N, 3, S, S) with S = `image_size` at this level, near [−1, 1]; in evaluation clamped to it.
     """
-
-    classes = 0
 
     def __init__(
         self,
@@ -137,6 +136,10 @@ class GrowingGenerator(Growing):
             x = F.interpolate(self.to_rgb[self.stage - 1](before), scale_factor=2, mode="nearest").lerp(x, self.fade)
         x = torch.tanh(x) if self.tanh else x
         return x if self.training else x.clamp(-1, 1)
+
+    def prepare(self, x: Tensor) -> Tensor:
+        """Return real images at this level's size and fade, see `fade_in`."""
+        return fade_in(x, self.image_size, self.fade)
 
 
 class GrowingTrunk(Growing):
@@ -231,7 +234,7 @@ class GrowingTrunk(Growing):
         self.confidence.lerp_(confidence.to(self.confidence).clamp(0, 1), 0.1)
 
 
-class GrowingDiscriminator(nn.Module):
+class GrowingDiscriminator(nn.Module, DiscriminatorInterface):
     """BigBiGAN's D = (F, H, J) with an F that grows.
 
     trunk: F.  latent_dim: Z.  mlp_width, mlp_layers: of H and J.
@@ -240,8 +243,6 @@ class GrowingDiscriminator(nn.Module):
 
     forward: x (N, 3, S, S) with S = `image_size` at this level, z (N, Z) → Scores, (N,) each.
     """
-
-    classes = 0
 
     def __init__(
         self,
@@ -276,6 +277,11 @@ class GrowingDiscriminator(nn.Module):
     def compares_images(self) -> bool:
         """Return whether an image's scores depend on the other images of its minibatch."""
         return self.f.compares_images
+
+    @property
+    def noise_width(self) -> int:
+        """Normal random numbers that F takes for each image, see `GrowingTrunk`."""
+        return self.f.drop_channels
 
     def forward(
         self, x: Tensor, z: Tensor | None = None, classes: Tensor | None = None, drop: Tensor | None = None

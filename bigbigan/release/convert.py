@@ -1,8 +1,7 @@
-"""Foreign weights → our networks: the generator layout of BigGAN-PyTorch, in which BigGAN and BigBiGAN's G are passed
-on.
+"""Convert generators in BigGAN-PyTorch's layout, in which the weights of BigGAN and BigBiGAN's G are shared.
 
-A file of that layout holds weights, one singular vector of each and the standing statistics, and no settings: sizes,
-factors and the place of attention are read off its shapes.
+A file in that layout holds the weights, one singular vector of each, and the standing statistics. It has no settings:
+sizes, factors and the place of attention follow from the shapes.
 """
 
 import math
@@ -21,17 +20,16 @@ from bigbigan.networks.generator import MULTIPLIERS, Generator
 from bigbigan.networks.layers import spectral_layers
 from bigbigan.networks.weights import load_weights
 
-UNUSED = re.compile(r"\.sv\d+$")  # singular values that it logs
+UNUSED = re.compile(r"\.sv\d+$")  # singular values, kept for logging only
 
 
 def load_biggan(path: str | Path, eps: float = 1e-4, last_eps: float | None = None) -> Generator:
-    """A file of BigGAN-PyTorch's generator (.pth or .safetensors) → our Generator in evaluation mode, equal to it.
+    """Load a generator file of BigGAN-PyTorch (.pth or .safetensors) as our Generator, in evaluation mode.
 
-    eps: of the batch norms, which the file does not tell: 1e-4 in the published models, 1e-5 in ones that
-    BigGAN-PyTorch trained by
-        its defaults.
-    last_eps: of the last batch norm, eps when None; BigGAN-PyTorch always has 1e-5 there, also where the published
-    model had 1e-4.
+    eps: of the batch norms. The file does not say it: it is 1e-4 in the published models, and 1e-5 in models that
+    BigGAN-PyTorch trained with its defaults.
+    last_eps: of the last batch norm, None for `eps`. BigGAN-PyTorch always has 1e-5 there, even for published models.
+    Raises ConversionError.
     """
     path = Path(path)
     try:
@@ -46,7 +44,7 @@ def load_biggan(path: str | Path, eps: float = 1e-4, last_eps: float | None = No
         raise ConversionError(
             f"{path}: expected a file of tensors, found: {str(error).strip().splitlines()[0]}"
         ) from None
-    except Exception as error:  # pickle's own error, of contents that could run code
+    except Exception as error:  # the unpickler refuses contents that could run code
         raise ConversionError(
             f"{path}: expected tensors alone, found other objects ({type(error).__name__}); save its state_dict() again"
         ) from None
@@ -56,7 +54,7 @@ def load_biggan(path: str | Path, eps: float = 1e-4, last_eps: float | None = No
 def generator_from_biggan(
     tensors: Mapping[str, Tensor], eps: float = 1e-4, last_eps: float | None = None, where: str = "the weights"
 ) -> Generator:
-    """A state dict of BigGAN-PyTorch's generator → our Generator in evaluation mode. For eps see `load_biggan`."""
+    """Convert a state dict of BigGAN-PyTorch's generator to our Generator. For eps see `load_biggan`."""
     if not isinstance(tensors, Mapping) or not all(isinstance(t, Tensor) for t in tensors.values()):
         raise ConversionError(f"{where}: expected a state dict of tensors, found {type(tensors).__name__}")
     found = {k.removeprefix("module."): v for k, v in tensors.items() if not UNUSED.search(k)}
@@ -85,7 +83,7 @@ def generator_from_biggan(
 
 
 def read_settings(found: Mapping[str, Tensor], where: str) -> dict:
-    """The arguments of our Generator, and the chunk of z that each block takes, off names and shapes."""
+    """Derive our Generator's arguments, and `chunk`, the size of each block's part of z, from names and shapes."""
     try:
         doublings = 1 + max(int(key.split(".")[1]) for key in found if key.startswith("blocks."))
         rows, first = found["linear.weight"].shape
@@ -109,7 +107,7 @@ def read_settings(found: Mapping[str, Tensor], where: str) -> dict:
         "latent_dim": first + doublings * chunk,
         "image_size": bottom * 2**doublings,
         "width": last // MULTIPLIERS[doublings][-1],
-        "classes": 0 if classes == 1 or alike else classes,  # one row, also if repeated to fill a table: no classes
+        "classes": 0 if classes == 1 or alike else classes,  # one row, or one repeated to fill the table: no classes
         "embedding_dim": embedding_dim if shared else 1,
         "attention": attention[0] if attention else 0,
         "shared_embedding": shared,
@@ -119,8 +117,11 @@ def read_settings(found: Mapping[str, Tensor], where: str) -> dict:
 
 
 def rename(key: str, value: Tensor, chunk: int, tables: bool) -> tuple[str, Tensor]:
-    """One tensor of theirs → our name and layout: our conditions have the chunk of z first, theirs last; our u has one
-    axis."""
+    """Convert one tensor to our name and layout.
+
+    Our batch norms take the chunk of z before the class embedding, BigGAN-PyTorch's after it; our u has one axis.
+    chunk: size of each block's part of z.  tables: whether each batch norm has its own table of classes.
+    """
     if key.startswith("blocks."):
         _, i, j, rest = key.split(".", 3)
         key = f"blocks.{i}.{block_part(rest)}" if j == "0" else f"attention.{attention_part(rest)}"
@@ -140,6 +141,7 @@ def rename(key: str, value: Tensor, chunk: int, tables: bool) -> tuple[str, Tens
 
 
 def block_part(rest: str) -> str:
+    """Return our name of a tensor in a residual block."""
     part, _, rest = rest.partition(".")
     if part == "conv_sc":
         return f"shortcut.{rest}"
@@ -150,19 +152,23 @@ def block_part(rest: str) -> str:
 
 
 def attention_part(rest: str) -> str:
+    """Return our name of a tensor in the attention block."""
     part, _, rest = rest.partition(".")
     name = {"theta": "query", "phi": "key", "g": "value", "o": "output"}.get(part, part)
     return f"{name}.{rest}" if rest else name
 
 
 def norm_part(name: str) -> str:
+    """Return our name of a tensor in a batch norm."""
     return {"gain": "weight", "stored_mean": "running_mean", "stored_var": "running_var"}.get(name, name)
 
 
 @torch.no_grad()
 def settle(generator: Generator) -> None:
-    """v from u, then u from v: the half-iteration by which BigGAN-PyTorch forms σ at evaluation, from the stored u
-    alone."""
+    """Compute v from u, then u from v, in every spectrally normalised layer.
+
+    BigGAN-PyTorch stores u alone and computes σ at evaluation by this half-iteration.
+    """
     for layer in spectral_layers(generator):
         weight = layer.weight.flatten(1)
         layer.v.copy_(F.normalize(weight.mT @ layer.u, dim=0, eps=1e-12))

@@ -1,4 +1,4 @@
-"""What a run gives away: the release folder; and loading a model from anything that holds one."""
+"""Load a model from anything that holds one: a run, a checkpoint, a release, or a Hugging Face hub id."""
 
 import dataclasses
 import os
@@ -13,13 +13,14 @@ from bigbigan.files import check_inside, check_links, printable
 from bigbigan.model import BigBiGAN
 from bigbigan.networks.weights import load_weights
 from bigbigan.release.format import build, read_release
-from bigbigan.training.checkpoint import FILES, complete, read
+from bigbigan.training.checkpoint import complete, read
+from bigbigan.training.state import FILES
 
-SHIPPED = Path(__file__).parent / "shipped"  # the release that comes with the package, if one does
+SHIPPED = Path(__file__).parent / "shipped"  # the release that comes with the package, if there is one
 
 
 def shipped() -> Path:
-    """The release that comes with this package; CheckpointError if none does."""
+    """Return the folder of the release that comes with this package. Raises CheckpointError if there is none."""
     if not (SHIPPED / "config.json").is_file():
         raise CheckpointError(
             "no model ships with this version: pass model=…, a run folder, checkpoint, release folder or hub id; "
@@ -29,10 +30,9 @@ def shipped() -> Path:
 
 
 def load_model(source: str | os.PathLike) -> BigBiGAN:
-    """A run folder, checkpoint folder, release folder or hub id → the model to use (averaged E and G), in evaluation
-    mode.
+    """Load the averaged E and G from a run, checkpoint or release folder or a hub id, in evaluation mode.
 
-    A run folder gives its release, or its newest checkpoint while it has none. Raises CheckpointError.
+    From a run folder its release is loaded, or its newest checkpoint while there is no release. Raises CheckpointError.
     """
     folder = Path(os.path.expanduser(os.fsdecode(source)))
     try:
@@ -51,8 +51,8 @@ def load_model(source: str | os.PathLike) -> BigBiGAN:
         )
     try:
         return BigBiGAN.from_pretrained(str(source))
-    except Exception as error:  # the hub's own errors have many types; each becomes one sentence
-        if isinstance(error, ValueError) and not isinstance(error, HFValidationError):  # it came, and does not fit
+    except Exception as error:  # the hub's errors have many types; each becomes one sentence
+        if isinstance(error, ValueError) and not isinstance(error, HFValidationError):  # it does not fit
             raise CheckpointError(str(error)) from None
         raise CheckpointError(
             f"{source}: no such folder, and the hub gave none ({type(error).__name__}); {_runs()}"
@@ -77,8 +77,11 @@ def _from_folder(folder: Path) -> BigBiGAN:
 
 
 def adopt_architecture(config: Config, checkpoints: Path) -> BigBiGAN | None:
-    """With --model.init_from: give the config the architecture of that model, and return it unless the run only
-    resumes."""
+    """With --model.init_from, copy that model's architecture into the config and return the model.
+
+    Returns None without the setting, and when the run resumes: then the architecture is that of its own checkpoint.
+    Raises CheckpointError.
+    """
     source = config.model.init_from
     if not source:
         return None
@@ -87,7 +90,7 @@ def adopt_architecture(config: Config, checkpoints: Path) -> BigBiGAN | None:
             config.model = _adopted(load_model(begun), config.model)
             return None
         except CheckpointError:
-            continue  # resuming will name it and try the one before
+            continue  # resuming reports the damage and tries the checkpoint before
     model = load_model(source)
     if model.discriminator is None:
         raise CheckpointError(
@@ -120,10 +123,14 @@ def _from_checkpoint(folder: Path) -> BigBiGAN:
 
 
 def card(config: dict, images_seen: int) -> dict:
-    """What a release tells about itself; config: flat, a setting that is younger than it had its default."""
+    """Return what a release says about itself: images seen, seed, name and data.
+
+    config: the flat settings of a checkpoint; those that did not exist when it was written take their defaults.
+    """
     config = flatten(Config()) | config
     kept = (
-        "path", "subset", "split", "test_split", "test_share", "image_column", "label_column", "augment", "flip", "follow_links",
+        "path", "subset", "split", "test_split", "test_share", "image_column", "label_column", "augment", "flip",
+        "follow_links",
     )  # fmt: skip
     data = {key: config[f"data.{key}"] for key in kept}
     return {"images_seen": images_seen, "seed": config["run.seed"], "name": config["run.name"], "data": data}

@@ -1,6 +1,6 @@
-"""The report of a run: the texts at its start and its end, and the page."""
+"""The report of a run: the text at its end, and the page."""
 
 from bigbigan.report.page import write_page
-from bigbigan.report.texts import block, closing_block, shapes_block, start_block
+from bigbigan.report.texts import closing_block
 
-__all__ = ["block", "closing_block", "shapes_block", "start_block", "write_page"]
+__all__ = ["closing_block", "write_page"]

@@ -3,54 +3,51 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from bigbigan.config import Config, flatten
-from bigbigan.data import Images
+from bigbigan.config import flatten
 from bigbigan.metrics.reconstruction import reconstruction_figures
 from bigbigan.model import BigBiGAN
 from bigbigan.release.format import write_readme, write_release
 from bigbigan.release.load import card
 from bigbigan.report import closing_block, write_page
-from bigbigan.training.checkpoint import TrainingState
-from bigbigan.training.log import Monitor
+from bigbigan.training.trainer import Trainer
 
-PROBE_LIMIT = 200_000  # training images up to which the closing probe, on the CPU, is a matter of minutes
+PROBE_LIMIT = 200_000  # training images up to which the first probe, on the CPU, is a matter of minutes
 QUICK_LIMIT = 20_000  # training images up to which its other quick parts are a matter of seconds
 
 
-def close(
-    folder: Path,
-    model: BigBiGAN,
-    config: Config,
-    train: Images,
-    test: Images,
-    state: TrainingState,
-    monitor: Monitor,
-    probe: Callable[[tuple[str, ...]], str],
-) -> None:
-    """Write the release of `model` (averaged E and G) and the page of the run, and print what a person does next.
+def finish(trainer: Trainer, probe: Callable[[Path, tuple[str, ...]], str]) -> None:
+    """Write the release of averaged E and G, and the page of the run, and print what a person does next.
 
-    probe: a function of parts of the probe → its table.
+    probe: (run folder, parts of the probe) → its table.
     """
-    write_release(folder / "release", model, card(flatten(config), state.images_seen))
-    figures = closing_figures(model, train, test, state, monitor)
+    folder, config, model = trainer.folder, trainer.config, trainer.averaged_model()
+    write_release(folder / "release", model, card(flatten(config), trainer.state.images_seen))
+    figures = closing_figures(trainer, model)
     write_readme(folder / "release", model, figures or "not measured")
-    labelled = train.labels is not None and test.labels is not None
-    parts = ("linear", "knn", "pairs") if len(train) <= QUICK_LIMIT else ("linear",)
-    parts = parts * (model.encoder is not None) + ("classes",) * bool(config.model.classes)
-    probed = probe(parts) if config.run.probe and labelled and parts and len(train) <= PROBE_LIMIT else ""
+    parts = probe_parts(trainer, model)
+    table = probe(folder, parts) if parts else ""
     page = write_page(folder)
-    print(f"{probed}\n{closing_block(folder, state.images_seen, figures, page)}", flush=True)
+    print(f"{table}\n{closing_block(folder, trainer.state.images_seen, figures, page)}", flush=True)
 
 
-def closing_figures(model: BigBiGAN, train: Images, test: Images, state: TrainingState, monitor: Monitor) -> str:
-    """Reconstruction of held-out images by the averages, beside its baseline: to stats.jsonl, and as a sentence."""
-    figures = reconstruction_figures(model, train, test)
+def probe_parts(trainer: Trainer, model: BigBiGAN) -> tuple[str, ...]:
+    """Return the parts of the probe that are quick enough for the end of this run; none without labels."""
+    config, train, test = trainer.config, trainer.train_images, trainer.test_images
+    labelled = train.labels is not None and test.labels is not None
+    if not config.run.probe or not labelled or len(train) > PROBE_LIMIT:
+        return ()
+    of_encoder = ("linear", "knn", "pairs") if len(train) <= QUICK_LIMIT else ("linear",)
+    return of_encoder * (model.encoder is not None) + ("classes",) * bool(config.model.classes)
+
+
+def closing_figures(trainer: Trainer, model: BigBiGAN) -> str:
+    """Measure the reconstruction of held-out images, write it to stats.jsonl, and return it as a sentence; "" without E."""
+    figures = reconstruction_figures(model, trainer.train_images, trainer.test_images)
     if not figures:
         return ""
-    monitor.write({"images_seen": state.images_seen, "iteration": state.iterations} | figures)
-    text = (
-        f"reconstruction error {figures['reconstruction_error_relative']:.3f} of random pairs (n = {figures['n_test']})"
-    )
+    trainer.log.write("closing", figures, trainer.state.images_seen, trainer.state.iterations)
+    error, n = figures["reconstruction_error_relative"], figures["n_test"]
+    text = f"reconstruction error {error:.3f} of random pairs (n = {n})"
     if "reconstruction_1nn_agreement" in figures:
         text += f"; {100 * figures['reconstruction_1nn_agreement']:.1f} % of them have their input's class by 1-NN"
     return text

@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import shutil
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -24,97 +23,10 @@ from bigbigan.config import Config, differences, flatten
 from bigbigan.distributed import all_gather_rows, copy_from_main
 from bigbigan.errors import CheckpointError, Outside
 from bigbigan.files import check_inside, read_json, sha256
-from bigbigan.model import BigBiGAN
-from bigbigan.networks.weights import load_weights
-from bigbigan.training.augmentation import DiscriminatorAugmentation
-from bigbigan.training.ema import Averages
+from bigbigan.training.state import FILES, Recovery, TrainingState
 
 FORMAT = 1
-FILES = ("model.safetensors", "averages.safetensors", "optimizer.safetensors")
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Recovered:
-    """What a run has recovered from. times: how often; passed_over: images of the stream that it went past without
-    keeping what it learnt of them, so that position = images seen + passed over; factors: by which its rates are
-    multiplied, by network."""
-
-    times: int = 0
-    passed_over: int = 0
-    factors: dict[str, float] = field(default_factory=dict)
-
-
-class TrainingState:
-    """All that a run is at one moment: networks, averages, optimisers, counters, what adapts in `augmentation` if
-    anything does."""
-
-    def __init__(
-        self,
-        model: BigBiGAN,
-        averages: Averages,
-        optimizers: dict,
-        augmentation: DiscriminatorAugmentation | None = None,
-    ):
-        self.model, self.averages, self.optimizers = model, averages, optimizers
-        self.augmentation = augmentation or DiscriminatorAugmentation()
-        self.images_seen = 0
-        self.iterations = 0
-        self.recovery = Recovered()
-
-    def tensors(self) -> dict[str, dict[str, Tensor]]:
-        contents = (self.model.state_dict(), self.averages.networks.state_dict(), self._optimizer_tensors())
-        return {
-            file: {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-            for file, tensors in zip(FILES, contents, strict=True)
-        }
-
-    def load(self, tensors: dict[str, dict[str, Tensor]], where: str) -> None:
-        load_weights(self.model, tensors[FILES[0]], where)
-        load_weights(self.averages.networks, tensors[FILES[1]], where)
-        self._load_optimizers(tensors[FILES[2]])
-
-    def _named_states(self):
-        names = {parameter: name for name, parameter in self.model.named_parameters()}
-        for label, optimizer in self.optimizers.items():
-            for group in optimizer.param_groups:
-                for parameter in group["params"]:
-                    yield f"{label}/{names[parameter]}/", parameter, optimizer
-
-    def _optimizer_tensors(self) -> dict[str, Tensor]:
-        return {
-            prefix + key: torch.as_tensor(value)
-            for prefix, parameter, optimizer in self._named_states()
-            for key, value in optimizer.state.get(parameter, {}).items()
-        }
-
-    def _load_optimizers(self, tensors: dict[str, Tensor]) -> None:
-        by_prefix: dict[str, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            prefix, _, key = name.rpartition("/")
-            by_prefix.setdefault(prefix + "/", {})[key] = value
-        for prefix, parameter, optimizer in self._named_states():
-            if prefix in by_prefix:
-                _check_adam(by_prefix[prefix], parameter, prefix)
-                optimizer.state[parameter] = {k: _laid_out_like(parameter, v) for k, v in by_prefix.pop(prefix).items()}
-        if by_prefix:
-            raise CheckpointError(
-                f"optimizer.safetensors: state of unknown parameters, such as {next(iter(by_prefix))}"
-            )
-
-
-def _check_adam(tensors: dict[str, Tensor], parameter: Tensor, name: str) -> None:
-    expected = {"step": (), "exp_avg": tuple(parameter.shape), "exp_avg_sq": tuple(parameter.shape)}
-    found = {key: tuple(value.shape) for key, value in tensors.items()}
-    if found != expected:
-        raise CheckpointError(f"optimizer.safetensors: {name} expected {expected}, found {found}")
-
-
-def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
-    """A copy of `value` on the parameter's device, in its memory format: fused optimisers walk both side by side."""
-    if value.shape != parameter.shape:
-        return value.to(parameter.device, copy=True)
-    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def save(folder: Path, state: TrainingState, config: Config, keep: int) -> Path:
@@ -141,9 +53,9 @@ def save(folder: Path, state: TrainingState, config: Config, keep: int) -> Path:
         "sha256": checksums,
         "config": flatten(config),
     }
-    if state.recovery.times:
-        content["recovery"] = asdict(state.recovery)
-    if adapted := state.augmentation.state():
+    if recovered := state.recovery.to_json():
+        content["recovery"] = recovered
+    if state.augmentation is not None and (adapted := state.augmentation.state()):
         content["augmentation"] = adapted
     (beside / "state.json").write_text(json.dumps(content, indent=2) + "\n")
     _publish(beside, target)
@@ -309,7 +221,7 @@ def _resume_here(folder: Path, state: TrainingState, config: Config) -> Path | N
                 f"{error}; another architecture cannot be resumed, choose another --run.name"
             ) from None
         state.images_seen, state.iterations = content["images_seen"], content["iterations"]
-        state.recovery = Recovered(**content.get("recovery", {}))
+        state.recovery = Recovery.from_json(content.get("recovery", {}))
         _load_augmentation(state, content, path)
         return path
     if checkpoints:
@@ -320,6 +232,8 @@ def _resume_here(folder: Path, state: TrainingState, config: Config) -> Path | N
 
 
 def _load_augmentation(state: TrainingState, content: dict, path: Path) -> None:
+    if state.augmentation is None:
+        return
     try:
         state.augmentation.load(content.get("augmentation", {}))
     except ValueError as error:

@@ -3,19 +3,15 @@
 import math
 from dataclasses import dataclass
 
-import torch
-from torch import nn
-
 from bigbigan.config import Config
 from bigbigan.errors import ConfigError
-from bigbigan.networks.growing import LARGEST, growing_parts, phase, set_level
+from bigbigan.networks.growing import LARGEST
 from bigbigan.networks.layers import split_size
 
 
 @dataclass(frozen=True)
 class GrowthSchedule:
-    """The schedule: `hold` images at a resolution, `fade` images to fade in the next, up to the last stage (appendix
-    A.1).
+    """`hold` images at a resolution, `fade` images to fade in the next, up to the last stage (appendix A.1).
 
     first, last: stages.  batch_sizes: from the first resolution up, the last one repeated; a resolution has its own
     from the first image of its fade.  hold = fade = 0: full size from the start.
@@ -29,7 +25,7 @@ class GrowthSchedule:
 
     @classmethod
     def from_config(cls, config: Config) -> "GrowthSchedule":
-        """Raises ConfigError."""
+        """Read the section `grow`; ConfigError for a first size that is not on the way to the last."""
         size, g = config.model.image_size, config.grow
         batch_sizes = tuple(g.batch_sizes) or (config.data.batch_size,)
         if not g.first_size:
@@ -43,6 +39,7 @@ class GrowthSchedule:
         return cls(sizes.index(g.first_size), last, g.hold_images, g.fade_images, batch_sizes)
 
     def level(self, images_seen: int) -> float:
+        """Return the level, see `networks.growing`."""
         if not self.hold and not self.fade:
             return float(self.last)
         grown, rest = divmod(images_seen, self.hold + self.fade)
@@ -50,35 +47,6 @@ class GrowthSchedule:
         return min(self.first + grown + fading, float(self.last))
 
     def batch_size(self, images_seen: int) -> int:
+        """Return the images of one update over all processes."""
         place = math.ceil(self.level(images_seen)) - self.first
         return self.batch_sizes[min(place, len(self.batch_sizes) - 1)]
-
-
-class Course:
-    """The level of a run's networks as a function of the images seen.
-
-    reset: whether the optimisers forget their averages where a resolution joins
-    or leaves.
-    """
-
-    def __init__(
-        self,
-        growth: GrowthSchedule,
-        networks: list[nn.Module],
-        optimizers: list[torch.optim.Optimizer],
-        reset: bool = True,
-    ):
-        self.growth, self.parts, self.optimizers = growth, growing_parts(*networks), optimizers
-        self.reset = reset
-
-    def at(self, images_seen: int) -> float | None:
-        """→ the level, None of networks that do not grow. Which resolutions were at work before is read off the
-        networks, so a run that resumes forgets no more than one that was never interrupted."""
-        if not self.parts:
-            return None
-        level = self.growth.level(images_seen)
-        if self.reset and phase(level) != phase(self.parts[0].level):
-            for optimizer in self.optimizers:
-                optimizer.state.clear()
-        set_level(level, *self.parts)
-        return level

@@ -74,6 +74,7 @@ def build_accelerator(config: Config, folder: Path) -> Accelerator:
             f"{accelerator.distributed_type}: expected one process, or a torch.distributed group, found "
             f"{accelerator.num_processes} processes without one, which could not join their batches; start one process"
         )
+    config.validate(accelerator.num_processes)
     return accelerator
 
 

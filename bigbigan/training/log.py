@@ -1,63 +1,69 @@
-"""What a person sees of a run: start block, progress, grids, stats.jsonl, trackers."""
+"""What a run writes down and says: lines of stats.jsonl, lines on the terminal, numbers for trackers."""
 
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 from tqdm.auto import tqdm
 
-from bigbigan.training.pictures import save_grid
+from bigbigan.training.records import kind_of
 
-NOTES = ("spectra", "alarm", "recovery")  # lines that hold one of these are neither of the log nor of an evaluation
-SHOWN = ("score_x_real", "score_x_fake", "score_z_real", "score_z_fake", "score_xz_real", "score_xz_fake")
+TERMS = ("x", "z", "xz")
 
 
-class Monitor:
-    """The main process's view of a run; on other processes every method does nothing.
+class RunLog:
+    """The log of one run. On other processes than the main one every method does nothing.
 
-    folder: the run's.  total: images to see.  track: a function (values, images seen) for Accelerate's trackers.
+    folder: the run's.  images_seen: at the start; lines that an interrupted run wrote after that moment are dropped.  total: images
+    to see.  track: (values, images seen) → hands numbers to trackers, or None.
+    A line of stats.jsonl is a JSON object with images_seen, iteration and kind: training, spectra, alarm, recovery, evaluation
+    or closing.
     """
 
-    def __init__(self, folder: Path, images_seen: int, total: int, main: bool = True, track=None):
-        self.folder, self.main, self.track = folder, main, track
+    def __init__(
+        self,
+        folder: Path,
+        images_seen: int,
+        total: int,
+        main: bool = True,
+        track: Callable[[dict[str, float], int], None] | None = None,
+    ):
+        self.main, self.folder, self.track = main, folder, track
         self.total, self.last = total, (images_seen, time.perf_counter())
         if not main:
             return
-        for name in ("samples", "reconstructions"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         self.stats = folder / "stats.jsonl"
-        _drop_after(self.stats, images_seen)
-        self.bar = tqdm(
-            total=total, initial=min(images_seen, total), unit="img", unit_scale=True, disable=not sys.stderr.isatty()
-        )
+        drop_after(self.stats, images_seen)
+        at = min(images_seen, total)
+        self.bar = tqdm(total=total, initial=at, unit="img", unit_scale=True, disable=not sys.stderr.isatty())
 
     def say(self, text: str) -> None:
+        """Print a line, above the progress bar if there is one."""
         if self.main:
             tqdm.write(text, file=sys.stdout)
             sys.stdout.flush()
 
     def advance(self, images_seen: int) -> None:
+        """Move the progress bar."""
         if self.main:
             self.bar.update(min(images_seen, self.total) - self.bar.n)
 
-    def log(self, values: dict[str, float], images_seen: int, iteration: int) -> None:
-        """One line of stats.jsonl; on the bar, or as a plain line where there is no terminal, the six mean scores."""
+    def training(self, values: dict[str, float], images_seen: int, iteration: int) -> None:
+        """Write the means of the iterations since the last such line, with the speed; show the six mean scores."""
         if not self.main:
             return
         now = time.perf_counter()
         rate = (images_seen - self.last[0]) / max(now - self.last[1], 1e-9)
         self.last = (images_seen, now)
-        record = {"images_seen": images_seen, "iteration": iteration, "images_per_second": round(rate, 2)}
-        record |= {name: round(value, 6) for name, value in values.items()}
-        self.write(record)
+        values = {"images_per_second": round(rate, 2)} | {name: round(value, 6) for name, value in values.items()}
+        self.write("training", values, images_seen, iteration)
         scores = "  ".join(
-            f"{name[6:-5]} {values[name]:+.2f}/{values[name[:-4] + 'fake']:+.2f}"
-            for name in SHOWN
-            if name.endswith("real") and name in values
+            f"{term} {values[f'score_{term}_real']:+.2f}/{values[f'score_{term}_fake']:+.2f}"
+            for term in TERMS
+            if f"score_{term}_real" in values
         )
         if self.bar.disable:
             share = 100 * min(images_seen / self.total, 1)
@@ -65,75 +71,56 @@ class Monitor:
         else:
             self.bar.set_postfix_str(f"real/fake {scores}")
         if self.track is not None:
-            self.track({k: v for k, v in record.items() if k != "images_seen"}, images_seen)
+            self.track({"iteration": iteration} | values, images_seen)
 
-    def figures(self, values: dict[str, float], images_seen: int, iteration: int) -> None:
-        """An evaluation's figures: a line of stats.jsonl, of the trackers, and one to read."""
+    def evaluation(self, figures: dict[str, float], images_seen: int, iteration: int) -> None:
+        """Write, say and track the figures of an evaluation on the way."""
         if not self.main:
             return
-        self.write({"images_seen": images_seen, "iteration": iteration} | values)
-        self.say(f"{images_seen:>12,} images  " + "  ".join(f"{name} {value:.4g}" for name, value in values.items()))
+        self.write("evaluation", figures, images_seen, iteration)
+        self.say(f"{images_seen:>12,} images  " + "  ".join(f"{name} {value:.4g}" for name, value in figures.items()))
         if self.track is not None:
-            self.track(values, images_seen)
+            self.track(figures, images_seen)
 
-    def missing_outputs(self, images_seen: int, looking: bool, evaluating: bool) -> list[bool]:
-        """Of the grids and the figures that are due at this moment, those which are not there yet."""
-        looked = all(
-            (self.folder / name / f"{images_seen:012d}.png").is_file() for name in ("samples", "reconstructions")
-        )
-        records = map(json.loads, self.stats.read_text().splitlines() if self.stats.is_file() else ())
-        others = {"loss_d", *NOTES}
-        evaluated = any(record["images_seen"] == images_seen and not others & record.keys() for record in records)
-        return [looking and not looked, evaluating and not evaluated]
+    def note(self, kind: str, text: str, images_seen: int, iteration: int) -> None:
+        """Write and say an alarm or a recovery, in place of the lines after `images_seen`. kind: "alarm" or "recovery"."""
+        if not self.main:
+            return
+        drop_after(self.stats, images_seen)
+        self.last = (images_seen, time.perf_counter())
+        self.write(kind, {kind: text}, images_seen, iteration)
+        self.say(f"{images_seen:>12,} images  {kind}: {text}")
 
-    def write(self, record: dict) -> None:
+    def write(self, kind: str, values: dict, images_seen: int, iteration: int) -> None:
+        """Append a line to stats.jsonl."""
         if self.main:
+            record = {"images_seen": images_seen, "iteration": iteration, "kind": kind} | values
             with open(self.stats, "a") as file:
                 file.write(json.dumps(record) + "\n")
 
-    def note(self, kind: str, text: str, images_seen: int, iteration: int) -> None:
-        """An alarm or a recovery: a line of stats.jsonl in place of those after `images_seen`, and a sentence."""
-        if not self.main:
-            return
-        _drop_after(self.stats, images_seen)
-        self.last = (images_seen, time.perf_counter())
-        self.write({"images_seen": images_seen, "iteration": iteration, kind: text})
-        self.say(f"{images_seen:>12,} images  {kind}: {text}")
-
-    def samples(self, images: Tensor, images_seen: int, columns: int) -> Path | None:
-        """images (N, 3, S, S) in [−1, 1] → samples/<images seen>.png."""
-        if not self.main:
-            return None
-        return save_grid(images, self.folder / "samples" / f"{images_seen:012d}.png", columns)
-
-    def reconstructions(self, x: Tensor, reconstructed: Tensor, images_seen: int, columns: int) -> Path | None:
-        """Pairs input | reconstruction, side by side, `columns` pairs a row → reconstructions/<images seen>.png."""
-        if not self.main:
-            return None
-        pairs = torch.stack([F.interpolate(x, reconstructed.shape[-1], mode="area"), reconstructed], dim=1).flatten(
-            0, 1
-        )
-        return save_grid(pairs, self.folder / "reconstructions" / f"{images_seen:012d}.png", 2 * columns, pairs=True)
+    def has_evaluation(self, images_seen: int) -> bool:
+        """Whether an evaluation at this moment was written down."""
+        records = map(json.loads, self.stats.read_text().splitlines() if self.stats.is_file() else ())
+        return any(record["images_seen"] == images_seen and kind_of(record) == "evaluation" for record in records)
 
     def close(self) -> None:
+        """End the progress bar."""
         if self.main:
             self.bar.close()
 
 
-def _drop_after(stats: Path, images_seen: int) -> None:
-    """Lines that an interrupted run wrote after its last checkpoint will be written again."""
+def drop_after(stats: Path, images_seen: int) -> None:
+    """Drop the lines of stats.jsonl after `images_seen`, the closing ones, and what a kill cut short: all come again."""
     if not stats.is_file():
         return
     kept = []
     for line in stats.read_text(errors="replace").splitlines():
         try:
             record = json.loads(line)
-            if (
-                record["images_seen"] <= images_seen and "n_test" not in record
-            ):  # the closing figures will be measured again
+            if record["images_seen"] <= images_seen and kind_of(record) != "closing":
                 kept.append(line)
-        except (ValueError, KeyError, TypeError, RecursionError):
-            continue  # a line cut short by a kill, or none of ours
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            continue  # a line cut short, or none of ours
     beside = stats.with_name(f".{stats.name}.tmp")  # a kill must not cost the lines of days
     beside.write_text("".join(f"{line}\n" for line in kept))
     beside.replace(stats)

@@ -1,100 +1,98 @@
-"""Optimisers, their learning rates over a run, and what else acts on weights and gradients around an update."""
+"""Optimisers, and what else acts on weights and gradients around an update. Their rates over a run: `schedule`."""
 
-import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import timm.optim
 import torch
 from torch import nn
 
 from bigbigan.config import Config, Optim
+from bigbigan.errors import ConfigError
 from bigbigan.model import BigBiGAN
-from bigbigan.networks.layers import clamp_sigma
-
-NETWORKS = ("discriminator", "encoder", "generator")
+from bigbigan.networks.layers import add_orthogonal_gradient, clamp_sigma
 
 
-def chosen(which: str) -> set[str]:
-    """ "all", "none", a network, or two joined as encoder_generator → names of networks."""
-    return {name for name in NETWORKS if which == "all" or name in which.split("_")}
+class Optimizers(NamedTuple):
+    """One optimiser of D, and one of E, if there is one, and G together. A parameter group bears its network's name."""
+
+    discriminator: torch.optim.Optimizer
+    encoder_generator: torch.optim.Optimizer
+
+    def named(self) -> dict[str, torch.optim.Optimizer]:
+        """Return the optimisers by the names that they have in checkpoints."""
+        return self._asdict()
 
 
-def rates(optim: Optim, images_seen: int, factors: dict[str, float] | None = None) -> dict[str, float]:
-    """Network → Adam's rate for the updates after `images_seen` images; 0 for a frozen network.
+def build_optimizers(model: BigBiGAN, optim: Optim) -> Optimizers:
+    """Return the optimisers of `optim.name`, with a learning rate for each network. Raises ConfigError.
 
-    factors: by which a recovery lowered the rates, by network.
+    "adam" is torch's fused Adam, which leaves a void update out without the host waiting for its device. Any other name is built
+    by timm's factory with the same rates, weight decay, and what it takes of betas (or momentum: the first beta) and eps.
     """
-    lowered = chosen(optim.lower_networks) if optim.lower_after and images_seen >= optim.lower_after else set()
-    way = min(1.0, (images_seen - optim.lower_after) / optim.lower_images) if optim.lower_images else 1.0
-    frozen = chosen(optim.freeze)
-    risen, factors = ramp_up(images_seen, optim.lr_rampup), factors or {}
 
-    def rate(name: str) -> float:
-        return (
-            getattr(optim, f"{name}_lr")
-            * factors.get(name, 1.0)
-            * (optim.lower_factor**way if name in lowered else 1.0)
-            * risen
-        )
-
-    return {name: 0.0 if name in frozen else rate(name) for name in NETWORKS}
-
-
-def set_rates(optimizers: dict[str, torch.optim.Optimizer], rates: dict[str, float]) -> None:
-    """Give every parameter group the rate of the network it is named after."""
-    for optimizer in optimizers.values():
-        for group in optimizer.param_groups:
-            group["lr"] = rates[group["name"]]
-
-
-def ramp_up(images_seen: int, images: int) -> float:
-    """The factor of the learning rates: exp(−5(1 − p)²) with p = images_seen/images, then 1 (the published code)."""
-    return math.exp(-5 * (1 - images_seen / images) ** 2) if images_seen < images else 1.0
-
-
-def build_optimizers(
-    model: BigBiGAN,
-    generator_lr: float,
-    discriminator_lr: float,
-    encoder_lr: float,
-    betas: tuple[float, float],
-    eps: float,
-    weight_decay: float = 0.0,
-) -> tuple[torch.optim.Adam, torch.optim.Adam]:
-    """Adam for D, and one Adam for E, if there is one, and G with a rate each."""
-    settings = {"betas": tuple(map(float, betas)), "eps": eps, "weight_decay": weight_decay}
-    # XLA has no fused Adam; there the count of its steps must be a tensor of the graph, or every update compiled anew
-    lazy = next(model.parameters()).device.type == "xla"
-    settings |= {"capturable": True, "foreach": False} if lazy else {"fused": True}
-
-    def groups(**rates: float) -> list[dict]:
-        networks = {name: getattr(model, name) for name in rates}
+    def groups(*names: str) -> list[dict]:
+        networks = {name: getattr(model, name) for name in names}
         return [
-            {"params": list(network.parameters()), "lr": rates[name], "name": name}
+            {"params": list(network.parameters()), "lr": getattr(optim, f"{name}_lr"), "name": name}
             for name, network in networks.items()
             if network is not None
         ]
 
-    discriminator = torch.optim.Adam(groups(discriminator=discriminator_lr), **settings)
-    return discriminator, torch.optim.Adam(groups(encoder=encoder_lr, generator=generator_lr), **settings)
+    build = _adam if optim.name == "adam" else _from_timm
+    return Optimizers(build(groups("discriminator"), optim), build(groups("encoder", "generator"), optim))
+
+
+def _adam(groups: list[dict], optim: Optim) -> torch.optim.Adam:
+    settings = {"betas": tuple(map(float, optim.betas)), "eps": optim.eps, "weight_decay": optim.weight_decay}
+    # XLA has no fused Adam; there the count of its steps must be a tensor of the graph, or every update compiled anew
+    lazy = groups[0]["params"][0].device.type == "xla"
+    return torch.optim.Adam(groups, **settings, **({"capturable": True, "foreach": False} if lazy else {"fused": True}))
+
+
+def _from_timm(groups: list[dict], optim: Optim) -> torch.optim.Optimizer:
+    known = timm.optim.list_optimizers()
+    if optim.name not in known:
+        raise ConfigError(f"--optim.name {optim.name}: expected one of timm's optimisers: {', '.join(known)}")
+    info = timm.optim.get_optimizer_info(optim.name)
+    settings: dict = {"eps": optim.eps} if info.has_eps else {}
+    if info.has_betas:
+        settings["betas"] = tuple(map(float, optim.betas)) + (0.99,) * ((info.num_betas or 2) - 2)
+    try:
+        return timm.optim.create_optimizer_v2(
+            groups, opt=optim.name, weight_decay=optim.weight_decay, momentum=float(optim.betas[0]), **settings
+        )
+    except (TypeError, ValueError, AssertionError, ImportError, RuntimeError) as error:
+        raise ConfigError(
+            f"--optim.name {optim.name}: expected an optimiser that can be built, found: {error}"
+        ) from None
 
 
 @dataclass
 class Regularisation:
-    """BigGAN's against collapse (section 4) and for truncation (3.1): see `config.Loss`, `config.Optim`. All are off by
-    default."""
+    """BigGAN's remedies against collapse (section 4) and for truncation (section 3.1) that act on weights; off by default.
 
-    r1: float = 0.0
-    r1_interval: int = 1
+    sigma_clamp, sigma_clamp_ratio, sigma_networks: largest singular values, see `config.Optim`.
+    orthogonal: strength of the orthogonal regularisation of G's weights, see `config.Loss`.
+    """
+
     sigma_clamp: float = 0.0
     sigma_clamp_ratio: float = 0.0
     sigma_networks: str = "generator"
     orthogonal: float = 0.0
 
     @classmethod
-    def of(cls, config: Config) -> "Regularisation":
-        o, loss = config.optim, config.loss
-        return cls(loss.r1, loss.r1_interval, o.sigma_clamp, o.sigma_clamp_ratio, o.sigma_networks, loss.orthogonal)
+    def from_config(cls, config: Config) -> "Regularisation":
+        """Take over the settings of a run."""
+        o = config.optim
+        return cls(o.sigma_clamp, o.sigma_clamp_ratio, o.sigma_networks, config.loss.orthogonal)
 
-    def clamp(self, network: nn.Module, name: str) -> None:
+    def before_update(self, network: nn.Module, name: str) -> None:
+        """Clamp the largest singular values of the weights of `network`, called "generator" or "discriminator"."""
         if (self.sigma_clamp or self.sigma_clamp_ratio) and self.sigma_networks in (name, "both"):
             clamp_sigma(network, self.sigma_clamp, self.sigma_clamp_ratio)
+
+    def add_gradients(self, network: nn.Module, name: str) -> None:
+        """Add the gradient of the orthogonal regularisation to those of G."""
+        if self.orthogonal and name == "generator":
+            add_orthogonal_gradient(network, self.orthogonal)

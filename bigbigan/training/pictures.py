@@ -5,47 +5,59 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision.utils import save_image
 
 from bigbigan.config import Config
 from bigbigan.data import Images, evaluation_batches, to_signed
 from bigbigan.latents import sample_prior
-from bigbigan.training.ema import Averages
+from bigbigan.model import BigBiGAN
 
-
-@torch.no_grad()
-def draw_grids(averages: Averages, tests: Images, config: Config, monitor, images_seen: int) -> None:
-    """The two grids of this moment, by the averaged networks, G(z_mean): those of a run are a film.
-
-    A conditional G is told the images' classes; its samples have a class a row.
-    """
-    generator, encoder, side, classes = averages.generator, averages.encoder, config.run.grid, config.model.classes
-    device = next(generator.parameters()).device
-    z = sample_prior(config.model.prior, config.run.seed, "grid", np.arange(side * side), generator.latent_dim).to(
-        device
-    )
-    rows = torch.arange(side * side, device=device) // side % classes if classes else None
-    monitor.samples(generator(z, rows), images_seen, side)
-    if encoder is None:
-        return
-    for pixels, indices in itertools.islice(evaluation_batches(tests, encoder.image_size, max(1, side * side // 2)), 1):
-        x = to_signed(pixels).to(device)
-        labels = torch.from_numpy(tests.labels[indices]).to(device) if classes else None
-        monitor.reconstructions(x, generator(encoder(x).mean, labels), images_seen, max(1, side // 2))
-
-
+KINDS = ("samples", "reconstructions")
 SMALLEST_TILE = 48  # pixels; smaller images are enlarged by a whole factor so that a grid can be looked at
 
 
+def has_grids(folder: Path, images_seen: int) -> bool:
+    """Whether both grids of this moment are in the run folder."""
+    return all((folder / kind / f"{images_seen:012d}.png").is_file() for kind in KINDS)
+
+
+@torch.no_grad()
+def draw_grids(model: BigBiGAN, tests: Images, config: Config, folder: Path, images_seen: int) -> None:
+    """Write the two grids of this moment; those of a run are a film.
+
+    model: with averaged E and G.  folder/samples: G of fixed latents; a conditional G draws a class a row.
+    folder/reconstructions: test images beside G(z_mean), for which a conditional G is told their classes; none without E.
+    """
+    generator, side, classes = model.generator, config.run.grid, config.model.classes
+    device, name = next(generator.parameters()).device, f"{images_seen:012d}.png"
+    z = sample_prior(model.prior, config.run.seed, "grid", np.arange(side * side), generator.latent_dim).to(device)
+    rows = torch.arange(side * side, device=device) // side % classes if classes else None
+    save_grid(generator(z, rows), folder / "samples" / name, side)
+    if model.encoder is None:
+        return
+    batches = evaluation_batches(tests, model.encoder.image_size, max(1, side * side // 2))
+    for pixels, indices in itertools.islice(batches, 1):
+        x = to_signed(pixels).to(device)
+        labels = torch.from_numpy(tests.labels[indices]).to(device) if classes else None
+        y = generator(model.infer(x, labels).mean, labels)
+        pairs = torch.stack([F.interpolate(x, y.shape[-1], mode="area"), y], dim=1).flatten(0, 1)
+        save_grid(pairs, folder / "reconstructions" / name, 2 * max(1, side // 2), pairs=True)
+
+
 def save_grid(images: Tensor, path: Path, columns: int, pairs: bool = False) -> Path:
-    """images (N, 3, S, S) in [−1, 1] → a PNG; in a grid of pairs the two halves touch and the pairs stand apart."""
+    """Write images (N, 3, S, S) in [−1, 1] as a PNG, `columns` a row.
+
+    pairs: the images come two by two; the two halves of a pair touch and the pairs stand apart.
+    """
     factor = max(1, -(-SMALLEST_TILE // images.shape[-1]))
     tiles = images.float().cpu().clamp(-1, 1).add(1).div(2)
     tiles = tiles.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
     if pairs:
         tiles = torch.cat([tiles[0::2], tiles[1::2]], dim=3)
         columns //= 2
+    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.tmp")
     save_image(tiles, beside, format="png", nrow=columns, padding=4, pad_value=0.35)
     beside.replace(path)

@@ -1,5 +1,4 @@
-"""benchmarks/ablation.py: the queue with a stand-in for training, the table by hand, the command by train.py's own
-reading."""
+"""Test benchmarks/ablation.py: the queue with a stand-in for training, and the table against one made by hand."""
 
 import importlib.util
 import json
@@ -52,7 +51,7 @@ note("end")
 
 @pytest.fixture
 def queue(tmp_path, monkeypatch, capsys):
-    """Run the queue over a stand-in for train.py → (status, what it printed, its events)."""
+    """Run the queue with a stand-in for train.py; return (status, what it printed, its events)."""
     script = tmp_path / "stand_in.py"
     script.write_text(STAND_IN)
     monkeypatch.setattr(ablation, "TRAIN", script)
@@ -173,8 +172,8 @@ def test_rows_and_options_that_cannot_be(capsys):
 SIGNS = {
     "deterministic_e": "≈≈↓", "uniform_prior": "≈≈↓", "x_unary_only": "↑↑↓", "z_unary_only": "↓↑≈", "no_unaries": "↓↑↓",
     "small_g_third": "↓↑↓", "small_g_two_thirds": "↓↑↓", "no_e": "↑≈ ", "high_res_e": "↑↓↑", "low_res_g": "↓↓↓",
-    "high_res_g": "↑↑↑", "resnet101": "≈≈≈", "resnet_x2": "≈≈↑", "revnet": "≈≈↓", "revnet_x2": "≈↑↑", "revnet_x4": "≈↑↑",
-    "resnet_e_lr": "≈↑↑", "revnet_x4_e_lr": "↓↑↑", "base": "   ",
+    "high_res_g": "↑↑↑", "resnet101": "≈≈≈", "resnet_x2": "≈≈↑", "revnet": "≈≈↓", "revnet_x2": "≈↑↑",
+    "revnet_x4": "≈↑↑", "resnet_e_lr": "≈↑↑", "revnet_x4_e_lr": "↓↑↑", "base": "   ",
 }  # fmt: skip
 
 
@@ -293,7 +292,7 @@ def test_figures_taken_at_another_size_are_not_compared(tmp_path):
 
 @pytest.mark.soak
 def test_killed_and_begun_again(tmp_path):
-    """The real thing, tiny: killed without mercy in mid-run, begun again with the same command."""
+    """Train for real at toy sizes: kill the queue in mid-run, and start the same command again."""
     command = [
         ROOT / "benchmarks" / "ablation.py", "--rows", "base", "no_e", "--seeds", "0", "--images", "2400",
         "--evaluate-images", "200", "--root", tmp_path / "runs", "--at-once", "2",

@@ -1,5 +1,4 @@
-"""The legs of benchmarks/results.sh: their clock, what they leave, and that a call that was killed is taken up by the
-next."""
+"""Test the legs of benchmarks/results.sh: their clock, their results, and that a killed call is continued."""
 
 import json
 import os
@@ -86,7 +85,10 @@ def test_without_data_there_is_a_sentence(tmp_path, capsys, monkeypatch):
     assert main(["A", "no such piece"]) == 2 and "A: classifier, compare, full" in capsys.readouterr().out
 
 
-SLEEPER = "import signal,sys,time; signal.signal(signal.SIGTERM, lambda *a: sys.exit(75)); print('begun', flush=True); time.sleep(60)"
+SLEEPER = (
+    "import signal,sys,time; signal.signal(signal.SIGTERM, lambda *a: sys.exit(75)); "
+    "print('begun', flush=True); time.sleep(60)"
+)
 
 
 def test_a_process_is_stopped_when_it_has_done_enough(call):
@@ -108,7 +110,8 @@ def test_a_process_does_not_outlive_a_killed_call(tmp_path):
     code = f"""
 import sys; sys.path.insert(0, {str(ROOT)!r})
 from benchmarks.results import Call
-Call("A", {{"TOY": "1", "WORK": {str(tmp_path)!r}, "OUT": {str(tmp_path)!r}}}).one("b", [sys.executable, "-c", {SLEEPER!r}])
+call = Call("A", {{"TOY": "1", "WORK": {str(tmp_path)!r}, "OUT": {str(tmp_path)!r}}})
+call.one("b", [sys.executable, "-c", {SLEEPER!r}])
 """
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.DEVNULL)
     log = tmp_path / "A" / "logs" / "b.log"
@@ -188,7 +191,7 @@ def test_the_page_says_what_was_reached_and_what_was_not():
 
 @pytest.mark.soak
 def test_a_leg_that_is_killed_on_the_way_is_taken_up(tmp_path):
-    """Leg A at toy sizes: killed in a comparison and in the full run, and complete in the end."""
+    """Run leg A at toy sizes: kill it in a comparison and in the full run, and complete it."""
     out = tmp_path / "out"
     env = os.environ | {"TOY": "1", "WORK": str(tmp_path / "work"), "OUT": str(out), "PYTHON": sys.executable}
     command = ["bash", str(ROOT / "benchmarks" / "results.sh"), "A"]

@@ -1,5 +1,4 @@
-"""Sources, pictures and the stream: any mode and size, order as a function of (seed, position), crops inside the
-picture."""
+"""Test the readers, the decoding of pictures, the crops, and the stream, whose order is f(seed, position)."""
 
 import logging
 import signal
@@ -18,16 +17,19 @@ from torchvision.transforms import v2
 
 from bigbigan.data import (
     Crop,
+    Images,
     Stream,
     centre_square,
     crop_and_resize,
     evaluation_batches,
     open_images,
+    sources,
     to_rgb,
     to_signed,
     to_uint8,
 )
-from bigbigan.data.pictures import UNIFORMS, random_crop, random_crops, resample
+from bigbigan.data.crops import UNIFORMS, random_crop, random_crops, resample
+from bigbigan.data.images import Arrays, Found
 from bigbigan.data.stream import _serve_the_main_process as serve_the_main_process
 from bigbigan.errors import DataError
 from bigbigan.noise import uniforms
@@ -41,6 +43,23 @@ def test_digits_have_a_fixed_test_split():
     pixels = {np.asarray(train[i]).tobytes() for i in range(len(train))}
     assert sum(np.asarray(test[i]).tobytes() in pixels for i in range(len(test))) == 0
     assert max(np.asarray(train[i]).max() for i in range(20)) == 255 and np.asarray(train[0]).shape == (8, 8)
+
+
+def test_another_kind_of_data_is_one_function_and_one_row(tmp_path, monkeypatch):
+    """Read images from one .npy file, which no reader takes, and leave everything else to the readers there are."""
+
+    def open_npy(request):
+        if request.location.suffix != ".npy":
+            return None
+        return Found(Images(Arrays(np.load(request.location)), None, None, request.path, "arrays"), whole=True)
+
+    np.save(tmp_path / "a.npy", np.zeros((10, 4, 4, 3), np.uint8))
+    with pytest.raises(DataError, match="found another file"):
+        open_images(str(tmp_path / "a.npy"))
+    monkeypatch.setattr(sources, "READERS", (open_npy, *sources.READERS))
+    train, test = (open_images(str(tmp_path / "a.npy"), test=t) for t in (False, True))
+    assert (len(train), len(test)) == (9, 1) and train[0].size == (4, 4)
+    assert len(open_images("digits")) == 1438
 
 
 def test_class_folders(image_folder):

@@ -227,9 +227,9 @@ def strike(fault: Fault, record: Path) -> None:
     def torn_text(write, path, text, *args, **options):
         write(path, text[: len(text) // 2], *args, **options)
 
-    def torn_line(_write, monitor, values):
-        with open(monitor.stats, "a") as file:
-            file.write(json.dumps(values)[:20])
+    def torn_line(_write, log, kind, values, images_seen, iteration):
+        with open(log.stats, "a") as file:
+            file.write(json.dumps({"images_seen": images_seen, "iteration": iteration, "kind": kind} | values)[:20])
 
     def torn_folder(_remove, folder, *_args, **_options):
         sorted(Path(folder).iterdir())[0].unlink()
@@ -242,7 +242,7 @@ def strike(fault: Fault, record: Path) -> None:
     ):
         faulty(owner, "save_file", torn_file, SafetensorError)
     faulty(bigbigan.training.pictures, "save_image", torn_file)
-    faulty(bigbigan.training.log.Monitor, "write", torn_line)
+    faulty(bigbigan.training.log.RunLog, "write", torn_line)
     faulty(Path, "write_text", torn_text)
     faulty(shutil, "rmtree", torn_folder)
     for name in ("fsync", "rename", "replace", "link"):

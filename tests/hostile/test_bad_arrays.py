@@ -1,4 +1,4 @@
-"""What `encode` is given and cannot use is one sentence; what only looks odd gives the features of the plain form."""
+"""Refuse what `encode` cannot use with one sentence; unusual layouts give the features of the usual one."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,10 @@ def model():
         (X.astype(np.complex64), "expected an array of uint8 or float, found complex64"),
         (X.astype(object), "expected an array of uint8 or float, found object"),
         (X.astype("U8"), "expected an array of uint8 or float, found <U8"),
-        (np.zeros((2, 8, 8), [("r", "u1"), ("g", "u1")]), "expected an array of uint8 or float, found [('r', 'u1'), ('g', 'u1')]"),
+        (
+            np.zeros((2, 8, 8), [("r", "u1"), ("g", "u1")]),
+            "expected an array of uint8 or float, found [('r', 'u1'), ('g', 'u1')]",
+        ),
         (np.zeros((2, 8, 8, 3), "M8[s]"), "expected an array of uint8 or float, found datetime64[s]"),
         (X.astype(np.longdouble), "expected an array of uint8 or float, found float128"),
         (np.ma.masked_array(U, U > 200), "expected an array of uint8 or float, found masked values"),
@@ -57,16 +60,22 @@ def model():
         ([U[0], U[0, :, :, :2]], "expected 1, 3 or 4 channels"),
         ((x for x in ()), "expected at least one image, found none"),
         (Image.new("RGB", (0, 4)), "expected from 1 to 178,956,970 pixels, found 0 × 4; make it smaller"),
-        (Image.fromarray(np.full((4, 4), np.nan, np.float32)), "expected a picture of mode F in 0 … 255.5, found values from nan"),
+        (
+            Image.fromarray(np.full((4, 4), np.nan, np.float32)),
+            "expected a picture of mode F in 0 … 255.5, found values from nan",
+        ),
         (Image.fromarray(X[0, :, :, 0] ** 2), "expected a picture of mode F in 0 … 255.5, found values from"),
-        (Image.fromarray(np.full((4, 4), -5, np.int32)), "expected a picture of mode I in 0 … 65535, found values from -5"),
+        (
+            Image.fromarray(np.full((4, 4), -5, np.int32)),
+            "expected a picture of mode I in 0 … 65535, found values from -5",
+        ),
         ("", "expected images"),
         ("x" * 5000, "File name too long"),
         ("a\0b", "a\\x00b: expected an image or a folder of images, found no such file"),
         ("/no/such\n\x1b[2Jfile.png", "/no/such\\n\\x1b[2Jfile.png: expected an image or a folder of images"),
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else "",
-)  # fmt: skip
+)
 def test_it_is_refused_with_a_sentence(model, images, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # where "" has no images
     with pytest.raises(InputError) as refusal:
@@ -95,14 +104,24 @@ def test_options_too(model, options, message):
 @pytest.mark.parametrize(
     "images",
     [
-        U[:, ::-1][:, ::-1], U[..., ::-1].copy()[..., ::-1], X.astype(">f4"), X.astype(np.float64), np.asfortranarray(U),
-        np.broadcast_to(U, (1, *U.shape))[0], np.ma.masked_array(U), T.double(), T.requires_grad_(False).flip(0).flip(0),
-        torch.nn.Parameter(T.clone()), [U[0], T[1]], (U[0], U[1]), U.view(np.ndarray).copy(order="F"),
+        U[:, ::-1][:, ::-1],
+        U[..., ::-1].copy()[..., ::-1],
+        X.astype(">f4"),
+        X.astype(np.float64),
+        np.asfortranarray(U),
+        np.broadcast_to(U, (1, *U.shape))[0],
+        np.ma.masked_array(U),
+        T.double(),
+        T.requires_grad_(False).flip(0).flip(0),
+        torch.nn.Parameter(T.clone()),
+        [U[0], T[1]],
+        (U[0], U[1]),
+        U.view(np.ndarray).copy(order="F"),
     ],
     ids=range(13),
-)  # fmt: skip
+)
 def test_odd_in_memory_only(model, images):
-    """Views that run backwards, other byte orders and strides, read-only memory, parameters, mixed lists."""
+    """Encode reversed views, other byte orders and strides, read-only memory, parameters and mixed lists."""
     expected = bigbigan.encode(U, model, "z_mean")
     torch.testing.assert_close(bigbigan.encode(images, model, "z_mean"), expected, rtol=1e-3, atol=1e-4)
 

@@ -1,5 +1,7 @@
-"""Checkpoints, releases and run folders that are damaged, hostile or not ours: refused with a sentence, read as data
-only."""
+"""Refuse checkpoints, releases and run folders that are damaged, hostile or foreign with one sentence.
+
+They are read as data only: nothing is unpickled, and no link leads out of its folder.
+"""
 
 import json
 import os
@@ -31,7 +33,7 @@ SMALL = {"encoder_width": 0.03125, "encoder_blocks": (1, 1, 1, 1), "mlp_width": 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A release of a tiny model, to be copied."""
+    """Make a release of a tiny model, which tests copy."""
     folder = tmp_path_factory.mktemp("made") / "release"
     model = tiny_model(**SMALL)
     model.card = card(flatten(Config()), 48)
@@ -45,13 +47,13 @@ def checkpoint_in(tmp_path) -> Path:
 
 
 def edit(path: Path, **changes) -> None:
-    """Keys of a JSON file; None takes one away."""
+    """Change keys of a JSON file; None removes a key."""
     content = json.loads(path.read_text()) | changes
     path.write_text(json.dumps({k: v for k, v in content.items() if v is not None}))
 
 
 def sealed(folder: Path) -> None:
-    """Make the checksums right again: what follows is not damage."""
+    """Correct the checksums, so that the change is not noticed as damage."""
     edit(
         folder / "state.json", sha256={f.name: sha256(f.read_bytes()).hexdigest() for f in folder.glob("*.safetensors")}
     )
@@ -95,12 +97,21 @@ CHECKPOINTS = {
     "state empty": (lambda p: (p / STATE).write_text(""), "expected JSON, found something else"),
     "state cut": (lambda p: cut(p / STATE), "expected JSON, found something else"),
     "state a list": (lambda p: (p / STATE).write_text("[]"), "expected a JSON object, found list"),
-    "state a pickle": (lambda p: (p / STATE).write_bytes(pickle.dumps({})), "expected text in UTF-8, found the byte 0x80 at 0"),
+    "state a pickle": (
+        lambda p: (p / STATE).write_bytes(pickle.dumps({})),
+        "expected text in UTF-8, found the byte 0x80 at 0",
+    ),
     "state nested": (lambda p: (p / STATE).write_text('{"a":' * 9999), "found brackets nested too deeply"),
-    "state too large": (lambda p: (p / STATE).write_text(" " * 2**21), "expected a text of at most 1 MiB, found 2,097,152 bytes"),
+    "state too large": (
+        lambda p: (p / STATE).write_text(" " * 2**21),
+        "expected a text of at most 1 MiB, found 2,097,152 bytes",
+    ),
     "state a folder": (lambda p: (p / STATE).unlink() or (p / STATE).mkdir(), "found none of these"),
     "a number of many digits": (lambda p: (p / STATE).write_text('{"format": %s}' % ("1" * 9999)), "Exceeds the limit"),
-    "future format": (lambda p: edit(p / STATE, format=2), "expected a checkpoint of format 1, found 2; it needs another version"),
+    "future format": (
+        lambda p: edit(p / STATE, format=2),
+        "expected a checkpoint of format 1, found 2; it needs another version",
+    ),
     "no format": (lambda p: edit(p / STATE, format=None), "expected a checkpoint of format 1, found None"),
     "no counter": (lambda p: edit(p / STATE, images_seen=None), "images_seen: expected int, found None"),
     "counter a word": (lambda p: edit(p / STATE, images_seen="many"), "images_seen: expected int, found 'many'"),
@@ -109,44 +120,84 @@ CHECKPOINTS = {
     "settings a list": (lambda p: edit(p / STATE, config=[1]), "config: expected dict, found [1]"),
     "no checksums": (lambda p: edit(p / STATE, sha256=None), "sha256: expected dict, found None"),
     "checksums a word": (lambda p: edit(p / STATE, sha256="x"), "sha256: expected dict, found 'x'"),
-    "a checksum missing": (lambda p: edit(p / STATE, sha256={}), "its checksum is not the one in state.json; the file is damaged"),
+    "a checksum missing": (
+        lambda p: edit(p / STATE, sha256={}),
+        "its checksum is not the one in state.json; the file is damaged",
+    ),
     "weights missing": (lambda p: (p / MODEL).unlink(), "expected a complete checkpoint, found FileNotFoundError"),
     "averages missing": (lambda p: (p / AVERAGES).unlink(), "expected a complete checkpoint, found FileNotFoundError"),
     "weights cut": (lambda p: cut(p / MODEL), "its checksum is not the one in state.json"),
     "weights empty": (lambda p: cut(p / MODEL, 0), "its checksum is not the one in state.json"),
     "a bit flipped": (lambda p: flip(p / AVERAGES), "averages.safetensors: its checksum is not the one in state.json"),
     "a bit of the header": (lambda p: flip(p / MODEL, 20), "its checksum is not the one in state.json"),
-    "weights a pickle": (lambda p: (p / MODEL).write_bytes(pickle.dumps([1])) and sealed(p), "expected a complete checkpoint"),
+    "weights a pickle": (
+        lambda p: (p / MODEL).write_bytes(pickle.dumps([1])) and sealed(p),
+        "expected a complete checkpoint",
+    ),
     "cut and sealed": (lambda p: cut(p / MODEL) or sealed(p), "expected a complete checkpoint, found SafetensorError"),
     "header of a terabyte": (
-        lambda p: (p / MODEL).write_bytes(struct.pack("<Q", 2**40) + b"{}") and sealed(p), "found SafetensorError",
+        lambda p: (p / MODEL).write_bytes(struct.pack("<Q", 2**40) + b"{}") and sealed(p),
+        "found SafetensorError",
     ),
     "offsets outside": (
-        lambda p: header(p / MODEL, b'{"a":{"dtype":"F32","shape":[9999999],"data_offsets":[0,39999996]}}'), "SafetensorError",
+        lambda p: header(p / MODEL, b'{"a":{"dtype":"F32","shape":[9999999],"data_offsets":[0,39999996]}}'),
+        "SafetensorError",
     ),
     "shape overflowing": (
-        lambda p: header(p / MODEL, b'{"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}}'), "Safetensor",
+        lambda p: header(p / MODEL, b'{"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}}'),
+        "Safetensor",
     ),
-    "no such type": (lambda p: header(p / MODEL, b'{"a":{"dtype":"X9","shape":[0],"data_offsets":[0,0]}}'), "SafetensorError"),
+    "no such type": (
+        lambda p: header(p / MODEL, b'{"a":{"dtype":"X9","shape":[0],"data_offsets":[0,0]}}'),
+        "SafetensorError",
+    ),
     "no tensors": (lambda p: header(p / MODEL, b"{}"), "the weights are of another architecture than the config"),
     "a tensor missing": (lambda p: rewrite(p / AVERAGES, lambda t: t.pop(first(t))), "is missing"),
     "a tensor too many": (lambda p: rewrite(p / AVERAGES, lambda t: t.update(x=torch.zeros(1))), "x is unknown"),
-    "another shape": (lambda p: rewrite(p / AVERAGES, lambda t: t.update({first(t): torch.zeros(3)})), "has shape (3,), expected"),
-    "whole numbers": (
-        lambda p: rewrite(p / AVERAGES, lambda t: t.update({first(t): t[first(t)].long()})), "is of torch.int64, expected",
+    "another shape": (
+        lambda p: rewrite(p / AVERAGES, lambda t: t.update({first(t): torch.zeros(3)})),
+        "has shape (3,), expected",
     ),
-    "another architecture": (lambda p: settings(p, generator_width=3), "weights are of another architecture than the config"),
+    "whole numbers": (
+        lambda p: rewrite(p / AVERAGES, lambda t: t.update({first(t): t[first(t)].long()})),
+        "is of torch.int64, expected",
+    ),
+    "another architecture": (
+        lambda p: settings(p, generator_width=3),
+        "weights are of another architecture than the config",
+    ),
     "unknown setting": (lambda p: settings(p, magic=3), "unknown keys magic; was it written by a newer version?"),
-    "setting a word": (lambda p: settings(p, image_size="large"), "Value 'large' of type 'str' could not be converted to Integer"),
+    "setting a word": (
+        lambda p: settings(p, image_size="large"),
+        "Value 'large' of type 'str' could not be converted to Integer",
+    ),
     "setting a list": (lambda p: settings(p, image_size=[8]), "state.json: "),
-    "setting infinite": (lambda p: settings(p, encoder_width=float("inf")), "--model.encoder_width inf: expected a finite number"),
-    "setting the environment": (lambda p: settings(p, init_from="${oc.env:HOME}"), "expected values, found '${oc.env:HOME}'"),
-    "a giant": (lambda p: settings(p, mlp_width=65_536, mlp_layers=1_000), "weights are of another architecture than the config"),
-    "a greater giant": (lambda p: settings(p, mlp_width=2**40), "--model.mlp_width 1099511627776: expected from 1 to 65,536"),
-    "no such backbone": (lambda p: settings(p, encoder="hf-hub:evil/network"), "expected revnet50 or the name of a timm model"),
-    "a way out as backbone": (lambda p: settings(p, encoder="../../network"), "expected revnet50 or the name of a timm model"),
+    "setting infinite": (
+        lambda p: settings(p, encoder_width=float("inf")),
+        "--model.encoder_width inf: expected a finite number",
+    ),
+    "setting the environment": (
+        lambda p: settings(p, init_from="${oc.env:HOME}"),
+        "expected values, found '${oc.env:HOME}'",
+    ),
+    "a giant": (
+        lambda p: settings(p, mlp_width=65_536, mlp_layers=1_000),
+        "weights are of another architecture than the config",
+    ),
+    "a greater giant": (
+        lambda p: settings(p, mlp_width=2**40),
+        "--model.mlp_width 1099511627776: expected from 1 to 65,536",
+    ),
+    "no such backbone": (
+        lambda p: settings(p, encoder="hf-hub:evil/network"),
+        "expected revnet50 or the name of a timm model",
+    ),
+    "a way out as backbone": (
+        lambda p: settings(p, encoder="../../network"),
+        "expected revnet50 or the name of a timm model",
+    ),
     "no such size": (lambda p: settings(p, image_size=100), "image_size 100: expected b·2^k"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)
@@ -165,30 +216,48 @@ CONFIG = "config.json"
 
 RELEASES = {
     "settings cut": (lambda p: cut(p / CONFIG), "config.json: expected JSON, found something else"),
-    "settings a pickle": (lambda p: (p / CONFIG).write_bytes(pickle.dumps({})), "expected text in UTF-8, found the byte 0x80"),
+    "settings a pickle": (
+        lambda p: (p / CONFIG).write_bytes(pickle.dumps({})),
+        "expected text in UTF-8, found the byte 0x80",
+    ),
     "settings a list": (lambda p: (p / CONFIG).write_text("[1]"), "expected a JSON object, found list"),
     "future format": (lambda p: edit(p / CONFIG, format=2), "expected a bigbigan release of format 1, found 2"),
-    "another library's": (lambda p: (p / CONFIG).write_text('{"model_type": "bert"}'), "release of format 1, found 'none'"),
+    "another library's": (
+        lambda p: (p / CONFIG).write_text('{"model_type": "bert"}'),
+        "release of format 1, found 'none'",
+    ),
     "no model": (lambda p: edit(p / CONFIG, model=None), "expected the settings of a model, found NoneType"),
     "model a list": (lambda p: edit(p / CONFIG, model=[1]), "expected the settings of a model, found list"),
     "unknown setting": (lambda p: edit(p / CONFIG, model={"magic": 1}), "unknown keys magic"),
     "default model": (lambda p: edit(p / CONFIG, model={}), "weights are of another architecture than the config"),
     "weights missing": (lambda p: (p / MODEL).unlink(), "model.safetensors: expected tensors, found FileNotFoundError"),
-    "weights cut": (lambda p: cut(p / MODEL), "its checksum is not the one in config.json; the file is damaged, get it again"),
+    "weights cut": (
+        lambda p: cut(p / MODEL),
+        "its checksum is not the one in config.json; the file is damaged, get it again",
+    ),
     "a bit flipped": (lambda p: flip(p / MODEL), "its checksum is not the one in config.json"),
-    "cut, no checksum": (lambda p: edit(p / CONFIG, sha256=None) or cut(p / MODEL), "expected tensors, found SafetensorError"),
+    "cut, no checksum": (
+        lambda p: edit(p / CONFIG, sha256=None) or cut(p / MODEL),
+        "expected tensors, found SafetensorError",
+    ),
     "weights a pickle": (
-        lambda p: edit(p / CONFIG, sha256=None) or (p / MODEL).write_bytes(pickle.dumps([1])), "expected tensors, found Safetensor",
+        lambda p: edit(p / CONFIG, sha256=None) or (p / MODEL).write_bytes(pickle.dumps([1])),
+        "expected tensors, found Safetensor",
     ),
     "link out": (
-        lambda p: (p / MODEL).rename(p.parent / "w") and (p / MODEL).symlink_to(p.parent / "w"), "found that it leads to",
+        lambda p: (p / MODEL).rename(p.parent / "w") and (p / MODEL).symlink_to(p.parent / "w"),
+        "found that it leads to",
     ),
     "settings a link out": (
-        lambda p: (p / CONFIG).rename(p.parent / "c") and (p / CONFIG).symlink_to("../c"), "found that it leads to",
+        lambda p: (p / CONFIG).rename(p.parent / "c") and (p / CONFIG).symlink_to("../c"),
+        "found that it leads to",
     ),
-    "anything a link out": (lambda p: (p / "probe.json").symlink_to("/etc/passwd"), "itself, found that it leads to /etc/passwd"),
+    "anything a link out": (
+        lambda p: (p / "probe.json").symlink_to("/etc/passwd"),
+        "itself, found that it leads to /etc/passwd",
+    ),
     "link loop": (lambda p: (p / CONFIG).unlink() or (p / CONFIG).symlink_to(CONFIG), "found none of these"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", RELEASES)
@@ -202,7 +271,7 @@ def test_a_release_that_cannot_be_used(made, tmp_path, name):
 
 
 def test_the_links_of_a_hub_cache_are_followed(made, tmp_path):
-    """snapshots/<revision>/ is made of links to blobs/, and the cache may itself be reached by a link."""
+    """In a hub cache snapshots/<revision>/ holds links to blobs/, and the cache may itself be reached by a link."""
     cache = tmp_path / "models--someone--digits"
     (cache / "blobs").mkdir(parents=True)
     snapshot = cache / "snapshots" / "0123abc"
@@ -236,7 +305,7 @@ FLAGS = ("--run.name=first", "--run.images=48")
 
 
 def resumed(tmp_path, *flags) -> str:
-    """A resumption that is refused with status 2; the run's files stay as they are → what is said."""
+    """Try to resume, which must be refused with status 2 and leave the run's files as they are; return the message."""
     run = tmp_path / "first"
     (run / "config.yaml").write_text("# mine\n")
     (run / "stats.jsonl").write_text('{"images_seen": 24}\n')
@@ -261,24 +330,39 @@ def adam(key):
         (lambda p: (p / MODEL).unlink(), [], "none of its 1 checkpoints is sound; remove the folder to start afresh"),
         (lambda p: edit(p / STATE, format=7), [], "expected a checkpoint of format 1, found 7"),
         (lambda p: None, ["--model.generator_width=3"], "model.generator_width: 2 → 3"),
-        (lambda p: None, ["--model.generator_width=3", "--run.accept_changes=True"], "another architecture cannot be resumed"),
         (
-            lambda p: rewrite(p / "optimizer.safetensors", adam("exp_avg")), ["--run.accept_changes=True"],
+            lambda p: None,
+            ["--model.generator_width=3", "--run.accept_changes=True"],
+            "another architecture cannot be resumed",
+        ),
+        (
+            lambda p: rewrite(p / "optimizer.safetensors", adam("exp_avg")),
+            ["--run.accept_changes=True"],
             "optimizer.safetensors: discriminator/",
         ),
         (
             lambda p: rewrite(p / "optimizer.safetensors", lambda t: t.update(stray=torch.zeros(1))),
-            ["--run.accept_changes=True"], "state of unknown parameters",
+            ["--run.accept_changes=True"],
+            "state of unknown parameters",
         ),
         (
-            lambda p: p.rename(p.parents[2] / "moved") and p.symlink_to(p.parents[2] / "moved"), [],
+            lambda p: p.rename(p.parents[2] / "moved") and p.symlink_to(p.parents[2] / "moved"),
+            [],
             "found that it leads to",
         ),
-        (lambda p: (p.parents[1] / "run.lock").symlink_to(p.parents[2] / "victim"), [], "run.lock: expected a file or folder of"),
-        (lambda p: (p.parent / ".x.tmp").symlink_to(p.parents[2] / "victim"), [], "checkpoints/.x.tmp: expected a file or folder"),
+        (
+            lambda p: (p.parents[1] / "run.lock").symlink_to(p.parents[2] / "victim"),
+            [],
+            "run.lock: expected a file or folder of",
+        ),
+        (
+            lambda p: (p.parent / ".x.tmp").symlink_to(p.parents[2] / "victim"),
+            [],
+            "checkpoints/.x.tmp: expected a file or folder",
+        ),
     ],
     ids=["part missing", "future", "changed", "architecture", "adam", "stray", "link", "lock", "a link within"],
-)  # fmt: skip
+)
 def test_a_run_that_cannot_be_resumed(tmp_path, caplog, damage, flags, message):
     (tmp_path / "victim").write_text("precious")
     damage(checkpoint_in(tmp_path))
@@ -302,7 +386,10 @@ def test_a_probe_is_not_led_astray_either(made, tmp_path):
 def test_a_folder_in_use_is_refused(tmp_path):
     checkpoint_in(tmp_path)
     lock = tmp_path / "first" / "run.lock"
-    hold = "import fcntl, sys; f = open(sys.argv[1], 'a+'); fcntl.lockf(f, fcntl.LOCK_EX); print('x', flush=True); sys.stdin.read()"
+    hold = (
+        "import fcntl, sys; f = open(sys.argv[1], 'a+'); fcntl.lockf(f, fcntl.LOCK_EX); "
+        "print('x', flush=True); sys.stdin.read()"
+    )
     with subprocess.Popen([sys.executable, "-c", hold, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         other.stdout.readline()
         assert "expected a run folder to itself, found that another process is training in it" in resumed(tmp_path)
@@ -319,7 +406,7 @@ def test_names_among_the_checkpoints_that_are_none(tmp_path):
 
 
 class Malicious:
-    """Unpickling it writes a file."""
+    """Write a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -329,7 +416,7 @@ class Malicious:
 
 
 def test_no_file_that_we_read_is_unpickled(made, tmp_path, monkeypatch):
-    """A malicious pickle, bare and as torch saves it, under every name that the library looks for."""
+    """Put a malicious pickle, bare and as torch saves it, under every name that the library looks for."""
     planted = tmp_path / "planted"
     bare = pickle.dumps(Malicious(planted))
     torch.save(Malicious(planted), tmp_path / "torch.pt")
@@ -387,7 +474,7 @@ def test_no_file_that_we_read_is_unpickled(made, tmp_path, monkeypatch):
 
 
 def test_no_module_knows_how_to_unpickle():
-    """Whoever adds a reader that can run code has to pass here; the one torch.load takes tensors only."""
+    """Find every call that could unpickle code: the only one is a torch.load that takes tensors only."""
     words = (
         "import pickle", "import dill", "import joblib", "import shelve", "import marshal", "np.load(", "read_pickle",
         "trust_remote_code", "weights_only=False", "yaml.load(", "unsafe_load", "torch.load(path)",

@@ -1,5 +1,7 @@
-"""Data sets that cannot be used: one sentence with status 2 on the command line, or a stated skip; nothing is
-written."""
+"""Refuse data sets that cannot be used with one sentence and status 2, or skip what is broken and say so.
+
+In either case nothing is written.
+"""
 
 import json
 import logging
@@ -23,7 +25,7 @@ def files(folder, count=6):
 
 
 def table(tmp_path, name="image", label=None, kind=None, images=None):
-    """Six pictures, as bytes, and labels of any kind."""
+    """Write six images, as bytes, with labels of any kind."""
     paths = files(tmp_path / "source")
     cells = images or [{"bytes": Path(path).read_bytes(), "path": None} for path in paths]
     plain = {"bytes": Value("binary"), "path": Value("string")}  # for which `datasets` does not look at the files
@@ -57,7 +59,7 @@ def torn_json(tmp_path, name, text):
 
 
 def led_astray(tmp_path, name):
-    """A saved folder whose state.json names an Arrow file elsewhere."""
+    """Save a folder whose state.json names an Arrow file elsewhere."""
     folder = saved(tmp_path)
     state = json.loads((folder / "state.json").read_text())
     file = folder / state["_data_files"][0]["filename"]
@@ -97,66 +99,107 @@ TWO_NAMES = ClassLabel(names=["a", "b"])
 
 # what it is → (a function that makes it under tmp_path → its path, the message, further flags)
 CASES = {
-    "no such folder": (lambda p: p / "nothing", "expected a folder, a file or a data set's name, found no such folder or file", []),
+    "no such folder": (
+        lambda p: p / "nothing",
+        "expected a folder, a file or a data set's name, found no such folder or file",
+        [],
+    ),
     "empty folder": (lambda p: folder_named(p, "empty"), "expected images (.jpg, .jpeg, .png,", []),
     "folder of text": (lambda p: wordy(p).parent, "found none in it or its subfolders", []),
     "a text file": (wordy, "expected a folder, a .parquet or .arrow file or a data set's name, found another file", []),
-    "one image": (lambda p: p / "s" if files(p / "s", 1) else p, "expected two images or more, since one is held out", []),
+    "one image": (
+        lambda p: p / "s" if files(p / "s", 1) else p,
+        "expected two images or more, since one is held out",
+        [],
+    ),
     "a name too long": (lambda p: p / ("x" * 300), "File name too long", []),
     "a folder named .parquet": (lambda p: folder_named(p, "x.parquet"), "found none in it", []),
     "empty table": (empty_table, "corresponds to no data!; is it cut short, or empty?", []),
     "zero bytes .parquet": (lambda p: raw(p, "x.parquet", b""), "expected a readable parquet file, found", []),
     "zero bytes .arrow": (lambda p: raw(p, "x.arrow", b""), "expected a readable arrow file, found", []),
-    "text .parquet": (lambda p: raw(p, "x.parquet", b"a,b\n1,2\n" * 9), "expected a readable parquet file, found Arrow", []),
+    "text .parquet": (
+        lambda p: raw(p, "x.parquet", b"a,b\n1,2\n" * 9),
+        "expected a readable parquet file, found Arrow",
+        [],
+    ),
     "cut .parquet": (lambda p: cut_short(parquet(p) / "train-0.parquet"), "is it cut short, or empty?", []),
     "cut in a folder": (lambda p: cut_short(parquet(p) / "train-0.parquet").parent, "is it cut short, or empty?", []),
     "cut .arrow": (lambda p: cut_short(next(saved(p).glob("*.arrow"))), "expected a readable arrow file, found", []),
-    "saved, cut": (lambda p: cut_short(next(saved(p).glob("*.arrow"))).parent, "expected a folder that `datasets` saved", []),
-    "saved, no state": (lambda p: torn_json(p, "state.json", "{"), "expected a folder that `datasets` saved, found JSON", []),
+    "saved, cut": (
+        lambda p: cut_short(next(saved(p).glob("*.arrow"))).parent,
+        "expected a folder that `datasets` saved",
+        [],
+    ),
+    "saved, no state": (
+        lambda p: torn_json(p, "state.json", "{"),
+        "expected a folder that `datasets` saved, found JSON",
+        [],
+    ),
     "saved, state a list": (lambda p: torn_json(p, "state.json", "[]"), "expected a folder that `datasets` saved", []),
-    "saved, info a number": (lambda p: torn_json(p, "dataset_info.json", "3"), "expected a folder that `datasets` saved", []),
+    "saved, info a number": (
+        lambda p: torn_json(p, "dataset_info.json", "3"),
+        "expected a folder that `datasets` saved",
+        [],
+    ),
     "saved, up and out": (lambda p: led_astray(p, "../elsewhere.arrow"), "found that it leads to", []),
     "saved, absolute": (lambda p: led_astray(p, "{}/elsewhere.arrow"), "--data.follow_links True", []),
     "paths up and out": (
-        lambda p: parquet(p, images=[{"bytes": None, "path": "../source/0.png"}] * 6), "itself, found that it leads to", [],
+        lambda p: parquet(p, images=[{"bytes": None, "path": "../source/0.png"}] * 6),
+        "itself, found that it leads to",
+        [],
     ),
     "another column": (
-        lambda p: parquet(p, name="photo"), "a column of images 'image', found the columns photo; name it with --data.image_column",
+        lambda p: parquet(p, name="photo"),
+        "a column of images 'image', found the columns photo; name it with --data.image_column",
         ["--data.image_column=image"],
     ),
     "a column of numbers": (
-        labelled([1] * 6, Value("int64")), "expected images in column 'label', found Value('int64')", ["--data.image_column=label"],
+        labelled([1] * 6, Value("int64")),
+        "expected images in column 'label', found Value('int64')",
+        ["--data.image_column=label"],
     ),
     "no such label column": (parquet, "expected a column of labels 'kind', found image", ["--data.label_column=kind"]),
     "labels missing": (
-        labelled([0, 1, None, 0, None, 1], TWO_NAMES), "a label in every row of column 'label', found 2 without",
+        labelled([0, 1, None, 0, None, 1], TWO_NAMES),
+        "a label in every row of column 'label', found 2 without",
         ["--data.label_column=label"],
     ),
     "lists as labels": (
-        labelled([[1], [2, 3]] * 3, Sequence(Value("int64"))), "expected a number or a word in every row of the label column",
+        labelled([[1], [2, 3]] * 3, Sequence(Value("int64"))),
+        "expected a number or a word in every row of the label column",
         ["--data.label_column=label"],
     ),
     "labels not numbers": (
-        labelled([float("nan")] * 6, Value("float32")), "expected a number or a word in every row",
+        labelled([float("nan")] * 6, Value("float32")),
+        "expected a number or a word in every row",
         ["--data.label_column=label"],
     ),
     "no such split": (
         lambda p: DatasetDict(a=table(p), b=table(p)).save_to_disk(str(p / "d")) or p / "d",
-        "expected a split 'train', found a, b; choose with --data.split", [],
+        "expected a split 'train', found a, b; choose with --data.split",
+        [],
     ),
     "classes without labels": (
-        lambda p: p / "s" if files(p / "s", 9) else p, "--model.classes 2: expected labels in the test split too, found none",
+        lambda p: p / "s" if files(p / "s", 9) else p,
+        "--model.classes 2: expected labels in the test split too, found none",
         ["--model.classes=2"],
     ),
     "another number of classes": (
-        labelled([0, 1] * 3, TWO_NAMES), "--model.classes 3: expected data with as many classes, found 2", ["--model.classes=3"],
+        labelled([0, 1] * 3, TWO_NAMES),
+        "--model.classes 3: expected data with as many classes, found 2",
+        ["--model.classes=3"],
     ),
-    "all unreadable": (lambda p: [raw(p, f"{i}.png", b"x") for i in range(9)] and p, "images of", ["--data.cache=none"]),
+    "all unreadable": (
+        lambda p: [raw(p, f"{i}.png", b"x") for i in range(9)] and p,
+        "images of",
+        ["--data.cache=none"],
+    ),
     "several sizes on a device": (
         lambda p: [picture(i, (9 + i, 9)).save(p / f"{i}.png") for i in range(9)] and p,
-        "expected readable images of one size, found that", ["--data.cache=device"],
+        "expected readable images of one size, found that",
+        ["--data.cache=device"],
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -177,7 +220,7 @@ def test_it_ends_with_a_sentence_and_status_2(tmp_path, name):
 
 
 def test_the_command_itself(tmp_path):
-    """The same in a process of its own."""
+    """Do the same in a separate process."""
     flags = (f"--data.path={tmp_path / 'nothing'}", f"--run.root={tmp_path / 'runs'}")
     out, err = launch("bigbigan/train.py", *flags, code=2)
     assert err.count("error: --data.path") == 1 and "Traceback" not in out + err and not list(tmp_path.iterdir())
@@ -220,7 +263,7 @@ def test_rows_without_an_image_are_skipped_and_counted(tmp_path, caplog):
 
 @pytest.mark.parametrize("name", ["photos[1]", "a*b", "what?", "{x}", "ümlaut 漢字"])
 def test_names_that_mean_something_to_others_are_names(tmp_path, name):
-    """Brackets and stars, which `datasets` takes for patterns."""
+    """Read names with brackets and stars, which `datasets` would take for patterns."""
     (tmp_path / name).mkdir()
     table(tmp_path).to_parquet(tmp_path / name / "train.parquet")
     assert len(open_images(str(tmp_path / name), test_share=0)) == 6

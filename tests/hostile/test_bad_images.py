@@ -1,5 +1,4 @@
-"""Pictures that are broken, hostile or only odd: each is read as stated, or refused and, in a data set, skipped and
-counted."""
+"""Read unusual pictures as documented; refuse broken or hostile ones, and in a data set skip and count them."""
 
 import io
 import logging
@@ -32,7 +31,7 @@ def encoded(format: str, image: Image.Image | None = None, **options) -> bytes:
 
 
 def png(width: int, height: int, *more: bytes) -> bytes:
-    """A PNG that says it is this large, and holds nothing."""
+    """Make a PNG whose header says it is this large, and which has no pixels."""
     chunk = lambda name, data: struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))  # noqa: E731
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     return (
@@ -76,9 +75,15 @@ REFUSED = {
     "text-bomb.png": (text_bomb(), "ValueError: Decompressed data too large"),
     "postscript.jpg": (POSTSCRIPT, "expected one of JPEG, MPO, PNG, .*; found EPS"),
     "drawing.png": (encoded("ICO"), "found ICO"),
-    "nan.tif": (encoded("TIFF", Image.fromarray(np.full((9, 9), np.nan, np.float32))), "0 … 255.5, found values from nan"),
-    "share.tif": (encoded("TIFF", Image.fromarray(np.full((9, 9), 0.5, np.float32))), "found values from 0.5 to 0.5; scale it"),
-}  # fmt: skip
+    "nan.tif": (
+        encoded("TIFF", Image.fromarray(np.full((9, 9), np.nan, np.float32))),
+        "0 … 255.5, found values from nan",
+    ),
+    "share.tif": (
+        encoded("TIFF", Image.fromarray(np.full((9, 9), 0.5, np.float32))),
+        "found values from 0.5 to 0.5; scale it",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -137,7 +142,7 @@ ACCEPTED = {
     "upper.JPG": (JPEG, None),
     "clear.png": (encoded("PNG", Image.new("RGBA", (8, 8), (9, 9, 9, 0))), (255, 255, 255)),
     "tail.jpg": (JPEG + b"what some cameras append", None),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
@@ -158,7 +163,7 @@ def test_it_is_read_as_stated(model, tmp_path, name):
 
 
 def test_the_largest_picture(tmp_path, model, monkeypatch):
-    """Ours holds where a program has switched Pillow's own limit off."""
+    """Our limit holds even where a program has switched Pillow's own off."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     (tmp_path / "bomb.png").write_bytes(png(20_000, 9_000))
     with pytest.raises(
@@ -175,7 +180,7 @@ def good(folder, count=3):
 
 
 def test_what_is_no_file_is_left_out_and_counted(tmp_path, model, caplog):
-    """A folder named .jpg is a folder; pipes, loops and links to nothing are counted, and not opened."""
+    """A folder named .jpg is a folder; pipes, loops and broken links are counted, and not opened."""
     folder = good(tmp_path / "photos")
     (folder / "album.jpg").mkdir()
     (folder / "loop.jpg").symlink_to(folder / "loop.jpg")
@@ -234,7 +239,7 @@ def test_names_that_are_no_utf8_are_read_and_shown_with_escapes(tmp_path, model,
 
 
 def test_a_picture_that_may_not_be_read(tmp_path, model, monkeypatch):
-    """Played by Pillow's `open`, since the superuser may read everything."""
+    """Imitate the refusal in Pillow's `open`, since the superuser may read everything."""
     from PIL import Image as pillow
 
     before = pillow.open
@@ -254,7 +259,7 @@ def test_a_picture_that_may_not_be_read(tmp_path, model, monkeypatch):
 
 
 def test_a_folder_that_may_not_be_read(tmp_path, monkeypatch):
-    """It is not passed over in silence, which would cost a class."""
+    """Refuse the folder: to skip it silently would lose a class."""
     folder = good(tmp_path / "photos")
     good(folder / "secret")
     before = os.scandir

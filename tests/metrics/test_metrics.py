@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
-from bigbigan.data.sources import Images, _Arrays
+from bigbigan.data.images import Arrays, Images
 from bigbigan.errors import MetricsError
 from bigbigan.metrics import (
     InceptionScore,
@@ -67,7 +67,7 @@ def pictures(n: int, seed: int, size: int = SIZE, contrast: float = 1.0) -> np.n
 
 
 def as_images(arrays: np.ndarray) -> Images:
-    return Images(_Arrays(arrays), None, None, "made for the test", "arrays")
+    return Images(Arrays(arrays), None, None, "made for the test", "arrays")
 
 
 def as_tensor(arrays: np.ndarray) -> torch.Tensor:

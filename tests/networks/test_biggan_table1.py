@@ -19,9 +19,7 @@ from bigbigan.networks.layers import (
     add_orthogonal_gradient,
     orthogonal_penalty,
 )
-from bigbigan.training.optim import Regularisation
-from bigbigan.training.step import Step
-from tests.conftest import tiny_model, train
+from tests.conftest import make_step, tiny_model, train
 from tests.training.test_step import make_batch
 
 F64 = torch.float64
@@ -131,7 +129,7 @@ def test_the_step_regularises_g_alone_and_no_embedding(strength):
                 kept.update({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
 
         optimizers = [Optimizer(part.parameters(), lr=1.0) for part in (model.discriminator, model)]
-        step = Step(model, *optimizers, chunks=2, remedies=Regularisation(orthogonal=orthogonal))
+        step = make_step(model, {"data.chunks": 2, "loss.orthogonal": orthogonal}, optimizers=optimizers)
         step.encoder_generator_update(make_batch())
         found.append(kept)
     weights = dict(tiny_model().double().named_parameters())
@@ -169,7 +167,7 @@ def test_a_run_takes_the_factors_from_its_settings(tmp_path):
         "--model.shared_embedding=False",
         "--model.prior=censored_normal",
     ]
-    with mock.patch("bigbigan.training.step.add_orthogonal_gradient") as called:
+    with mock.patch("bigbigan.training.optim.add_orthogonal_gradient") as called:
         train(tmp_path, *flags, "--run.images=48", "--run.name=factors", "--run.probe=False")
     assert called.call_args.args[1] == 0.01 and isinstance(called.call_args.args[0], Generator)
     model = bigbigan.load(str(tmp_path / "factors"))

@@ -9,7 +9,7 @@ from bigbigan.networks.growing import fade_in, grown_like, phase, set_level
 from bigbigan.networks.layers import spectral_layers, split_size
 from bigbigan.networks.progressive import GrowingDiscriminator, GrowingGenerator, GrowingTrunk
 from bigbigan.training.growing_schedule import GrowthSchedule
-from bigbigan.training.optim import ramp_up
+from bigbigan.training.schedule import ramp_up
 
 LEVELS = [0, 0.25, 1, 1.5, 2]
 

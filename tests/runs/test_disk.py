@@ -12,11 +12,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from bigbigan.train import Training
 from bigbigan.training import checkpoint
+from bigbigan.training.trainer import Trainer
 from eval_linear import probe
-from tests.helpers.children import SMALLEST
 from tests.conftest import picture, train
+from tests.helpers.children import SMALLEST
 
 FLAGS = (*SMALLEST, "--run.name=run")
 CACHED, DECODED = "--data.cache=auto", "--data.cache=none"
@@ -57,7 +57,7 @@ def go_on(root, seen: int, *flags, end: int = 96) -> None:
 @pytest.fixture
 def at(monkeypatch):
     """Do something when a run has seen so many images; the last wish counts."""
-    before = Training.log
+    before = Trainer.log_means
 
     def do(images_seen: int, what) -> None:
         def log(self, values):
@@ -65,7 +65,7 @@ def at(monkeypatch):
             if self.state.images_seen == images_seen:
                 what()
 
-        monkeypatch.setattr(Training, "log", log)
+        monkeypatch.setattr(Trainer, "log_means", log)
 
     return do
 
@@ -80,7 +80,9 @@ def test_a_full_disk(tmp_path, at):
 
         at(72, fill)
         said = failed(root)
-        assert "No space left on device" in said and said.endswith(f"goes on from {root}/run/checkpoints/{48:012d}"), said
+        assert "No space left on device" in said and said.endswith(f"goes on from {root}/run/checkpoints/{48:012d}"), (
+            said
+        )
         assert sound(root / "run") == [24, 48]
         (root / "filler").unlink()
         at(0, None)
@@ -138,7 +140,8 @@ def test_a_file_system_that_may_only_be_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "found"), [("/proc/1/runs", "No such file"), ("a file", "Not a directory"), ("x" * 300, "File name too long")]
+    ("name", "found"),
+    [("/proc/1/runs", "No such file"), ("a file", "Not a directory"), ("x" * 300, "File name too long")],
 )
 def test_a_place_that_cannot_hold_a_run(tmp_path, name, found):
     (tmp_path / "a file").write_text("")

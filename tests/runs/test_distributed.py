@@ -13,18 +13,17 @@ import torch.distributed as dist
 
 from bigbigan import api
 from bigbigan.data import Crop, Stream, open_images
-from bigbigan.distributed import all_reduce, local_only, barrier, copy_from_main
+from bigbigan.distributed import all_reduce, barrier, copy_from_main, local_only
 from bigbigan.errors import LostProcess
 from bigbigan.metrics import own_classifier
 from bigbigan.networks.layers import CrossReplicaBatchNorm, record_statistics
-from bigbigan.training.batch import draw_batch
+from bigbigan.training.batch import Drawer
 from bigbigan.training.ema import Averages
-from bigbigan.training.step import Step
 from eval_linear import probe
 from eval_linear.linear.solvers import fit_linear
 from eval_linear.quick import quick_figures
+from tests.conftest import make_step, tiny_model
 from tests.helpers.children import PATIENCE, cheapen, context, free_port
-from tests.conftest import tiny_model
 
 ITERATIONS = 20
 BATCH, CHUNKS = 16, 2  # of all processes together
@@ -57,13 +56,14 @@ def train(rank, processes, dtype, iterations=ITERATIONS, size=8, **changes):
     # SGD, because Adam turns a rounding error of a zero gradient into a whole step
     d = torch.optim.SGD(model.discriminator.parameters(), lr=0.01)
     eg = torch.optim.SGD([*model.encoder.parameters(), *model.generator.parameters()], lr=0.01)
-    step, averages = Step(model, d, eg, chunks=CHUNKS), Averages(model.generator, model.encoder, 100, 0.5)
+    step = make_step(model, {"data.chunks": CHUNKS}, optimizers=(d, eg))
+    averages, draw = Averages(model.generator, model.encoder, 100, 0.5), Drawer(0, "normal", 8)
     images = open_images("digits", "train", "", "", False, 0.1, "")
     stream = Stream(images, size, 0, Crop("light", True), rank, processes)
 
     def batches(start, stop, size):
         for real in stream.batches(start, stop, size):
-            b = draw_batch(real, 0, "normal", 8, 0, torch.device("cpu"))
+            b = draw(real)
             b.x, b.z, b.noise = b.x.to(dtype), b.z.to(dtype), b.noise.to(dtype)
             yield b
 
@@ -78,7 +78,9 @@ def train(rank, processes, dtype, iterations=ITERATIONS, size=8, **changes):
             found |= {f"{i} {k}": mean_over(v, processes) for k, v in values.items()} if wanted else {}
             found |= {f"{i} gradient {type(network).__name__} {len(values)} {k}": v for k, v in gradients.items()}
         averages.update(2 * BATCH * (i + 1), 2 * BATCH)
-    averages.update_sampling_statistics((b.x, b.z, None) for b in batches(0, 10, 10))  # 3, 3, 2, 2 images on four processes
+    averages.update_sampling_statistics(
+        (b.x, b.z, None) for b in batches(0, 10, 10)
+    )  # 3, 3, 2, 2 images on four processes
     for name, network in (("raw", model), ("averaged G", averages.generator), ("averaged E", averages.encoder)):
         found |= {f"{name} {k}": v.clone() for k, v in network.state_dict().items()}
     return found
@@ -111,7 +113,10 @@ def evaluation(folder):
     with mock.patch.dict(os.environ, {"BIGBIGAN_CACHE": str(folder)}):
         images = open_images("digits", "train", "", "", False, 0.1, "").subset(np.arange(120))
         figures = quick_figures(tiny_model().eval(), images, images, "digits", 60, 0)
-    generator, y = torch.Generator().manual_seed(0), torch.arange(840) % 10  # classes that overlap: another penalty errs otherwise
+    generator, y = (
+        torch.Generator().manual_seed(0),
+        torch.arange(840) % 10,
+    )  # classes that overlap: another penalty errs otherwise
     x = torch.randn(840, 16, generator=generator) + 0.5 * torch.randn(10, 16, generator=generator)[y]
     fit = fit_linear(x[:40], y[:40], x[40:], y[40:], 10, 0)
     return figures | {f"confusion {i}": count for i, count in enumerate(fit.confusion.flatten().tolist())}
@@ -136,7 +141,9 @@ def worker(rank, processes, port, folder):
     torch.set_num_threads(1)
     os.environ["RANK"] = str(rank)
     patience = timedelta(minutes=2 * PATIENCE)  # with one that waits for a collective which the others do not enter
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=processes, timeout=patience)
+    dist.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=processes, timeout=patience
+    )
     x, weight = joined_batch()
     share = [slice(0, 5), slice(5, 7)] if processes == 2 else [slice(0, 4), slice(4, 4), slice(4, 5), slice(5, 7)]
     result = {"norm": norm_result(x[share[rank]], weight[share[rank]])}  # uneven on purpose, and none at all
@@ -220,7 +227,9 @@ def test_several_processes_with_chunks_equal_one_process(several, one, dtype, to
     found, expected = several[0][dtype], one[dtype]
     assert found.keys() == expected.keys() and sum("gradient" in k for k in found) > 100
     for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=tolerance, atol=tolerance, msg=lambda m, name=name: f"{name}: {m}")
+        torch.testing.assert_close(
+            found[name], value, rtol=tolerance, atol=tolerance, msg=lambda m, name=name: f"{name}: {m}"
+        )
     print(
         f"\n{len(several)} processes, {dtype}: largest difference",
         max((found[k] - v).abs().max().item() for k, v in expected.items()),
@@ -243,7 +252,9 @@ def test_encode_and_its_like_are_each_processs_own_affair(several):
     entered."""
     torch.set_num_threads(1)
     for rank, found in enumerate(several):
-        assert found["entered"] == 0 and found["counts"], "expected no collective in encode, and to have counted the barrier"
+        assert found["entered"] == 0 and found["counts"], (
+            "expected no collective in encode, and to have counted the barrier"
+        )
         expected = used(rank)
         assert found["used"].keys() == expected.keys()
         for name, value in expected.items():

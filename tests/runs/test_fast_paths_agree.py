@@ -16,9 +16,7 @@ from bigbigan.model import BigBiGAN
 from bigbigan.networks.layers import resampling, set_folded
 from bigbigan.training.batch import Batch
 from bigbigan.training.compile import compile_step, difference, gradients
-from bigbigan.training.optim import build_optimizers
-from bigbigan.training.step import Step
-from tests.conftest import train
+from tests.conftest import make_step, train
 
 ITERATIONS = 20
 SMALL = Model(
@@ -36,10 +34,8 @@ class Twin:
         self.dtype, self.layout = dtype, torch.channels_last if ours else torch.contiguous_format
         self.model = BigBiGAN.from_config(SMALL).to(dtype=dtype, memory_format=self.layout).train()
         set_folded(self.model, ours)
-        adams = build_optimizers(self.model, 2e-4, 2e-4, 2e-4, (0.0, 0.999), 1e-8)
-        self.step = Step(
-            self.model, *adams, chunks=chunks, autocast=lambda: torch.autocast("cpu", torch.bfloat16, enabled=bf16)
-        )  # fmt: skip
+        autocast = lambda: torch.autocast("cpu", torch.bfloat16, enabled=bf16)  # noqa: E731
+        self.step = make_step(self.model, {"data.chunks": chunks}, lr=2e-4, autocast=autocast)
 
     def batch(self, i: int, n: int = 32) -> Batch:
         generator = torch.Generator().manual_seed(i)
@@ -52,7 +48,9 @@ class Twin:
         """(ITERATIONS, figures): losses, scores and the posterior's moments of every iteration."""
         rows = []
         for i in range(ITERATIONS):
-            values = self.step.discriminator_update(self.batch(2 * i)) | self.step.encoder_generator_update(self.batch(2 * i + 1))
+            values = self.step.discriminator_update(self.batch(2 * i)) | self.step.encoder_generator_update(
+                self.batch(2 * i + 1)
+            )
             rows.append(torch.stack([values[name].double() for name in sorted(values)]))
         return torch.stack(rows)
 
@@ -95,7 +93,9 @@ WRONG = {
     "shifted by a pixel": lambda kernel: kernel.roll(1, 3),
     "transposed": lambda kernel: kernel.mT,
     "a tenth too large": lambda kernel: 1.1 * kernel,
-    "an outer tap left out": lambda kernel: kernel * torch.ones(16).index_fill(0, torch.tensor(0), 0).view(4, 4).to(kernel),
+    "an outer tap left out": lambda kernel: (
+        kernel * torch.ones(16).index_fill(0, torch.tensor(0), 0).view(4, 4).to(kernel)
+    ),
 }
 
 
@@ -162,7 +162,10 @@ def test_a_compiler_that_fails_is_refused(monkeypatch):
 def test_gradients_are_those_that_the_optimisers_get(monkeypatch):
     monkeypatch.setattr("bigbigan.training.step.advance_power_iteration", lambda network: None)
     twin, seen = Twin(True), {}
-    for networks, optimizer in (("D", twin.step.discriminator_optimizer), ("EG", twin.step.encoder_generator_optimizer)):
+    for networks, optimizer in (
+        ("D", twin.step.optimizers.discriminator),
+        ("EG", twin.step.optimizers.encoder_generator),
+    ):
         monkeypatch.setattr(
             optimizer,
             "step",

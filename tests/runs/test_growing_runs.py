@@ -17,17 +17,17 @@ from bigbigan.data import Crop, Stream, open_images
 from bigbigan.distributed import all_reduce, barrier
 from bigbigan.errors import ConfigError, ProbeError
 from bigbigan.model import BigBiGAN
-from bigbigan.networks.growing import seen_by, set_level
+from bigbigan.networks.growing import set_level
 from bigbigan.release.load import load_model
-from bigbigan.training.batch import Batch, draw_batch
+from bigbigan.training.batch import Batch, Drawer
 from bigbigan.training.ema import Averages
-from bigbigan.training.growing_schedule import Course, GrowthSchedule
+from bigbigan.training.growing_schedule import GrowthSchedule
 from bigbigan.training.guard import CollapseProbe
-from bigbigan.training.optim import build_optimizers, ramp_up, rates, set_rates
-from bigbigan.training.step import Pairs, Step
+from bigbigan.training.schedule import Schedule, rates, set_rates
+from bigbigan.training.step import Pairs
 from eval_linear.probe import Probe, run_probe
+from tests.conftest import make_step, train
 from tests.helpers.children import free_port
-from tests.conftest import train
 from tests.runs.test_distributed import spawn
 from tests.runs.test_train import same, stats, weights
 
@@ -51,24 +51,28 @@ def batch(network, n=8, seed=0):
     draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
     size, drop = network.generator.image_size, network.discriminator.f.drop_channels
     x, mix = draw(n, 3, size, size).tanh(), torch.rand(n, generator=generator, dtype=torch.float64)
-    return Batch(x, draw(n, 8), draw(n, 8), mix=mix, drop=draw(n, 2, drop))
+    return Batch(x, draw(n, 8), draw(n, 8), extra={"mix": mix, "drop": draw(n, 2, drop)})
 
 
 def gradients_of(step, network, update, b):
     """The gradients that an update would apply."""
     found = {}
-    for optimizer in (step.discriminator_optimizer, step.encoder_generator_optimizer):
-        optimizer.step = lambda: found.update({n: p.grad.clone() for n, p in network.named_parameters() if p.grad is not None})
+    for optimizer in (step.optimizers.discriminator, step.optimizers.encoder_generator):
+        optimizer.step = lambda: found.update(
+            {n: p.grad.clone() for n, p in network.named_parameters() if p.grad is not None}
+        )
     update(b)
     return found
 
 
 def make(form, chunks=1, **changes):
     m = model(**changes)
-    return m, Step(m, *build_optimizers(m, 1e-3, 1e-3, 1e-3, (0.0, 0.99), 1e-8), form, chunks=chunks)
+    return m, make_step(m, {"loss.form": form, "data.chunks": chunks}, betas=(0.0, 0.99))
 
 
-@pytest.mark.parametrize("changes", [{}, {"encoder": "none"}, {"discriminator_norm": "layer", "minibatch": "discrimination"}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"encoder": "none"}, {"discriminator_norm": "layer", "minibatch": "discrimination"}]
+)
 def test_the_wgan_gp_gradient_is_that_of_the_written_out_objective(changes):
     m, step = make("wgan_gp", **changes)
     set_level(1.25, m)
@@ -81,7 +85,7 @@ def test_the_wgan_gp_gradient_is_that_of_the_written_out_objective(changes):
     real, fake = (sum(t for t in d(*pair) if t is not None) for pair in pairs)
     at = [
         None if p is None else (1 - t) * p + t * q
-        for p, q, t in zip(*pairs, (b.mix.view(-1, 1, 1, 1), b.mix[:, None]), strict=True)
+        for p, q, t in zip(*pairs, (b.extra["mix"].view(-1, 1, 1, 1), b.extra["mix"][:, None]), strict=True)
     ]
     inputs = [p.requires_grad_() for p in at if p is not None]
     slopes = torch.autograd.grad(sum(t.sum() for t in d(*at) if t is not None), inputs, create_graph=True)
@@ -105,7 +109,8 @@ def test_chunks_give_the_gradient_of_the_whole(form):
         m.discriminator.f.confidence.fill_(0.9)
         b = batch(m)
         results.append(
-            gradients_of(step, m, step.discriminator_update, b) | gradients_of(step, m, step.encoder_generator_update, b)
+            gradients_of(step, m, step.discriminator_update, b)
+            | gradients_of(step, m, step.encoder_generator_update, b)
         )
     assert results[0].keys() == results[1].keys()
     for name, gradient in results[0].items():
@@ -116,7 +121,7 @@ def test_minibatch_statistics_are_of_one_kind_of_pair():
     """D's scores of real images must not tell how generated ones vary."""
     m, step = make("hinge", encoder="none")
     images = torch.cat([torch.randn(4, 3, 16, 16), torch.zeros(4, 3, 16, 16)]).double()
-    real, fake = step._scores(Pairs(images, None, None, None))
+    real, fake = step.scores(Pairs(images, None, None, None))
     torch.testing.assert_close(real.x, m.discriminator(images[:4]).x)
     torch.testing.assert_close(fake.x, m.discriminator(images[4:]).x)
     assert not torch.allclose(real.x, m.discriminator(images).x[:4])
@@ -152,18 +157,24 @@ def grown(rank, processes):
     m = model(minibatch_group=4)
     d = torch.optim.SGD(m.discriminator.parameters(), lr=0.01)
     eg = torch.optim.SGD([*m.encoder.parameters(), *m.generator.parameters()], lr=0.01)
-    step, averages = Step(m, d, eg, "wgan_gp", chunks=2), Averages(m.generator, m.encoder, 100, 0.5)
-    course = Course(GrowthSchedule(0, 2, 32, 64, (16,)), [m, averages.networks], [d, eg])
+    for optimizer, name in ((d, "discriminator"), (eg, "generator")):
+        optimizer.param_groups[0]["name"] = name
+    step = make_step(m, {"loss.form": "wgan_gp", "data.chunks": 2}, optimizers=(d, eg))
+    averages = Averages(m.generator, m.encoder, 100, 0.5)
+    config = Config(
+        model=m.config, grow=Grow(4, 32, 64, (16,)), optim=Optim(generator_lr=0.01, discriminator_lr=0.01, lr_rampup=64)
+    )
+    schedule = Schedule(config, [m, averages.networks], step.optimizers.named())
+    drawer = Drawer(0, "normal", 8, draws=step.draws())
     stream = Stream(open_images("digits", "train", "", "", False, 0.1, ""), 16, 0, Crop("none", False), rank, processes)
     found, reals = {}, stream.batches(0, 10**9, 16)
     for i in range(ITERATIONS):
-        level = course.at(32 * i)
-        for group in (*d.param_groups, *eg.param_groups):
-            group["lr"] = 0.01 * ramp_up(32 * i, 64)
+        phase = schedule.at(32 * i)
+        schedule.apply(phase)
         for update in (step.discriminator_update, step.encoder_generator_update):
-            b = draw_batch(next(reals), 0, "normal", 8, 0, torch.device("cpu"))
-            b = Batch(seen_by(m.generator, b.x.double()), b.z.double(), b.noise.double(), mix=b.mix)
-            found |= {f"{i} {level:g} {k}": all_reduce(v.clone()) / processes for k, v in update(b).items()}
+            b = drawer(next(reals))
+            b = Batch(m.generator.prepare(b.x.double()), b.z.double(), b.noise.double(), extra=b.extra)
+            found |= {f"{i} {phase.level:g} {k}": all_reduce(v.clone()) / processes for k, v in update(b).items()}
         averages.update(32 * (i + 1), 32)
     return found | m.state_dict() | {f"averaged {k}": v for k, v in averages.networks.state_dict().items()}
 
@@ -179,7 +190,12 @@ def test_two_processes_grow_as_one(tmp_path):
     torch.set_num_threads(1)
     spawn(worker, 2, free_port(), str(tmp_path))
     parts, expected = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)], grown(0, 1)
-    assert parts[0].keys() == expected.keys() and {k.split()[1] for k in expected if "loss_d" in k} >= {"0", "0.5", "1", "1.5"}
+    assert parts[0].keys() == expected.keys() and {k.split()[1] for k in expected if "loss_d" in k} >= {
+        "0",
+        "0.5",
+        "1",
+        "1.5",
+    }
     for name, value in expected.items():
         torch.testing.assert_close(parts[0][name], value, rtol=1e-8, atol=1e-8, msg=lambda m, name=name: f"{name}: {m}")
         assert torch.equal(parts[0][name], parts[1][name]), name
@@ -187,21 +203,23 @@ def test_two_processes_grow_as_one(tmp_path):
 
 def test_optimisers_forget_at_both_ends_of_a_fade():
     m = model()
-    optimizers = list(build_optimizers(m, 1e-3, 1e-3, 1e-3, (0.0, 0.99), 1e-8))
-    step, growth = Step(m, *optimizers), GrowthSchedule(0, 2, 16, 32, (8,))
-    course, forgetful = Course(growth, [m], optimizers), []
+    step, forgetful = make_step(m), []
+    optimizers = step.optimizers
+    schedule = Schedule(Config(model=m.config, grow=Grow(4, 16, 32, (8,))), [m], optimizers.named())
     for seen in range(0, 128, 16):
         kept = bool(optimizers[0].state)
-        course.at(seen)
+        schedule.apply(schedule.at(seen))
         forgetful.append(kept and not optimizers[0].state and not optimizers[1].state)
         step.discriminator_update(batch(m, 4)), step.encoder_generator_update(batch(m, 4))
     # levels 0, 0, ½, 1, 1, 1½, 2, 2
     assert forgetful == [False, False, True, True, False, True, True, False]
     optim = Optim(generator_lr=1e-3, discriminator_lr=2e-3, encoder_lr=3e-3, lr_rampup=100)
     for seen, factor in ((0, math.exp(-5)), (50, math.exp(-1.25)), (100, 1.0)):
-        set_rates(dict(enumerate(optimizers)), rates(optim, seen, {"encoder": 0.5}))
+        set_rates(optimizers.named(), rates(optim, seen, {"encoder": 0.5}))
         found = {group["name"]: group["lr"] for optimizer in optimizers for group in optimizer.param_groups}
-        assert found == pytest.approx({"discriminator": 2e-3 * factor, "encoder": 1.5e-3 * factor, "generator": 1e-3 * factor})
+        assert found == pytest.approx(
+            {"discriminator": 2e-3 * factor, "encoder": 1.5e-3 * factor, "generator": 1e-3 * factor}
+        )
 
 
 def test_layers_not_reached_stand_still_in_weights_averages_and_optimiser():
@@ -214,9 +232,11 @@ def test_layers_not_reached_stand_still_in_weights_averages_and_optimiser():
         averages.update(16 * (seed + 1), 16)
     waiting = ("to_rgb.2", "generator.blocks.2", "from_rgb.2", "f.blocks.1", "trunk.blocks.1")
     for name, p in m.named_parameters():
-        if not (name.startswith("discriminator.score") and name.endswith("bias")):  # under a hinge the two kinds may cancel there
+        if not (
+            name.startswith("discriminator.score") and name.endswith("bias")
+        ):  # under a hinge the two kinds may cancel there
             assert torch.equal(p, before[name]) == any(w in name for w in waiting), name
-    state = {n for n, p in m.named_parameters() if p in step.encoder_generator_optimizer.state}
+    state = {n for n, p in m.named_parameters() if p in step.optimizers.encoder_generator.state}
     assert state and not any(w in n for n in state for w in waiting)
 
 
@@ -233,7 +253,9 @@ def test_a_run_grows_to_the_end(grown_run):
     assert levels == pytest.approx([0, 0, 0, 0.5, 1, 1, 1, 1.5, 2, 2])
     for kind in ("samples", "reconstructions"):
         grids = sorted((grown_run / kind).iterdir())
-        assert len(grids) == 10 and len({Image.open(p).size for p in grids}) == 1, "one film: pictures of 4, 8 and 16 px alike"
+        assert len(grids) == 10 and len({Image.open(p).size for p in grids}) == 1, (
+            "one film: pictures of 4, 8 and 16 px alike"
+        )
     released = load_model(grown_run)
     assert (released.generator.level, released.encoder.image_size, released.discriminator.image_size) == (2, 16, 16)
     assert bigbigan.generate(2, released).shape == (2, 3, 16, 16) and bigbigan.generate(2, released).abs().max() <= 1
@@ -245,14 +267,25 @@ def test_a_run_resumed_in_a_fade_is_bit_for_bit_the_uninterrupted_one(grown_run,
     """In the middle of the first fade, where the second resolution is reached, and in the second fade."""
     train(tmp_path, "--run.name=cut", *GROWING, f"--run.images={images}")
     half_way = load_model(tmp_path / "cut" / "checkpoints" / f"{images:012d}")
-    assert half_way.generator.level == {72: 0, 96: 0.5, 168: 1}[images], "the level that its last iteration was trained at"
+    assert half_way.generator.level == {72: 0, 96: 0.5, 168: 1}[images], (
+        "the level that its last iteration was trained at"
+    )
     out, _ = train(tmp_path, "--run.name=cut", *GROWING)
     assert f"at {images} images" in out
     assert same(weights(tmp_path / "cut"), weights(grown_run))
 
 
 def test_every_resolution_can_have_its_own_batch_size(tmp_path):
-    flags = ["--run.name=sizes", *GROWING, "--grow.batch_sizes", "8", "6", "4", "--run.log_every=1", "--run.checkpoint_every=60"]
+    flags = [
+        "--run.name=sizes",
+        *GROWING,
+        "--grow.batch_sizes",
+        "8",
+        "6",
+        "4",
+        "--run.log_every=1",
+        "--run.checkpoint_every=60",
+    ]
     train(tmp_path / "a", *flags)
     seen = [line["images_seen"] for line in stats(tmp_path / "a" / "sizes") if "level" in line]
     steps = np.diff([0, *seen]).tolist()
@@ -267,7 +300,12 @@ def test_every_resolution_can_have_its_own_batch_size(tmp_path):
     [
         ["--loss.form=wgan_gp", "--data.chunks=2"],
         ["--loss.form=lsgan", "--model.minibatch_group=4"],
-        ["--loss.form=wgan_gp", "--model.discriminator_norm=layer", "--model.generator_norm=batch", "--model.minibatch=none"],
+        [
+            "--loss.form=wgan_gp",
+            "--model.discriminator_norm=layer",
+            "--model.generator_norm=batch",
+            "--model.minibatch=none",
+        ],
         ["--loss.form=hinge", "--model.discriminator_norm=spectral", "--model.encoder=progressive"],
     ],
 )
@@ -307,9 +345,18 @@ def test_a_gan_of_biggans_networks_runs(tmp_path):
         ({"model": Model(**TINY | {"generator_slope": -0.1})}, "generator_slope -0.1: expected 0 or more"),
         ({"loss": Loss(gradient_norm=0)}, "gradient_norm 0: expected a number above 0"),
         ({"loss": Loss("lsgan")}, "--loss.form lsgan: expected --model.family progressive"),
-        ({"model": Model(encoder="none"), "loss": Loss(unary_x=False)}, "expected --loss.unary_x True, the only score of a GAN"),
-        ({"model": Model(**TINY), "optim": Optim(dropout=0.1)}, "dropout 0.1: expected 0 for --model.family progressive"),
-        ({"model": Model(**TINY), "grow": Grow(4), "run": Run(compile="default")}, "compile default: expected off for a run that"),
+        (
+            {"model": Model(encoder="none"), "loss": Loss(unary_x=False)},
+            "expected --loss.unary_x True, the only score of a GAN",
+        ),
+        (
+            {"model": Model(**TINY), "optim": Optim(dropout=0.1)},
+            "dropout 0.1: expected 0 for --model.family progressive",
+        ),
+        (
+            {"model": Model(**TINY), "grow": Grow(4), "run": Run(compile="default")},
+            "compile default: expected off for a run that",
+        ),
         ({"model": Model(**TINY), "loss": Loss(r1=1)}, "r1 1: expected --model.minibatch none"),
     ],
 )
@@ -350,9 +397,19 @@ def test_the_rows_of_the_ablation_differ_as_in_the_paper(row):
 
 def test_the_baseline_of_the_ablation_and_the_averages_of_all_rows():
     a = read_yaml(find_config("progan_a"), Config())
-    assert (a.data.batch_size, a.optim.d_steps, a.optim.betas, a.loss.drift, a.loss.penalty) == (64, 5, (0.0, 0.9), 0.0, 10.0)
+    assert (a.data.batch_size, a.optim.d_steps, a.optim.betas, a.loss.drift, a.loss.penalty) == (
+        64,
+        5,
+        (0.0, 0.9),
+        0.0,
+        10.0,
+    )
     assert (a.model.generator_norm, a.model.discriminator_norm, a.model.equalised) == ("batch", "layer", False)
-    for exponent, images in ((20, 5 * 64), (5, 5 * 16), (1, 16)):  # the code's decays, 0.999 to these powers an iteration
+    for exponent, images in (
+        (20, 5 * 64),
+        (5, 5 * 16),
+        (1, 16),
+    ):  # the code's decays, 0.999 to these powers an iteration
         assert a.optim.ema_half_life == pytest.approx(np.log(0.5) / (exponent * np.log(0.999)) * images, rel=1e-4)
 
 

@@ -20,12 +20,16 @@ import pytest
 from safetensors.torch import load_file
 
 from bigbigan.training import checkpoint
-from tests.helpers.children import PATIENCE, Fault, Run, finish
 from tests.conftest import picture
+from tests.helpers.children import PATIENCE, Fault, Run, finish
 
 KILLS = int(os.environ.get("BIGBIGAN_KILLS", "500"))
 PART, PARTS = map(int, os.environ.get("BIGBIGAN_PART", "1/1").split("/"))
-EVALUATING = ("--run.evaluate_every=48", "--run.evaluate_images=60", "--run.best=top1_knn")  # better at 96 images than at 48
+EVALUATING = (
+    "--run.evaluate_every=48",
+    "--run.evaluate_images=60",
+    "--run.best=top1_knn",
+)  # better at 96 images than at 48
 END = 96
 
 
@@ -179,7 +183,12 @@ def phase(calls: list[str], name: str, which: int) -> int:
 def test_a_kill_while_a_checkpoint_is_written(settings, uninterrupted, tmp_path):
     """Torn files, unfinished renames, half-removed old checkpoints; the soak goes through every call."""
     calls = uninterrupted("digits")[1]
-    for name, which, how in (("save_file", 4, "half"), ("rename", 1, "before"), ("rename", -1, "after"), ("rmtree", -1, "half")):
+    for name, which, how in (
+        ("save_file", 4, "half"),
+        ("rename", 1, "before"),
+        ("rename", -1, "after"),
+        ("rmtree", -1, "half"),
+    ):
         strike(tmp_path, "digits", settings, uninterrupted, Fault(phase(calls, name, which), how))
 
 
@@ -196,9 +205,11 @@ def test_a_kill_of_one_of_two_processes(settings, uninterrupted, tmp_path):
 
 def test_a_kill_between_checkpoint_and_evaluation_loses_no_figure(settings, uninterrupted, tmp_path):
     expected, calls, _ = uninterrupted("photos, evaluating")
-    assert [line["images_seen"] for line in expected["stats"] if not {"loss_d", "spectra"} & line.keys()] == [48, 96, 96], (
-        "with the closing figures"
-    )
+    assert [line["images_seen"] for line in expected["stats"] if not {"loss_d", "spectra"} & line.keys()] == [
+        48,
+        96,
+        96,
+    ], "with the closing figures"
     strike(tmp_path, "photos, evaluating", settings, uninterrupted, Fault(phase(calls, "link", 0), "before"))
 
 
@@ -206,7 +217,14 @@ def test_kills_at_random(settings, uninterrupted, tmp_path):
     kill_at_random(tmp_path, "photos", settings, uninterrupted, kills=3, seed=int(time.time()) % 1000)
 
 
-NAMES = ("digits", "digits, two processes", "photos", "photos, two processes", "evaluating", "evaluating, two processes")
+NAMES = (
+    "digits",
+    "digits, two processes",
+    "photos",
+    "photos, two processes",
+    "evaluating",
+    "evaluating, two processes",
+)
 
 
 def test_the_run_with_evaluations_takes_every_way_of_writing(uninterrupted):
@@ -234,4 +252,6 @@ def test_soak_every_writing_call(settings, uninterrupted, tmp_path, name, how):
 def test_soak_random_kills(settings, uninterrupted, tmp_path, name):
     share = len(range(NAMES.index(name), KILLS, len(NAMES))[PART - 1 :: PARTS])
     ends, found = kill_at_random(tmp_path, name, settings, uninterrupted, share, seed=f"{name} {PART}/{PARTS}")
-    print(f"{name}, part {PART}/{PARTS}: {share} kills, by newest checkpoint {found}; {ends} runs ended, {ends} as without a kill")
+    print(
+        f"{name}, part {PART}/{PARTS}: {share} kills, by newest checkpoint {found}; {ends} runs ended, {ends} as without a kill"
+    )

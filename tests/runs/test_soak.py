@@ -14,8 +14,8 @@ import pytest
 
 import bigbigan
 from bigbigan.data import open_images
-from tests.helpers.children import SMALLEST
 from tests.conftest import picture, tiny_model, train
+from tests.helpers.children import SMALLEST
 
 ENCODES = int(os.environ.get("BIGBIGAN_ENCODES", "10000"))
 EVALUATIONS = int(os.environ.get("BIGBIGAN_EVALUATIONS", "200"))
@@ -67,7 +67,14 @@ def uses(tmp_path):
     pictures[0].save(tmp_path / "film.gif", save_all=True, append_images=pictures[1:])
     (tmp_path / "cut").mkdir()
     (tmp_path / "cut" / "cut.png").write_bytes((tmp_path / "1.png").read_bytes()[:60])
-    kinds = [np.zeros((2, 9, 9, 3), np.uint8), pictures, str(tmp_path / "0.jpg"), tmp_path, iter, tmp_path / "cut" / "cut.png"]
+    kinds = [
+        np.zeros((2, 9, 9, 3), np.uint8),
+        pictures,
+        str(tmp_path / "0.jpg"),
+        tmp_path,
+        iter,
+        tmp_path / "cut" / "cut.png",
+    ]
 
     def use(i: int) -> None:
         kind = kinds[i % len(kinds)]
@@ -97,14 +104,14 @@ def test_evaluations(tmp_path, monkeypatch):
 
 @pytest.mark.soak
 def test_epochs_with_workers(tmp_path, monkeypatch):
-    from bigbigan.train import Training
+    from bigbigan.training.trainer import Trainer
 
     folder = tmp_path / "photos"
     folder.mkdir()
     for i in range(27):  # 24 of them for training: an iteration is an epoch
         picture(i, (20 + i % 3, 16)).save(folder / f"{i}.png")
     process, main, workers = psutil.Process(), [], []
-    before = Training.log
+    before = Trainer.log_means
 
     def log(self, values):
         before(self, values)
@@ -112,10 +119,21 @@ def test_epochs_with_workers(tmp_path, monkeypatch):
         children = [used(child) for child in process.children() if child.status() != psutil.STATUS_ZOMBIE]
         workers.append((sum(c[0] for c in children) / max(1, len(children)), sum(c[1] for c in children)))
 
-    monkeypatch.setattr(Training, "log", log)
+    monkeypatch.setattr(Trainer, "log_means", log)
     warm = 5
-    flags = ("--run.name=run", f"--data.path={folder}", "--data.cache=none", "--data.workers=2", "--data.augment=resnet")
-    sizes = (f"--run.images={24 * (EPOCHS + warm)}", "--run.log_every=24", "--run.checkpoint_every=240", "--run.sample_every=240")
+    flags = (
+        "--run.name=run",
+        f"--data.path={folder}",
+        "--data.cache=none",
+        "--data.workers=2",
+        "--data.augment=resnet",
+    )
+    sizes = (
+        f"--run.images={24 * (EPOCHS + warm)}",
+        "--run.log_every=24",
+        "--run.checkpoint_every=240",
+        "--run.sample_every=240",
+    )
     train(tmp_path, *SMALLEST, *flags, *sizes)
     judge("epoch, main process", main[warm:])
     judge("epoch, a worker", workers[warm:])

@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 
 from bigbigan.release.load import load_model
 from bigbigan.training.checkpoint import complete
-from tests.helpers.children import SMALLEST, Fault, Run, finish
 from tests.conftest import ROOT, TINY_RUN, launch, picture, train
+from tests.helpers.children import SMALLEST, Fault, Run, finish
 
 ENDLESS = ("--run.images=100000000", "--run.checkpoint_every=96", "--run.sample_every=100000000", "--run.log_every=24")
 FIXTURE = ROOT / "tests" / "fixtures" / "checkpoint-format-1"
@@ -76,7 +76,13 @@ def test_a_stop_abandons_an_evaluation_which_the_next_start_makes(tmp_path, monk
     photos.mkdir()
     for i in range(24):
         picture(i).save(photos / f"{i}.png")
-    flags = [*SMALLEST, f"--data.path={photos}", "--run.name=run", "--run.evaluate_every=48", "--run.evaluate_images=20"]
+    flags = [
+        *SMALLEST,
+        f"--data.path={photos}",
+        "--run.name=run",
+        "--run.evaluate_every=48",
+        "--run.evaluate_images=20",
+    ]
     before, asked = eval_linear.quick.quick_figures, []
 
     def interrupted(*arguments):
@@ -129,7 +135,9 @@ def test_a_second_run_in_the_same_folder_is_refused_and_the_lock_dies_with_its_p
     (tmp_path / "other").mkdir()
     _, err = train(tmp_path, *SMALLEST, "--run.name=run", code=2)
     pid = first.processes[0].pid
-    assert f"expected a run folder to itself, found that process {pid} of " in err and "choose another --run.name" in err
+    assert (
+        f"expected a run folder to itself, found that process {pid} of " in err and "choose another --run.name" in err
+    )
     train(tmp_path, *SMALLEST, "--run.name=run", "--dry-run")
     assert first.processes[0].exitcode is None, "the first is not disturbed"
     first.send(signal.SIGKILL)
@@ -151,7 +159,9 @@ def test_another_world_size_and_an_accepted_batch_size_continue_at_the_same_imag
         for stats in (tmp_path / "run" / "stats.jsonl", tmp_path / "one" / "run" / "stats.jsonl")
     )
     assert list(ours) == [24, 48, 72, 96, 144]
-    assert [ours[at] for at in theirs] == pytest.approx(list(theirs.values()), rel=0.02), "other images have other losses"
+    assert [ours[at] for at in theirs] == pytest.approx(list(theirs.values()), rel=0.02), (
+        "other images have other losses"
+    )
 
 
 def test_machines_without_a_common_folder_are_refused(tmp_path):
@@ -182,7 +192,13 @@ def test_any_number_of_decoding_workers_gives_the_same_run(tmp_path_factory, tmp
         picture(i, (12 + i % 5, 10)).save(folder / f"{i}.png")
     (folder / "7.png").write_bytes(b"no image")
     common = tmp_path_factory.getbasetemp() / "workers"
-    flags = (f"--data.path={folder}", "--data.augment=resnet", "--data.flip=True", "--data.cache=none", "--data.max_unreadable=0.5")
+    flags = (
+        f"--data.path={folder}",
+        "--data.augment=resnet",
+        "--data.flip=True",
+        "--data.cache=none",
+        "--data.max_unreadable=0.5",
+    )
     finish(tmp_path, *flags, "--run.images=48", f"--data.workers={workers}")
     found = tensors(complete(tmp_path / "run" / "checkpoints")[-1])
     if not common.is_dir():
@@ -251,7 +267,9 @@ def test_two_machines_on_one(tmp_path):
         sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc_per_node=1", "--rdzv_backend=c10d",
         f"--rdzv_endpoint=127.0.0.1:{port}", "--rdzv_id=run", str(ROOT / "bigbigan" / "train.py"), *flags,
     ]  # fmt: skip
-    machines = [subprocess.Popen(machine, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
+    machines = [
+        subprocess.Popen(machine, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)
+    ]
     said = "".join(m.communicate(timeout=240)[0] for m in machines)
     assert [m.returncode for m in machines] == [0, 0], said
     assert "8 = 2 processes" in said and "finished: 48 images" in said

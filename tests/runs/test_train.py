@@ -49,7 +49,9 @@ def test_a_run_leaves_what_it_should(run_folder):
     logged = [line for line in lines if "loss_d" in line]
     assert [line["images_seen"] for line in logged] == list(range(24, 241, 24))
     scores = [f"score_{t}_{side}" for t in ("x", "z", "xz") for side in ("real", "fake")]
-    assert all(np.isfinite(line[name]) for line in logged for name in [*scores, "loss_d", "loss_eg", "images_per_second"])
+    assert all(
+        np.isfinite(line[name]) for line in logged for name in [*scores, "loss_d", "loss_eg", "images_per_second"]
+    )
     assert lines[-1]["reconstruction_error_relative"] > 0 and lines[-1]["n_test"] == 359
     grid = Image.open(run_folder / "reconstructions" / f"{240:012d}.png")
     assert grid.size[0] > 90 and np.asarray(grid).std() > 10, "tiny images are enlarged so that one can see them"
@@ -90,7 +92,9 @@ def begin(root, *flags):
         "--run.images=100000000",
         *flags,
     ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
     deadline = time.time() + 120
     while not list(root.glob("*/checkpoints/0*")):
         assert process.poll() is None, process.stdout.read()
@@ -102,14 +106,18 @@ def begin(root, *flags):
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
 def test_a_stop_is_clean_and_loses_nothing(tmp_path, number, status):
     """The whole group is signalled, decoding workers too, as schedulers and terminals do."""
-    process = begin(tmp_path, "--run.name=stopped", "--run.checkpoint_every=480", "--data.cache=none", "--data.workers=1")
+    process = begin(
+        tmp_path, "--run.name=stopped", "--run.checkpoint_every=480", "--data.cache=none", "--data.workers=1"
+    )
     os.killpg(process.pid, number)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == status, out
     seen = int(out.split("stopped at ")[1].split(" images")[0].replace(",", ""))
     newest = max(int(p.name) for p in (tmp_path / "stopped" / "checkpoints").iterdir())
     assert seen == newest, "everything up to the signal is in a checkpoint"
-    out, _ = train(tmp_path, "--run.name=stopped", f"--run.images={seen + 48}", "--run.checkpoint_every=480", "--run.probe=False")
+    out, _ = train(
+        tmp_path, "--run.name=stopped", f"--run.images={seen + 48}", "--run.checkpoint_every=480", "--run.probe=False"
+    )
     assert f"at {seen:,} images" in out
 
 
@@ -142,12 +150,19 @@ def test_two_processes_follow_one(run_folder, tmp_path):
 
 
 def test_another_configuration_is_refused(run_folder):
-    out, err = train(run_folder.parent, f"--run.name={run_folder.name}", "--optim.encoder_lr=0.5", "--run.probe=False", code=2)
+    out, err = train(
+        run_folder.parent, f"--run.name={run_folder.name}", "--optim.encoder_lr=0.5", "--run.probe=False", code=2
+    )
     assert "optim.encoder_lr: 0.004 → 0.5" in err and "--run.accept_changes" in err and "Traceback" not in err
 
 
 def test_own_images_fine_tune_a_release(run_folder, image_folder, tmp_path):
-    flags = [f"--data.path={image_folder}", f"--model.init_from={run_folder}", "--data.augment=resnet", "--data.flip=True"]
+    flags = [
+        f"--data.path={image_folder}",
+        f"--model.init_from={run_folder}",
+        "--data.augment=resnet",
+        "--data.flip=True",
+    ]
     out, _ = train(tmp_path, "--config=small", "--run.name=tuned", *flags, "--run.images=48", "--model.latent_dim=100")
     assert f"from {run_folder}, with its architecture" in out
     assert "linear, full batch" in out and "14 images, 2 classes" in out
@@ -194,8 +209,22 @@ def test_variants_train(tmp_path):
     short = ["--run.images=48", "--run.probe=False"]
     train(tmp_path, "--run.name=chunks", "--data.chunks=2", "--run.precision=bf16", *short)
     train(tmp_path, "--run.name=conditional", "--model.classes=10", *short)
-    train(tmp_path, "--run.name=uniform", "--model.prior=uniform", "--model.posterior=tanh", "--loss.form=logistic", *short)
-    train(tmp_path, "--run.name=high", "--model.encoder_image_size=16", "--loss.unary_x=False", "--loss.unary_z=False", *short)
+    train(
+        tmp_path,
+        "--run.name=uniform",
+        "--model.prior=uniform",
+        "--model.posterior=tanh",
+        "--loss.form=logistic",
+        *short,
+    )
+    train(
+        tmp_path,
+        "--run.name=high",
+        "--model.encoder_image_size=16",
+        "--loss.unary_x=False",
+        "--loss.unary_z=False",
+        *short,
+    )
     for name in ("chunks", "conditional", "uniform", "high"):
         assert (tmp_path / name / "release" / "config.json").is_file()
 
@@ -270,5 +299,7 @@ def test_a_best_figure_that_is_not_measured_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("BIGBIGAN_CACHE", str(tmp_path / "cache"))
     _, err = train(tmp_path, "--run.best=top1", code=2)
     assert "expected --run.evaluate_every too" in err
-    _, err = train(tmp_path, "--run.name=b", "--run.evaluate_every=24", "--run.evaluate_images=60", "--run.best=elo", code=2)
+    _, err = train(
+        tmp_path, "--run.name=b", "--run.evaluate_every=24", "--run.evaluate_images=60", "--run.best=elo", code=2
+    )
     assert "--run.best elo: expected the beginning of one of top1_linear" in err

@@ -4,6 +4,7 @@ resumption."""
 import copy
 import json
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -27,10 +28,9 @@ from bigbigan.training.augmentation import (
     recolour,
     warp,
 )
-from bigbigan.training.batch import Batch, draw_batch
-from bigbigan.training.optim import build_optimizers
-from bigbigan.training.step import Step
-from tests.conftest import tiny_model, train
+from bigbigan.training.batch import Batch, Drawer
+from bigbigan.training.variants import augmentation_of
+from tests.conftest import make_step, tiny_model, train
 from tests.helpers.children import SMALLEST, free_port
 from tests.runs.test_distributed import spawn
 from tests.runs.test_train import same, stats, weights
@@ -270,7 +270,7 @@ def augmentation(method, **changes):
 
 def with_numbers(batch, method, n=8):
     width = augmentation(method).width
-    batch.augment = numbers(n, 2 * width, seed=5).unflatten(1, (2, width))
+    batch.extra["augment"] = numbers(n, 2 * width, seed=5).unflatten(1, (2, width))
     return batch
 
 
@@ -278,17 +278,16 @@ def make(method, chunks=1, p=0.7, seed=0):
     model = tiny_model(**SMALL).double().train()
     for norm in batch_norms(model):
         norm.eval()  # so that a chunk's statistics are not its own
-    augment = augmentation(method)
-    augment.p.fill_(p)
-    optimizers = build_optimizers(model, 1e-3, 1e-3, 1e-3, (0.0, 0.999), 1e-8)
-    return model, Step(model, *optimizers, chunks=chunks, augmentation=augment)
+    step = make_step(model, {"data.chunks": chunks, "optim.augment": method})
+    augmentation_of(step).p.fill_(p)
+    return model, step
 
 
 def gradients(method, chunks=1, updates=("D", "EG")):
     """Of D in its update, and of E and G in theirs."""
     model, step = make(method, chunks)
     found, batch = {}, with_numbers(make_batch(), method)
-    for name, optimizer in (("D", step.discriminator_optimizer), ("EG", step.encoder_generator_optimizer)):
+    for name, optimizer in (("D", step.optimizers.discriminator), ("EG", step.optimizers.encoder_generator)):
         names = {p: k for k, p in model.named_parameters()}
         mine = [p for g in optimizer.param_groups for p in g["params"]]
         optimizer.step = lambda mine=mine, name=name, names=names: found.update(
@@ -305,9 +304,9 @@ def test_f_sees_both_pairs_transformed_in_both_updates_and_e_does_not(method):
     found, _, model = gradients(method, updates=["D"])
     d, e, g = model.discriminator, model.encoder, model.generator
     t = (
-        (lambda x, i: ada(x, batch.augment[:, i], 0.7 * ONE))
+        (lambda x, i: ada(x, batch.extra["augment"][:, i], 0.7 * ONE))
         if method == "ada"
-        else (lambda x, i: diffaugment(x, batch.augment[:, i]))
+        else (lambda x, i: diffaugment(x, batch.extra["augment"][:, i]))
     )
     z_hat, x_hat = e(batch.x).sample(batch.noise), g(batch.z)
     real, fake = d(t(batch.x, 0), z_hat.detach()), d(t(x_hat, 1).detach(), batch.z)
@@ -345,7 +344,7 @@ def test_a_batch_without_numbers_is_refused():
 def test_numbers_depend_on_seed_and_place_alone():
     def drawn(places, seed=0, purpose=""):
         real = RealImages(torch.zeros(len(places), 3, 8, 8, dtype=torch.uint8), None, places)
-        return draw_batch(real, seed, "normal", 8, 0, torch.device("cpu"), purpose=purpose, augment=28).augment
+        return Drawer(seed, "normal", 8, draws=augmentation("ada").draws())(real, purpose).extra["augment"]
 
     places = np.arange(100, 140)
     whole = drawn(places)
@@ -357,14 +356,16 @@ def test_numbers_depend_on_seed_and_place_alone():
 
 def test_the_sign_is_of_s_x_where_it_is_a_score_of_its_own_and_else_of_the_sum():
     scores = Scores(torch.tensor([1.0, -1.0, 2.0, 0.5]), torch.tensor([-9.0, 9.0, 9.0, -9.0]), torch.zeros(4))
-    assert float(DiscriminatorAugmentation("ada").sign(scores)) == 0.5
-    assert float(DiscriminatorAugmentation("ada", form="logistic").sign(scores)) == 0
-    assert float(DiscriminatorAugmentation("ada").sign(scores._replace(x=None))) == 0
+    sign = lambda scores, **changes: float(augmentation("ada", **changes).report(scores, scores, None)["augment_sign"])  # noqa: E731
+    assert sign(scores) == 0.5
+    assert sign(scores, form="logistic") == 0
+    assert sign(scores._replace(x=None)) == 0
+    assert augmentation("diffaugment").report(scores, scores, None) == {}
 
 
 def follow(augment, signs, images=50, broken=0.0):
     for sign in signs:
-        augment.adapt({"augment_sign": torch.tensor(sign)}, torch.tensor(broken), images)
+        augment.after({"augment_sign": torch.tensor(sign)}, torch.tensor(broken), images)
     return augment.p.item()
 
 
@@ -388,7 +389,7 @@ def test_the_state_comes_back_and_what_cannot_be_is_refused():
     assert follow(augment, [0.7] * 7, 64) == follow(other, [0.7] * 7, 64)
     other.load({})
     assert other.state() == augmentation("ada").state()
-    assert DiscriminatorAugmentation().state() == {} and DiscriminatorAugmentation("diffaugment").state() == {}
+    assert augmentation("diffaugment").state() == {}
     for bad in (
         {"p": 1.5},
         {"p": "much"},
@@ -408,7 +409,7 @@ def test_d_that_knows_the_real_images_by_heart_raises_p():
     """A D that scores every real image high: p rises; with its signs turned, p stays at 0."""
     for bias, rises in ((5.0, True), (-5.0, False)):
         _, step = make("ada", p=0.0)
-        step.augment.images = 64
+        augmentation_of(step).images = 64
         step.model.discriminator.score_x.bias.data.fill_(bias)
         for _ in range(4):
             values = step.discriminator_update(with_numbers(make_batch(), "ada"))
@@ -486,14 +487,15 @@ def its_share(rank, processes, port, folder):
 
 def of_process(rank, processes):
     model, step = make("ada", p=0.2)
-    step.augment.images, step.augment.target = 200, 0.0
+    augment = augmentation_of(step)
+    augment.images, augment.target = 200, 0.0
     ps = []
     for seed in range(9):
         whole = with_numbers(make_batch(seed=seed), "ada")
-        columns = (whole.x, whole.z, whole.noise, None, None, None, None, None, whole.augment)
-        share = Batch(*(None if c is None else c[rank::processes] for c in columns))
+        share = Batch(*(c[rank::processes] for c in (whole.x, whole.z, whole.noise)))
+        share.extra["augment"] = whole.extra["augment"][rank::processes]
         ps.append(float(step.discriminator_update(share)["augment_p"]))
-    return {"p": ps, "state": step.augment.state(), "weights": copy.deepcopy(model.discriminator.state_dict())}
+    return {"p": ps, "state": augment.state(), "weights": copy.deepcopy(model.discriminator.state_dict())}
 
 
 def test_two_processes_adapt_as_one(tmp_path):
@@ -506,14 +508,19 @@ def test_two_processes_adapt_as_one(tmp_path):
             torch.testing.assert_close(one["weights"][name], value, msg=name)
 
 
+def shown(augment, x, u):
+    """Images (2n, 3, S, S) as F sees them, by numbers (n, 2, width)."""
+    return augment.show(x, Batch(x, x, x, extra={"augment": u}))
+
+
 def test_in_bf16_places_keep_their_precision():
     """Autocast must not touch coordinates: the transform is that of float32."""
     augment, x = augmentation("ada"), pictures(16, 64, torch.float32)
     augment.p.fill_(1)
     u = numbers(8, 56, dtype=torch.float32).unflatten(1, (2, 28))
     with torch.autocast("cpu", torch.bfloat16):
-        found = augment(x, u)
-    assert found.dtype == torch.float32 and torch.equal(found, augment(x, u))
+        found = shown(augment, x, u)
+    assert found.dtype == torch.float32 and torch.equal(found, shown(augment, x, u))
 
 
 @pytest.mark.parametrize("method", ["ada", "diffaugment"])
@@ -521,8 +528,8 @@ def test_one_graph_holds_the_transforms_and_follows_p(method):
     augment, x = augmentation(method), pictures(8, 8, torch.float32)
     u = numbers(4, 2 * augment.width, dtype=torch.float32).unflatten(1, (2, augment.width))
     torch.compiler.reset()
-    compiled = torch.compile(augment, backend="aot_eager", fullgraph=True)
+    compiled = torch.compile(partial(shown, augment), backend="aot_eager", fullgraph=True)
     with torch._dynamo.config.patch(error_on_recompile=True):
         for p in (0.0, 0.5, 1.0):
             augment.p.fill_(p)
-            torch.testing.assert_close(compiled(x, u), augment(x, u))
+            torch.testing.assert_close(compiled(x, u), shown(augment, x, u))

@@ -15,10 +15,10 @@ from bigbigan.errors import ConfigError
 from bigbigan.losses import latent_loss
 from bigbigan.metrics.bidirectional import scored_as_encoder_pairs
 from bigbigan.model import BigBiGAN
-from bigbigan.training.optim import build_optimizers, rates
-from bigbigan.training.step import Step
+from bigbigan.training.optim import Optimizers
+from bigbigan.training.schedule import rates
 from eval_linear.knn import nearest
-from tests.conftest import tiny_model, train
+from tests.conftest import make_step, tiny_model, train
 from tests.runs.test_train import same, stats, weights
 from tests.training.test_step import make_batch
 
@@ -89,7 +89,7 @@ def test_the_networks_are_those_of_the_code():
         for p, q in ((pixels, predicted), (drawn, z.numpy()))
     ]
     batch.z = z
-    step = Step(model, *build_optimizers(model, 0.0, 0.0, 0.0, (0.5, 0.999), 1e-8), form="logistic")
+    step = make_step(model, {"loss.form": "logistic"}, lr=0.0, betas=(0.5, 0.999))
     _, *scores, _ = step.discriminator_forward(batch)
     for ours, theirs in zip(scores, expected, strict=True):
         assert ours.x is None and ours.z is None
@@ -142,8 +142,8 @@ def gradients_of(model, step, batch):
             kept.update({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
             super().step()
 
-    step.discriminator_optimizer = Keep(model.discriminator.parameters(), lr=1.0)
-    step.encoder_generator_optimizer = Keep([*model.encoder.parameters(), *model.generator.parameters()], lr=1.0)
+    of_encoder_and_generator = [*model.encoder.parameters(), *model.generator.parameters()]
+    step.optimizers = Optimizers(Keep(model.discriminator.parameters(), lr=1.0), Keep(of_encoder_and_generator, lr=1.0))
     step.discriminator_update(batch)
     step.encoder_generator_update(batch)
     return kept
@@ -170,8 +170,7 @@ def test_a_simultaneous_update_is_of_one_point(simultaneous, norm):
         expected |= dict(
             zip([n for n, _ in named], torch.autograd.grad(loss, [p for _, p in named], retain_graph=True), strict=True)
         )
-    optimizers = build_optimizers(model, 1e-3, 1e-3, 1e-3, (0.5, 0.999), 1e-8)
-    step = Step(model, *optimizers, form="logistic", simultaneous=simultaneous)
+    step = make_step(model, {"loss.form": "logistic", "optim.d_steps": 1, "optim.simultaneous": simultaneous})
     found = gradients_of(model, step, batch)
     assert found.keys() == expected.keys() == before.keys()
     for name, gradient in expected.items():
@@ -185,9 +184,7 @@ def test_a_broken_simultaneous_update_moves_nothing():
     model, batch = model64(posterior="log_sigma"), make_batch()
     before = copy.deepcopy(model.state_dict())
     batch.x[0, 0, 0, 0] = torch.nan
-    step = Step(
-        model, *build_optimizers(model, 1e-3, 1e-3, 1e-3, (0.5, 0.999), 1e-8), form="logistic", simultaneous=True
-    )
+    step = make_step(model, {"loss.form": "logistic", "optim.d_steps": 1, "optim.simultaneous": True})
     step.discriminator_update(batch)
     step.encoder_generator_update(batch)
     assert step.health.found()
@@ -196,7 +193,7 @@ def test_a_broken_simultaneous_update_moves_nothing():
 
 def test_the_running_statistics_of_d_are_those_of_both_kinds_together():
     model, batch = model64(**UNIFORM), make_batch()
-    step = Step(model, *build_optimizers(model, 0.0, 0.0, 0.0, (0.5, 0.999), 1e-8), form="logistic")
+    step = make_step(model, {"loss.form": "logistic"}, lr=0.0, betas=(0.5, 0.999))
     f = model.discriminator.f
     inputs = []
     hook = f.norm.register_forward_pre_hook(lambda _, given: inputs.append(given[0].detach()))
@@ -231,10 +228,9 @@ def test_latent_regressors(weight):
     for name, loss in losses.items():
         named = dict(getattr(model, name).named_parameters(prefix=name))
         expected |= dict(zip(named, torch.autograd.grad(loss, [*named.values()], retain_graph=True), strict=True))
-    optimizers = build_optimizers(model, 1e-3, 1e-3, 1e-3, (0.5, 0.999), 1e-8)
-    found = gradients_of(
-        model, Step(model, *optimizers, form="logistic", simultaneous=True, latent_weight=weight), batch
-    )
+    simultaneous = {"optim.d_steps": 1, "optim.simultaneous": True}
+    step = make_step(model, {"loss.form": "logistic", "loss.latent_weight": weight} | simultaneous)
+    found = gradients_of(model, step, batch)
     assert found.keys() == expected.keys()
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-7, atol=1e-11, msg=name)
@@ -254,7 +250,7 @@ def test_the_error_of_a_regressor():
 def test_other_families_have_latent_regressors_too(changes):
     small = {"posterior": "deterministic", "joint": False} | changes
     model, batch = tiny_model(**small).double().train(), make_batch()
-    found = gradients_of(model, Step(model, *build_optimizers(model, 1e-3, 1e-3, 1e-3, (0.5, 0.999), 1e-8)), batch)
+    found = gradients_of(model, make_step(model), batch)
     assert {name.split(".")[0] for name, gradient in found.items() if gradient.any()} == {
         "discriminator",
         "encoder",
@@ -265,7 +261,7 @@ def test_other_families_have_latent_regressors_too(changes):
 
 def test_adam_has_the_l2_penalty_in_its_gradient():
     model = tiny_model(**TINY, **UNIFORM)
-    optimizer, _ = build_optimizers(model, 0.1, 0.1, 0.1, (0.5, 0.999), 1e-8, weight_decay=0.01)
+    optimizer = make_step(model, lr=0.1, betas=(0.5, 0.999), weight_decay=0.01).optimizers.discriminator
     p = model.discriminator.score.weight
     x, mean, square = p.detach().double().numpy().copy(), 0.0, 0.0
     for t in range(1, 4):

@@ -9,21 +9,17 @@ import torch
 from bigbigan.config import Config, Model
 from bigbigan.errors import CheckpointError
 from bigbigan.training import checkpoint
-from bigbigan.training.checkpoint import TrainingState
 from bigbigan.training.ema import Averages
-from bigbigan.training.optim import build_optimizers
-from bigbigan.training.step import Step
-from tests.conftest import TINY_MODEL, tiny_model
+from bigbigan.training.state import TrainingState
+from tests.conftest import TINY_MODEL, make_step, tiny_model
 from tests.training.test_step import make_batch
 
 
 def make_state(seed=0):
     model = tiny_model().double().to(memory_format=torch.channels_last).train()  # as train.py lays it out
-    d, eg = build_optimizers(model, 1e-3, 1e-3, 1e-3, (0.0, 0.999), 1e-8)
-    state = TrainingState(
-        model, Averages(model.generator, model.encoder, 100, 0.5), {"discriminator": d, "encoder_generator": eg}
-    )
-    return state, Step(model, d, eg)
+    step = make_step(model)
+    averages = Averages(model.generator, model.encoder, 100, 0.5)
+    return TrainingState(model, averages, step.optimizers.named()), step
 
 
 def advance(state, step, updates, start=0):

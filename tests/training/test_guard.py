@@ -12,12 +12,12 @@ import torch.distributed as dist
 
 import bigbigan.train
 from bigbigan.networks.layers import spectral_layers
+from bigbigan.training.batch import Drawer
 from bigbigan.training.checkpoint import complete, read
 from bigbigan.training.guard import CollapseProbe, signs
 from bigbigan.training.guard.spectra import singular_values, spectra
-from bigbigan.training.optim import build_optimizers
 from bigbigan.training.step import Step
-from tests.conftest import tiny_model, train
+from tests.conftest import make_step, tiny_model, train
 from tests.helpers.children import SMALLEST, context, free_port
 from tests.runs.test_distributed import spawn
 from tests.runs.test_train import same, stats, weights
@@ -32,7 +32,7 @@ SHORT = (*QUICK, "--run.checkpoint_every=48")
 def state_of(model, step):
     moments = {
         f"{i} {k}": v.clone()
-        for o in (step.discriminator_optimizer, step.encoder_generator_optimizer)
+        for o in (step.optimizers.discriminator, step.optimizers.encoder_generator)
         for i, s in enumerate(o.state.values())
         for k, v in s.items()
     }
@@ -124,7 +124,7 @@ def test_a_healthy_step_is_that_of_plain_adam():
     results = []
     for guarded in (True, False):
         model = tiny_model(**SMALL).train()
-        step = Step(model, *build_optimizers(model, 1e-3, 1e-3, 1e-3, (0.5, 0.999), 1e-8))
+        step = make_step(model, betas=(0.5, 0.999))
         if not guarded:
             step.health.judge_gradients, step.health.judge_weights = lambda *_: None, lambda: None
         batch = make_batch()
@@ -140,15 +140,15 @@ def test_a_healthy_step_is_that_of_plain_adam():
 @pytest.fixture
 def faults(monkeypatch):
     """A set of places in the run, to be filled: the images there are NaN."""
-    places, draw = set(), bigbigan.train.draw_batch
+    places, draw = set(), Drawer.__call__
 
-    def spoiled(real, *arguments):
-        batch = draw(real, *arguments)
+    def spoiled(self, real, *arguments):
+        batch = draw(self, real, *arguments)
         for row in [i for i, place in enumerate(real.positions.tolist()) if place in places]:
             batch.x[row] = NAN
         return batch
 
-    monkeypatch.setattr(bigbigan.train, "draw_batch", spoiled)
+    monkeypatch.setattr(Drawer, "__call__", spoiled)
     return places
 
 
@@ -261,10 +261,10 @@ def one_broken_rank(rank, port, folder):
 def whole_run(rank, port, root, collapsing):
     """A run of two processes; rank 1 meets a NaN at image 81, or the main process sees a collapse at 72 images."""
     torch.set_num_threads(1)
-    draw = bigbigan.train.draw_batch
+    draw = Drawer.__call__
 
-    def spoiled(real, *arguments):
-        batch = draw(real, *arguments)
+    def spoiled(self, real, *arguments):
+        batch = draw(self, real, *arguments)
         batch.x[[i for i, place in enumerate(real.positions.tolist()) if place == 81]] = NAN
         return batch
 
@@ -273,7 +273,7 @@ def whole_run(rank, port, root, collapsing):
     patch = (
         mock.patch("bigbigan.training.guard.collapse.signs", collapse)
         if collapsing
-        else mock.patch("bigbigan.train.draw_batch", spoiled)
+        else mock.patch.object(Drawer, "__call__", spoiled)
     )
     group = {
         "RANK": rank,

@@ -12,9 +12,8 @@ from bigbigan.losses import Scores, discriminator_loss, r1_penalty
 from bigbigan.networks.layers import SNConv2d, SNLinear, advance_power_iteration, clamp_sigma, spectral_layers
 from bigbigan.noise import dropout_factors
 from bigbigan.training.batch import Batch
-from bigbigan.training.optim import Regularisation, build_optimizers, rates, set_rates
-from bigbigan.training.step import Step
-from tests.conftest import tiny_model, train
+from bigbigan.training.schedule import rates, set_rates
+from tests.conftest import make_step, tiny_model, train
 from tests.helpers.children import SMALLEST, free_port
 from tests.runs.test_distributed import spawn
 from tests.runs.test_train import same, weights
@@ -69,8 +68,7 @@ def test_the_step_clamps_the_networks_it_is_told_to():
         model = tiny_model(**SMALL).double().train()
         for layer in spectral_layers(model):
             layer.weight.data *= 4  # σ0 = 4 everywhere, since they begin orthogonal
-        optimizers = build_optimizers(model, 0.0, 0.0, 0.0, (0.0, 0.999), 1e-8)
-        step = Step(model, *optimizers, remedies=Regularisation(sigma_clamp=3.0, sigma_networks=networks))
+        step = make_step(model, {"optim.sigma_clamp": 3.0, "optim.sigma_networks": networks}, lr=0.0)
         step.discriminator_update(make_batch())
         step.encoder_generator_update(make_batch())
         names = {layer: name.split(".")[0] for name, layer in model.named_modules()}
@@ -92,17 +90,13 @@ def test_r1_of_a_discriminator_whose_gradient_is_known():
     torch.testing.assert_close(found, expected)
 
 
-def gradients(chunks=1, number=0, batch=None, **remedies):
+def gradients(chunks=1, number=0, batch=None, dropout=0.0, **loss):
     model = tiny_model(discriminator_attention=4, discriminator_width=4, **SMALL).double().train()
     model.discriminator.f.attention.gamma.data += 0.7  # else attention is closed
-    step = Step(
-        model,
-        *build_optimizers(model, 1e-3, 1e-3, 1e-3, (0.0, 0.999), 1e-8),
-        chunks=chunks,
-        remedies=Regularisation(**remedies),
-    )
+    settings = {"data.chunks": chunks, "optim.dropout": dropout} | {f"loss.{k}": v for k, v in loss.items()}
+    step = make_step(model, settings)
     found = {}
-    step.discriminator_optimizer.step = lambda: found.update(
+    step.optimizers.discriminator.step = lambda: found.update(
         {n: p.grad.clone() for n, p in model.discriminator.named_parameters()}
     )
     model.encoder.eval()  # so that a chunk's statistics are not its own
@@ -172,15 +166,18 @@ def test_dropout_acts_on_the_input_of_the_last_layers(classes):
 
 def test_dropout_of_a_batch_reaches_its_pairs_whole_and_in_chunks():
     batch = dropped_batch()
-    (whole, model), (parts, _) = (gradients(chunks, batch=batch, r1=1.0) for chunks in (1, 4))
+    (whole, model), (parts, _) = (gradients(chunks, batch=batch, dropout=0.5, r1=1.0) for chunks in (1, 4))
     for name in whole:
         torch.testing.assert_close(whole[name], parts[name], msg=name)
     d = model.discriminator
     with torch.no_grad():
         z_hat, x_hat = model.encoder(batch.x).sample(batch.noise), model.generator(batch.z)
-    real, fake = d(batch.x, z_hat, None, batch.dropout[:, 0]), d(x_hat, batch.z, None, batch.dropout[:, 1])
+    real, fake = (
+        d(batch.x, z_hat, None, batch.extra["dropout"][:, 0]),
+        d(x_hat, batch.z, None, batch.extra["dropout"][:, 1]),
+    )
     expected = torch.autograd.grad(discriminator_loss(real, fake), d.score_z.weight)[0]
-    torch.testing.assert_close(gradients(batch=batch)[0]["score_z.weight"], expected)
+    torch.testing.assert_close(gradients(batch=batch, dropout=0.5)[0]["score_z.weight"], expected)
 
 
 def test_rates_fall_at_an_image_stand_still_when_frozen_and_remember_recoveries():
@@ -209,9 +206,8 @@ def test_rates_fall_at_an_image_stand_still_when_frozen_and_remember_recoveries(
 )
 def test_a_frozen_network_stands_still(freeze, moving):
     model = tiny_model(**SMALL).train()
-    optimizers = dict(enumerate(build_optimizers(model, 1e-3, 1e-3, 1e-3, (0.5, 0.999), 1e-8)))
-    step, before = Step(model, *optimizers.values()), copy.deepcopy(dict(model.named_parameters()))
-    set_rates(optimizers, rates(Optim(freeze=freeze), 0))
+    step, before = make_step(model), copy.deepcopy(dict(model.named_parameters()))
+    set_rates(step.optimizers.named(), rates(Optim(freeze=freeze), 0))
     batch = make_batch()
     for _ in range(2):
         step.discriminator_update(Batch(batch.x.float(), batch.z.float(), batch.noise.float()))
@@ -264,23 +260,22 @@ def its_share(rank, processes, port, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=processes)
     whole = dropped_batch()
-    share = Batch(
-        *(None if c is None else c[rank::processes] for c in (whole.x, whole.z, whole.noise, None, None, whole.dropout))
-    )
-    found, _ = gradients(chunks=2, batch=share, r1=3.0)
+    share = Batch(*(c[rank::processes] for c in (whole.x, whole.z, whole.noise)))
+    share.extra["dropout"] = whole.extra["dropout"][rank::processes]
+    found, _ = gradients(chunks=2, batch=share, dropout=0.5, r1=3.0)
     torch.save(found, f"{folder}/{rank}.pt")
 
 
 def dropped_batch():
     batch = make_batch()
     width = tiny_model(discriminator_attention=4, discriminator_width=4, **SMALL).discriminator.last_features
-    batch.dropout = dropout_factors(0, np.arange(8), width, 0.5).double()
+    batch.extra["dropout"] = dropout_factors(0, np.arange(8), width, 0.5).double()
     return batch
 
 
 def test_r1_and_dropout_of_two_processes_in_chunks_are_those_of_the_joined_batch(tmp_path):
     spawn(its_share, 2, free_port(), str(tmp_path))
-    whole, _ = gradients(batch=dropped_batch(), r1=3.0)
+    whole, _ = gradients(batch=dropped_batch(), dropout=0.5, r1=3.0)
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt")
         for name, expected in whole.items():

@@ -7,19 +7,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from bigbigan.config import Optim
 from bigbigan.networks.layers import batch_norms, spectral_layers
 from bigbigan.noise import normal_noise
 from bigbigan.training.batch import Batch
 from bigbigan.training.ema import Averages, standing_statistics
 from bigbigan.training.optim import build_optimizers
-from bigbigan.training.step import Step
-from tests.conftest import tiny_model
+from tests.conftest import make_step, tiny_model
 
 
 def make(chunks=1, **changes):
     model = tiny_model(**changes).double().train()
-    optimizers = build_optimizers(model, 1e-3, 1e-3, 1e-3, (0.0, 0.999), 1e-8)
-    return model, Step(model, *optimizers, chunks=chunks)
+    return model, make_step(model, {"data.chunks": chunks})
 
 
 def make_batch(n=8, size=8, seed=0):
@@ -71,7 +70,7 @@ def test_the_d_gradient_is_that_of_the_written_out_objective():
     model, step = make()
     batch = make_batch()
     captured = {}
-    step.discriminator_optimizer.step = lambda: captured.update(
+    step.optimizers.discriminator.step = lambda: captured.update(
         {n: p.grad.clone() for n, p in model.discriminator.named_parameters()}
     )
     step.discriminator_update(batch)
@@ -91,7 +90,7 @@ def test_the_eg_gradient_is_that_of_the_written_out_objective():
     batch = make_batch()
     captured = {}
     names = [n for n, _ in model.named_parameters() if not n.startswith("discriminator.")]
-    step.encoder_generator_optimizer.step = lambda: captured.update(
+    step.optimizers.encoder_generator.step = lambda: captured.update(
         {n: p.grad.clone() for n, p in model.named_parameters() if n in names}
     )
     step.encoder_generator_update(batch)
@@ -130,7 +129,7 @@ def test_chunks_give_the_gradient_of_the_whole_where_nothing_looks_across_the_ba
         model, step = make(chunks)
         for norm in batch_norms(model):
             norm.eval()
-        for optimizer in (step.discriminator_optimizer, step.encoder_generator_optimizer):
+        for optimizer in (step.optimizers.discriminator, step.optimizers.encoder_generator):
             optimizer.step = lambda: None
             optimizer.zero_grad = lambda **_: None
         step.discriminator_update(make_batch())
@@ -151,7 +150,7 @@ def test_chunks_give_the_gradient_of_the_whole_where_nothing_looks_across_the_ba
 
 def test_rates_are_per_network():
     model = tiny_model()
-    d, eg = build_optimizers(model, generator_lr=1.0, discriminator_lr=2.0, encoder_lr=3.0, betas=(0, 0.999), eps=1e-8)
+    d, eg = build_optimizers(model, Optim(generator_lr=1.0, discriminator_lr=2.0, encoder_lr=3.0))
     rates = {id(p): group["lr"] for o in (d, eg) for group in o.param_groups for p in group["params"]}
     expected = {"generator": 1.0, "discriminator": 2.0, "encoder": 3.0}
     assert all(rates[id(p)] == expected[n.split(".")[0]] for n, p in model.named_parameters())

@@ -15,22 +15,22 @@ from bigbigan.distributed import all_reduce, barrier, local_only, rank
 from bigbigan.errors import DataError, TrainingFailure
 from bigbigan.latents import sample_prior
 from bigbigan.model import BigBiGAN
-from bigbigan.networks.growing import seen_by
 from bigbigan.networks.layers import pool_to
 from bigbigan.training import checkpoint
-from bigbigan.training.checkpoint import TrainingState
-from bigbigan.training.guard.recovery import Recovery
+from bigbigan.training.guard.recovery import RecoveryPolicy
 from bigbigan.training.guard.spectra import spectra
+from bigbigan.training.log import RunLog
+from bigbigan.training.state import TrainingState
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 IMAGES, PART = 256, 64  # of each kind that a look takes; at once
 VALUES = 2**27  # of the pixels of a kind, half a GiB: 170 images of 512 px, 42 of 1,024
 
 
 class CollapseProbe:
-    """Looks at the raw networks as they train, with batch statistics, at the same images and latents each time.
+    """Measures signs of collapse on the raw networks as they train, with batch statistics, on the same images and latents.
 
-    model: in training mode. train, test: the data. A look changes nothing and is this process's own affair.
+    model: in training mode.  train, test: the data.  Measuring changes nothing and enters no collective.
     """
 
     def __init__(self, model: BigBiGAN, train: Images, test: Images, prior: str, seed: int, images: int = IMAGES):
@@ -56,7 +56,7 @@ class CollapseProbe:
 
     @torch.no_grad()
     def measure(self) -> tuple[dict[str, list[float]], dict[str, float]]:
-        """→ the spectra, and figures by name."""
+        """Return the three largest singular values of each layer, and figures by name."""
         model, found = self.model, spectra(self.model)
         classes = torch.arange(len(self.z), device=self.device) % max(1, model.generator.classes)
         with local_only():
@@ -84,11 +84,11 @@ class CollapseProbe:
     def _encoder_pairs(self, x: Tensor, classes: Tensor) -> Tensor:
         x, z = self._seen(x), x.new_zeros(len(x), 0)  # a D without H and J does not look at z
         if self.model.encoder is not None:
-            z = torch.cat([self.model.encoder(part).mean for (part,) in parts(x)])
+            z = torch.cat([self.model.infer(part, self._known(c)).mean for part, c in parts(x, classes)])
         return self._sums(self.model.for_discriminator(x), z, classes)
 
     def _seen(self, x: Tensor) -> Tensor:
-        return seen_by(self.model.generator, x)
+        return self.model.generator.prepare(x)
 
     def _sums(self, x: Tensor, z: Tensor, classes: Tensor) -> Tensor:
         """s_x + s_z + s_xz of every pair, (N,); s_x alone of a GAN without E."""
@@ -103,9 +103,8 @@ def parts(*columns: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 MEMORISED = 0.75  # chance that D scores a training image above a held-out one; 1/2 where it knows none by heart
-INVERTED = (
-    -3.0
-)  # score of real pairs over that of G's: one margin of the hinge for each of three scores, on the wrong side
+# Score of real pairs over that of G's: one margin of the hinge for each of three scores, on the wrong side.
+INVERTED = -3.0
 ALIKE = 0.2  # of the variance of held-out images
 GROWTH = 2.0  # of a layer's σ0 from one look to the next
 
@@ -116,7 +115,8 @@ def signs(figures: dict[str, float], spectra: dict[str, list[float]], before: di
     if figures["memorised"] > MEMORISED:
         found["memorising"] = (
             f"D scores a training image above a held-out one with chance {figures['memorised']:.2f} (right on "
-            f"{figures['d_right_on_training_images']:.0%} and {figures['d_right_on_held_out_images']:.0%}): it learns them by heart"
+            f"{figures['d_right_on_training_images']:.0%} and {figures['d_right_on_held_out_images']:.0%}): "
+            "it learns them by heart"
         )
     if not figures["score_gap"] > INVERTED:
         found["scores"] = f"G's pairs score {-figures['score_gap']:.3g} higher than real ones: D has lost"
@@ -132,33 +132,34 @@ def signs(figures: dict[str, float], spectra: dict[str, list[float]], before: di
 
 
 class Guard:
-    """Asked after every iteration, it carries out --run.on_nonfinite and --run.on_collapse.
+    """Carries out --run.on_nonfinite and --run.on_collapse after every iteration.
 
-    folder: of the checkpoints; that from before an alarm is kept beside it in before_collapse/.  monitor: of the run.
-    make: a function that builds the `CollapseProbe`, for the main process alone.
+    folder: of the checkpoints; the one from before an alarm is kept beside it, in before_collapse/.
+    build_probe: returns the `CollapseProbe`; called on the main process alone, before the first look.
     """
 
     def __init__(
-        self, state: TrainingState, config: Config, folder: Path, device: torch.device, monitor, make: Callable
+        self,
+        state: TrainingState,
+        config: Config,
+        folder: Path,
+        device: torch.device,
+        log: RunLog,
+        build_probe: Callable[[], CollapseProbe],
     ):
-        self.recovery = Recovery(state, config, folder, device, monitor.note)
-        self.state, self.run, self.folder, self.device, self.monitor, self.make = (
-            state,
-            config.run,
-            folder,
-            device,
-            monitor,
-            make,
-        )
-        self.watch: CollapseProbe | None = None
+        self.recovery = RecoveryPolicy(state, config, folder, device, log.note)
+        self.state, self.run, self.folder, self.device = state, config.run, folder, device
+        self.log, self.build_probe = log, build_probe
+        self.probe: CollapseProbe | None = None
         self.good_at = state.images_seen  # where the last look without a sign was
         self.spectra: dict[str, list[float]] = {}
         self.known: set[str] = set()
 
     def rolled_back(self, broken: str, looking: bool) -> bool:
-        """broken: what was not finite, in words, or "".  looking: whether to look for collapse → whether the state may
-        be an earlier one now, and what was summed up void. Every process must call this. Raises TrainingFailure where
-        the run must end.
+        """Return whether the run was rolled back: then the caller reopens the data stream and discards running sums.
+
+        broken: what was not finite, in words, or "".  looking: whether to look for signs of collapse.
+        Every process must call this. Raises TrainingFailure where the run must end.
         """
         if broken:
             self.recovery.after_nonfinite(broken)
@@ -174,14 +175,14 @@ class Guard:
         good = self._from_before()
         if rank() == 0:
             where = "there is none" if good is None else f"kept as {self._keep(good, text)}"
-            self.monitor.note(
+            self.log.note(
                 "alarm", f"{text}; the checkpoint from before: {where}", self.state.images_seen, self.state.iterations
             )
         barrier(self.device)
         if self.run.on_collapse == "stop":
             raise TrainingFailure(
-                f"at {self.state.images_seen:,} images {text}: the run ends, as --run.on_collapse stop says. The newest checkpoint "
-                f"from before is {good or 'none'}; remedies: docs/collapse.md"
+                f"at {self.state.images_seen:,} images {text}: the run ends, as --run.on_collapse stop says. The newest "
+                f"checkpoint from before is {good or 'none'}; remedies: docs/collapse.md"
             )
         if self.run.on_collapse == "roll_back":
             self.recovery.after_collapse(text, good)
@@ -191,15 +192,13 @@ class Guard:
 
     def _new_signs(self) -> list[str]:
         try:
-            self.watch = self.watch or self.make()
+            self.probe = self.probe or self.build_probe()
         except DataError as error:  # the training images may well be kept on the device
-            log.warning("no look for signs of collapse at %s images: %s", f"{self.state.images_seen:,}", error)
+            logger.warning("no look for signs of collapse at %s images: %s", f"{self.state.images_seen:,}", error)
             return []
-        state, (spectra, figures) = self.state, self.watch.measure()
+        state, (spectra, figures) = self.state, self.probe.measure()
         rounded = {name: [float(f"{value:.6g}") for value in values] for name, values in spectra.items()}
-        self.monitor.write(
-            {"images_seen": state.images_seen, "iteration": state.iterations, "spectra": rounded} | figures
-        )
+        self.log.write("spectra", {"spectra": rounded} | figures, state.images_seen, state.iterations)
         found = signs(figures, spectra, self.spectra)
         self.spectra = spectra
         new = [text for name, text in found.items() if name not in self.known]

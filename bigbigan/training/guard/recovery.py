@@ -10,15 +10,15 @@ from bigbigan.config import Config
 from bigbigan.distributed import barrier, rank
 from bigbigan.errors import TrainingFailure
 from bigbigan.training import checkpoint
-from bigbigan.training.checkpoint import TrainingState
 from bigbigan.training.guard.health import unsound
-from bigbigan.training.optim import NETWORKS
+from bigbigan.training.schedule import NETWORKS
+from bigbigan.training.state import TrainingState
 
 HALF = 0.5
 
 
-class Recovery:
-    """Carries out --run.on_nonfinite and a return after a collapse.
+class RecoveryPolicy:
+    """Carries out --run.on_nonfinite, and the way back after a collapse.
 
     folder: of the checkpoints.  note: a function (kind, text, images seen, iteration) that writes down what was done.
     """
@@ -78,8 +78,8 @@ class Recovery:
             raise TrainingFailure(
                 f"{found}, before the first checkpoint; lower the rates (--optim.*_lr), see docs/collapse.md"
             )
-        again = before.passed_over > self.state.recovery.passed_over  # a return since it was saved
-        before.passed_over += seen - self.state.images_seen
+        again = before.images_skipped > self.state.recovery.images_skipped  # a return since it was saved
+        before.images_skipped += seen - self.state.images_seen
         self.state.recovery = before
         self.tell(f"{found}; back to {path}, and past {seen - self.state.images_seen:,} images")
         return again

@@ -1,0 +1,36 @@
+"""What training asks of G and D beside their forward, with the answers that most networks give.
+
+A generator or discriminator of your own inherits from the class here (and from `nn.Module`), sets `image_size` and
+`latent_dim`, and overrides what differs. E is `Encoder` around any trunk, a network (N, 3, S, S) → (N, num_features).
+"""
+
+from torch import Tensor
+
+
+class GeneratorInterface:
+    """G.  forward: z (N, latent_dim), classes (N,) or None → images (N, 3, S, S) in [−1, 1], S = image_size."""
+
+    image_size: int
+    latent_dim: int
+    classes: int = 0
+    """Number of classes that it is conditioned on; 0 for an unconditional one."""
+
+    def prepare(self, x: Tensor) -> Tensor:
+        """Return real images (N, 3, S, S) as D and E shall see them beside this G's; overridden by networks that grow."""
+        return x
+
+
+class DiscriminatorInterface:
+    """D.  forward: x (N, 3, S, S), z (N, latent_dim) or None, classes (N,) or None, noise or None → Scores, (N,) each."""
+
+    image_size: int
+    latent_dim: int
+    classes: int = 0
+    joint: bool = True
+    """Whether it sees latents too; False for a GAN's D, which has score x alone."""
+    compares_images: bool = False
+    """Whether an image's score depends on the other images of its batch, so that real and generated ones go apart."""
+    last_features: int = 0
+    """Width of the features before its scores, where dropout may act; 0 if it takes none."""
+    noise_width: int = 0
+    """Normal random numbers that it takes for each image (LSGAN's multiplicative noise); 0 for none."""

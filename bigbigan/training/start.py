@@ -1,0 +1,102 @@
+"""What a run prints before it begins: the numbers that follow from its settings, its data and its machine."""
+
+from typing import TYPE_CHECKING
+
+import torch
+
+import bigbigan
+from bigbigan.config import Config
+from bigbigan.model import BigBiGAN
+
+if TYPE_CHECKING:
+    from bigbigan.training.trainer import Trainer
+
+
+def block(title: str, rows: list[tuple[str, str]]) -> str:
+    """Return an aligned block of text, a name and a value a line."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join([title, *(f"  {name:<{width}}  {value}" for name, value in rows)])
+
+
+def start_block(trainer: "Trainer") -> str:
+    """Return what is trained, on what, from which weights, how far, and where it writes."""
+    config, model, accelerator = trainer.config, trainer.model, trainer.accelerator
+    m, d, o = config.model, config.data, config.optim
+    images, processes = config.batches * d.batch_size, accelerator.num_processes
+    e_size = "" if model.encoder is None else f", E {model.encoder.image_size} px"
+    total, per_chunk = config.run.images, d.batch_size // processes // d.chunks
+    parts = f"{many(processes, 'process', 'es')} × {many(d.chunks, 'chunk')} × {per_chunk} images"
+    epochs = total / len(trainer.train_images)
+    rows = [
+        ("data", trainer.train_images.summary()),
+        ("test", f"{len(trainer.test_images):,} images"),
+        ("networks", networks_line(model)),
+        ("sizes", f"G and D {m.image_size} px{e_size}; z {model.generator.latent_dim} ({m.prior} prior)"),
+        ("weights", weights_line(trainer)),
+        ("batch", f"{d.batch_size} = {parts}"),
+        ("device", device_line(trainer)),
+        (
+            "iteration",
+            f"{many(o.d_steps, 'D update')} and one of E+G{' at once' * o.simultaneous} on {images:,} images",
+        ),
+        ("rates", f"D {o.discriminator_lr:g}, G {o.generator_lr:g}, E {o.encoder_lr:g}"),
+        ("length", f"{total:,} images = {-(-total // images):,} iterations = {epochs:,.1f} epochs"),
+        ("writes", str(trainer.folder)),
+    ]
+    if config.grow.first_size:
+        rows.insert(4, ("growing", growing_line(config)))
+    return block(f"bigbigan {bigbigan.__version__}: {config.run.name} (--config {trainer.preset})", rows)
+
+
+def networks_line(model: BigBiGAN) -> str:
+    """Return the parameter counts of the networks."""
+    d = model.discriminator
+    named = [("G", model.generator), ("E", model.encoder), ("F", d.f)]
+    text = ", ".join(f"{name} {count(net):,}" for name, net in named if net is not None)
+    return text + (f", H and J {count(d.h) + count(d.j):,} parameters" if hasattr(d, "h") else " parameters")
+
+
+def weights_line(trainer: "Trainer") -> str:
+    """Return where the weights come from."""
+    if trainer.saved:
+        return f"resumed from {trainer.saved} at {trainer.clock.seen:,} images"
+    source = trainer.config.model.init_from
+    return f"from {source}, with its architecture" if source else f"random, seed {trainer.config.run.seed}"
+
+
+def device_line(trainer: "Trainer") -> str:
+    """Return the device, the precision, and whether the images are kept there."""
+    precision = trainer.accelerator.mixed_precision
+    kept = ", images kept on it" if trainer.stream.cached is not None else ""
+    return f"{trainer.device}, {'float32' if precision == 'no' else precision}{kept}"
+
+
+def growing_line(config: Config) -> str:
+    """Return the schedule of a network that grows."""
+    g = config.grow
+    at = f", batches {', '.join(map(str, g.batch_sizes))}" if g.batch_sizes else ""
+    each = f"{g.hold_images:,} images at a resolution, {g.fade_images:,} to fade in the next"
+    return f"from {g.first_size} px; {each}{at}"
+
+
+@torch.no_grad()
+def shapes_block(model: BigBiGAN, device: torch.device) -> str:
+    """Return the shapes of one forward of every part."""
+    size, classes = (model.encoder or model.generator).image_size, model.generator.classes
+    x, z = torch.zeros(2, 3, size, size, device=device), torch.zeros(2, model.generator.latent_dim, device=device)
+    labels = torch.zeros(2, dtype=torch.long, device=device) if classes else None
+    model = model.eval()
+    features = {} if model.encoder is None else model.encode(x)
+    scores = model.discriminate(x, features.get("z_sample"), labels)
+    found = {"x": x, "z": z, **features, "G(z)": model.generate(z, labels), **scores}
+    return block("one forward", [(name, str(tuple(tensor.shape))) for name, tensor in found.items()])
+
+
+def count(network: torch.nn.Module) -> int:
+    """Return the number of parameters."""
+    return sum(p.numel() for p in network.parameters())
+
+
+def many(n: int, noun: str, plural: str = "s") -> str:
+    """Return "1 chunk", "2 chunks"."""
+    return f"{n} {noun}{plural if n != 1 else ''}"

@@ -1,0 +1,147 @@
+"""All that a run is at one moment, as tensors by name and numbers: what a checkpoint writes and reads."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from bigbigan.errors import CheckpointError
+from bigbigan.model import BigBiGAN
+from bigbigan.networks.weights import load_weights
+from bigbigan.training.augmentation import DiscriminatorAugmentation
+from bigbigan.training.ema import Averages
+
+FILES = ("model.safetensors", "averages.safetensors", "optimizer.safetensors")
+
+
+@dataclass
+class Recovery:
+    """What a run has recovered from.
+
+    times: how often.  images_skipped: positions of the stream used by iterations that were rolled back; the stream goes on at
+    images seen + images_skipped.  factors: by which the rates are multiplied, by network.
+    """
+
+    times: int = 0
+    images_skipped: int = 0
+    factors: dict[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict:
+        """Return the entry "recovery" of state.json; {} if nothing happened."""
+        if not self.times:
+            return {}
+        return {"times": self.times, "passed_over": self.images_skipped, "factors": self.factors}
+
+    @classmethod
+    def from_json(cls, entry: dict) -> "Recovery":
+        """Read the entry "recovery" of state.json, {} if it has none."""
+        return cls(entry.get("times", 0), entry.get("passed_over", 0), dict(entry.get("factors", {})))
+
+
+class TrainingState:
+    """Networks, averages, optimisers by name, counters, and what adapts in the augmentation of what F sees, if anything does."""
+
+    def __init__(
+        self,
+        model: BigBiGAN,
+        averages: Averages,
+        optimizers: dict[str, torch.optim.Optimizer],
+        augmentation: DiscriminatorAugmentation | None = None,
+    ):
+        self.model, self.averages, self.optimizers, self.augmentation = model, averages, optimizers, augmentation
+        self.images_seen = 0
+        self.iterations = 0
+        self.recovery = Recovery()
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """Return {file: {name: tensor on the CPU}} for the files of a checkpoint."""
+        contents = (self.model.state_dict(), self.averages.networks.state_dict(), self._optimizer_tensors())
+        return {
+            file: {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+            for file, tensors in zip(FILES, contents, strict=True)
+        }
+
+    def load(self, tensors: dict[str, dict[str, Tensor]], where: str) -> None:
+        """Take up what `tensors` returned. Raises ValueError for tensors of another architecture."""
+        load_weights(self.model, tensors[FILES[0]], where)
+        load_weights(self.averages.networks, tensors[FILES[1]], where)
+        self._load_optimizers(dict(tensors[FILES[2]]))
+
+    def _named_parameters(self) -> Iterator[tuple[str, nn.Parameter, torch.optim.Optimizer]]:
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        for label, optimizer in self.optimizers.items():
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    yield f"{label}/{names[parameter]}/", parameter, optimizer
+
+    def _named_groups(self) -> Iterator[tuple[str, dict, set[str]]]:
+        """Yield the parameter groups, with the numbers in them that are state: those which are no settings, such as a count."""
+        for label, optimizer in self.optimizers.items():
+            for group in optimizer.param_groups:
+                settings = {*optimizer.defaults, "params", "name", "lr", "initial_lr"}
+                kept = {key for key, value in group.items() if key not in settings and is_number(value)}
+                yield f"{label}/group {group['name']}/", group, kept
+
+    def _optimizer_tensors(self) -> dict[str, Tensor]:
+        """Return the optimisers' state by network parameter, whatever names the optimiser gives it."""
+        of_parameters = {
+            prefix + key: as_tensor(value)
+            for prefix, parameter, optimizer in self._named_parameters()
+            for key, value in optimizer.state.get(parameter, {}).items()
+            if value is not None
+        }
+        of_groups = {
+            prefix + key: as_tensor(group[key]) for prefix, group, kept in self._named_groups() for key in kept
+        }
+        return of_parameters | of_groups
+
+    def _load_optimizers(self, tensors: dict[str, Tensor]) -> None:
+        by_prefix: dict[str, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            prefix, _, key = name.rpartition("/")
+            by_prefix.setdefault(prefix + "/", {})[key] = value
+        for prefix, parameter, optimizer in self._named_parameters():
+            if prefix in by_prefix:
+                found, read = by_prefix.pop(prefix), from_tensor
+                if type(optimizer) is torch.optim.Adam:
+                    check_adam(found, parameter, prefix)
+                    read = copied_like  # its count of steps is a tensor
+                optimizer.state[parameter] = {key: read(value, parameter) for key, value in found.items()}
+        for prefix, group, _ in self._named_groups():
+            group |= {key: from_tensor(value, group["params"][0]) for key, value in by_prefix.pop(prefix, {}).items()}
+        if by_prefix:
+            unknown = next(iter(by_prefix))
+            raise CheckpointError(f"optimizer.safetensors: state of unknown parameters, such as {unknown}")
+
+
+def check_adam(tensors: dict[str, Tensor], parameter: Tensor, name: str) -> None:
+    """Raise CheckpointError unless these are Adam's state of `parameter`."""
+    expected = {"step": (), "exp_avg": tuple(parameter.shape), "exp_avg_sq": tuple(parameter.shape)}
+    found = {key: tuple(value.shape) for key, value in tensors.items()}
+    if found != expected:
+        raise CheckpointError(f"optimizer.safetensors: {name} expected {expected}, found {found}")
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def as_tensor(value: Tensor | float) -> Tensor:
+    """Return a tensor for a file. A plain number becomes int64 or float64, by which `from_tensor` knows it again."""
+    if isinstance(value, Tensor):
+        return value
+    return torch.tensor(value, dtype=torch.int64 if isinstance(value, int) else torch.float64)
+
+
+def from_tensor(value: Tensor, parameter: Tensor) -> Tensor | float:
+    """Return what `as_tensor` was given."""
+    plain = value.ndim == 0 and value.dtype in (torch.int64, torch.float64)
+    return value.item() if plain else copied_like(value, parameter)
+
+
+def copied_like(value: Tensor, parameter: Tensor) -> Tensor:
+    """Return a copy on the parameter's device, in its memory format: fused optimisers walk both side by side."""
+    if value.shape != parameter.shape:
+        return value.to(parameter.device, copy=True)
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -1,0 +1,319 @@
+"""A run: everything that it is made of, and the loop. All counts are in real images."""
+
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+import bigbigan
+from bigbigan.config import Config, flatten, write_yaml
+from bigbigan.data import RealImages, Stream
+from bigbigan.distributed import all_reduce, barrier
+from bigbigan.errors import ConfigError
+from bigbigan.model import BigBiGAN
+from bigbigan.networks.weights import load_weights
+from bigbigan.training import checkpoint
+from bigbigan.training.batch import Batch, Drawer
+from bigbigan.training.compile import compile_step
+from bigbigan.training.ema import Averages, averaged_model
+from bigbigan.training.guard import CollapseProbe, Guard, StopRequest, check_finite, check_finite_weights
+from bigbigan.training.launch import check_classes, lock_run_folder, open_split, open_stream, revision
+from bigbigan.training.log import RunLog
+from bigbigan.training.optim import build_optimizers
+from bigbigan.training.pictures import draw_grids, has_grids
+from bigbigan.training.schedule import Schedule
+from bigbigan.training.start import shapes_block, start_block
+from bigbigan.training.state import TrainingState
+from bigbigan.training.variants import augmentation_of, build_step
+
+Hook = Callable[["Trainer"], None]
+
+
+class Trainer:
+    """One run, from its settings to its end.
+
+    preset: its name, for the start block.  initial: a model whose weights the run starts from, or None.  started: a time of the
+    monotonic clock, from which `run.stop_after` counts.
+    evaluate: called on the main process every `run.evaluate_every` images, must change nothing and may be abandoned.
+    finish: called on the main process when the run is complete and its process group is gone.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        preset: str,
+        accelerator: Accelerator,
+        *,
+        initial: BigBiGAN | None,
+        started: float,
+        evaluate: Hook,
+        finish: Hook,
+    ):
+        self.config, self.preset, self.accelerator, self.started = config, preset, accelerator, started
+        self.evaluation, self.finish = evaluate, finish
+        self.folder = run_folder(config)
+        self.checkpoints = self.folder / "checkpoints"
+        self.device, self.main = accelerator.device, accelerator.is_main_process
+        self.train_images, self.test_images = open_split(config, test=False), open_split(config, test=True)
+        check_classes(config.model.classes, self.train_images, self.test_images)
+        self.model = self.build_model(initial)
+        generator, encoder = self.model.generator, self.model.encoder
+        self.averages = Averages(generator, encoder, config.optim.ema_half_life, config.optim.ema_rampup)
+        optimizers = build_optimizers(self.model, config.optim)
+        self.step = build_step(config, self.model, optimizers, accelerator.autocast)
+        self.state = TrainingState(self.model, self.averages, optimizers.named(), augmentation_of(self.step))
+        self.schedule = Schedule(config, [self.model, self.averages.networks], optimizers.named())
+        self.clock = Clock(self.state, config.run.images)
+        self.drawer = Drawer(
+            seed=config.run.seed,
+            prior=config.model.prior,
+            latent_dim=generator.latent_dim,
+            classes=config.model.classes,
+            device=self.device,
+            draws=self.step.draws(),
+        )
+        self.stream = open_stream(config, self.train_images, accelerator)
+        self.saved: Path | None = None  # the newest checkpoint
+        self.saved_at = 0
+        self.begun = False
+
+    def build_model(self, initial: BigBiGAN | None) -> BigBiGAN:
+        """Return the networks in training mode, from random weights that the seed decides, or from those of `initial`."""
+        torch.manual_seed(self.config.run.seed)
+        try:
+            model = BigBiGAN.from_config(self.config.model)
+        except ValueError as error:  # a network that cannot be built as asked
+            raise ConfigError(f"--model: {error}") from None
+        model = model.to(self.device, memory_format=torch.channels_last).train()
+        if initial is not None:
+            load_weights(model, initial.state_dict(), self.config.model.init_from)
+        return model
+
+    def run(self, dry: bool = False) -> int:
+        """Train, resuming from the newest checkpoint, and return the exit status.
+
+        0 when the run is complete; see `StopRequest.status` when it was asked to stop.  dry: print what the run is, and return.
+        """
+        with lock_run_folder(self.folder) if self.main and not dry else nullcontext():
+            barrier(self.device)  # until the main process holds the folder
+            self.saved = checkpoint.resume(self.checkpoints, self.state, self.config, self.device)
+            self.saved_at, self.begun = self.state.images_seen, True
+            if self.main:
+                print(start_block(self), flush=True)
+            if dry:
+                self.accelerator.print(shapes_block(self.model, self.device), flush=True)
+                return 0
+            self.train()
+            if self.stop.asked:
+                where = self.saved or "the beginning"
+                self.log.say(f"stopped at {self.clock.seen:,} images; the same command goes on from {where}")
+                self.accelerator.end_training()
+                return self.stop.status
+            self.accelerator.end_training()
+            if self.main:
+                if torch.distributed.is_initialized():
+                    torch.distributed.destroy_process_group()
+                self.finish(self)
+        return 0
+
+    def train(self) -> None:
+        """Open what a run in training needs, and train to the end or to a request to stop."""
+        run = self.config.run
+        if self.main:
+            write_yaml(self.config, self.folder / "config.yaml", f"bigbigan {bigbigan.__version__}, {revision()}")
+        self.accelerator.init_trackers("bigbigan", {k: str(v) for k, v in flatten(self.config).items()})
+        track = (lambda values, seen: self.accelerator.log(values, step=seen)) if run.trackers else None
+        self.stop = StopRequest(run.stop_after, self.started)
+        self.log = RunLog(self.folder, self.clock.seen, run.images, self.main, track)
+        probe = partial(
+            CollapseProbe, self.model, self.train_images, self.test_images, self.config.model.prior, run.seed
+        )
+        self.guard = Guard(self.state, self.config, self.checkpoints, self.device, self.log, probe)
+        try:
+            if run.compile != "off":
+                first = next(self.stream.batches(0, 1, self.config.data.batch_size))
+                self.log.say(f"compiled: {compile_step(self.step, self.draw(first), run.compile)}")
+            self.fit()
+        except BaseException as error:
+            traceback.clear_frames(
+                error.__traceback__
+            )  # closes the loaders, whose workers would keep the process alive
+            raise
+        finally:
+            self.log.close()
+            self.stop.restore()
+
+    def fit(self) -> None:
+        """Iterate; after each iteration do what is due: log, pictures, checkpoint, evaluation."""
+        clock, run = self.clock, self.config.run
+        self.make_missing_outputs()
+        window = self.open_window()
+        while not self.stop.agreed(self.device) and clock.seen < run.images:
+            phase = self.schedule.at(clock.seen, self.state.recovery.factors)  # rates, batch size, level
+            self.schedule.apply(phase)
+            reals = window.batches(phase.batch_size)
+
+            values = self.step.iteration(reals, self.draw, self.state.iterations)  # D updates, one E+G update
+
+            clock.advance(self.step.batches * phase.batch_size)
+            self.averages.update(clock.seen, clock.last)
+            window.add(values | phase.report())
+            self.log.advance(clock.seen)
+
+            broken = self.step.health.found(wait=clock.due(run.log_every))
+            if self.guard.rolled_back(broken, clock.due(run.spectra_every)):
+                window = self.open_window()
+                continue
+            if clock.due(run.log_every):
+                self.log_means(window.means())
+            drawing, evaluating = clock.due(run.sample_every), clock.due(run.evaluate_every)
+            saving = clock.due(run.checkpoint_every) or evaluating  # so that an evaluation's time puts nothing at risk
+            if drawing or saving:
+                self.update_sampling_statistics()
+            if drawing:
+                self.draw_pictures()
+            if saving:
+                self.save()
+            if evaluating:
+                self.evaluate()
+        if clock.seen > self.saved_at:  # asked to stop
+            self.update_sampling_statistics()
+            self.save()
+
+    def open_window(self) -> "Window":
+        """Open the stream at the state's place, with empty sums: at the start, and after a roll-back."""
+        self.step.health.forget()
+        self.saved_at = min(self.saved_at, self.clock.seen)
+        return Window(self.stream, self.state)
+
+    def make_missing_outputs(self) -> None:
+        """Make the pictures and the evaluation that were due at the checkpoint resumed from, and that a kill prevented."""
+        run, seen, missing = self.config.run, self.clock.seen, [False, False]
+        images = self.step.batches * self.schedule.growth.batch_size(max(0, seen - 1))
+        self.clock.before = max(0, seen - images)
+        if seen and self.main:
+            missing = [
+                self.clock.due(run.sample_every) and not has_grids(self.folder, seen),
+                self.clock.due(run.evaluate_every) and not self.log.has_evaluation(seen),
+            ]
+        flags = torch.tensor(missing, device=self.device, dtype=torch.float32)
+        drawing, evaluating = all_reduce(flags).tolist()
+        if drawing or evaluating:
+            self.update_sampling_statistics()
+        if drawing:
+            self.draw_pictures()
+        if evaluating:
+            self.evaluate()
+
+    def draw(self, real: RealImages, suffix: str = "") -> Batch:
+        """Return real images, at the size and fade of a network that grows, with their random numbers, on the device."""
+        batch = self.drawer(real, suffix)
+        batch.x = self.model.generator.prepare(batch.x)
+        return batch
+
+    def log_means(self, means: dict[str, Tensor]) -> None:
+        """Write the means over all processes; TrainingFailure if one is not finite."""
+        stacked = torch.stack([value.to(self.device) for value in means.values()])
+        numbers = (all_reduce(stacked) / self.accelerator.num_processes).tolist()
+        values = dict(zip(means, numbers, strict=True))
+        self.log.training(values, self.clock.seen, self.state.iterations)
+        check_finite(values, self.clock.seen, str(self.saved or "the beginning"))
+
+    def update_sampling_statistics(self) -> None:
+        """Make the averages ready to sample: every process takes its share of fixed latents and training images."""
+        count, data = self.config.run.statistics_images, self.config.data
+        batches = (
+            self.draw(real) for real in self.stream.batches(0, count, min(data.batch_size // data.chunks, count))
+        )
+        self.averages.update_sampling_statistics((b.x, b.z, b.z_classes) for b in batches)
+
+    def averaged_model(self) -> BigBiGAN:
+        """Return the model to look at: averaged E and G beside D."""
+        return averaged_model(self.model, self.averages)
+
+    def draw_pictures(self) -> None:
+        """Write the grids of samples and reconstructions."""
+        if self.main:
+            draw_grids(self.averaged_model(), self.test_images, self.config, self.folder, self.clock.seen)
+
+    def save(self) -> None:
+        """Write a checkpoint, unless a weight is not finite."""
+        if self.main:
+            where = str(self.saved or "the beginning")
+            check_finite_weights(self.model, state_of=self.clock.seen, checkpoint=where)
+            self.saved = checkpoint.save(self.checkpoints, self.state, self.config, self.config.run.keep_checkpoints)
+        self.saved_at = self.clock.seen
+        barrier(self.device)
+
+    def evaluate(self) -> None:
+        """Evaluate on the main process, for which the others wait; a request to stop abandons it, and the next start repeats it."""
+        if self.main:
+            self.stop.unless_asked(lambda: self.evaluation(self))
+        barrier(self.device)
+
+
+class Clock:
+    """Counts the real images that a run has seen, and tells what is due."""
+
+    def __init__(self, state: TrainingState, total: int):
+        self.state, self.total = state, total
+        self.before = 0  # images seen when the last iteration began
+
+    @property
+    def seen(self) -> int:
+        """Real images seen by all updates so far."""
+        return self.state.images_seen
+
+    @property
+    def last(self) -> int:
+        """Real images of the last iteration."""
+        return self.seen - self.before
+
+    def advance(self, images: int) -> None:
+        """Count an iteration of so many images."""
+        self.before = self.state.images_seen
+        self.state.images_seen += images
+        self.state.iterations += 1
+
+    def due(self, every: int) -> bool:
+        """Whether the last iteration crossed a multiple of `every` images (0: never), or ended the run."""
+        return bool(every) and (self.seen // every > self.before // every or self.seen >= self.total)
+
+
+class Window:
+    """The stream of real images from the state's place on, and sums of what iterations report until they are logged."""
+
+    def __init__(self, stream: Stream, state: TrainingState):
+        self.stream, self.state = stream, state
+        self.size = 0
+        self.sums: dict[str, Tensor] = {}
+        self.count = 0
+
+    def batches(self, size: int) -> Iterator[RealImages]:
+        """Return the stream in batches of `size` images over all processes; another size than before reopens it."""
+        if size != self.size:
+            place = self.state.images_seen + self.state.recovery.images_skipped
+            self.size, self.open = size, self.stream.batches(place, sys.maxsize, size)
+        return self.open
+
+    def add(self, values: dict[str, Tensor]) -> None:
+        """Add what an iteration reports."""
+        self.sums = {name: self.sums.get(name, 0) + value for name, value in values.items()}
+        self.count += 1
+
+    def means(self) -> dict[str, Tensor]:
+        """Return the means since the last call, and begin anew."""
+        means = {name: value / self.count for name, value in self.sums.items()}
+        self.sums, self.count = {}, 0
+        return means
+
+
+def run_folder(config: Config) -> Path:
+    """Return the folder of a run."""
+    return Path(config.run.root) / config.run.name

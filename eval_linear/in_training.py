@@ -1,0 +1,45 @@
+"""Evaluation of a run in training: figures on its way, and a first probe at its end."""
+
+import logging
+from pathlib import Path
+
+from bigbigan.distributed import local_only
+from bigbigan.errors import BigBiGANError
+from bigbigan.training import checkpoint
+from bigbigan.training.trainer import Trainer
+from eval_linear import quick
+
+log = logging.getLogger(__name__)
+
+
+def evaluate(trainer: Trainer) -> None:
+    """Write quick figures of the averaged networks, and keep the best checkpoint by `run.best`; the run does not feel it."""
+    run, seen = trainer.config.run, trainer.clock.seen
+    name = Path(trainer.config.data.path).name
+    try:
+        with local_only():
+            model, splits = trainer.averaged_model(), (trainer.train_images, trainer.test_images)
+            figures = quick.quick_figures(model, *splits, name, run.evaluate_images, run.seed)
+    except ValueError as error:  # such as too few images of a class; no reason to end the run
+        log.warning("no figures at %s images: %s", f"{seen:,}", error)
+        return
+    if run.best:
+        keep_best(trainer, figures)
+    trainer.log.evaluation(figures, seen, trainer.state.iterations)  # last: this line says that all of it was done
+
+
+def keep_best(trainer: Trainer, figures: dict[str, float]) -> None:
+    """Copy the newest checkpoint to best/ if its figure `run.best` is better than that of the one kept there."""
+    name, folder = quick.chosen(trainer.config.run.best, figures), trainer.folder / "best"
+    if quick.better(name, figures[name], checkpoint.best_value(folder, name)):
+        checkpoint.keep_best(folder, trainer.saved, name, figures[name])
+
+
+def first_probe(folder: Path, parts: tuple[str, ...]) -> str:
+    """Probe the release of a finished run, quick parts only, and return the table, or a sentence on why there is none."""
+    from eval_linear.probe import Probe, run_probe
+
+    try:
+        return run_probe(Probe(ckpt=str(folder), parts=parts, labels=(1.0,)))
+    except BigBiGANError as error:
+        return f"no probe: {error}"
