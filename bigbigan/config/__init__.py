@@ -1,13 +1,12 @@
-"""Settings: the dataclass tree, and how YAML files and the command line fill it."""
+"""Settings: the dataclass tree with its bounds, and how YAML files and the command line fill it."""
 
+from bigbigan.config.cli import parse
+from bigbigan.config.comparison import differences, flatten
 from bigbigan.config.cross_checks import augment_parts, check_model
 from bigbigan.config.presets import (
-    differences,
     find_config,
-    flatten,
     lineage,
     merged,
-    parse,
     preset_name,
     presets,
     read_yaml,

@@ -1,12 +1,13 @@
-"""YAML and command line → config: files hold differences, the command line has the last word; nothing unknown
-passes."""
+"""YAML files of settings: the presets of configs/ and their names; files that stand on others (`base:`).
 
-import argparse
+A file holds differences only. Nothing unknown passes: keys, types, tags and interpolations are checked.
+"""
+
 import dataclasses
 import difflib
 import io
-import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -14,94 +15,108 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bigbigan.config.schema import Config
 from bigbigan.errors import ConfigError
 from bigbigan.files import printable, read_text
 
-DEFAULT_PRESET = "digits"
 PACKAGE = Path(__file__).parent.parent
 
-# What may differ between a checkpoint and the run that resumes it: how far to go, what to show, where and how fast to
-# compute.
-FREE_TO_CHANGE = {
-    "run.name", "run.root", "run.images", "run.threads", "run.compile", "run.log_every", "run.sample_every", "run.checkpoint_every",
-    "run.keep_checkpoints", "run.grid", "run.trackers", "run.accept_changes", "run.probe", "run.evaluate_every",
-    "run.evaluate_images", "run.best", "run.stop_after", "run.timeout", "data.workers", "data.cache", "data.cache_gib",
-    "data.max_unreadable", "data.follow_links", "run.spectra_every", "run.on_nonfinite", "run.on_collapse", "run.recoveries",
-}  # fmt: skip
-
-
-def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """{"section.field": value} of a dataclass or a mapping."""
-    items = dataclasses.asdict(tree) if dataclasses.is_dataclass(tree) else tree
-    flat = {}
-    for key, value in items.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
-
-
-def differences(old: dict, new: Config) -> list[str]:
-    """Lines "section.field: old → new" for the hyper-parameters that differ from a checkpoint's config.
-
-    A setting that is younger than the checkpoint had its default then.
-    """
-    before, after = flatten(Config()) | flatten(old), flatten(new)
-    same = lambda a, b: (list(a) if isinstance(a, tuple) else a) == (list(b) if isinstance(b, tuple) else b)  # noqa: E731
-    return [
-        f"{key}: {before.get(key, 'absent')} → {after.get(key, 'absent')}"
-        for key in sorted(before.keys() | after.keys())
-        if key not in FREE_TO_CHANGE and not same(before.get(key), after.get(key))
-    ]
+# Names of presets from before configs/ had groups. They keep working, and a run keeps the old name (see `run_name`).
+ALIASES = {
+    "ali_digits": "bigan/ali_digits",
+    "bigan_digits": "bigan/digits",
+    "bigan_digits_jlr": "bigan/digits_jlr",
+    "bigan_digits_lr": "bigan/digits_lr",
+    "bigan_mnist": "bigan/mnist",
+    "cifar10": "bigbigan/cifar10",
+    "cifar10_small": "bigbigan/cifar10_small",
+    "digits_progressive": "progan/digits",
+    "imagenet128": "bigbigan/imagenet128",
+    "imagenet128_deep": "biggan/imagenet128_deep",
+    "imagenet128_e256": "bigbigan/imagenet128_e256",
+    "imagenet128_resnet101": "bigbigan/imagenet128_resnet101",
+    "imagenet128_resnet50x2": "bigbigan/imagenet128_resnet50x2",
+    "imagenet128_revnet50": "bigbigan/imagenet128_revnet50",
+    "imagenet128_revnet50x2": "bigbigan/imagenet128_revnet50x2",
+    "imagenet128_revnet50x4": "bigbigan/imagenet128_revnet50x4",
+    "imagenet256_deep": "biggan/imagenet256_deep",
+    "imagenet512_deep": "biggan/imagenet512_deep",
+    "imagenet64": "bigbigan/imagenet64",
+    "imagenette64": "bigbigan/imagenette64",
+    "progan_a": "progan/a",
+    "progan_b": "progan/b",
+    "progan_c": "progan/c",
+    "progan_celebahq": "progan/celebahq",
+    "progan_cifar10": "progan/cifar10",
+    "progan_d": "progan/d",
+    "progan_e": "progan/e",
+    "progan_e_star": "progan/e_star",
+    "progan_f": "progan/f",
+    "progan_g": "progan/g",
+    "progan_h": "progan/h",
+    "progan_lsun": "progan/lsun",
+    "sagan128": "biggan/sagan128",
+    "small": "own/small",
+}
 
 
 def preset_folder() -> Path:
-    """configs/ of an installed wheel, or of the repository."""
+    """Return configs/ of the installed wheel, or of the repository."""
     inside = PACKAGE / "configs"
     return inside if inside.is_dir() else PACKAGE.parent / "configs"
 
 
 def presets() -> list[str]:
-    """All names that --config takes: digits, table1/base, ..."""
+    """Return the names of all presets: digits, table1/base, ...; `ALIASES` are not among them."""
     return sorted(preset_name(path) for path in preset_folder().rglob("*.yaml"))
 
 
 def preset_name(path: Path) -> str:
-    """What --config calls a preset's file; of any other file, its name without the ending."""
+    """Return the name by which --config takes a preset's file; of any other file, its name without the ending."""
     inside = path.is_relative_to(preset_folder())
     return path.relative_to(preset_folder()).with_suffix("").as_posix() if inside else path.stem
 
 
+def run_name(path: Path) -> str:
+    """Return the folder's name of a run of this file: the preset's oldest name, so that older runs resume."""
+    name = preset_name(path)
+    oldest = next((old for old, new in ALIASES.items() if new == name and path.is_relative_to(preset_folder())), name)
+    return oldest.replace("/", "-")
+
+
 def preset_list() -> str:
-    """The presets for a sentence, a group as one."""
-    groups = Counter(name.split("/")[0] if "/" in name else name for name in presets())
-    return ", ".join(name if count == 1 else f"{name}/NAME ({count})" for name, count in groups.items())
+    """Return the names of the presets for a sentence, a group as one: digits, progan/NAME (13), ..."""
+    names = presets()
+    groups = Counter(name.split("/")[0] for name in names)
+    return ", ".join(name if name in names else f"{name}/NAME ({count})" for name, count in groups.items())
 
 
 def find_config(name: str, asked: str = "--config", beside: Path | None = None) -> Path:
-    """A preset's name or a path to a YAML file → the path.  asked: by what.  beside: the folder that a path begins
-    in."""
+    """Return the path of a preset or alias, or of a path that ends in .yaml or .yml; ConfigError if there is none.
+
+    asked: the flag or key, for the error message.  beside: the folder that a relative path begins in.
+    """
     path = Path(name) if beside is None else beside / name
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
+            moved = f"; there is a preset {ALIASES[path.stem]}" if path.stem in ALIASES else ""
             raise ConfigError(
-                f"{asked} {name}: expected a YAML file or one of the presets {preset_list()}; found no such file"
+                f"{asked} {name}: expected a YAML file or one of the presets {preset_list()}; found no such file{moved}"
             )
         return path
-    preset = preset_folder() / f"{name}.yaml"
-    if name not in presets():
-        near = difflib.get_close_matches(name, presets(), n=1)
+    preset = ALIASES.get(name, name)
+    if preset not in presets():
+        near = difflib.get_close_matches(name, [*presets(), *ALIASES], n=1)
         raise ConfigError(
             f"{asked} {name}: expected one of {preset_list()}, or a path ending in .yaml"
             + (f"; did you mean {near[0]}?" if near else "")
         )
-    return preset
+    return preset_folder() / f"{preset}.yaml"
 
 
 def read_yaml(path: Path, default: Any) -> Any:
-    """The dataclass `default` with the values of a YAML file, and before them those of the files that it stands on, see
-    `lineage`.
+    """Return the dataclass `default` with the values of a YAML file, and before them of the files that it stands on.
 
-    Unknown keys and wrong types raise ConfigError.
+    See `lineage`. Raises ConfigError for unknown keys and wrong types.
     """
     for file, content in reversed(lineage(path)):
         default = merged(default, content, printable(file))
@@ -109,9 +124,10 @@ def read_yaml(path: Path, default: Any) -> Any:
 
 
 def lineage(path: Path) -> list[tuple[Path, Any]]:
-    """[(file, its content)] of a YAML file and of those below it: `base: NAME` in a file says what it differs from.
+    """Return [(file, its content)] of a YAML file and of those that it stands on, each named by the key `base`.
 
-    NAME: a preset, or a YAML file in the same folder or under it. Raises ConfigError.
+    base: the name of a preset; or a YAML file in the same folder or under it, as "other.yaml" or "./other"; a preset's
+    may also begin with ../ and stay within configs/. Raises ConfigError.
     """
     found: list[tuple[Path, Any]] = []
     while True:
@@ -120,13 +136,9 @@ def lineage(path: Path) -> list[tuple[Path, Any]]:
         found.append((path, content))
         if base is None:
             return found
-        asked, sound = f"{printable(path)}: base", isinstance(base, str) and base and printable(base) == base
-        if not sound or PurePath(base).is_absolute() or ".." in PurePath(base).parts:
-            raise ConfigError(
-                f"{asked} {base!r}: expected a preset's name, or a YAML file in the same folder or under it"
-            )
+        asked = f"{printable(path)}: base"
         try:
-            below = find_config(base, asked, path.parent)
+            below = _find_base(path, base, asked)
             again = any(below.samefile(file) for file, _ in found)
         except OSError as error:  # a name too long, say
             raise ConfigError(f"{asked} {base}: {_in_one_line(error)}") from None
@@ -136,21 +148,36 @@ def lineage(path: Path) -> list[tuple[Path, Any]]:
         path = below
 
 
+def _find_base(path: Path, base: Any, asked: str) -> Path:
+    """Return the file that the key `base` of the file `path` names."""
+    named = isinstance(base, str) and base and printable(base) == base and not PurePath(base).is_absolute()
+    if not named or (".." in PurePath(base).parts and not _within_presets(path, path.parent / base)):
+        raise ConfigError(f"{asked} {base!r}: expected a preset's name, or a YAML file in the same folder or under it")
+    beside = base.startswith(("./", "../")) and PurePath(base).suffix not in (".yaml", ".yml")
+    return find_config(f"{base}.yaml" if beside else base, asked, path.parent)
+
+
+def _within_presets(*paths: Path) -> bool:
+    return all(path.resolve().is_relative_to(preset_folder().resolve()) for path in paths)
+
+
 def _content(path: Path) -> Any:
-    """What a YAML file holds, as mappings, lists and values; ConfigError."""
+    """Return what a YAML file holds, as mappings, lists and values; ConfigError."""
     try:
         text = read_text(path)
-        _only_values(text)
+        _check_plain(text)
         return OmegaConf.to_container(OmegaConf.load(io.StringIO(text)))
-    except AssertionError:  # OmegaConf's word on a quoted text in which there is YAML again
+    except AssertionError:  # raised by OmegaConf for a quoted text that contains YAML again
         raise ConfigError(f"{printable(path)}: expected settings, found a text in quotes") from None
     except (OmegaConfBaseException, yaml.YAMLError, OSError, TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{printable(path)}: {_in_one_line(error)}") from None
 
 
 def merged(default: Any, content: Any, where: str) -> Any:
-    """The dataclass `default` with the values of a parsed file; ConfigError for unknown keys, wrong types,
-    interpolations."""
+    """Return the dataclass `default` with the values of a parsed file.
+
+    where: the file, for the error message. Raises ConfigError for unknown keys, wrong types and interpolations.
+    """
     try:
         content = OmegaConf.create(content)
         for text in _texts(OmegaConf.to_container(content)):
@@ -163,7 +190,8 @@ def merged(default: Any, content: Any, where: str) -> Any:
         raise ConfigError(f"{where}: {_in_one_line(error)}") from None
 
 
-def _texts(tree: Any):
+def _texts(tree: Any) -> Iterator[str]:
+    """Yield every text of nested mappings and lists."""
     if isinstance(tree, str):
         yield tree
     elif isinstance(tree, (dict, list)):
@@ -171,9 +199,8 @@ def _texts(tree: Any):
             yield from _texts(value)
 
 
-def _only_values(text: str) -> None:
-    """Refuse tags, by which a YAML file asks for objects of other types than its own; readers differ in what they then
-    build."""
+def _check_plain(text: str) -> None:
+    """Raise ValueError for a tag, by which a YAML file asks a reader to build objects, or run code."""
     for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         if getattr(event, "tag", None):
             tag = event.tag.replace("tag:yaml.org,2002:", "!!")
@@ -183,6 +210,7 @@ def _only_values(text: str) -> None:
 
 
 def _in_one_line(error: Exception) -> str:
+    """Return the message of an error of reading, parsing or merging as one line."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem:
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
         return f"expected YAML, found an error{line}: {error.problem}"
@@ -194,37 +222,11 @@ def _in_one_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0] + (f" (at {key})" if key else "")
 
 
-def parse(argv: list[str] | None = None, tree: type = Config) -> tuple[Any, argparse.Namespace]:
-    """Command line → (config, options): `--config NAME or PATH`, `--dry-run`, then `--section.field VALUE` for any
-    field.
-
-    Ends the program with status 2 and one message when an argument cannot be.
-    """
-    import tyro
-
-    before = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    before.add_argument("--config", default=DEFAULT_PRESET)
-    before.add_argument("--dry-run", action="store_true")
-    options, rest = before.parse_known_args(argv)
-    description = (
-        f"{tree.__doc__}\n\n--config NAME or PATH   one of {preset_list()} (default {DEFAULT_PRESET}), or a YAML file\n"
-        "--dry-run               build everything, print it with one forward's shapes, and stop"
-    )
-    try:
-        default = read_yaml(find_config(options.config), tree())
-        config = tyro.cli(
-            tree, default=default, args=rest, description=description, config=(tyro.conf.FlagConversionOff,)
-        )
-        if not config.run.name:
-            config.run.name = preset_name(find_config(options.config)).replace("/", "-")
-        config.validate()
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    return config, options
-
-
 def write_yaml(config: Any, path: Path, header: str = "") -> None:
+    """Write a config as a YAML file that --config takes, complete or not at all.
+
+    header: lines that become comments before it.
+    """
     text = yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False, allow_unicode=True)
     beside = path.with_name(f".{path.name}.tmp")
     beside.write_text("".join(f"# {line}\n" for line in header.splitlines()) + text)
@@ -232,6 +234,7 @@ def write_yaml(config: Any, path: Path, header: str = "") -> None:
 
 
 def _plain(tree: Any) -> Any:
+    """Return a tree with its tuples as lists, as YAML has them."""
     if isinstance(tree, dict):
         return {key: _plain(value) for key, value in tree.items()}
     return list(tree) if isinstance(tree, tuple) else tree

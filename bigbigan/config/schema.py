@@ -1,105 +1,125 @@
-"""The dataclass tree: the only place of defaults, each with its unit and reason.
+"""The settings as a tree of dataclasses: the only place of defaults, each with its bounds, unit and reason.
 
 The defaults are the paper's base (ResNet-50 encoder, 128 px, batch 2,048); a preset in `configs/` says what differs.
+The text under a field is its line of `--help`.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
+from bigbigan.config.bounds import Bounds
 from bigbigan.config.cross_checks import check
+
+# Kinds of numbers that several settings share. Larger sizes or depths than these are typing errors, or attacks.
+Size = Annotated[int, Bounds(least=1, most=65_536)]  # pixels, units or channels
+SizeOrZero = Annotated[int, Bounds(least=0, most=65_536)]
+Layers = Annotated[int, Bounds(least=2, most=1_000, even=True)]
+AtLeastOne = Annotated[int, Bounds(least=1)]
+NotNegative = Annotated[int, Bounds(least=0)]
+Positive = Annotated[float, Bounds(above=0)]
+Strength = Annotated[float, Bounds(least=0, expected="a number above 0, or 0 for none")]
+BelowOne = Annotated[float, Bounds(least=0, below=1, expected="a number from 0 to below 1")]
 
 
 @dataclass
 class Model:
     """The networks. Flat, so that a release's config.json is this section."""
 
-    image_size: int = 128
+    image_size: Size = 128
     """Size of G's images and D's input in pixels: b·2^k with b = 3 … 7, from 8 to 512."""
     architecture: Literal["biggan", "biggan_deep"] = "biggan"
-    """Blocks of G and F: BigGAN's, or BigGAN-deep's bottlenecks, twice as many (128 channels per multiplier, 128
-    latents)."""
-    latent_dim: int = 120
-    """Size of z; 0 for 20 per slot of G (120 at 128 px), or 128 for biggan_deep."""
-    classes: int = 0
-    """0: unconditional. Else G and D see labels of that many classes; E never does."""
+    """Blocks of G and F: BigGAN's; or BigGAN-deep's bottlenecks, twice as many.
+    (BigGAN-deep has width 128 and 128 latents.)"""
+    latent_dim: SizeOrZero = 120
+    """Size of z. 0 chooses it: 20 per slot of G (120 at 128 px), or 128 for biggan_deep."""
+    classes: SizeOrZero = 0
+    """Number of classes whose labels G and D see; 0: unconditional. E never sees labels."""
     prior: Literal[
         "normal", "uniform", "bernoulli", "signed_bernoulli", "categorical", "censored_normal", "sparse_normal",
         "normal_bernoulli", "variable_normal",
     ] = "normal"  # fmt: skip
-    """p(z): N(0, I), U(-1, 1), or another latent of BigGAN's appendix E, see bigbigan/latents.py."""
-    generator_width: int = 96
-    """Channels per multiplier of G."""
-    generator_attention: int = 64
-    """Resolution after which G has self-attention; 0 for none."""
-    embedding_dim: int = 128
+    """Distribution p(z): N(0, I), U(-1, 1), or another of BigGAN's appendix E, see bigbigan/latents.py."""
+    generator_width: Size = 96
+    """Channels of G per multiplier of its channel table."""
+    generator_attention: SizeOrZero = 64
+    """Resolution in pixels after whose block G has self-attention; 0 for none."""
+    embedding_dim: Size = 128
     """Size of the shared embedding that conditions G's batch norms."""
     shared_embedding: bool = True
-    """False: each batch norm of G has its own table of gains and biases by class, as in SAGAN (not with
-    biggan_deep)."""
+    """False: each batch norm of G has its own gains and biases per class, as in SAGAN (not with biggan_deep)."""
     skip_z: bool = True
     """False: only G's first layer sees z, as in SAGAN (not with biggan_deep)."""
-    discriminator_width: int = 96
-    """Channels per multiplier of F."""
-    discriminator_attention: int = 64
-    """Resolution after which F has self-attention; 0 for none."""
-    mlp_width: int = 2048
-    """Units of H and J; mlp: of every hidden layer."""
-    mlp_layers: int = 8
-    """Layers of H and J, an even number."""
+    discriminator_width: Size = 96
+    """Channels of F per multiplier of its channel table."""
+    discriminator_attention: SizeOrZero = 64
+    """Resolution in pixels after whose block F has self-attention; 0 for none."""
+    mlp_width: Size = 2048
+    """Units of each layer of H and J; with family mlp, of every hidden layer."""
+    mlp_layers: Layers = 8
+    """Layers of H and of J, an even number."""
     encoder: str = "resnetv2_50"
-    """E's backbone: revnet50, or the name of a timm model: resnetv2_18, _34, _50, _101, or any that yields a feature
-    vector.
-
-    none: a GAN, without E, H and J. progressive: the trunk that grows. mlp: BiGAN's."""
-    encoder_image_size: int = 0
-    """E's input size, a multiple of image_size; 0 for the same size."""
-    encoder_width: float = 1.0
-    """Channel multiple of a resnetv2 or revnet50 encoder; 2 for the paper's "x2"."""
-    encoder_blocks: tuple[int, ...] = ()
-    """Blocks in each of the four stages of a resnetv2 or revnet50 encoder; none for its own, such as 3 4 6 3."""
+    """E's backbone: resnetv2_18, _34, _50 (the paper's), _101, revnet50, or any timm model that yields features.
+    none: train a GAN, without E, H and J.
+    progressive: the trunk that grows, for family progressive. mlp: BiGAN's, for family mlp."""
+    encoder_image_size: SizeOrZero = 0
+    """E's input size in pixels, a multiple of image_size; 0: the same as image_size."""
+    encoder_width: Annotated[float, Bounds(above=0, most=64, expected="a multiple above 0, of at most 64")] = 1.0
+    """Factor of the channels of a resnetv2 or revnet50 encoder; 2 for the paper's "x2"."""
+    encoder_blocks: Annotated[
+        tuple[int, ...],
+        Bounds(least=1, most=1_000, lengths=(0, 4), expected="four numbers of blocks from 1 to 1,000, or none"),
+    ] = ()
+    """Blocks in each of the four stages of a resnetv2 or revnet50 encoder; empty: its own, such as 3 4 6 3."""
     encoder_stem: Literal["auto", "imagenet", "stride2", "stride1"] = "auto"
-    """First layer of a resnetv2 or revnet50 encoder: 7x7/2 and max-pool (from 128 px), 7x7/2 (from 64 px), 3x3/1
-    (below)."""
-    encoder_mlp_width: int = 4096
-    """Units of E's head."""
-    encoder_mlp_layers: int = 4
+    """First layer of a resnetv2 or revnet50 encoder:
+    imagenet: 7x7/2 and max-pool; stride2: 7x7/2; stride1: 3x3/1.
+    auto: these three from 128 px, from 64 px, and below."""
+    encoder_mlp_width: Size = 4096
+    """Units of each layer of E's head, the MLP between the backbone and q(z|x)."""
+    encoder_mlp_layers: Layers = 4
     """Layers of E's head, an even number."""
     posterior: Literal["gaussian", "log_sigma", "deterministic", "tanh"] = "gaussian"
-    """q(z|x): mean and stddev, a softplus; mean and log stddev (ALI); or z directly; or tanh of it (for the uniform
-    prior)."""
+    """What E predicts of q(z|x):
+    gaussian: mean and stddev, through a softplus; log_sigma: mean and log stddev (ALI).
+    deterministic: z itself; tanh: the same through a tanh, for the uniform prior."""
     joint: bool = True
-    """False: D sees images alone, and E learns to tell z from G(z): BiGAN's latent regressors, see
-    loss.latent_weight."""
+    """False: D sees images alone, and E learns to predict z from G(z): BiGAN's latent regressors.
+    (See loss.latent_weight.)"""
     family: Literal["biggan", "progressive", "mlp"] = "biggan"
-    """Networks: BigGAN's; or Progressive GAN's, which can grow, for G, F and E's trunk: see all that says progressive
-    below; or BiGAN's MLPs of `mlp_width` units, for images of any size."""
+    """Networks of G and F:
+    biggan: BigGAN's.
+    progressive: Progressive GAN's, which can grow; the settings marked "progressive:" are theirs.
+    mlp: BiGAN's MLPs of mlp_width units, for images of any size."""
     grey: bool = False
-    """mlp: its networks see and draw grey images, as BiGAN's on MNIST do."""
-    feature_base: int = 8192
-    """progressive: maps at the bottom resolution, halved with each doubling ..."""
-    feature_limit: int = 512
-    """progressive: ... and at most this many."""
+    """mlp: the networks see and generate grey images, as BiGAN's on MNIST do."""
+    feature_base: Size = 8192
+    """progressive: feature maps at the smallest resolution, halved with each doubling of the resolution."""
+    feature_limit: Size = 512
+    """progressive: upper limit of the feature maps at any resolution."""
     equalised: bool = True
-    """progressive: equalised learning rates; else He's initialisation."""
+    """progressive: equalised learning rates; False: He's initialisation."""
     generator_norm: Literal["pixel", "batch", "none"] = "pixel"
     """progressive: normalisation in G."""
-    generator_slope: float = 0.2
-    """progressive: of G's leaky ReLUs; 0 for ReLUs."""
+    generator_slope: Annotated[float, Bounds(least=0, expected="0 or more")] = 0.2
+    """progressive: slope of G's leaky ReLUs for negative inputs; 0 for ReLUs."""
     generator_tanh: bool = False
-    """progressive: a tanh at G's end."""
+    """progressive: end G with a tanh."""
     normalise_latents: bool = True
-    """progressive: G brings z to the length √Z first."""
+    """progressive: scale z to the length √Z before G's first layer."""
     discriminator_norm: Literal["none", "layer", "spectral", "batch"] = "none"
-    """progressive: normalisation in F; spectral: in H, J and the scores' layers too. mlp: batch as in BiGAN, or none as
-    in ALI."""
+    """progressive: normalisation in F; spectral: in H, J and the layers of the scores too.
+    (mlp: batch as in BiGAN, or none as in ALI.)"""
     minibatch: Literal["stddev", "discrimination", "none"] = "stddev"
-    """progressive: what F's last layers are told of an image's minibatch."""
-    minibatch_group: int = 0
-    """progressive: images whose standard deviation is taken together; 0 for all (the paper)."""
+    """progressive: statistic of the minibatch that F's last layers see: stddev, or minibatch discrimination."""
+    minibatch_group: SizeOrZero = 0
+    """progressive: images over which the standard deviation is taken; 0: all of the minibatch, as in the paper."""
     encoder_norm: Literal["batch", "pixel", "layer", "none"] = "batch"
     """progressive: normalisation in E's trunk."""
+    checkpointing: bool = False
+    """Activation checkpointing: compute the blocks of G, F and E again in the backward pass, to save memory.
+    (The same gradients in more time. revnet50 does so in any case; families progressive and mlp do not.)"""
     init_from: str = ""
-    """A release, checkpoint, run folder or hub id whose weights the run starts from (fine-tuning)."""
+    """Start from the weights of this release, checkpoint, run folder or hub id (fine-tuning)."""
 
 
 @dataclass
@@ -107,29 +127,29 @@ class Loss:
     """The objective."""
 
     form: Literal["hinge", "joint_hinge", "logistic", "wgan_gp", "lsgan"] = "hinge"
-    """hinge per score (the paper), hinge of the summed score, BiGAN's and ALI's cross-entropy of the summed score,
-    WGAN-GP or LSGAN of the summed score (Progressive GAN's)."""
+    """hinge: one hinge loss per score (the paper). The others are of the sum of the scores:
+    joint_hinge: its hinge loss; logistic: the cross-entropy of BiGAN and ALI.
+    wgan_gp, lsgan: as in Progressive GAN."""
     unary_x: bool = True
-    """Keep the term s_x."""
+    """Keep the score s_x of the image alone."""
     unary_z: bool = True
-    """Keep the term s_z."""
-    latent_weight: float = 0.0
-    """model.joint False: weight of E's error in telling z in G's loss: 0 for BiGAN's latent regressor, 0.25 for the
-    joint one."""
-    orthogonal: float = 0.0
-    """Strength of BigGAN's orthogonal regularisation of G's weights (1e-4 there); 0 for none, as BigBiGAN mentions
-    none."""
-    r1: float = 0.0
-    """Strength γ of R1, γ/2 · E‖∇D(x, E(x))‖², in D's loss; 0 for none (BigGAN: 1 and more prevent collapse, and cost
-    score)."""
-    r1_interval: int = 1
-    """D updates from one with R1 to the next, whose strength is multiplied by as many (lazy; 16 is usual)."""
-    penalty: float = 10.0
+    """Keep the score s_z of the latent alone."""
+    latent_weight: Strength = 0.0
+    """With model.joint False: weight in G's loss of E's error in predicting z.
+    (0 for BiGAN's latent regressor, 0.25 for its joint one.)"""
+    orthogonal: Annotated[float, Bounds(least=0, expected="0 or more")] = 0.0
+    """Strength of BigGAN's orthogonal regularisation of G's weights (1e-4 there); 0: none, as in BigBiGAN."""
+    r1: Strength = 0.0
+    """Strength γ of the R1 penalty γ/2 · E‖∇D(x, E(x))‖² in D's loss; 0: none.
+    (In BigGAN, 1 and more prevent collapse and cost quality.)"""
+    r1_interval: AtLeastOne = 1
+    """Apply R1 in every n-th D update, at n times the strength (lazy regularisation; 16 is usual)."""
+    penalty: Annotated[float, Bounds(least=0)] = 10.0
     """wgan_gp: weight λ of the gradient penalty."""
-    gradient_norm: float = 1.0
-    """wgan_gp: γ, the norm that D's gradient is drawn to (750 for the published CIFAR-10 run)."""
-    drift: float = 0.001
-    """wgan_gp: weight of the squared scores of encoder pairs."""
+    gradient_norm: Positive = 1.0
+    """wgan_gp: norm γ that the penalty pulls D's gradient to (750 in Progressive GAN's CIFAR-10 run)."""
+    drift: Annotated[float, Bounds(least=0)] = 0.001
+    """wgan_gp: weight of the squared scores of encoder pairs, which keeps scores near 0."""
 
 
 @dataclass
@@ -137,59 +157,60 @@ class Optim:
     """The updates."""
 
     name: str = "adam"
-    """The optimiser: adam, or the name of another one of timm's; the settings that it has are taken from these."""
-    generator_lr: float = 5e-5
-    """Adam's rate for G (BigGAN)."""
-    discriminator_lr: float = 2e-4
-    """Adam's rate for D (BigGAN)."""
-    encoder_lr: float = 5e-5
-    """Adam's rate for E; the paper's better models take ten times G's."""
-    betas: tuple[float, float] = (0.0, 0.999)
-    """Adam's decay rates."""
+    """Optimiser: adam, or the name of any other of timm's, which takes those of these settings that it has."""
+    generator_lr: Positive = 5e-5
+    """Adam's learning rate for G (BigGAN)."""
+    discriminator_lr: Positive = 2e-4
+    """Adam's learning rate for D (BigGAN)."""
+    encoder_lr: Positive = 5e-5
+    """Adam's learning rate for E; the paper's better models use ten times G's."""
+    betas: Annotated[tuple[float, float], Bounds(least=0, below=1, expected="two numbers in [0, 1)")] = (0.0, 0.999)
+    """Adam's decay rates β₁ and β₂."""
     eps: float = 1e-8
     """Adam's epsilon."""
-    lr_rampup: int = 0
-    """Images over which all rates rise to their values (Progressive GAN: 40,000); 0 for none."""
-    weight_decay: float = 0.0
-    """This times the weights is added to all gradients, as by an L2 penalty (BiGAN)."""
-    d_steps: int = 2
+    lr_rampup: NotNegative = 0
+    """Images over which all learning rates rise to their values (Progressive GAN: 40,000); 0: full rates at once."""
+    weight_decay: Strength = 0.0
+    """L2 penalty: this times the weights is added to all gradients (BiGAN)."""
+    d_steps: AtLeastOne = 2
     """D updates before each joint E+G update, each on fresh images."""
     simultaneous: bool = False
-    """One update of D and one of E and G on the same images and latents, both from where the networks stand (BiGAN,
-    ALI)."""
-    ema_half_life: float = 14e6
-    """Half-life of the averages of E and G, in images (the paper's 0.9999 at batch 2,048)."""
-    ema_rampup: float = 0.05
-    """The half-life is at most this share of the images seen."""
-    lower_after: int = 0
-    """Images seen from which on the rates of `lower_networks` are multiplied by `lower_factor`; 0 for never."""
-    lower_factor: float = 0.1
-    """What they are multiplied by."""
-    lower_images: int = 0
-    """Images over which they come there, exponentially (BiGAN); 0: at once."""
+    """Compute the gradients of D and of E and G on one batch before either optimiser steps (BiGAN, ALI).
+    (Needs d_steps 1. False: D updates first, then E and G on fresh images.)"""
+    ema_half_life: Positive = 14e6
+    """Half-life of the moving averages of E and G, counted in images seen, those of D updates included.
+    (14 M: the paper's decay 0.9999 at batch 2,048.)"""
+    ema_rampup: Positive = 0.05
+    """Upper limit of that half-life as a share of the images seen so far."""
+    lower_after: NotNegative = 0
+    """Images seen after which the learning rates of lower_networks are multiplied by lower_factor; 0: never."""
+    lower_factor: BelowOne = 0.1
+    """Factor of the learning rates after lower_after images."""
+    lower_images: NotNegative = 0
+    """Images over which the rates fall to that factor, exponentially (BiGAN); 0: at once."""
     lower_networks: Literal["all", "generator", "encoder", "discriminator", "encoder_generator"] = "all"
-    """Whose rates; in BigGAN a lower rate of G alone put collapse off, and one of D brought it."""
+    """Networks whose learning rates are lowered. In BigGAN, lowering G's delayed collapse, lowering D's caused it."""
     freeze: Literal["none", "generator", "encoder", "discriminator", "encoder_generator"] = "none"
-    """Networks whose parameters stand still, for an experiment."""
-    dropout: float = 0.0
-    """Share of the features before D's last layers that is zero in training (BigGAN tried 0.05 to 0.5); 0 for none."""
+    """Networks whose parameters are not trained, for experiments."""
+    dropout: BelowOne = 0.0
+    """Dropout before D's last layers, as the share of features set to 0 (BigGAN tried 0.05 to 0.5)."""
     augment: Literal["none", "diffaugment", "ada"] = "none"
-    """For few images: transforms of the images that F sees, real and generated; DiffAugment's, or ADA's, of adapted
-    probability."""
+    """Transform the real and generated images that F sees, for few images.
+    diffaugment: DiffAugment's transforms; ada: ADA's, of adapted probability."""
     augment_policy: str = ""
-    """Comma-separated parts: color, translation, cutout of diffaugment; blit, geom, color of ada; empty for all
-    three."""
-    ada_target: float = 0.6
+    """Comma-separated transforms; empty: all three.
+    (color, translation, cutout of diffaugment; blit, geom, color of ada.)"""
+    ada_target: Annotated[float, Bounds(above=-1, below=1, expected="a mean of signs, between -1 and 1")] = 0.6
     """Mean sign of D's scores of real images above which ADA's probability rises, and below which it falls."""
-    ada_images: int = 500_000
-    """Real images of D's updates in which that probability can go from 0 to 1."""
-    sigma_clamp: float = 0.0
-    """Largest σ0 of the weights of `sigma_networks`: W ← W − max(0, σ0 − σ_clamp) u0 v0ᵀ before an update; 0 for
-    none."""
-    sigma_clamp_ratio: float = 0.0
-    """The same with σ_clamp = this times σ1, the second largest; 0 for none."""
+    ada_images: AtLeastOne = 500_000
+    """Real images of D updates in which ADA's probability can rise from 0 to 1."""
+    sigma_clamp: Strength = 0.0
+    """Largest singular value that the weights of sigma_networks keep; 0: no limit.
+    (Before each update W ← W − max(0, σ0 − σ_clamp) u0 v0ᵀ.)"""
+    sigma_clamp_ratio: Strength = 0.0
+    """The same with σ_clamp = this times the second largest singular value; 0: no limit."""
     sigma_networks: Literal["generator", "discriminator", "both"] = "generator"
-    """Networks whose σ0 is clamped (BigGAN: G's)."""
+    """Networks whose σ0 is limited (BigGAN: G)."""
 
 
 @dataclass
@@ -201,49 +222,51 @@ class Data:
     subset: str = ""
     """Configuration of a hub data set that has several, such as 160px."""
     split: str = "train"
-    """Split to train on, where the data have splits."""
+    """Split to train on, if the data have splits."""
     test_split: str = "test"
-    """Split to evaluate on; where the data have none, `test_share` of the images is held out."""
-    test_share: float = 0.1
-    """Share of images held out for evaluation when the data have no test split."""
+    """Split to evaluate on; if the data have none, test_share of the images is held out."""
+    test_share: Annotated[float, Bounds(above=0, below=1, expected="a share between 0 and 1")] = 0.1
+    """Share of the images held out for evaluation if the data have no test split."""
     image_column: str = ""
-    """Column of the images in a table; found by itself when empty."""
+    """Column of the images in a table; found automatically if empty."""
     label_column: str = ""
-    """Column of the labels in a table; found by itself when empty."""
+    """Column of the labels in a table; found automatically if empty."""
     follow_links: bool = False
-    """Take images that lie outside `path` behind symbolic links too; otherwise such a link is refused."""
-    batch_size: int = 2048
-    """Images of one update over all processes."""
-    chunks: int = 1
-    """Parts a batch is computed in, one after the other, to save memory; batch statistics are those of a part."""
+    """Also read images outside path that symbolic links point to; such links are refused otherwise."""
+    batch_size: Annotated[int, Bounds(least=2)] = 2048
+    """Images of one update, over all processes."""
+    chunks: AtLeastOne = 1
+    """Parts of a batch computed one after the other to save memory; batch norm uses the statistics of a part."""
     augment: Literal["resnet", "light", "none"] = "resnet"
-    """Random crop of area 0.08-1 and aspect 3/4-4/3; of area 0.5-1 and aspect 1; or the centre square."""
+    """Random crop: resnet: area 0.08-1 and aspect 3/4-4/3; light: area 0.5-1 and aspect 1; none: the centre square."""
     flip: bool = True
-    """Random horizontal flip."""
-    workers: int = -1
-    """Processes that decode; -1 for as many as the cores allow, 0 for none."""
+    """Flip half of the images horizontally, at random."""
+    workers: Annotated[int, Bounds(least=-1)] = -1
+    """Processes that decode images; -1: as many as the cores allow; 0: decode in the training process."""
     cache: Literal["auto", "device", "none"] = "auto"
-    """Keep all images decoded on the device: if they have one size and take less than `cache_gib`; always; never."""
+    """Keep decoded images on the device:
+    auto: if all have one size and fit in cache_gib; device: always; none: never."""
     cache_gib: float = 1.0
-    """Largest size of a data set that `auto` keeps on the device, in GiB."""
+    """Largest size of a data set that auto keeps on the device, in GiB."""
     max_unreadable: float = 0.01
-    """Share of unreadable images above which the run ends; each process counts those it met."""
+    """Share of unreadable images above which the run ends; each process counts its own."""
 
 
 @dataclass
 class Grow:
-    """Growing, for model.family progressive: from `first_size` up, a resolution at a time."""
+    """Growing from first_size up, one resolution at a time; for model.family progressive."""
 
-    first_size: int = 0
+    first_size: NotNegative = 0
     """Image size at the beginning, such as 4; 0: the networks have their full size from the start."""
-    hold_images: int = 800_000
+    hold_images: NotNegative = 800_000
     """Images seen at a resolution before the next one is faded in."""
-    fade_images: int = 800_000
+    fade_images: NotNegative = 800_000
     """Images seen while a resolution is faded in; 0: at once."""
     batch_sizes: tuple[int, ...] = ()
-    """Images of one update at each resolution from the first up, the last one repeated; none for data.batch_size."""
+    """Images of one update at each resolution, from the first up; the last number is repeated.
+    (Empty: data.batch_size at all.)"""
     reset_optimizers: bool = True
-    """Forget Adam's averages at the beginning and at the end of each fade, as the published code does."""
+    """Reset Adam's moments at the beginning and at the end of each fade, as the published code does."""
 
 
 @dataclass
@@ -251,60 +274,60 @@ class Run:
     """The run."""
 
     name: str = ""
-    """Folder of the run under `root`; the preset's name when empty."""
+    """Folder of the run under root; the preset's name if empty."""
     root: str = "runs"
-    """Where runs live."""
-    images: int = 3_072_000_000
+    """Folder of all runs."""
+    images: AtLeastOne = 3_072_000_000
     """Real images to see in all updates together (3.07 G: the paper's 500 K iterations of 3 x 2,048)."""
-    seed: int = 0
+    seed: Annotated[int, Bounds(least=0), Bounds(below=2**63, expected="less than 2^63")] = 0
     """Decides initial weights, data order, crops and noise."""
     deterministic: bool = False
-    """Only deterministic kernels: a resumed run on one GPU is equal bit for bit; slower."""
+    """Use deterministic kernels only: a resumed run on one GPU is equal bit for bit; slower."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """auto: bf16 if `accelerate launch` was told so or the GPU has it, else float32."""
     compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = "off"
-    """A mode of torch.compile for the updates, which is refused where its gradients differ from eager ones;
-    reduce-overhead records CUDA graphs. Minutes of compiling at the start, so for longer runs."""
-    threads: int = 0
-    """CPU threads of a process; 0 to share the machine's cores among its processes."""
-    log_every: int = 200_000
+    """Mode of torch.compile for the updates, refused if its gradients differ from eager ones.
+    (reduce-overhead records CUDA graphs. Compiling takes minutes at the start, so it is for longer runs.)"""
+    threads: NotNegative = 0
+    """CPU threads of a process; 0: the machine's cores are shared among its processes."""
+    log_every: AtLeastOne = 200_000
     """Images between lines of stats.jsonl."""
-    sample_every: int = 5_000_000
+    sample_every: AtLeastOne = 5_000_000
     """Images between grids of samples and reconstructions."""
-    checkpoint_every: int = 5_000_000
+    checkpoint_every: AtLeastOne = 5_000_000
     """Images between checkpoints."""
-    keep_checkpoints: int = 3
-    """How many of the newest checkpoints to keep."""
-    spectra_every: int = 5_000_000
-    """Images between looks for collapse: spectra of G and D, scores on held-out images, diversity of samples; 0 for
-    none."""
+    keep_checkpoints: AtLeastOne = 3
+    """Number of newest checkpoints to keep."""
+    spectra_every: NotNegative = 5_000_000
+    """Images between checks for collapse: spectra of G and D, scores of held-out images, diversity of samples.
+    (0: no checks.)"""
     on_nonfinite: Literal["roll_back", "skip", "shrink", "stop"] = "roll_back"
-    """When a loss, gradient or weight is not finite: go back to the newest checkpoint and pass over the images from
-    there on; leave the update out; leave it out and halve all rates; or end. Such a gradient never reaches a weight."""
+    """When a loss, gradient or weight is not finite (no weight ever receives such a gradient):
+    roll_back: return to the newest checkpoint and skip the images seen since.
+    skip: leave the update out; shrink: leave it out and halve all learning rates; stop: end the run."""
     on_collapse: Literal["alarm", "stop", "roll_back"] = "alarm"
-    """At signs of collapse: say so and keep the checkpoint from before; also end; or go back to it, with half E's and
-    G's rates."""
-    recoveries: int = 3
-    """Times that a run goes on after a non-finite value or goes back after a collapse; then it ends with a report,
-    status 1."""
-    evaluate_every: int = 0
-    """Images between evaluations (a quick linear probe, k-NN, FID, reconstruction); 0 for none before the end."""
-    evaluate_images: int = 5_000
-    """Training images, test images and samples that such an evaluation looks at, each at most."""
+    """At signs of collapse:
+    alarm: print it and keep the checkpoint from before; stop: also end the run.
+    roll_back: return to that checkpoint with half of E's and G's learning rates."""
+    recoveries: NotNegative = 3
+    """How often a run continues after a non-finite value or a collapse; after that it ends with a report, status 1."""
+    evaluate_every: NotNegative = 0
+    """Images between evaluations (quick linear probe, k-NN, FID, reconstruction); 0: none before the end."""
+    evaluate_images: Annotated[int, Bounds(least=20)] = 5_000
+    """Upper limit of the training images, test images and samples, each, that such an evaluation uses."""
     best: str = ""
-    """Keep the best checkpoint by this figure of the evaluations, such as top1_linear or fid; empty for none."""
-    statistics_images: int = 16_384
+    """Keep the checkpoint that is best by this figure of the evaluations, such as top1_linear or fid; empty: none."""
+    statistics_images: Annotated[int, Bounds(least=2)] = 16_384
     """Images and latents for the sampling statistics of averaged E and G before each evaluation."""
-    grid: int = 8
+    grid: AtLeastOne = 8
     """Rows and columns of the sample grids."""
     trackers: str = ""
     """Comma-separated trackers of Accelerate, such as tensorboard or wandb."""
-    stop_after: float = 0.0
-    """Minutes from the start after which the run ends with a checkpoint, to be started again by a scheduler; 0 for
-    never."""
-    timeout: float = 30.0
-    """Minutes that a process waits for the others before it ends; longer than the longest evaluation and checkpoint
-    take."""
+    stop_after: Annotated[float, Bounds(least=0, expected="minutes, or 0 for never")] = 0.0
+    """Minutes after which the run ends with a checkpoint, for schedulers that start it again; 0: never."""
+    timeout: Annotated[float, Bounds(above=0, expected="minutes above 0")] = 30.0
+    """Minutes that a process waits for the others before it ends.
+    (Choose more than the longest evaluation and checkpoint take.)"""
     accept_changes: bool = False
     """Resume although hyper-parameters differ from the checkpoint's."""
     probe: bool = True
@@ -324,10 +347,9 @@ class Config:
 
     @property
     def batches(self) -> int:
-        """Batches of real images that an iteration takes: one for each D update, and one for E if it sees real
-        images."""
+        """Batches of real images that an iteration takes: one per D update, and one for E if it sees real images."""
         return self.optim.d_steps + (self.model.joint and self.model.encoder != "none" and not self.optim.simultaneous)
 
     def validate(self, processes: int = 1) -> None:
-        """Raise ConfigError for settings that contradict each other, naming the flags."""
+        """Raise ConfigError for a setting out of bounds, or for settings that contradict each other."""
         check(self, processes)

@@ -1,4 +1,4 @@
-"""D = (F, H, J): the joint discriminator of BigBiGAN (section 2), (x, z) → three scores."""
+"""The joint discriminator D = (F, H, J) of BigBiGAN (section 2): (x, z) → three scores."""
 
 import torch
 import torch.nn.functional as F
@@ -17,12 +17,13 @@ from bigbigan.networks.layers import (
     initialise,
     is_deep,
     place_of_attention,
+    run_block,
     split_size,
 )
 
-# Output multipliers of the blocks by the number of halvings k of image_size = b·2^k; the first k blocks halve, the last
-# does not. From 64 px (k = 4) to 512 px they are the published ones. At 32 px BigGAN halves twice only, and so it stays
-# below 32 px.
+# Channel multipliers of the blocks' outputs, by k of image_size = b·2^k; the first k blocks halve the resolution, the
+# last does not. From 64 px (k = 4) to 512 px they are the published ones. At 32 px BigGAN halves only twice, and so do
+# we below 32 px.
 MULTIPLIERS = {
     1: (4, 4),
     2: (4, 4, 4),
@@ -35,14 +36,17 @@ MULTIPLIERS = {
 
 
 def _halvings(k: int) -> int:
+    """Return how many blocks halve the resolution."""
     return k if k > 3 else min(k, 2)
 
 
 class ImageTrunk(nn.Module):
-    """F: BigGAN's discriminator without its head: residual blocks, ReLU, sum over places. (N, 3, S, S) → (N, features).
+    """F maps images to features: BigGAN's D without its head, i.e. residual blocks, ReLU, sum over places.
 
-    deep: BigGAN-deep's: a 3×3 convolution, then two bottleneck blocks for each of BigGAN's but the first; the first of
-    two halves.
+    deep: BigGAN-deep's: a 3×3 convolution, then two bottleneck blocks for each of BigGAN's but the first; of the two,
+        the first halves the resolution.
+
+    forward: x (N, 3, S, S) → (N, features).
     """
 
     def __init__(self, image_size: int, width: int, attention: int = 0, deep: bool = False):
@@ -66,31 +70,33 @@ class ImageTrunk(nn.Module):
         for *_, halves in plan:
             size //= 2 if halves else 1
             sizes.append(size)
-        # After one block only, the first of that resolution.
+        # after the first block of that resolution alone
         self.attention_after = place_of_attention(attention, sizes, "discriminator")
         self.attention = SelfAttention(plan[self.attention_after][1]) if attention else None
         self.features = channels[-1]
+        self.checkpointing = False
 
     def forward(self, x: Tensor) -> Tensor:
         x = x if self.stem is None else self.stem(x)
         for i, block in enumerate(self.blocks):
-            x = block(x)
+            x = run_block(block, x, recompute=self.checkpointing)
             if i == self.attention_after:
                 x = self.attention(x)
         return F.relu(x).sum((2, 3))
 
 
 class Discriminator(nn.Module, DiscriminatorInterface):
-    """The joint discriminator.
+    """The joint discriminator scores images, latents and pairs of both; high scores mean pairs (x, E(x)).
 
-    latent_dim: Z.  image_size: G's.  width: F's channels per multiplier (96 in the paper).
-    classes: 0, or the number of classes: then s_x gains the projection embed(y)·F(x) (Miyato & Koyama 2018).
-    mlp_width, mlp_layers: H and J (2,048 units, 8 layers in the paper).  attention: a resolution of F's blocks, or 0.
+    latent_dim: Z.  image_size: that of G.  width: F's channels per multiplier (96 in the paper).
+    classes: the number of classes, or 0. With classes, s_x gains the projection embed(y)·F(x) (Miyato & Koyama 2018).
+    mlp_width, mlp_layers: of H and J (2,048 units, 8 layers in the paper).
+    attention: resolution after whose block F has self-attention, or 0.
+    joint: False leaves H and J out, as in a plain BigGAN discriminator: only s_x.
     architecture: F's, "biggan" or "biggan_deep" (128 channels per multiplier).
-    joint: False leaves H and J out (a plain BigGAN discriminator): only score x.
 
-    forward: x (N, 3, S, S) in [−1, 1], z (N, Z) → Scores, (N,) each.  dropout: None, or (N, last_features) factors of
-    the features of F, H and J before their scores, each 0 or 1/(1 − share): a forward draws nothing.
+    forward: x (N, 3, S, S) in [−1, 1], z (N, Z) → Scores, (N,) each.  dropout: None, or factors (N, last_features) of
+        the features of F, H and J before their scores, each 0 or 1/(1 − share), since a forward draws nothing itself.
     """
 
     def __init__(
@@ -99,6 +105,7 @@ class Discriminator(nn.Module, DiscriminatorInterface):
         image_size: int,
         width: int,
         classes: int = 0,
+        *,
         mlp_width: int = 2048,
         mlp_layers: int = 8,
         attention: int = 0,
@@ -118,6 +125,10 @@ class Discriminator(nn.Module, DiscriminatorInterface):
         self.joint = joint
         self.last_features = self.f.features + (2 * mlp_width if joint else 0)
         initialise(self)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Keep the inputs of each block of F alone for the backward pass, which computes the block again."""
+        self.f.checkpointing = enable
 
     def forward(
         self, x: Tensor, z: Tensor | None = None, classes: Tensor | None = None, dropout: Tensor | None = None

@@ -1,5 +1,7 @@
-"""E: x → q(z|x): a pre-activation ResNet, average pooling, a residual MLP (BigBiGAN, section 2). Only this file knows
-timm."""
+"""The encoder E: x → q(z|x), a pre-activation ResNet, average pooling and a residual MLP (BigBiGAN, section 2).
+
+Only this file imports timm.
+"""
 
 import difflib
 
@@ -23,19 +25,18 @@ STEMS = ("auto", "imagenet", "stride2", "stride1")
 
 
 class Encoder(nn.Module):
-    """The stochastic encoder.
+    """The stochastic encoder predicts the posterior q(z|x) of an image.
 
-    latent_dim: Z.  backbone: "revnet50", a timm name that yields a feature vector ("resnetv2_50" in the paper, _101),
-    or a network (N, 3, S, S) → (N, num_features), which may grow.
-    image_size: E's own input size, which may be a multiple of G's.  width: channel multiple of a ResNet-v2 or RevNet (2
-    for "×2").
-    stem: "imagenet" 7×7/2 and a max-pool, "stride2" the 7×7/2 alone, "stride1" 3×3/1; "auto" by image size, see
-    `automatic_stem`.
-    mlp_width, mlp_layers: the head (4,096 units and 4 layers in the paper); 0 layers for one linear map without bias
-    (BiGAN).
-    posterior: "gaussian" (mean, softplus stddev), "log_sigma" (mean, exp stddev: ALI), "deterministic", or "tanh"
-    (deterministic in (−1, 1), for the uniform prior).
-    blocks: blocks in each stage of a ResNet-v2 or RevNet, () for the backbone's own.
+    latent_dim: Z.
+    backbone: "revnet50"; a timm model that yields a feature vector ("resnetv2_50" and _101 in the paper); or a network
+        (N, 3, S, S) → (N, num_features), which may grow.
+    image_size: E's input size in pixels, which may be a multiple of G's.
+    width: factor of the channels of a ResNet-v2 or RevNet (2 for the paper's "×2").
+    stem: "imagenet": 7×7/2 and a max-pool; "stride2": the 7×7/2 alone; "stride1": 3×3/1; "auto": see `automatic_stem`.
+    mlp_width, mlp_layers: of the head (4,096 units and 4 layers in the paper); 0 layers: a linear map without bias.
+    posterior: "gaussian" (mean, softplus stddev), "log_sigma" (mean, exp stddev: ALI), "deterministic" (z itself), or
+        "tanh" (z in (−1, 1), for the uniform prior).
+    blocks: blocks in each stage of a ResNet-v2 or RevNet; () for the backbone's own.
 
     forward: x (N, 3, S, S) in [−1, 1] → Posterior(mean, stddev), (N, Z) each.
     """
@@ -46,6 +47,7 @@ class Encoder(nn.Module):
         backbone: str | nn.Module = "resnetv2_50",
         image_size: int = 128,
         width: float = 1.0,
+        *,
         stem: str = "auto",
         mlp_width: int = 4096,
         mlp_layers: int = 4,
@@ -62,7 +64,7 @@ class Encoder(nn.Module):
             )
         self.trunk = backbone
         self.features = self.trunk.num_features
-        # BN+CReLU features normalise without gain or bias; the path to z does not pass here.
+        # Normalises the BN+CReLU features only; z does not depend on it.
         self.feature_norm = CrossReplicaBatchNorm(self.features, affine=False)
         outputs = latent_dim * (2 if posterior in ("gaussian", "log_sigma") else 1)
         self.mlp = (
@@ -74,25 +76,42 @@ class Encoder(nn.Module):
 
     @property
     def image_size(self) -> int:
-        """The size of its images, now."""
+        """Return the size of E's images in pixels, at the current level if E grows."""
         return self.trunk.image_size if isinstance(self.trunk, Growing) else self.full_size
 
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Keep the inputs of each block of a timm backbone alone for the backward pass, which computes it again.
+
+        A RevNet does so in any case. Raises ValueError for a backbone that cannot.
+        """
+        if isinstance(self.trunk, RevNet):
+            return
+        try:
+            self.trunk.set_grad_checkpointing(enable)
+        except (AttributeError, AssertionError):  # timm's answer where a model has no such mode
+            raise ValueError(
+                f"--model.checkpointing {enable}: expected a timm backbone with activation checkpointing, found "
+                f"{type(self.trunk).__name__}, which has none"
+            ) from None
+
     def avepool(self, x: Tensor) -> Tensor:
-        """x (N, 3, S, S) → the AvePool feature, (N, features): after the last batch norm and ReLU, averaged over
-        places."""
+        """Return the AvePool feature (N, features) of x (N, 3, S, S): the last ReLU's output averaged over places."""
         return self.trunk(x)
 
     def bn_crelu(self, avepool: Tensor) -> Tensor:
-        """a → [ReLU(ā), ReLU(−ā)] with ā = parameter-free batch norm of a (BigBiGAN, section 3.2): (N, C) → (N, 2C)."""
+        """Return [ReLU(ā), ReLU(−ā)], (N, 2C), with ā the batch norm without parameters of the AvePool feature (N, C).
+
+        BigBiGAN, section 3.2.
+        """
         normalised = self.feature_norm(avepool)
         return torch.cat([F.relu(normalised), F.relu(-normalised)], dim=1)
 
     def head(self, avepool: Tensor) -> Posterior:
-        """AvePool feature (N, features) → Posterior."""
+        """Return the Posterior, mean and stddev (N, Z) each, of an AvePool feature (N, features)."""
         out = self.linear(self.mlp(avepool))
         out = out if out.dtype == torch.float64 else out.float()
         if self.posterior in ("gaussian", "log_sigma"):
-            mean, raw = out.chunk(2, dim=1)  # σ = log(1 + exp(σ̂)); in ALI's code exp(σ̂)
+            mean, raw = out.chunk(2, dim=1)  # stddev = log(1 + exp(raw)); in ALI's code exp(raw)
             return Posterior(mean, F.softplus(raw) if self.posterior == "gaussian" else raw.exp())
         mean = torch.tanh(out) if self.posterior == "tanh" else out
         return Posterior(mean, torch.zeros_like(mean))
@@ -102,14 +121,15 @@ class Encoder(nn.Module):
 
 
 def automatic_stem(image_size: int) -> str:
-    """The stem that leaves the last feature map 4×4 or larger where the image allows it: from 128 px, from 64 px,
-    below."""
+    """Return the stem that leaves a last map of 4×4 or larger: "imagenet" from 128 px, "stride2" from 64 px."""
     return "imagenet" if image_size >= 128 else "stride2" if image_size >= 64 else "stride1"
 
 
 def build_trunk(backbone: str, width: float, stem: str, image_size: int, blocks: tuple[int, ...] = ()) -> nn.Module:
-    """A randomly initialised network without classifier: (N, 3, S, S) → (N, num_features), its stem replaced by the
-    named one."""
+    """Build a backbone without classifier, (N, 3, S, S) → (N, num_features), with random weights.
+
+    stem: replaces that of a ResNet-v2 or RevNet; others keep theirs. Raises ValueError.
+    """
     if stem not in STEMS:
         raise ValueError(f"encoder stem: expected one of {', '.join(STEMS)}; found {stem!r}")
     if any(n < 1 for n in blocks):
@@ -120,16 +140,18 @@ def build_trunk(backbone: str, width: float, stem: str, image_size: int, blocks:
         else build_timm(backbone, width, image_size, blocks)
     )
     if backbone != REVNET and "resnetv2" not in backbone:
-        trunk.num_features = checked_features(
-            trunk, backbone, image_size
-        )  # timm's may be the width before the last layers
+        # timm's own num_features may be the width before the last layers.
+        trunk.num_features = checked_features(trunk, backbone, image_size)
     elif stem != "imagenet":
         replace_stem(trunk, stem)
     return trunk
 
 
 def build_timm(backbone: str, width: float, image_size: int, blocks: tuple[int, ...]) -> nn.Module:
-    """A timm network without classifier, its batch norms replaced by ours, without dropout or stochastic depth."""
+    """Build a timm network without classifier, dropout and stochastic depth, with our batch norms.
+
+    Raises ValueError for an unknown name, or for a width or blocks that the network does not have.
+    """
     if not timm.is_model(backbone):
         near = difflib.get_close_matches(backbone, [REVNET, *timm.list_models()], n=3)
         raise ValueError(
@@ -143,7 +165,8 @@ def build_timm(backbone: str, width: float, image_size: int, blocks: tuple[int, 
         )
     if blocks and not is_resnetv2:
         raise ValueError(
-            f"encoder blocks {list(blocks)}: expected none for {backbone!r}; only {REVNET} and the resnetv2 family take them"
+            f"encoder blocks {list(blocks)}: expected none for {backbone!r}; only {REVNET} and the resnetv2 family "
+            "take them"
         )
     changes = ({"width_factor": width} if width != 1.0 else {}) | ({"layers": list(blocks)} if blocks else {})
     known = timm.get_pretrained_cfg(backbone)
@@ -153,7 +176,8 @@ def build_timm(backbone: str, width: float, image_size: int, blocks: tuple[int, 
         trunk = timm.create_model(backbone, pretrained=False, num_classes=0, **changes)
     except (TypeError, AssertionError, ValueError, RuntimeError) as error:
         raise ValueError(
-            f"encoder {backbone!r}: expected one that can be built for {image_size} px, found: {error or type(error).__name__}"
+            f"encoder {backbone!r}: expected one that can be built for {image_size} px, found: "
+            f"{error or type(error).__name__}"
         ) from None
     replace_batch_norms(trunk)
     remove_dropout(trunk)
@@ -162,7 +186,7 @@ def build_timm(backbone: str, width: float, image_size: int, blocks: tuple[int, 
 
 @torch.no_grad()
 def checked_features(trunk: nn.Module, backbone: str, image_size: int) -> int:
-    """The width of the features of `trunk`; ValueError if it yields none, or if its forward is not pure."""
+    """Return the width of the features of `trunk`; ValueError if it yields none, or if its forward is not pure."""
     weight = next(trunk.parameters())
     before, random = [b.clone() for b in trunk.buffers()], torch.get_rng_state()
     try:
@@ -170,26 +194,30 @@ def checked_features(trunk: nn.Module, backbone: str, image_size: int) -> int:
             out = trunk.train()(weight.new_zeros(2, 3, image_size, image_size))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ValueError(
-            f"encoder {backbone!r}: expected a network that takes {image_size} px images, found: {error}"
+            f"encoder {backbone!r}: expected a network that takes {image_size} px images, found: {error}; "
+            "choose another, or a larger --model.encoder_image_size"
         ) from None
     if not isinstance(out, Tensor) or out.ndim != 2 or out.shape[1] == 0:
         found = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
         raise ValueError(
-            f"encoder {backbone!r}: expected a network that yields a feature vector, (2, C) of two images; found {found}"
+            f"encoder {backbone!r}: expected a network that yields a feature vector, (2, C) of two images; found "
+            f"{found}"
         )
     if weight.is_meta:
         return out.shape[1]
     if not torch.equal(random, torch.get_rng_state()) or not all(map(torch.equal, before, trunk.buffers())):
         raise ValueError(
-            f"encoder {backbone!r}: expected a network whose forward is pure, found one that draws random numbers or moves its "
-            "buffers, so that chunks, processes and resumed runs would not agree; choose another backbone"
+            f"encoder {backbone!r}: expected a network whose forward is pure, found one that draws random numbers or "
+            "changes its buffers, so that chunks, processes and resumed runs would not agree; choose another backbone"
         )
     return out.shape[1]
 
 
 def remove_dropout(network: nn.Module) -> None:
-    """Dropout, stochastic depth and patch dropout off: they draw from the global generator, and the paper's encoders
-    have none."""
+    """Turn off dropout, stochastic depth and patch dropout.
+
+    They draw from torch's global generator, so a forward would not be pure, and the paper's encoders have none.
+    """
     for module in network.modules():
         if isinstance(module, _DropoutNd):
             module.p = 0.0
@@ -202,9 +230,11 @@ def remove_dropout(network: nn.Module) -> None:
 
 
 def replace_stem(trunk: nn.Module, stem: str) -> None:
+    """Replace the stem of a ResNet-v2 or RevNet by one convolution: 7×7/2 for "stride2", 3×3/1 for "stride1"."""
     if not hasattr(trunk.stem, "conv"):  # the "d" kinds have three
         raise ValueError(
-            f"encoder stem {stem!r}: expected a backbone whose stem is one convolution; choose --model.encoder_stem imagenet"
+            f"encoder stem {stem!r}: expected a backbone whose stem is one convolution; choose --model.encoder_stem "
+            "imagenet"
         )
     channels = trunk.stem.conv.out_channels
     kernel, stride = (7, 2) if stem == "stride2" else (3, 1)
@@ -215,8 +245,7 @@ def replace_stem(trunk: nn.Module, stem: str) -> None:
 
 
 def replace_batch_norms(network: nn.Module) -> None:
-    """Every batch norm becomes a CrossReplicaBatchNorm of equal gain, bias and eps; timm's BatchNormAct2d keeps its
-    activation."""
+    """Replace every batch norm by a CrossReplicaBatchNorm of equal gain, bias, eps and (in timm's) activation."""
     for name, child in network.named_children():
         if isinstance(child, _BatchNorm):
             activation = (
@@ -231,7 +260,7 @@ def replace_batch_norms(network: nn.Module) -> None:
 
 @torch.no_grad()
 def initialise_head(mlp: ResidualMLP, linear: nn.Linear) -> None:
-    """He-normal hidden layers, the residual branches closed at first; Xavier-normal means and deviations."""
+    """Initialise E's head: He-normal hidden layers, residual branches that add 0 at first, a Xavier-normal end."""
     for block in mlp.blocks:
         for layer in block.values():
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")

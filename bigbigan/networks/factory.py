@@ -1,4 +1,4 @@
-"""Settings → networks: one builder for each of G, E and D, which chooses by `model.family` and `model.encoder`."""
+"""Build G, E and D from the settings `model.*`, each with one builder that reads `family` and `encoder`."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ from bigbigan.networks.progressive import GrowingDiscriminator, GrowingGenerator
 
 
 def resolve_latent_dim(config: Model) -> Model:
-    """Return the settings with a latent_dim of 0 replaced by the default of their family."""
+    """Return the settings with a latent_dim of 0 replaced by the default of the family."""
     if config.latent_dim:
         return config
     known = {"progressive": config.feature_limit, "mlp": LATENT_DIM}
@@ -40,7 +40,7 @@ def build_generator(config: Model) -> nn.Module:
             latent_dim=config.latent_dim, image_size=config.image_size, width=config.mlp_width, grey=config.grey
         )
         return initialise_normal(generator, config.mlp_width)
-    return Generator(
+    generator = Generator(
         latent_dim=config.latent_dim,
         image_size=config.image_size,
         width=config.generator_width,
@@ -51,6 +51,8 @@ def build_generator(config: Model) -> nn.Module:
         shared_embedding=config.shared_embedding,
         skip_z=config.skip_z,
     )
+    generator.set_grad_checkpointing(config.checkpointing)
+    return generator
 
 
 def build_encoder(config: Model) -> nn.Module | None:
@@ -69,7 +71,7 @@ def build_encoder(config: Model) -> nn.Module | None:
             equalised=config.equalised,
             dense=False,
         )
-    return Encoder(
+    encoder = Encoder(
         latent_dim=config.latent_dim,
         backbone=backbone,
         image_size=config.encoder_image_size or config.image_size,
@@ -80,9 +82,13 @@ def build_encoder(config: Model) -> nn.Module | None:
         posterior=config.posterior,
         blocks=config.encoder_blocks,
     )
+    if config.checkpointing and config.encoder != "progressive":
+        encoder.set_grad_checkpointing()
+    return encoder
 
 
 def _build_mlp_encoder(config: Model) -> Encoder:
+    """Build BiGAN's E: an MLP and one linear map."""
     trunk = MLPTrunk(image_size=config.image_size, width=config.mlp_width, grey=config.grey)
     encoder = Encoder(config.latent_dim, trunk, config.image_size, mlp_layers=0, posterior=config.posterior)
     initialise_normal(encoder, config.mlp_width)
@@ -124,7 +130,7 @@ def build_discriminator(config: Model) -> nn.Module:
             batch_norm=config.discriminator_norm == "batch",
         )
         return initialise_normal(discriminator, config.mlp_width)
-    return Discriminator(
+    discriminator = Discriminator(
         latent_dim=config.latent_dim,
         image_size=config.image_size,
         width=config.discriminator_width,
@@ -135,3 +141,5 @@ def build_discriminator(config: Model) -> nn.Module:
         joint=joint,
         architecture=config.architecture,
     )
+    discriminator.set_grad_checkpointing(config.checkpointing)
+    return discriminator

@@ -1,4 +1,4 @@
-"""G: z → x̂, the generators of BigGAN and BigGAN-deep (1809.11096, appendix B), unconditional or conditional."""
+"""The generator G: z → x̂, of BigGAN and BigGAN-deep (1809.11096, appendix B), unconditional or conditional."""
 
 import torch
 import torch.nn.functional as F
@@ -16,12 +16,12 @@ from bigbigan.networks.layers import (
     is_deep,
     of_classes,
     place_of_attention,
+    run_block,
     split_size,
 )
 
-# Channel multipliers of the blocks' inputs and, last, of the output, by the number of doublings of the 4×4 … 7×7
-# bottom. From three doublings (32 px) to seven (512 px) they are the published ones; below 32 px, the rule of the 32 px
-# network goes on: 4 everywhere.
+# Channel multipliers of the blocks' inputs and, last, of the output, by the number of doublings from the first map
+# (4×4 … 7×7). From three doublings (32 px) to seven (512 px) they are the published ones; below, 4 as at 32 px.
 MULTIPLIERS = {
     1: (4, 4),
     2: (4, 4, 4),
@@ -34,45 +34,44 @@ MULTIPLIERS = {
 
 
 def slots(image_size: int) -> int:
-    """How many chunks z is cut into: one for the first layer and one for each block."""
+    """Return the number of chunks that z is split into: one for the first layer and one for each block."""
     return 1 + split_size(image_size)[1]
 
 
 def default_latent_dim(image_size: int, architecture: str = "biggan") -> int:
-    """20 latents per slot: 120 at 128 px as in the paper, 140 at 256 px; 128 in BigGAN-deep, which has no slots."""
+    """Return 20 latents per chunk, 120 at 128 px as in the paper; 128 for BigGAN-deep, which does not split z."""
     return 128 if architecture == "biggan_deep" else 20 * slots(image_size)
 
 
 def latent_chunks(latent_dim: int, image_size: int) -> list[int]:
-    """The sizes of the chunks of z, one for each slot."""
+    """Return the sizes of the chunks of z; the first takes the remainder. Raises ValueError for too few latents."""
     chunk, remainder = divmod(latent_dim, slots(image_size))
     if chunk == 0:
         raise ValueError(
-            f"latent_dim {latent_dim}: expected at least {slots(image_size)}, one for each slot of a {image_size} px generator"
+            f"latent_dim {latent_dim}: expected at least {slots(image_size)}, one for each slot of a {image_size} px "
+            "generator"
         )
     return [chunk + remainder] + [chunk] * (slots(image_size) - 1)
 
 
 class Generator(nn.Module, GeneratorInterface):
-    """BigGAN's generator.
+    """BigGAN's generator draws images from latents, and from classes if it has any.
 
-    latent_dim: Z; z is cut into one chunk per slot, the remainder of the division goes to the first. BigGAN-deep gives
-    all of z to
-        every layer.
+    latent_dim: Z. z is split into one chunk for the first layer and one for each block; in BigGAN-deep every layer sees
+        all of z.
     image_size: b·2^k with b = 3 … 7, from 8 to 512.
     width: channels per multiplier (96 in the paper, 128 in BigGAN-deep).
-    classes: 0 for one learned constant in place of the class embedding ("single label"), else the number of classes.
-    embedding_dim: size of the embedding that all conditional batch norms share.
-    attention: the resolution after whose block self-attention stands, 0 for none (64 in the paper at 128 px).
-    shared_embedding: False for tables of gains and biases by class in each batch norm.
-    skip_z: False for z in the first layer only. These are factors of BigGAN's Table 1; without both it is its SAGAN
-    baseline.
-    architecture: "biggan", or "biggan_deep": two bottleneck blocks for each doubling, the second of which doubles; and
-    `width`
-        outputs of which the first three are the image, as in the released model.
+    classes: the number of classes, or 0 for one learned constant in place of the class embedding ("single label").
+    embedding_dim: size of the class embedding that all conditional batch norms share.
+    attention: resolution after whose block there is self-attention, 0 for none (64 in the paper at 128 px).
+    architecture: "biggan", or "biggan_deep": two bottleneck blocks per doubling, of which the second doubles; its last
+        convolution has `width` outputs, of which only the first three are the image, as in the released model.
+    shared_embedding: False: each batch norm has a table of gains and biases by class instead.
+    skip_z: False: only the first layer sees z. Without this and shared_embedding it is the SAGAN baseline of BigGAN's
+        Table 1.
 
-    forward: z (N, Z), classes (N,) long or None → (N, 3, image_size, image_size) in [−1, 1]. Between classes:
-        weights (N, classes) in their place, since what is learnt of a class enters linearly.
+    forward: z (N, Z), classes (N,) long or None → (N, 3, image_size, image_size) in [−1, 1]. Float classes (N, classes)
+        are weights that interpolate between classes, whose embeddings enter linearly.
     """
 
     def __init__(
@@ -81,6 +80,7 @@ class Generator(nn.Module, GeneratorInterface):
         image_size: int,
         width: int,
         classes: int = 0,
+        *,
         embedding_dim: int = 128,
         attention: int = 0,
         architecture: str = "biggan",
@@ -116,20 +116,25 @@ class Generator(nn.Module, GeneratorInterface):
         self.attention = SelfAttention(doubled[place][1]) if attention else None
         self.norm = CrossReplicaBatchNorm(channels[-1])
         self.conv = SNConv2d(channels[-1], max(3, channels[-1]) if self.deep else 3, 3, padding=1)
+        self.checkpointing = False
         initialise(self)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Keep the inputs of each block alone for the backward pass, which computes the block again."""
+        self.checkpointing = enable
 
     def forward(self, z: Tensor, classes: Tensor | None = None) -> Tensor:
         first, conditions, labels = self._conditions(z, self._index(z, classes))
         h = self.linear(first).unflatten(1, (-1, self.bottom, self.bottom))
         for i, (block, condition) in enumerate(zip(self.blocks, conditions, strict=True)):
-            h = block(h, condition) if labels is None else block(h, condition, labels)
+            inputs = (h, condition) if labels is None else (h, condition, labels)
+            h = run_block(block, *inputs, recompute=self.checkpointing)
             if i == self.attention_after:
                 h = self.attention(h)
         return torch.tanh(self._to_pixels(F.relu(self.norm(h))))
 
     def _conditions(self, z: Tensor, index: Tensor) -> tuple[Tensor, list[Tensor], Tensor | None]:
-        """→ what the first layer takes, what each block is conditioned on, and the labels for tables, if there are
-        any."""
+        """Return the first layer's input, the condition of each block, and labels if G has tables by class."""
         labels = index if self.embedding is None else None
         shared = z[:, :0] if self.embedding is None else of_classes(self.embedding, index)  # (N, embedding_dim)
         if self.deep:
@@ -138,19 +143,17 @@ class Generator(nn.Module, GeneratorInterface):
         first, *rest = z.split(self.chunks, dim=1)
         if not self.skip_z:
             return first, [shared] * len(self.blocks), labels
-        return (
-            first,
-            [torch.cat([chunk, shared], dim=1) for chunk in rest],
-            labels,
-        )  # the chunk first, as in the released model
+        # the chunk before the embedding, as in the released model
+        return first, [torch.cat([chunk, shared], dim=1) for chunk in rest], labels
 
     def _to_pixels(self, h: Tensor) -> Tensor:
-        """The last convolution; of BigGAN-deep's outputs the three that are looked at."""
+        """Apply the last convolution; BigGAN-deep's has `width` outputs, of which only the first three are RGB."""
         if not self.deep:
             return self.conv(h)
         return F.conv2d(h, self.conv.normalised_weight()[:3], self.conv.bias[:3], padding=1)
 
     def _index(self, z: Tensor, classes: Tensor | None) -> Tensor:
+        """Return the rows of the class embedding; zeros for an unconditional G. Raises ValueError without classes."""
         if not self.classes:
             return torch.zeros(len(z), dtype=torch.long, device=z.device)
         if classes is None:

@@ -1,9 +1,8 @@
-"""Stages, fade-in, schedule (Karras et al. 2018, section 2 and appendix A).
+"""Levels and fade-in of networks that grow (Karras et al. 2018, section 2 and appendix A).
 
-The level of a network says how far it has grown: at level k, a whole number, it works at bottom · 2^k px; at level k +
-α the resolution k + 1 is being faded in, with the weight α. A level is a function of the images seen. The networks hold
-the layers of all their resolutions from the start, so optimisers, averages and checkpoints never change their shape;
-what is not reached yet has no gradient, and stands still.
+The level of a network says how far it has grown: at a whole number k it works at bottom · 2^k px; at k + α the
+resolution of level k + 1 is being faded in with the weight α. The networks hold the layers of all resolutions from the
+start, so optimisers, averages and checkpoints never change their shape; layers above the level get no gradient.
 """
 
 import math
@@ -18,8 +17,10 @@ LARGEST = 1024
 
 
 class Growing(nn.Module):
-    """A network that grows. level: 0 … `stages`, full size at first; it travels with the weights, as the extra
-    state."""
+    """Base of networks that grow; their `level`, from 0 to `stages` (full size), is saved with the weights.
+
+    image_size: the full size in pixels.
+    """
 
     def __init__(self, image_size: int):
         super().__init__()
@@ -28,22 +29,22 @@ class Growing(nn.Module):
 
     @property
     def stage(self) -> int:
-        """The newest resolution at work, faded in or being so."""
+        """Return the number of the newest resolution in use, faded in or being faded in."""
         return math.ceil(self.level)
 
     @property
     def fade(self) -> float:
-        """The weight α of the newest resolution, in (0, 1]."""
+        """Return the weight α of the newest resolution, in (0, 1]."""
         return self.level - self.stage + 1
 
     @property
     def full_size(self) -> int:
-        """The resolution in the end, in pixels."""
+        """Return the resolution at the highest level, in pixels."""
         return self.bottom * 2**self.stages
 
     @property
     def image_size(self) -> int:
-        """The resolution at this level, in pixels."""
+        """Return the resolution at this level, in pixels."""
         return self.bottom * 2**self.stage
 
     def get_extra_state(self) -> Tensor:
@@ -56,11 +57,12 @@ class Growing(nn.Module):
 
 
 def growing_parts(*networks: nn.Module) -> list[Growing]:
+    """Return the modules of `networks` that grow."""
     return [part for network in networks for part in network.modules() if isinstance(part, Growing)]
 
 
 def set_level(level: float, *networks: nn.Module) -> None:
-    """Bring every growing part of `networks` to `level`."""
+    """Set every growing part of `networks` to `level`; ValueError for a level that it does not have."""
     for part in growing_parts(*networks):
         if not 0 <= level <= part.stages:
             raise ValueError(
@@ -70,21 +72,22 @@ def set_level(level: float, *networks: nn.Module) -> None:
 
 
 def grown_like(network: nn.Module, other: nn.Module) -> nn.Module:
-    """`network` at the level of `other`, if they grow."""
+    """Set `network` to the level of `other`, if they grow, and return it."""
     for part in growing_parts(other)[:1]:
         set_level(part.level, network)
     return network
 
 
 def phase(level: float) -> tuple[int, int]:
-    """Which resolutions are at work at a level: (k, k), or (k, k + 1) while k + 1 is faded in."""
+    """Return the resolutions in use at a level: (k, k), or (k, k + 1) while k + 1 is faded in."""
     return math.floor(level), math.ceil(level)
 
 
 def fade_in(x: Tensor, size: int, fade: float) -> Tensor:
-    """Real images as a network of `size` px sees them while its newest resolution has the weight `fade` (figure 2):
-    (N, 3, S, S) → (N, 3, size, size), (1 − α)·up(down(x)) + α·x with average pooling and nearest upsampling; S a
-    multiple of size.
+    """Return real images as a network of `size` px sees them while its newest resolution has the weight `fade`.
+
+    x: (N, 3, S, S) with S a multiple of size → (N, 3, size, size): (1 − α)·up(down(x)) + α·x with average pooling and
+    nearest upsampling (Karras et al. 2018, figure 2).
     """
     x = pool_to(x, size)
     if fade == 1:

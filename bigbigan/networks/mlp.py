@@ -1,9 +1,8 @@
-"""BiGAN's permutation-invariant networks (Donahue et al. 2017, section 4.2, as in its code): MLPs on the pixels of an
-image.
+"""BiGAN's permutation-invariant networks, MLPs on the pixels of an image (Donahue et al. 2017, section 4.2 and code).
 
-Two hidden layers each. No layer has a bias, no batch norm a gain or a bias; its eps is 1e-8, a leaky ReLU's slope 0.2;
-all weights begin as N(0, 0.02²), or as N(0, 0.02² · 1024/width) where there are not its 1,024 units. Inside, the pixels
-are in [0, 1].
+Each has two hidden layers. Layers have no bias and batch norms neither gain nor bias; the eps of batch norm is 1e-8,
+the slope of a leaky ReLU 0.2. Weights begin as N(0, 0.02²), or N(0, 0.02² · 1024/width) at another width than 1,024.
+Inside, pixels are in [0, 1].
 """
 
 import torch
@@ -19,9 +18,10 @@ WIDTH, STD, EPS, SLOPE = 1024, 0.02, 1e-8, 0.2
 
 
 class MLPGenerator(nn.Module, GeneratorInterface):
-    """z → width-BN-ReLU → width-BN-ReLU, to which z is given again → as many sigmoids as there are pixels.
+    """G draws images from latents: z → linear-BN-ReLU → linear-BN-ReLU, which sees z again → linear-sigmoid.
 
-    grey: one plane, in all three channels alike.  forward: z (N, Z) → (N, 3, S, S) in [−1, 1].
+    width: units of each hidden layer.  grey: one plane, the same in all three channels.
+    forward: z (N, Z) → (N, 3, S, S) in [−1, 1].
     """
 
     def __init__(self, latent_dim: int, image_size: int, width: int = WIDTH, grey: bool = False):
@@ -39,15 +39,15 @@ class MLPGenerator(nn.Module, GeneratorInterface):
 
 
 class MLPTrunk(nn.Module):
-    """x → width-LReLU → width-BN-LReLU, to which z is given if there is one: E without its last layer, or D without its
-    score.
+    """The hidden layers of E or D map images to features: x → linear-leaky ReLU → linear-BN-leaky ReLU.
 
-    grey: it sees the mean of the three channels.  batch_norm: False for none, and biases in its place.
-    forward: x (N, 3, S, S) in [−1, 1], z (N, latent_dim) → (N, width).
+    latent_dim: that of z, which the second layer sees too (D), or 0 (E).  grey: it sees the mean of the three channels.
+    batch_norm: False: biases in place of the batch norm.
+    forward: x (N, 3, S, S) in [−1, 1], z (N, latent_dim) or None → (N, width).
     """
 
     def __init__(
-        self, image_size: int, width: int = WIDTH, grey: bool = False, latent_dim: int = 0, batch_norm: bool = True
+        self, image_size: int, width: int = WIDTH, grey: bool = False, *, latent_dim: int = 0, batch_norm: bool = True
     ):
         super().__init__()
         self.num_features, self.grey = width, grey
@@ -63,20 +63,27 @@ class MLPTrunk(nn.Module):
 
 
 class MLPDiscriminator(nn.Module, DiscriminatorInterface):
-    """D: one score of the pair (x, z), s_xz; of x alone, s_x, if it is not `joint`.
+    """D gives one score: s_xz of a pair (x, z), or s_x of an image alone if it is not `joint`.
 
-    batch_norm: BiGAN has one, so that in training a score depends on the other pairs of its kind, which are seen apart
-    from those of the other kind; `Step` moves its running statistics. It hides how large a kind's latents are, which
-    does no harm where both are in (−1, 1); ALI, whose posterior is not bounded, has none in D.
-    forward: x (N, 3, S, S), z (N, Z) → Scores, (N,) each.
+    batch_norm: as in BiGAN; then a score in training depends on the other pairs of the minibatch, so encoder pairs and
+        generator pairs are scored apart, and the step moves the running statistics. Batch norm hides the scale of the
+        latents, which does no harm where both kinds are in (−1, 1); ALI, whose posterior is not bounded, has none in D.
+    forward: x (N, 3, S, S), z (N, Z) → Scores, (N,).
     """
 
     def __init__(
-        self, latent_dim: int, image_size: int, width: int = WIDTH, grey: bool = False, joint: bool = True, batch_norm: bool = True
-    ):  # fmt: skip
+        self,
+        latent_dim: int,
+        image_size: int,
+        width: int = WIDTH,
+        *,
+        grey: bool = False,
+        joint: bool = True,
+        batch_norm: bool = True,
+    ):
         super().__init__()
         self.latent_dim, self.image_size, self.joint, self.compares_images = latent_dim, image_size, joint, batch_norm
-        self.f = MLPTrunk(image_size, width, grey, latent_dim if joint else 0, batch_norm)
+        self.f = MLPTrunk(image_size, width, grey, latent_dim=latent_dim if joint else 0, batch_norm=batch_norm)
         self.score = nn.Linear(width, 1, bias=not batch_norm)
 
     def forward(self, x: Tensor, z: Tensor | None = None, classes: None = None, drop: None = None) -> Scores:
@@ -86,7 +93,7 @@ class MLPDiscriminator(nn.Module, DiscriminatorInterface):
 
 @torch.no_grad()
 def initialise_normal(network: nn.Module, width: int) -> nn.Module:
-    """N(0, 0.02² · 1024/width) for all weights of linear layers, 0 for biases; → the network."""
+    """Draw all weights of linear layers from N(0, 0.02² · 1024/width), set biases to 0, and return the network."""
     for layer in network.modules():
         if isinstance(layer, nn.Linear):
             layer.weight.normal_(0, STD * (WIDTH / width) ** 0.5)

@@ -1,5 +1,4 @@
-"""Progressive GAN's networks (Karras et al. 2018, table 2): G, the trunk of D and of E, and BigBiGAN's D = (F, H, J)
-around it.
+"""Progressive GAN's networks (Karras et al. 2018, table 2): G, the trunk of F and of E, and BigBiGAN's D = (F, H, J).
 
 Every resolution has two 3×3 convolutions and a 1×1 convolution to or from RGB. At stage s (bottom · 2^s px) there are
 min(feature_base/2^(s+1), feature_limit) feature maps: with 8,192 and 512, 512 maps up to 32 px and 16 at 1,024 px.
@@ -35,22 +34,32 @@ NORMS = ("none", "pixel", "batch", "layer", "spectral")
 
 
 def feature_maps(stage: int, base: int, limit: int) -> int:
-    """Maps at bottom · 2^stage px; stage −1: the size of D's last hidden layer."""
+    """Return the number of maps at bottom · 2^stage px; for stage −1 the size of D's last hidden layer."""
     return min(base // 2 ** (stage + 1), limit)
 
 
 class ConvLayer(nn.Module):
-    """Convolution, normalisation, leaky ReLU: (N, in, H, W) → (N, out, H, W), or 2H, 2W with `upsample`.
+    """A convolution, a normalisation and a leaky ReLU.
 
-    norm: "pixel" acts after the leaky ReLU, "batch" (over all processes) and "layer" before it and with the bias,
-    "spectral" on the weights.  equalised: the learning rate is (not with "spectral", which leaves no scale to the
-    weights).  padding: kernel // 2 by default.
+    norm: "pixel" acts after the leaky ReLU; "batch" (over all processes) and "layer" before it, with their own bias;
+        "spectral" on the weights.
+    equalised: equalised learning rate (no effect with "spectral", which removes the scale of the weights).
+    padding: kernel // 2 if None.
+    forward: (N, in, H, W) → (N, out, H, W), or (N, out, 2H, 2W) with `upsample`.
     """
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int = 3, norm: str = "none", equalised: bool = True, slope: float = SLOPE,
-        upsample: bool = False, padding: int | None = None,
-    ):  # fmt: skip
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int = 3,
+        *,
+        norm: str = "none",
+        equalised: bool = True,
+        slope: float = SLOPE,
+        upsample: bool = False,
+        padding: int | None = None,
+    ):
         super().__init__()
         if norm not in NORMS:
             raise ValueError(f"norm: expected one of {', '.join(NORMS)}; found {norm!r}")
@@ -58,16 +67,13 @@ class ConvLayer(nn.Module):
         self.gain = 1.0
         if norm == "spectral":
             self.conv = SNConv2d(inputs, outputs, kernel, padding)
-            self.gain = (
-                GAIN  # what the leaky ReLU takes of the variance; there is no shortcut to bring it past the layers
-            )
+            self.gain = GAIN  # makes up for the variance that the leaky ReLU removes, as there are no shortcuts
             initialise(self)
         else:
             bias = norm not in ("batch", "layer")
             self.conv = EqualisedConv2d(inputs, outputs, kernel, padding, bias, equalised=equalised)
-        self.norm = {"batch": CrossReplicaBatchNorm, "layer": ChannelLayerNorm}.get(norm, lambda _: nn.Identity())(
-            outputs
-        )
+        norms = {"batch": CrossReplicaBatchNorm, "layer": ChannelLayerNorm}
+        self.norm = norms[norm](outputs) if norm in norms else nn.Identity()
         self.pixel, self.slope, self.upsample = norm == "pixel", slope, upsample
         self.folded = True  # see `layers.resampling`
 
@@ -79,16 +85,29 @@ class ConvLayer(nn.Module):
 
 
 class GrowingGenerator(Growing, GeneratorInterface):
-    """G.  latent_dim: Z.  norm: "pixel" (the paper), "batch" or "none".  normalise_latents: z at length √Z first.
-    slope: of the leaky ReLU, 0 for a ReLU.  tanh: at the end; the paper's G is linear.
+    """G draws images of the resolution of its level.
 
-    forward: z (N, Z) → (N, 3, S, S) with S = `image_size` at this level; near [−1, 1], in evaluation clamped to it.
+    latent_dim: Z.  image_size: the full size.  feature_base, feature_limit: see `feature_maps`.
+    norm: "pixel" (the paper), "batch" or "none".  equalised: equalised learning rates.
+    normalise_latents: scale z to the length √Z first.  slope: of the leaky ReLUs, 0 for ReLUs.
+    tanh: end with a tanh; the paper's G is linear.
+
+    forward: z (N, Z) → (N, 3, S, S) with S = `image_size` at this level, near [−1, 1]; in evaluation clamped to it.
     """
 
     def __init__(
-        self, latent_dim: int, image_size: int, feature_base: int = 8192, feature_limit: int = 512, norm: str = "pixel",
-        equalised: bool = True, normalise_latents: bool = True, slope: float = SLOPE, tanh: bool = False,
-    ):  # fmt: skip
+        self,
+        latent_dim: int,
+        image_size: int,
+        feature_base: int = 8192,
+        feature_limit: int = 512,
+        *,
+        norm: str = "pixel",
+        equalised: bool = True,
+        normalise_latents: bool = True,
+        slope: float = SLOPE,
+        tanh: bool = False,
+    ):
         super().__init__(image_size)
         self.latent_dim, self.normalise_latents, self.tanh = latent_dim, normalise_latents, tanh
         self.norm, self.slope = norm, slope
@@ -124,22 +143,34 @@ class GrowingGenerator(Growing, GeneratorInterface):
 
 
 class GrowingTrunk(Growing):
-    """The way down from an image of `image_size` at this level, (N, 3, S, S), to (N, features).
+    """The trunk of F or E maps images of the resolution of its level to features.
 
-    norm, equalised: of its layers, see `ConvLayer`.  minibatch: what its last layers are told of the other images:
-    "stddev" (over groups of `group`, 0 for all), "discrimination", or "none".
-    dense: True ends in a dense layer of all places (D's F); False averages over places (the AvePool feature of E).
-    drop: LSGAN's multiplicative noise before every 3×3 convolution (section B): x·(1 + s√C·n), n ~ N(0, 1) for every
-    image and channel, of the strength s = 0.2·max(0, d̂ − 0.5)², where d̂ follows how surely D tells generated images,
-    see `follow`.
+    image_size: the full size.  feature_base, feature_limit: see `feature_maps`.
+    norm, equalised: of its layers, see `ConvLayer`.
+    minibatch: the statistic of the minibatch that its last layers see: "stddev" (over groups of `group` images, 0 for
+        all), "discrimination", or "none".
+    dense: True: end in a dense layer of all places (F); False: average over places (E's AvePool feature).
+    drop: LSGAN's multiplicative noise before every 3×3 convolution (section B): x·(1 + s√C·n) with n ~ N(0, 1) for
+        every image and channel and s = 0.2·max(0, d̂ − 0.5)², where d̂ averages how surely D recognises generated images,
+        see `follow`.
 
-    forward: x, and drop (N, `drop_channels`) ~ N(0, 1) or None for no noise.
+    forward: x (N, 3, S, S) with S = `image_size` at this level; drop (N, `drop_channels`) ~ N(0, 1), or None for no
+        noise → (N, num_features).
     """
 
     def __init__(
-        self, image_size: int, feature_base: int = 8192, feature_limit: int = 512, norm: str = "none", equalised: bool = True,
-        minibatch: str = "none", group: int = 0, dense: bool = True, drop: bool = False,
-    ):  # fmt: skip
+        self,
+        image_size: int,
+        feature_base: int = 8192,
+        feature_limit: int = 512,
+        *,
+        norm: str = "none",
+        equalised: bool = True,
+        minibatch: str = "none",
+        group: int = 0,
+        dense: bool = True,
+        drop: bool = False,
+    ):
         super().__init__(image_size)
         if minibatch not in ("none", "stddev", "discrimination"):
             raise ValueError(f"minibatch: expected none, stddev or discrimination; found {minibatch!r}")
@@ -154,9 +185,7 @@ class GrowingTrunk(Growing):
         self.stddev = MinibatchStddev(group) if minibatch == "stddev" else nn.Identity()
         self.last = nn.Sequential(layer(maps[1] + (minibatch == "stddev"), maps[1]))
         if dense:
-            self.last.append(
-                layer(maps[1], maps[0], kernel=self.bottom, padding=0)
-            )  # all places at once: (N, maps, 1, 1)
+            self.last.append(layer(maps[1], maps[0], kernel=self.bottom, padding=0))  # all places: (N, maps, 1, 1)
         self.discrimination = MinibatchDiscrimination(maps[0]) if minibatch == "discrimination" else nn.Identity()
         self.compares_images = minibatch != "none"
         self.num_features = maps[0 if dense else 1] + (100 if minibatch == "discrimination" else 0)
@@ -181,10 +210,11 @@ class GrowingTrunk(Growing):
         return self.discrimination(h.mean((2, 3)))
 
     def _dropped(self) -> list[ConvLayer]:
+        """Return the 3×3 convolutions whose inputs get LSGAN's noise, in the order of the columns of `drop`."""
         return [*self.last, *(layer for block in self.blocks for layer in block)]
 
     def _noise(self, drop: Tensor | None) -> dict[ConvLayer, Tensor]:
-        """The factors of the inputs of the 3×3 convolutions, (N, C, 1, 1) each."""
+        """Return the factors of the inputs of the 3×3 convolutions, (N, C, 1, 1) each; none without `drop`."""
         if drop is None:
             return {}
         strength = 0.2 * (self.confidence - 0.5).clamp_min(0).square()
@@ -197,24 +227,34 @@ class GrowingTrunk(Growing):
 
     @torch.no_grad()
     def follow(self, confidence: Tensor) -> None:
-        """d̂ ← 0.9 d̂ + 0.1 d, with d in [0, 1] the mean score of this update's generated images, 1 where D is sure of
-        them."""
+        """Update d̂ ← 0.9 d̂ + 0.1 d with d in [0, 1], 1 if D is sure about all generated images of an update.
+
+        confidence: d, 1 minus the mean score of the update's generated images.
+        """
         self.confidence.lerp_(confidence.to(self.confidence).clamp(0, 1), 0.1)
 
 
 class GrowingDiscriminator(nn.Module, DiscriminatorInterface):
-    """D = (F, H, J) of BigBiGAN with a growing F; H, J and the three scores are those of any other size.
+    """BigBiGAN's D = (F, H, J) with an F that grows.
 
-    trunk: F.  latent_dim: Z.  mlp_width, mlp_layers: H and J.  spectral, equalised: of H, J and the scores' layers.
-    joint: False leaves H and J out: Progressive GAN's D, with score x alone.
+    trunk: F.  latent_dim: Z.  mlp_width, mlp_layers: of H and J.
+    spectral, equalised: spectral norm, equalised learning rates of H, J and the layers of the scores.
+    joint: False leaves H and J out, as in Progressive GAN's D: only s_x.
 
     forward: x (N, 3, S, S) with S = `image_size` at this level, z (N, Z) → Scores, (N,) each.
     """
 
     def __init__(
-        self, trunk: GrowingTrunk, latent_dim: int, mlp_width: int = 2048, mlp_layers: int = 8, spectral: bool = False,
-        equalised: bool = True, joint: bool = True,
-    ):  # fmt: skip
+        self,
+        trunk: GrowingTrunk,
+        latent_dim: int,
+        mlp_width: int = 2048,
+        mlp_layers: int = 8,
+        *,
+        spectral: bool = False,
+        equalised: bool = True,
+        joint: bool = True,
+    ):
         super().__init__()
         self.latent_dim, self.joint = latent_dim, joint
         linear = SNLinear if spectral else partial(EqualisedLinear, gain=1, equalised=equalised)
@@ -230,11 +270,12 @@ class GrowingDiscriminator(nn.Module, DiscriminatorInterface):
 
     @property
     def image_size(self) -> int:
+        """Return the size of D's images in pixels, at its level."""
         return self.f.image_size
 
     @property
     def compares_images(self) -> bool:
-        """Whether an image's scores depend on the other images of its minibatch."""
+        """Return whether an image's scores depend on the other images of its minibatch."""
         return self.f.compares_images
 
     @property
@@ -250,5 +291,5 @@ class GrowingDiscriminator(nn.Module, DiscriminatorInterface):
         if not self.joint:
             return Scores(s_x, None, None)
         h = self.h(z)
-        both = torch.cat([pixel_norm(f), pixel_norm(h)], dim=1)  # neither drowns the other, at any level
+        both = torch.cat([pixel_norm(f), pixel_norm(h)], dim=1)  # at one scale, whatever the level
         return Scores(s_x, self.score_z(h).squeeze(1), self.score_xz(self.j(both)).squeeze(1))

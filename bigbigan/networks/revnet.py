@@ -1,6 +1,7 @@
-"""RevNet-50: a reversible pre-activation ResNet (Gomez et al. 2017, 1707.04585), in the version that BigBiGAN cites for
-its best encoders (Kolesnikov et al. 2019, 1901.09005). Activations are not kept for the backward pass but recomputed
-from the outputs.
+"""RevNet-50, a reversible pre-activation ResNet (Gomez et al. 2017, 1707.04585), the backbone of the best encoders.
+
+It is the version that BigBiGAN cites (Kolesnikov et al. 2019, 1901.09005). Activations are not kept for the backward
+pass but computed again from the outputs.
 """
 
 from contextlib import nullcontext
@@ -16,8 +17,10 @@ EPS = 1e-5  # of the batch norms, as in the ResNets
 
 
 class Bottleneck(nn.Module):
-    """The residual function f of a block: BN-ReLU-1×1 to a quarter, BN-ReLU-3×3, BN-ReLU-1×1 back. (N, C, H, W) → the
-    same."""
+    """The residual function f of a block: BN-ReLU-1×1 to a quarter of the channels, BN-ReLU-3×3, BN-ReLU-1×1 back.
+
+    forward: (N, C, H, W) → the same shape.
+    """
 
     def __init__(self, channels: int):
         super().__init__()
@@ -34,9 +37,10 @@ class Bottleneck(nn.Module):
 
 
 class ReversibleStage(nn.Module):
-    """Blocks of equal width: (x₁, x₂) → (x₂, x₁ + f(x₂)), the halves of the channels. (N, C, H, W) → the same.
+    """A stage runs blocks of equal width: (x₁, x₂) → (x₂, x₁ + f(x₂)), where x₁ and x₂ are halves of the channels.
 
-    reversible: False for the twin that keeps its activations; outputs are equal bit for bit, gradients up to rounding.
+    reversible: False keeps the activations; outputs are then equal bit for bit, gradients up to rounding.
+    forward: (N, C, H, W) → the same shape.
     """
 
     def __init__(self, channels: int, blocks: int, reversible: bool = True):
@@ -50,6 +54,7 @@ class ReversibleStage(nn.Module):
         return self.run(x)
 
     def run(self, x: Tensor) -> Tensor:
+        """Apply the blocks one after the other."""
         x1, x2 = x.chunk(2, dim=1)
         for f in self.blocks:
             x1, x2 = x2, x1 + f(x2)
@@ -57,10 +62,10 @@ class ReversibleStage(nn.Module):
 
 
 class _Recomputed(torch.autograd.Function):
-    """`ReversibleStage.run`, which saves its output alone: constant in the number of blocks.
+    """`ReversibleStage.run` that saves its output alone, so memory does not grow with the number of blocks.
 
-    The backward pass undoes the blocks from the last on, x₁ = y₂ − f(y₁), and repeats each f under the precision and
-    mode of the forward. On several processes that repeats f's collectives too, on all of them in the same order.
+    The backward pass inverts the blocks from the last to the first, x₁ = y₂ − f(y₁), and computes each f again in the
+    precision and mode of the forward. With several processes that repeats f's collectives, in the same order on each.
     """
 
     @staticmethod
@@ -68,9 +73,8 @@ class _Recomputed(torch.autograd.Function):
         ctx.stage, ctx.training, ctx.precision = stage, stage.training, _precision(x.device.type)
         with ctx.precision():
             y = stage.run(x)
-        ctx.save_for_backward(
-            y, *parameters
-        )  # the parameters, so that a change of theirs before the backward pass is an error
+        # The parameters too, so that changing them before the backward pass is an error.
+        ctx.save_for_backward(y, *parameters)
         return y
 
     @staticmethod
@@ -79,8 +83,8 @@ class _Recomputed(torch.autograd.Function):
         y, *parameters = ctx.saved_tensors
         if ctx.stage.training != ctx.training:
             raise RuntimeError(
-                "a reversible stage expected the mode of its forward in its backward, since it repeats it; "
-                f"found {'training' if ctx.stage.training else 'evaluation'}: call .train() or .eval() after the backward"
+                "a reversible stage expected the mode of its forward in its backward, since it repeats it; found "
+                f"{'training' if ctx.stage.training else 'evaluation'}: call .train() or .eval() after the backward"
             )
         y1, y2 = y.chunk(2, dim=1)
         grad1, grad2 = grad.chunk(2, dim=1)
@@ -99,8 +103,10 @@ class _Recomputed(torch.autograd.Function):
 
 
 def _precision(device: str):
-    """A context maker that restores the autocast in force now. Without its cache of cast weights, which is of no use to
-    weights met once, and must not hand one that was cast without a graph to the backward pass."""
+    """Return a function whose contexts restore the autocast that is in force now.
+
+    Without autocast's cache: it could hand a weight that was cast without a graph to the backward pass.
+    """
     if device == "meta" or not torch.is_autocast_enabled(device):
         return nullcontext
     dtype = torch.get_autocast_dtype(device)
@@ -108,12 +114,13 @@ def _precision(device: str):
 
 
 class RevNet(nn.Module):
-    """The trunk: 7×7/2 convolution to 256 · width channels, 3×3/2 max-pool, four reversible stages, batch norm, average
-    pool.
+    """The backbone: 7×7/2 convolution, 3×3/2 max-pool, four reversible stages, batch norm, average over places.
 
-    width: 1, 2 or 4 in the paper; any multiple of 1/32.  blocks: of each stage.  reversible: see `ReversibleStage`.
-    Between stages a 2×2 average pool, and zeros for half the channels on either side, which doubles them. No ReLU after
-    the last batch norm, as in the cited code. (N, 3, S, S) → (N, num_features), 2,048 · width with four stages.
+    width: 1, 2 or 4 in the paper, any multiple of 1/32; the first convolution has 256 · width channels.
+    blocks: of each stage.  reversible: see `ReversibleStage`.
+    Between stages a 2×2 average pool, and channels of zeros on either side that double the channels. There is no ReLU
+    after the last batch norm, as in the cited code.
+    forward: (N, 3, S, S) → (N, num_features), 2,048 · width with four stages.
     """
 
     def __init__(self, width: float = 1.0, blocks: tuple[int, ...] = (3, 4, 6, 3), reversible: bool = True):
@@ -136,16 +143,15 @@ class RevNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
         if x.device.type != "meta" and torch.is_autocast_enabled(x.device.type):
-            x = (
-                x.float()
-            )  # sums are undone by differences, which bf16 would not survive; autocast lowers the convolutions only
+            # The backward pass subtracts what was added, which bf16 is too coarse for; convolutions still use it.
+            x = x.float()
         for i, stage in enumerate(self.stages):
             x = stage(x if i == 0 else pool_and_double(x))
         return self.norm(x).mean((2, 3))
 
 
 def pool_and_double(x: Tensor) -> Tensor:
-    """(N, C, H, W) → (N, 2C, ⌈H/2⌉, ⌈W/2⌉): average pool; C/2 channels of zeros before and after."""
+    """Average-pool 2×2 and add C/2 channels of zeros before and after: (N, C, H, W) → (N, 2C, ⌈H/2⌉, ⌈W/2⌉)."""
     half = x.shape[1] // 2
     pooled = F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
     return F.pad(pooled, (0, 0, 0, 0, half, half))

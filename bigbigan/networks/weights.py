@@ -1,11 +1,10 @@
-"""Loading tensors into networks, strictly: what does not fit is named."""
+"""Strict loading of tensors into networks; the error names what does not fit."""
 
 from torch import Tensor, nn
 
 
 def load_weights(network: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
-    """Load `tensors` into `network`, strictly. ValueError lists the first that are missing, unknown or of another
-    shape.
+    """Load `tensors` into `network`; ValueError names tensors that are missing, unknown or of another shape.
 
     where: what the tensors came from, for the message.
     """

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from huggingface_hub.errors import HFValidationError
 
-from bigbigan.config import Config, flatten
+from bigbigan.config import Config, Model, flatten
 from bigbigan.errors import CheckpointError
 from bigbigan.files import check_inside, check_links, printable
 from bigbigan.model import BigBiGAN
@@ -87,7 +87,7 @@ def adopt_architecture(config: Config, checkpoints: Path) -> BigBiGAN | None:
         return None
     for begun in reversed(complete(checkpoints)):
         try:
-            config.model = dataclasses.replace(load_model(begun).config, init_from=source)
+            config.model = _adopted(load_model(begun), config.model)
             return None
         except CheckpointError:
             continue  # resuming reports the damage and tries the checkpoint before
@@ -96,8 +96,13 @@ def adopt_architecture(config: Config, checkpoints: Path) -> BigBiGAN | None:
         raise CheckpointError(
             f"--model.init_from {source}: expected a model with a discriminator, found E and G alone, to be used"
         )
-    config.model = dataclasses.replace(model.config, init_from=source)
+    config.model = _adopted(model, config.model)
     return model
+
+
+def _adopted(model: BigBiGAN, asked: Model) -> Model:
+    """Return the settings of `model` with those that a run chooses itself: what it starts from, how it computes."""
+    return dataclasses.replace(model.config, init_from=asked.init_from, checkpointing=asked.checkpointing)
 
 
 def _release(folder: Path) -> BigBiGAN:

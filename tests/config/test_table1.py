@@ -1,6 +1,7 @@
 """The 19 rows of BigBiGAN's Table 1 as presets: each has the columns that the paper prints, and differs by nothing
 else."""
 
+import sys
 from dataclasses import asdict
 from functools import cache
 from unittest import mock
@@ -42,7 +43,8 @@ GROUPS = {
     "table1_digits": ({128: 8, 256: 8}, {32: 3, 96: 8}, "resnetv2_18", 0.25),
 }
 DIGITS = {
-    "base", "deterministic_e", "uniform_prior", "x_unary_only", "z_unary_only", "no_unaries", "small_g_third", "no_e", "resnet_e_lr"
+    "base", "deterministic_e", "uniform_prior", "x_unary_only", "z_unary_only", "no_unaries", "small_g_third", "no_e",
+    "resnet_e_lr",
 }  # fmt: skip
 SHOWN = {
     "model.encoder", "model.encoder_width", "model.encoder_image_size", "model.posterior", "optim.encoder_lr",
@@ -126,7 +128,8 @@ def generator_parameters(ch: int, pixels: int) -> int:
 
 
 TRUNKS = {  # counted in tests/networks/test_networks.py and tests/networks/test_revnet.py
-    ("resnetv2_50", 1): (23_500_352, 2048), ("resnetv2_50", 2): (93_891_712, 4096), ("resnetv2_101", 1): (42_492_480, 2048),
+    ("resnetv2_50", 1): (23_500_352, 2048), ("resnetv2_50", 2): (93_891_712, 4096),
+    ("resnetv2_101", 1): (42_492_480, 2048),
     ("revnet50", 1): (5_408_640, 2048), ("revnet50", 2): (21_505_792, 4096), ("revnet50", 4): (85_765_632, 8192),
 }  # fmt: skip
 
@@ -166,11 +169,11 @@ def test_every_row_builds(group, row):
 
 
 def test_parameters_of_the_docs():
-    """The counts that docs/variants.md prints are those of the formulas."""
+    """The counts that docs/variants/bigbigan.md prints are those of the formulas."""
     from tests.conftest import ROOT
 
     printed = {}
-    for line in (ROOT / "docs" / "variants.md").read_text().splitlines():
+    for line in (ROOT / "docs" / "variants" / "bigbigan.md").read_text().splitlines():
         if line.startswith("| ") and "`table1/" in line:
             cells = [cell.strip() for cell in line.strip("|").split("|")]
             printed[cells[1].strip("`").removeprefix("table1/")] = cells[3], cells[4]
@@ -185,8 +188,35 @@ def test_a_preset_of_a_group_is_called_by_its_whole_name():
     assert config.run.name == "table1_digits-no_unaries" and config.optim.encoder_lr == 0.5
     assert preset_name(find_config(options.config)) == "table1_digits/no_unaries"
     assert [preset_name(file) for file, _ in lineage(find_config("table1/revnet_x4_e_lr"))] == [
-        "table1/revnet_x4_e_lr", "table1/revnet_x4", "table1/revnet", "table1/high_res_e", "table1/base", "imagenet128"
+        "table1/revnet_x4_e_lr", "table1/revnet_x4", "table1/revnet", "table1/high_res_e", "table1/base",
+        "bigbigan/imagenet128",
     ]  # fmt: skip
+
+
+def test_a_row_that_changes_the_same_settings_at_every_size_is_the_same_file():
+    for row in ("deterministic_e", "uniform_prior", "x_unary_only", "z_unary_only", "no_unaries"):
+        assert len({find_config(f"{group}/{row}").read_text() for group in GROUPS}) == 1, row
+
+
+def test_a_dot_means_beside_the_file(tmp_path):
+    (tmp_path / "base.yaml").write_text("base: table1/base\nmodel: {latent_dim: 7}\n")
+    (tmp_path / "row.yaml").write_text("base: ./base\noptim: {eps: 1e-3}\n")
+    assert [file.name for file, _ in lineage(tmp_path / "row.yaml")][:2] == ["row.yaml", "base.yaml"]
+    assert read_yaml(tmp_path / "row.yaml", Config()).model.latent_dim == 7
+    (tmp_path / "row.yaml").write_text("base: ./nothing\n")
+    with pytest.raises(ConfigError, match=r"row.yaml: base ./nothing.yaml: expected a YAML file .* found no such file"):
+        read_yaml(tmp_path / "row.yaml", Config())
+
+
+def test_a_preset_may_stand_on_one_of_another_folder_of_configs(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["bigbigan.config.presets"], "preset_folder", lambda: tmp_path / "configs")
+    for name, text in {"a/x": "base: ../b/y", "b/y": "model: {latent_dim: 7}", "a/out": "base: ../../z"}.items():
+        (tmp_path / "configs" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "configs" / f"{name}.yaml").write_text(text)
+    (tmp_path / "z.yaml").write_text("model: {latent_dim: 9}")
+    assert read_yaml(find_config("a/x"), Config()).model.latent_dim == 7
+    with pytest.raises(ConfigError, match="base '../../z': expected a preset's name"):
+        read_yaml(find_config("a/out"), Config())
 
 
 def test_files_stand_on_files_beside_them_and_on_presets(tmp_path):

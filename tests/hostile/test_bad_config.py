@@ -14,11 +14,20 @@ LAUGHS = "a: &a [x]\n" + "".join(
 
 # what it is → (the file, the message)
 FILES = {
-    "unknown key": ("model: {latent_dm: 3}", "Key 'latent_dm' not in 'Model'. Did you mean: 'latent_dim'? (at model.latent_dm)"),
+    "unknown key": (
+        "model: {latent_dm: 3}",
+        "Key 'latent_dm' not in 'Model'. Did you mean: 'latent_dim'? (at model.latent_dm)",
+    ),
     "unknown section": ("modle: {latent_dim: 3}", "Key 'modle' not in 'Config'. Did you mean: 'model'? (at modle)"),
     "a number as key": ("5: 6", "Key '5' not in 'Config'"),
-    "a word for a number": ("optim: {generator_lr: fast}", "Value 'fast' of type 'str' could not be converted to Float"),
-    "half an image": ("data: {batch_size: 8.5}", "'8.5' of type 'float' could not be converted to Integer (at data.batch_size)"),
+    "a word for a number": (
+        "optim: {generator_lr: fast}",
+        "Value 'fast' of type 'str' could not be converted to Float",
+    ),
+    "half an image": (
+        "data: {batch_size: 8.5}",
+        "'8.5' of type 'float' could not be converted to Integer (at data.batch_size)",
+    ),
     "yes for a number": ("data: {batch_size: true}", "'True' of type 'bool' could not be converted to Integer"),
     "nothing for a number": ("data: {batch_size: null}", "'None' for field of type 'int' (at data.batch_size)"),
     "nothing for a section": ("data: null", "field 'data' is not Optional (at data)"),
@@ -38,29 +47,56 @@ FILES = {
     "deep and closed": ("[" * 3000 + "]" * 3000, "expected YAML, found"),
     "aliases without end": (LAUGHS, "mine.yaml: expected YAML, found an error"),
     "a loop": ("a: &a {b: *a}", "mine.yaml: expected YAML, found an error"),
-    "a program": ("run: {name: !!python/object/apply:os.system ['touch x']}", "the tag !!python/object/apply:os.system in line 1"),
-    "an object": ("!!python/object/new:subprocess.Popen [touch planted]", "expected plain values, found the tag !!python/obj"),
-    "a module": ("run: {name: !!python/name:os.system }", "expected plain values, found the tag !!python/name:os.system"),
-    "a tag of one's own": ("run: {name: !secret a}", "expected plain values, found the tag !secret in line 1; remove it"),
-    "the environment": ("run: {name: '${oc.env:HOME}'}", "expected values, found '${oc.env:HOME}'; write what it stands for"),
+    "a program": (
+        "run: {name: !!python/object/apply:os.system ['touch x']}",
+        "the tag !!python/object/apply:os.system in line 1",
+    ),
+    "an object": (
+        "!!python/object/new:subprocess.Popen [touch planted]",
+        "expected plain values, found the tag !!python/obj",
+    ),
+    "a module": (
+        "run: {name: !!python/name:os.system }",
+        "expected plain values, found the tag !!python/name:os.system",
+    ),
+    "a tag of one's own": (
+        "run: {name: !secret a}",
+        "expected plain values, found the tag !secret in line 1; remove it",
+    ),
+    "the environment": (
+        "run: {name: '${oc.env:HOME}'}",
+        "expected values, found '${oc.env:HOME}'; write what it stands for",
+    ),
     "another key": ("run: {name: '${data.path}'}", "expected values, found '${data.path}'"),
     "bytes": (b"\x80\x04\x95cos\nsystem\n", "expected text in UTF-8, found the byte 0x80 at 0"),
     "UTF-16": ("run: {name: a}".encode("utf-16"), "expected text in UTF-8, found the byte 0xff at 0"),
     "a zero byte": (b"run: {name: 'a\0b'}", "mine.yaml: "),
     "an escaped zero byte": ('run: {name: "a\\0b"}', "--run.name 'a\\\\x00b': expected text that can be printed"),
     "too large": (b"# " + b"x" * 2**20, "expected a text of at most 1 MiB, found 1,048,578 bytes"),
-    "up and out": ("run: {name: ../../etc}", "--run.name ../../etc: expected a folder's name under --run.root, found a way"),
+    "up and out": (
+        "run: {name: ../../etc}",
+        "--run.name ../../etc: expected a folder's name under --run.root, found a way",
+    ),
     "absolute": ("run: {name: /etc/run}", "--run.name /etc/run: expected a folder's name under --run.root"),
     "a negative seed": ("run: {seed: -1}", "--run.seed -1: expected at least 0"),
     "a seed too large": ("run: {seed: 18446744073709551616}", "expected less than 2^63"),
     "no width": ("model: {generator_width: 0}", "--model.generator_width 0: expected from 1 to 65,536"),
     "a vast width": ("model: {mlp_width: 1000000000}", "--model.mlp_width 1000000000: expected from 1 to 65,536"),
-    "a vast depth": ("model: {mlp_layers: 1000000000}", "--model.mlp_layers 1000000000: expected an even number from 2 to 1,000"),
+    "a vast depth": (
+        "model: {mlp_layers: 1000000000}",
+        "--model.mlp_layers 1000000000: expected an even number from 2 to 1,000",
+    ),
     "an odd depth": ("model: {mlp_layers: 3}", "--model.mlp_layers 3: expected an even number from 2 to 1,000"),
     "no latents": ("model: {latent_dim: -5}", "--model.latent_dim -5: expected from 0 to 65,536"),
-    "a negative width": ("model: {encoder_width: -1}", "--model.encoder_width -1.0: expected a multiple above 0, of at most 64"),
-    "three stages": ("model: {encoder_blocks: [1, 2, 3]}", "--model.encoder_blocks (1, 2, 3): expected four numbers of blocks"),
-}  # fmt: skip
+    "a negative width": (
+        "model: {encoder_width: -1}",
+        "--model.encoder_width -1.0: expected a multiple above 0, of at most 64",
+    ),
+    "three stages": (
+        "model: {encoder_blocks: [1, 2, 3]}",
+        "--model.encoder_blocks (1, 2, 3): expected four numbers of blocks",
+    ),
+}
 
 
 @pytest.fixture
@@ -137,18 +173,33 @@ def test_a_flag_that_cannot_be(elsewhere, capsys, flags, message):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--model.image_size=100"], "image_size 100: expected b·2^k with b = 3 … 7, from 8 to 512; the nearest: 96 and 112"),
+        (
+            ["--model.image_size=100"],
+            "image_size 100: expected b·2^k with b = 3 … 7, from 8 to 512; the nearest: 96 and 112",
+        ),
         (["--model.image_size=1"], "--model.encoder_image_size"),
         (["--model.latent_dim=1"], "latent_dim 1: expected at least 2, one for each slot of a 8 px generator"),
-        (["--model.generator_attention=16"], "generator attention 16: expected 0 or the resolution of a block, one of [8]"),
-        (["--model.generator_attention=8", "--model.generator_width=1"], "self-attention: expected a multiple of 8 channels"),
+        (
+            ["--model.generator_attention=16"],
+            "generator attention 16: expected 0 or the resolution of a block, one of [8]",
+        ),
+        (
+            ["--model.generator_attention=8", "--model.generator_width=1"],
+            "self-attention: expected a multiple of 8 channels",
+        ),
         (["--model.encoder=resnet5"], "encoder 'resnet5': expected revnet50 or the name of a timm model; did you mean"),
-        (["--model.encoder=resnet18"], "encoder width 0.125: expected 1 for 'resnet18'; only revnet50 and the resnetv2 family"),
+        (
+            ["--model.encoder=resnet18"],
+            "encoder width 0.125: expected 1 for 'resnet18'; only revnet50 and the resnetv2 family",
+        ),
         (["--run.trackers=nothing_of_the_kind"], "--run.trackers nothing_of_the_kind: it is not installed"),
-        (["--model.init_from=nowhere"], "nowhere: expected a run folder, checkpoint, release or hub id; no such folder"),
+        (
+            ["--model.init_from=nowhere"],
+            "nowhere: expected a run folder, checkpoint, release or hub id; no such folder",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)  # fmt: skip
+)
 def test_networks_that_cannot_be(tmp_path, flags, message):
     if "--model.image_size=1" in flags:
         flags, message = ["--model.image_size=1", "--model.encoder_image_size=1"], "image_size 1: expected b·2^k"
@@ -171,10 +222,16 @@ def test_a_run_folder_with_a_hostile_config_is_not_obeyed(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     for i, text in enumerate(
         (
-            "run: !!python/object/apply:os.system ['touch planted']", "run: [1, 2]", "run: {images: many}", "- 1", "a: 2001-99-99",
-            "<script>alert(1)</script>", "[" * 3000, "run: {name: <img src=x onerror=alert(1)>}",
+            "run: !!python/object/apply:os.system ['touch planted']",
+            "run: [1, 2]",
+            "run: {images: many}",
+            "- 1",
+            "a: 2001-99-99",
+            "<script>alert(1)</script>",
+            "[" * 3000,
+            "run: {name: <img src=x onerror=alert(1)>}",
         )
-    ):  # fmt: skip
+    ):
         folder = tmp_path / f"run{i}"
         folder.mkdir()
         (folder / "config.yaml").write_text(text)

@@ -346,7 +346,8 @@ def test_a_gan_of_biggans_networks_runs(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": Model(family="progressive")}, "expected both progressive or neither, or no encoder"),
+        ({"model": Model(encoder="progressive")}, "expected --model.family progressive, or another"),
+        ({"model": Model(family="progressive"), "grow": Grow(4)}, "expected --model.encoder progressive"),
         ({"grow": Grow(first_size=4)}, "expected --model.family progressive, found biggan"),
         ({"model": Model(**TINY), "grow": Grow(first_size=5)}, "one of \\[4, 8, 16\\], or 0"),
         ({"model": Model(**TINY), "grow": Grow(4, 0, 0)}, "not both 0"),

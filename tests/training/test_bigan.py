@@ -319,7 +319,7 @@ def test_the_presets():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": Model(family="mlp")}, "expected both progressive or neither, or no encoder; and so with mlp"),
+        ({"model": Model(family="progressive", encoder="mlp")}, "--model.encoder mlp: expected --model.family mlp"),
         ({"model": Model(encoder="mlp")}, "--model.family biggan with --model.encoder mlp"),
         ({"model": Model(**TINY, classes=3)}, "family mlp: expected --model.classes 0"),
         ({"model": Model(grey=True)}, "--model.grey True: expected --model.family mlp"),

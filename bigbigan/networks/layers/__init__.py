@@ -1,6 +1,7 @@
 """Parts the networks are made of."""
 
 from bigbigan.networks.layers.blocks import DiscriminatorBlock, GeneratorBlock, ResidualMLP, SelfAttention
+from bigbigan.networks.layers.checkpointing import run_block
 from bigbigan.networks.layers.deep_blocks import DeepDiscriminatorBlock, DeepGeneratorBlock, is_deep
 from bigbigan.networks.layers.equalised import (
     ChannelLayerNorm,
@@ -62,6 +63,7 @@ __all__ = [
     "place_of_attention",
     "pool_to",
     "record_statistics",
+    "run_block",
     "set_folded",
     "spectral_layers",
     "split_size",

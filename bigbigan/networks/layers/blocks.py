@@ -1,4 +1,4 @@
-"""The building blocks of G, D, H, J and of E's head: residual blocks, self-attention, residual MLPs."""
+"""The building blocks of G, F, H, J and of E's head: residual blocks, self-attention, residual MLPs."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,11 +13,10 @@ from bigbigan.networks.layers.spectral import SNConv2d, SNLinear
 
 
 class GeneratorBlock(nn.Module):
-    """BigGAN's residual block of G (1809.11096, figure 15): CBN-ReLU-upsample-conv3×3-CBN-ReLU-conv3×3 beside
-    upsample-conv1×1.
+    """BigGAN's residual block of G: CBN-ReLU-upsample-conv3×3-CBN-ReLU-conv3×3 plus upsample-conv1×1.
 
-    x: (N, in, H, W), condition: (N, K), labels: (N,) if the batch norms have tables of `classes` → (N, out, 2H, 2W),
-    upsampled to the nearest neighbour.
+    (1809.11096, figure 15; nearest-neighbour upsampling.)  classes: the number of classes of its batch norms' tables.
+    forward: x (N, in, H, W), condition (N, K), labels (N,) for the tables → (N, out, 2H, 2W).
     """
 
     def __init__(self, in_channels: int, out_channels: int, condition_dim: int, classes: int = 0):
@@ -38,10 +37,10 @@ class GeneratorBlock(nn.Module):
 
 
 class DiscriminatorBlock(nn.Module):
-    """BigGAN's residual block of D: (ReLU)-conv3×3-ReLU-conv3×3-(average pool), no normalisation but the spectral one.
+    """BigGAN's residual block of D: (ReLU)-conv3×3-ReLU-conv3×3-(average pool), spectrally normalised.
 
-    The first block of a network takes pixels, so it has no first ReLU. x: (N, in, H, W) → (N, out, H/2, W/2), or H, W
-    kept.
+    first: the first block of a network takes pixels, so it has no first ReLU.
+    forward: x (N, in, H, W) → (N, out, H/2, W/2) with `downsample`, else (N, out, H, W).
     """
 
     def __init__(self, in_channels: int, out_channels: int, downsample: bool, first: bool = False):
@@ -64,17 +63,18 @@ class DiscriminatorBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Self-attention of SAGAN (1805.08318) in the form of its code: 2×2 max-pooled keys and values, out = x + γ·o, γ =
-    0 at first.
+    """Self-attention of SAGAN (1805.08318): out = x + γ·o, with γ = 0 at first.
 
-    (N, C, H, W) → (N, C, H, W); H and W even; C a multiple of 8.
+    As in SAGAN's code, keys and values are max-pooled 2×2.
+    forward: (N, C, H, W) → the same shape; H and W even, C a multiple of 8.
     """
 
     def __init__(self, channels: int):
         super().__init__()
         if channels % 8:
             raise ValueError(
-                f"self-attention: expected a multiple of 8 channels, found {channels}; change the width, or leave it out"
+                f"self-attention: expected a multiple of 8 channels, found {channels}; change the width, or leave it "
+                "out"
             )
         self.query = SNConv2d(channels, channels // 8, 1, bias=False)  # theta
         self.key = SNConv2d(channels, channels // 8, 1, bias=False)  # phi
@@ -91,11 +91,13 @@ class SelfAttention(nn.Module):
 
 
 class ResidualMLP(nn.Module):
-    """H, J and the head of E: residual blocks of two linear layers (BigBiGAN, section 2: 8 layers in H and J, 4 in E).
+    """The MLP of H, J and E's head: residual blocks of two linear layers (BigBiGAN, section 2).
 
-    A block is shortcut(h) + W₂ ReLU(W₁ ReLU(h)); the first takes raw inputs, so it has no first ReLU. The shortcut is a
-    linear projection where the width changes, else the identity. A last ReLU makes the output a feature. (N, in) → (N,
-    width).
+    A block is shortcut(h) + W₂ ReLU(W₁ ReLU(h)); the first has no first ReLU, since it takes raw inputs. The shortcut
+    is a linear projection where the width changes, else the identity. A last ReLU makes the output a feature.
+    layers: an even number; 8 in H and J and 4 in E in the paper.  layer: builds a linear layer from its two sizes;
+        SNLinear, spectrally normalised or not, by default.
+    forward: (N, in) → (N, width).
     """
 
     def __init__(

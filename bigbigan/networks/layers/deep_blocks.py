@@ -1,5 +1,4 @@
-"""BigGAN-deep's residual blocks (1809.11096, figure 16): bottlenecks of a quarter, shortcuts that keep what they
-carry."""
+"""BigGAN-deep's residual blocks (1809.11096, figure 16): bottlenecks of a quarter of the channels beside identities."""
 
 import torch
 import torch.nn.functional as F
@@ -14,17 +13,17 @@ RATIO = 4  # of a block's width to that of its bottleneck
 
 
 def is_deep(architecture: str) -> bool:
-    """Whether it is BigGAN-deep; ValueError for a name that is none of `ARCHITECTURES`."""
+    """Return whether an architecture is BigGAN-deep; ValueError for a name that is none of `ARCHITECTURES`."""
     if architecture not in ARCHITECTURES:
         raise ValueError(f"architecture: expected one of {', '.join(ARCHITECTURES)}; found {architecture!r}")
     return architecture == "biggan_deep"
 
 
 class DeepGeneratorBlock(nn.Module):
-    """CBN-ReLU-conv1×1, CBN-ReLU-(upsample)-conv3×3, CBN-ReLU-conv3×3, CBN-ReLU-conv1×1 beside the first `out` channels
-    of x.
+    """G's block: CBN-ReLU-conv1×1, CBN-ReLU-(upsample)-conv3×3, CBN-ReLU-conv3×3, CBN-ReLU-conv1×1, plus a shortcut.
 
-    x: (N, in, H, W), condition: (N, K) → (N, out, 2H, 2W), or H, W kept; out ≤ in.
+    The shortcut is the first `out_channels` channels of x.
+    forward: x (N, in, H, W), condition (N, K) → (N, out, 2H, 2W) with `upsample`, else (N, out, H, W); out ≤ in.
     """
 
     def __init__(self, in_channels: int, out_channels: int, condition_dim: int, upsample: bool):
@@ -56,8 +55,10 @@ class DeepGeneratorBlock(nn.Module):
 
 
 class DeepDiscriminatorBlock(nn.Module):
-    """ReLU-conv1×1, ReLU-conv3×3, ReLU-conv3×3, ReLU-(average pool)-conv1×1 beside x (pooled) and, for the channels
-    that x lacks, a conv1×1 of it. x: (N, in, H, W) → (N, out, H/2, W/2), or H, W kept; out ≥ in.
+    """D's block: ReLU-conv1×1, ReLU-conv3×3, ReLU-conv3×3, ReLU-(average pool)-conv1×1, plus a shortcut.
+
+    The shortcut is x, average-pooled likewise, and a conv1×1 of it for the channels that x lacks.
+    forward: x (N, in, H, W) → (N, out, H/2, W/2) with `downsample`, else (N, out, H, W); out ≥ in.
     """
 
     def __init__(self, in_channels: int, out_channels: int, downsample: bool):

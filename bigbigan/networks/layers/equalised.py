@@ -1,7 +1,7 @@
-"""The parts of Progressive GAN (Karras et al. 2018, 1710.10196), each usable in any network here.
+"""Layers of Progressive GAN (Karras et al. 2018, 1710.10196), each usable in any network here.
 
 Equalised learning rate and pixelwise normalisation: section 4; minibatch standard deviation: section 3; minibatch
-discrimination (Salimans et al. 2016), with which the paper compares it: table 1, (e*).
+discrimination (Salimans et al. 2016), which the paper compares with it: table 1, row (e*).
 """
 
 import math
@@ -12,17 +12,17 @@ from torch import Tensor, nn
 
 from bigbigan.distributed.collectives import gather_batch, scatter_batch
 
-GAIN = math.sqrt(2)  # He's, of a layer before a ReLU
+GAIN = math.sqrt(2)  # He's gain of a layer before a ReLU
 
 
 class EqualisedConv2d(nn.Conv2d):
     """A convolution whose weights w ~ N(0, 1) are multiplied by c = gain/√fan_in at run time (section 4.1).
 
-    Adam's steps do not depend on a gradient's scale, so every layer then learns at the same relative rate. equalised
-    False: He's constant stands in the initial weights instead, w ~ N(0, c²), as usual.
+    Adam's steps do not depend on a gradient's scale, so every layer then learns at the same relative rate.
+    equalised: False: no factor at run time, and initial weights w ~ N(0, c²) as usual.
     """
 
-    def __init__(self, in_channels, out_channels, kernel_size, padding=0, bias=True, gain=GAIN, equalised=True):
+    def __init__(self, in_channels, out_channels, kernel_size, padding=0, bias=True, *, gain=GAIN, equalised=True):
         super().__init__(in_channels, out_channels, kernel_size, padding=padding, bias=bias)
         self.scale = _initialise(self, gain / math.sqrt(in_channels * kernel_size**2), equalised)
 
@@ -34,9 +34,9 @@ class EqualisedConv2d(nn.Conv2d):
 
 
 class EqualisedLinear(nn.Linear):
-    """As `EqualisedConv2d`: (N, in) → (N, out)."""
+    """A linear layer with an equalised learning rate, see `EqualisedConv2d`: (N, in) → (N, out)."""
 
-    def __init__(self, in_features, out_features, bias=True, gain=GAIN, equalised=True):
+    def __init__(self, in_features, out_features, bias=True, *, gain=GAIN, equalised=True):
         super().__init__(in_features, out_features, bias=bias)
         self.scale = _initialise(self, gain / math.sqrt(in_features), equalised)
 
@@ -45,7 +45,7 @@ class EqualisedLinear(nn.Linear):
 
 
 def _initialise(layer: nn.Module, constant: float, equalised: bool) -> float:
-    """Normal weights, zero biases → the factor at run time."""
+    """Draw normal weights, set biases to 0, and return the factor of the weights at run time."""
     nn.init.normal_(layer.weight, std=1.0 if equalised else constant)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -53,15 +53,19 @@ def _initialise(layer: nn.Module, constant: float, equalised: bool) -> float:
 
 
 def pixel_norm(x: Tensor, eps: float = 1e-8) -> Tensor:
-    """x/√(mean over channels of x² + eps): every place's feature vector at length √C (section 4.2). (N, C, ...) → the
-    same."""
+    """Scale every place's feature vector to the length √C: x/√(mean over channels of x² + eps) (section 4.2).
+
+    x: (N, C, ...) → the same shape.
+    """
     exact = x if x.dtype == torch.float64 else x.float()
     return x * (exact.square().mean(1, keepdim=True) + eps).rsqrt().to(x.dtype)
 
 
 class ChannelLayerNorm(nn.Module):
-    """Layer norm over all of an image's values, with one gain and a bias for each channel, as in the paper's WGAN-GP
-    baseline (table 1, (a) to (c)). (N, C, H, W) → the same; any H, W."""
+    """Layer norm over all values of an image, with one gain and a bias for each channel.
+
+    As in the paper's WGAN-GP baseline (table 1, rows (a) to (c)).  forward: (N, C, H, W) → the same shape; any H, W.
+    """
 
     def __init__(self, channels: int, eps: float = 1e-4):
         super().__init__()
@@ -74,12 +78,12 @@ class ChannelLayerNorm(nn.Module):
 
 
 class MinibatchStddev(nn.Module):
-    """One more channel, the same value everywhere: how much the images of a minibatch differ (section 3).
+    """Append a channel that says how much the images of a minibatch differ, the same value everywhere (section 3).
 
-    √(variance over the images + 1e-8) for every channel and place, averaged to one number. group: images compared with
-    each other, 0 for the whole minibatch (the paper); with M = N/group, images n, n + M, n + 2M, ... form a group. The
-    minibatch is that of all processes together. (N, C, H, W) → (N, C + 1, H, W). Raises ValueError where the groups do
-    not divide the minibatch.
+    The value is √(variance over the images + 1e-8), averaged over channels and places.
+    group: images compared with each other, 0 for the whole minibatch (the paper); with M = N/group, images n, n + M,
+        n + 2M, ... form a group. The minibatch is that of all processes together.
+    forward: (N, C, H, W) → (N, C + 1, H, W). Raises ValueError if the groups do not divide the minibatch.
     """
 
     def __init__(self, group: int = 0):
@@ -100,10 +104,12 @@ class MinibatchStddev(nn.Module):
 
 
 class MinibatchDiscrimination(nn.Module):
-    """Closeness of an image's feature to those of the others, `kernels` numbers: (N, C) → (N, C + kernels).
+    """Append `kernels` numbers that say how close an image's feature is to those of the others.
 
-    Σ_{m ≠ n} exp(−‖M_n,k − M_m,k‖₁) + b_k with M = x·T; T's columns are of unit length times a learned scale. The
-    minibatch is that of all processes together. The scales and b begin at 1 and −1, not at values fitted to 500 images.
+    Number k of image n is Σ_{m ≠ n} exp(−‖M_n,k − M_m,k‖₁) + b_k with M = x·T, where T's columns have unit length
+    times a learned scale. The minibatch is that of all processes together. Scales begin at 1 and b at −1; the
+    published code fits them to 500 images.
+    forward: (N, C) → (N, C + kernels).
     """
 
     def __init__(self, features: int, kernels: int = 100, dim: int = 5):

@@ -1,8 +1,8 @@
-"""Batch normalisation whose forward changes no buffer, over the joined batch of all processes.
+"""Batch normalisation over the joined batch of all processes, whose forward changes no buffer.
 
-Training mode normalises with the statistics of the joined batch and, inside `record_statistics`, hands them to a
-recorder; only the caller of the recorder moves the running statistics. Evaluation mode reads the buffers. Equal,
-statistics and gradients, to one process that holds the joined batch.
+Training mode normalises with the statistics of the joined batch and, inside `record_statistics`, reports them to a
+recorder, whose caller moves the running statistics. Evaluation mode reads the running statistics. Outputs, statistics
+and gradients are equal to those of one process that holds the joined batch.
 """
 
 from contextlib import contextmanager
@@ -12,11 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bigbigan.distributed.collectives import all_gather_rows, all_reduce, world_size
+from bigbigan.networks.layers.checkpointing import in_backward_pass
 from bigbigan.networks.layers.spectral import SNLinear
 
 
 class _JoinedBatchNorm(torch.autograd.Function):
-    """(x − mean)/√(var + eps) with mean and biased var of the joined batch; one collective forward, one backward."""
+    """Compute (x − mean)/√(var + eps) of the joined batch, with one collective in the forward and one in the backward.
+
+    Returns (normalised, mean, biased var, count of values per channel).
+    """
 
     @staticmethod
     def forward(ctx, x: Tensor, eps: float):
@@ -27,7 +31,7 @@ class _JoinedBatchNorm(torch.autograd.Function):
         deviation = (exact - _channels(mean, x)).square().sum(axes)
         rows = all_gather_rows(torch.cat([mean.new_full((1,), count), mean, deviation]))  # (P, 1 + 2C)
         counts, means, deviations = rows[:, :1], rows[:, 1 : 1 + x.shape[1]], rows[:, 1 + x.shape[1] :]
-        # Chan et al. 1979: the joined deviation is the sum of the parts' and of what lies between their means.
+        # Chan et al. 1979: the joined deviation is that within the parts plus that between their means.
         total = counts.sum()
         mean = (counts * means).sum(0) / total
         var = (deviations + counts * (means - mean).square()).sum(0) / total
@@ -49,14 +53,14 @@ class _JoinedBatchNorm(torch.autograd.Function):
 
 
 def _channels(values: Tensor, like: Tensor) -> Tensor:
+    """Return values (C,) in the shape that broadcasts over `like` (N, C, ...)."""
     return values.view(1, -1, *[1] * (like.ndim - 2))
 
 
 class CrossReplicaBatchNorm(nn.Module):
-    """Batch norm over (N, C, ...) with optional gain and bias, then optionally an activation (timm's BatchNormAct2d
-    keeps its own).
+    """Batch norm over (N, C, ...), with gain and bias if `affine`, and an optional activation after it.
 
-    eps: 1e-4 in G (BigGAN). With one process the fused kernel of torch does the work.
+    eps: 1e-4 in G (BigGAN).  activation: as in timm's BatchNormAct2d.  With one process it is torch's fused kernel.
     """
 
     def __init__(self, channels: int, eps: float = 1e-4, affine: bool = True, activation: nn.Module | None = None):
@@ -91,17 +95,18 @@ class CrossReplicaBatchNorm(nn.Module):
                 x, self.weight, self.bias, None, None, True, 0.0, self.eps
             )
             var = None if self.recorder is None else scale.detach().square().reciprocal() - self.eps
-        if self.recorder is not None:
+        if self.recorder is not None and not in_backward_pass():  # where checkpointing repeats a recorded forward
             self.recorder.add(self, count, mean.detach(), var)
         return normalised
 
 
 class ConditionalBatchNorm(nn.Module):
-    """x̂ · (1 + W_g c) + W_b c: BigGAN's class-conditional batch norm; W_g, W_b spectrally normalised, without bias.
+    """BigGAN's conditional batch norm: x̂ · (1 + W_g c) + W_b c, with W_g and W_b spectrally normalised, without bias.
 
-    classes: 0, or the number of classes of tables of its own, a gain and a bias for each class (SAGAN; no spectral
-    norm, as in BigGAN's embedding), which are added to the above; condition_dim 0 leaves only them.
-    x: (N, C, H, W), condition: (N, K), labels: for tables, see `of_classes` → (N, C, H, W).
+    condition_dim: the size of c; 0: no W_g and W_b.
+    classes: the number of classes of its own tables of gains and biases, which are added to W_g c and W_b c (SAGAN;
+        without spectral norm, as BigGAN's embedding); 0: no tables.
+    forward: x (N, C, H, W), condition c (N, K), labels for the tables, see `of_classes` → (N, C, H, W).
     """
 
     def __init__(self, channels: int, condition_dim: int, eps: float = 1e-4, classes: int = 0):
@@ -126,26 +131,30 @@ class ConditionalBatchNorm(nn.Module):
 
 
 def of_classes(table: nn.Embedding, classes: Tensor) -> Tensor:
-    """Rows of `table` (K, C) by classes (N,) long; or their weighted sums, by weights (N, K) → (N, C)."""
+    """Return rows (N, C) of a table (K, C) by classes (N,) long; or sums of its rows, weighted by floats (N, K)."""
     return classes.to(table.weight) @ table.weight if classes.is_floating_point() else table(classes)
 
 
 def batch_norms(network: nn.Module) -> list[CrossReplicaBatchNorm]:
+    """Return the batch norms of `network` in the order of its modules."""
     return [layer for layer in network.modules() if isinstance(layer, CrossReplicaBatchNorm)]
 
 
 class StatisticsRecorder:
-    """Pools the batch statistics of every batch norm over the forwards seen: count, mean, squared deviation (Chan et
-    al.)."""
+    """Pools the batch statistics of every batch norm over several forwards (Chan et al. 1979).
+
+    moments: {layer: (count, mean, sum of squared deviations)}.
+    """
 
     def __init__(self):
         self.moments: dict[CrossReplicaBatchNorm, tuple[float | Tensor, Tensor, Tensor]] = {}
 
     def add(self, layer: CrossReplicaBatchNorm, count: float | Tensor, mean: Tensor, var: Tensor) -> None:
+        """Add the statistics of one forward: `count` values per channel with their mean and biased var (C,)."""
         self._add(layer, count, mean, var * count)
 
     def pool(self, other: "StatisticsRecorder") -> None:
-        """Add what another recorder saw."""
+        """Add the statistics of another recorder."""
         for layer, moments in other.moments.items():
             self._add(layer, *moments)
 
@@ -160,9 +169,9 @@ class StatisticsRecorder:
 
     @torch.no_grad()
     def move(self, momentum: float, broken: Tensor | None = None) -> None:
-        """Move the running statistics of the recorded layers towards what was seen; momentum 1 replaces them.
+        """Move the running statistics of the recorded layers towards the recorded ones; momentum 1 replaces them.
 
-        broken: 0-dim; where it is not 0 they stay.
+        broken: a 0-dim tensor; if it is not 0, nothing changes (without waiting for the device).
         """
         well = None if broken is None else broken == 0
         for layer, (count, mean, deviation) in self.moments.items():
@@ -173,8 +182,10 @@ class StatisticsRecorder:
 
 @contextmanager
 def record_statistics(network: nn.Module | None):
-    """Within this context every training-mode batch norm of `network`, if there is one, reports to the
-    `StatisticsRecorder` it yields."""
+    """Let every batch norm of `network` in training mode report to the `StatisticsRecorder` that this context yields.
+
+    network: None for none.
+    """
     recorder = StatisticsRecorder()
     layers = [] if network is None else batch_norms(network)
     for layer in layers:
@@ -188,7 +199,7 @@ def record_statistics(network: nn.Module | None):
 
 @contextmanager
 def unrecorded(network: nn.Module):
-    """Within this context the batch norms of `network` report to no one: for a forward that repeats an earlier one."""
+    """Let the batch norms of `network` report to no recorder: for a forward that repeats an earlier one."""
     before = [(layer, layer.recorder) for layer in batch_norms(network)]
     for layer, _ in before:
         layer.recorder = None

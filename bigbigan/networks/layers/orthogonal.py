@@ -5,17 +5,16 @@ from torch import Tensor, nn
 
 
 def orthogonal_penalty(weight: Tensor) -> Tensor:
-    """‖WᵀW ⊙ (1 − I)‖²_F: the squared products of all pairs of different filters; weight: (out, ...), a filter a
-    row."""
+    """Return ‖WWᵀ ⊙ (1 − I)‖²_F, the squared products of all pairs of different filters; weight: (out, ...)."""
     gram = weight.flatten(1) @ weight.flatten(1).mT
     return gram.square().sum() - gram.diagonal().square().sum()
 
 
 @torch.no_grad()
 def add_orthogonal_gradient(network: nn.Module, strength: float) -> None:
-    """Add the gradient of strength · Σ penalty to the gradients of all convolutions and linear layers of `network`;
-    embeddings have none. With W's filters as rows it is 4 (WWᵀ − diag) W, formed without WWᵀ where that is the larger
-    product.
+    """Add the gradient of strength · Σ penalty to the gradients of all convolutions and linear layers of `network`.
+
+    With W's filters as rows it is 4 (WWᵀ − diag) W, computed as W (WᵀW) where that is cheaper. Embeddings have none.
     """
     for layer in network.modules():
         if isinstance(layer, (nn.Conv2d, nn.Linear)) and layer.weight.grad is not None:

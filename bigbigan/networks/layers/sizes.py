@@ -1,12 +1,13 @@
-"""Which image sizes the networks can have, and how they are reached by doublings."""
+"""The image sizes that the networks can have, and the doublings that lead to them."""
 
 DOUBLINGS = range(1, 9)
-LARGEST = 512  # of the networks whose blocks are BigGAN's
+LARGEST = 512  # pixels, for networks of BigGAN's blocks
 
 
 def split_size(image_size: int, largest: int = LARGEST) -> tuple[int, int]:
-    """image_size = bottom · 2^doublings with bottom 4 … 7 → (bottom, doublings); ValueError names the nearest sizes.
+    """Return (bottom, doublings) with image_size = bottom · 2^doublings and bottom 4 … 7.
 
+    Raises ValueError, which names the nearest sizes, if there are none.
     A bottom of 3 is written as 6 with one doubling less: 48 = 6·2³ and 96 = 6·2⁴.
     """
     for doublings in DOUBLINGS:
@@ -16,13 +17,16 @@ def split_size(image_size: int, largest: int = LARGEST) -> tuple[int, int]:
     sizes = sorted({b * 2**k for b in (4, 5, 6, 7) for k in DOUBLINGS if b * 2**k <= largest})
     near = [s for s in sizes if s < image_size][-1:] + [s for s in sizes if s > image_size][:1]
     raise ValueError(
-        f"image_size {image_size}: expected b·2^k with b = 3 … 7, from 8 to {largest}; the nearest: {' and '.join(map(str, near))}"
+        f"image_size {image_size}: expected b·2^k with b = 3 … 7, from 8 to {largest}; the nearest: "
+        f"{' and '.join(map(str, near))}"
     )
 
 
 def place_of_attention(resolution: int, sizes: list[int], network: str) -> int:
-    """The first block whose output has this resolution, or −1 for resolution 0. sizes: the blocks' output resolutions
-    in order."""
+    """Return the index of the first block whose output has this resolution; −1 for resolution 0.
+
+    sizes: the blocks' output resolutions in order.  network: its name, for the error message. Raises ValueError.
+    """
     if not resolution:
         return -1
     if resolution not in sizes:

@@ -1,8 +1,8 @@
 """Spectral normalisation, W/σ(W) (Miyato et al. 2018), with a power iteration that the training step advances.
 
-The vectors u, v are buffers that a forward only reads, so a forward is pure: it gives the same result under chunks,
-recomputation, compilation and many processes. `advance_power_iteration` moves u, v of all layers of a network;
-`step.py` calls it once before each update of that network.
+The vectors u and v are buffers that a forward only reads, so a forward gives the same result under chunks,
+recomputation, compilation and many processes. `advance_power_iteration` updates u and v of all layers of a network; the
+training step calls it once before each update of that network.
 """
 
 from collections import defaultdict
@@ -17,7 +17,7 @@ WARM_UP = 15  # power iterations at construction
 
 
 class SpectralNorm(nn.Module):
-    """Mixin for a layer with a `weight` of two or more dimensions: gives it u, v and `normalised_weight()`.
+    """Mixin that gives a layer with a `weight` of two or more dimensions the buffers u, v and `normalised_weight()`.
 
     u: (out,), v: (in · kernel area,), unit vectors in float32 or float64.
     """
@@ -32,7 +32,7 @@ class SpectralNorm(nn.Module):
             self.register_buffer("v", F.normalize(torch.randn(columns), dim=0, eps=EPS))
 
     def sigma(self) -> Tensor:
-        """σ = uᵀ W v (a scalar), in at least float32 whatever the autocast; gradients flow to W alone."""
+        """Return σ = uᵀ W v, a scalar in at least float32 also under autocast; gradients flow to W alone."""
         with full_precision(self.weight.device.type):
             weight = self.weight.flatten(1)
             weight = weight if weight.dtype == torch.float64 else weight.float()
@@ -70,23 +70,23 @@ class SNEmbedding(nn.Embedding, SpectralNorm):
 
 
 def full_precision(device: str):
-    """A context that suspends autocast where it is on."""
+    """Return a context that suspends autocast if it is on."""
     if device != "meta" and torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
     return nullcontext()
 
 
 def spectral_layers(network: nn.Module) -> list[SpectralNorm]:
-    """The spectrally normalised layers of `network`, in the order of its modules."""
+    """Return the spectrally normalised layers of `network`, in the order of its modules."""
     return [layer for layer in network.modules() if isinstance(layer, SpectralNorm) and layer.spectral_norm]
 
 
 @torch.no_grad()
 def advance_power_iteration(network: nn.Module, iterations: int = 1, batched: bool | None = None) -> None:
-    """u ← Wv/‖Wv‖, v ← Wᵀu/‖Wᵀu‖ for every layer of `network`.
+    """Update u ← Wv/‖Wv‖, v ← Wᵀu/‖Wᵀu‖ of every layer of `network`.
 
-    batched: layers of one shape go through one product, which saves many small kernels but copies the weights together;
-    None for anywhere but on a CPU, where it takes several times as long (benchmarks/means.py).
+    batched: multiply all layers of one shape at once, which saves many small kernels but copies the weights together;
+        None: on all devices but a CPU, where it takes several times as long (benchmarks/means.py).
     """
     groups = defaultdict(list)
     for i, layer in enumerate(spectral_layers(network)):
@@ -108,10 +108,10 @@ def advance_power_iteration(network: nn.Module, iterations: int = 1, batched: bo
 
 @torch.no_grad()
 def clamp_sigma(network: nn.Module, largest: float = 0.0, ratio: float = 0.0) -> None:
-    """W ← W − max(0, σ0 − σ_clamp) u0 v0ᵀ for every layer of `network`, by its u, v (BigGAN, section 4.1, whose v is
-    our u).
+    """Limit the largest singular value of every layer: W ← W − max(0, σ0 − σ_clamp) u0 v0ᵀ (BigGAN, section 4.1).
 
-    σ_clamp: `largest`, or `ratio` · σ1, which leaves layers of one singular value alone.
+    By the layer's u and v (BigGAN's v is our u). σ_clamp is `largest`, or `ratio` times the second largest singular
+    value; layers that have only one are then left alone.
     """
     for layer in spectral_layers(network):
         weight = layer.weight.flatten(1)
@@ -122,8 +122,10 @@ def clamp_sigma(network: nn.Module, largest: float = 0.0, ratio: float = 0.0) ->
 
 
 def _second_sigma(layer: SpectralNorm, iterations: int = 20) -> Tensor:
-    """σ1 by power iteration on W − σ0 u0 v0ᵀ, from a start that depends on the shape alone, so that a resumed run
-    repeats it."""
+    """Return the second largest singular value, by power iteration on W − σ0 u0 v0ᵀ.
+
+    It starts from a vector that depends on the shape alone, so that a resumed run repeats it.
+    """
     weight, sigma = layer.weight.flatten(1).to(layer.v.dtype), layer.sigma().to(layer.v.dtype)
     v = torch.randn(weight.shape[1], generator=torch.Generator().manual_seed(0)).to(layer.v)
     for _ in range(iterations):
@@ -136,7 +138,7 @@ def _second_sigma(layer: SpectralNorm, iterations: int = 20) -> Tensor:
 
 @torch.no_grad()
 def initialise(network: nn.Module) -> None:
-    """Orthogonal weights and zero biases (BigGAN, section 3 of 1809.11096), then a converged power iteration."""
+    """Set orthogonal weights and zero biases (1809.11096, section 3), then let the power iteration converge."""
     if next(network.parameters()).is_meta:  # an outline without values
         return
     for layer in network.modules():

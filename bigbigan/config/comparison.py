@@ -1,0 +1,48 @@
+"""Comparison of a checkpoint's settings with those of the run that resumes from it."""
+
+import dataclasses
+from typing import Any
+
+from bigbigan.config.cross_checks import RESNET_DEFAULTS, takes_resnet_settings
+from bigbigan.config.schema import Config
+
+# Settings that a run may resume with other values of: how far to go, what to show, where and how fast to compute.
+FREE_TO_CHANGE = {
+    "run.name", "run.root", "run.images", "run.threads", "run.compile", "run.log_every", "run.sample_every", "run.grid",
+    "run.checkpoint_every", "run.keep_checkpoints", "run.trackers", "run.accept_changes", "run.probe", "run.best",
+    "run.evaluate_every", "run.evaluate_images", "run.stop_after", "run.timeout", "run.spectra_every",
+    "run.on_nonfinite", "run.on_collapse", "run.recoveries",
+    "model.checkpointing", "data.workers", "data.cache", "data.cache_gib", "data.max_unreadable", "data.follow_links",
+}  # fmt: skip
+
+
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Return {"section.field": value} of a dataclass or a nested mapping."""
+    items = dataclasses.asdict(tree) if dataclasses.is_dataclass(tree) else tree
+    flat = {}
+    for key, value in items.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def differences(old: dict, new: Config) -> list[str]:
+    """Return a line "section.field: old → new" for each hyper-parameter that differs from a checkpoint's.
+
+    old: the flat config of the checkpoint; a setting that it lacks is newer than the checkpoint and had its default.
+    """
+    before, after = flatten(Config()) | flatten(old), flatten(new)
+    free = FREE_TO_CHANGE if takes_resnet_settings(new.model.encoder) else FREE_TO_CHANGE | _UNUSED
+    return [
+        f"{key}: {before.get(key, 'absent')} → {after.get(key, 'absent')}"
+        for key in sorted(before.keys() | after.keys())
+        if key not in free and _as_list(before.get(key)) != _as_list(after.get(key))
+    ]
+
+
+# Of no effect with another backbone; an older version may have stored a value of them.
+_UNUSED = {f"model.{name}" for name in RESNET_DEFAULTS}
+
+
+def _as_list(value: Any) -> Any:
+    """Return a tuple as the list that JSON made of it."""
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,79 @@
+"""Bounds beside the settings: each is named when it is crossed, and --help shows the plain type."""
+
+import math
+from dataclasses import fields
+from typing import get_type_hints
+
+import pytest
+
+from bigbigan.config import Config, parse
+from bigbigan.config.bounds import Bounds
+from bigbigan.errors import ConfigError
+
+BOUNDED = [
+    (section.name, name, bounds)
+    for section in fields(Config)
+    for name, hint in get_type_hints(section.type, include_extras=True).items()
+    for bounds in getattr(hint, "__metadata__", ())
+]
+
+
+def outside(bounds: Bounds) -> float:
+    """A number that is out of bounds by one, or on an excluded bound."""
+    if bounds.least > -math.inf:
+        return bounds.least - 1
+    return bounds.above if bounds.above > -math.inf else bounds.below
+
+
+def test_most_numbers_have_bounds():
+    assert len(BOUNDED) > 50 and all(isinstance(bounds, Bounds) for *_, bounds in BOUNDED)
+    numbers = [
+        f"{section.name}.{f.name}"
+        for section in fields(Config)
+        for f in fields(section.type)
+        if type(getattr(getattr(Config(), section.name), f.name)) in (int, float)
+    ]
+    without = set(numbers) - {f"{section}.{name}" for section, name, _ in BOUNDED}
+    assert without == {"optim.eps", "data.cache_gib", "data.max_unreadable"}
+
+
+@pytest.mark.parametrize(("section", "name", "bounds"), BOUNDED, ids=lambda value: value if type(value) is str else "")
+def test_a_setting_out_of_bounds_is_named_with_what_was_expected(section, name, bounds):
+    config = Config()
+    values = getattr(config, section)
+    default = getattr(values, name)
+    assert bounds.accepts(default)
+    wrong = outside(bounds)
+    wrong = (wrong,) * (len(default) or 4) if isinstance(default, tuple) else wrong
+    setattr(values, name, wrong)
+    with pytest.raises(ConfigError) as error:
+        config.validate()
+    assert str(error.value) == f"--{section}.{name} {wrong}: expected {bounds.words()}"
+
+
+@pytest.mark.parametrize(
+    ("bounds", "inside", "beyond", "words"),
+    [
+        (Bounds(least=2), (2, 2.5, 10**9), (1, math.nan), "at least 2"),
+        (Bounds(above=0), (1e-9, 5), (0, -1, math.nan), "a number above 0"),
+        (Bounds(least=1, most=65_536), (1, 65_536), (0, 65_537), "from 1 to 65,536"),
+        (Bounds(least=2, most=1_000, even=True), (2, 1_000), (0, 3, 1_002), "an even number from 2 to 1,000"),
+        (Bounds(least=0, below=1, expected="a share"), (0, 0.5, (0.1, 0.9)), (1, (0.5, 1.0), -0.1), "a share"),
+        (Bounds(least=1, lengths=(0, 4)), ((), (1, 2, 3, 4)), ((1, 2), (0, 1, 1, 1)), "at least 1"),
+    ],
+)
+def test_bounds(bounds, inside, beyond, words):
+    assert all(map(bounds.accepts, inside)) and not any(map(bounds.accepts, beyond)) and bounds.words() == words
+
+
+def test_help_shows_plain_types_and_every_description(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(["--help"])
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert not stop.value.code and "Bounds" not in text and "Annotated" not in text
+    assert "--data.batch-size INT Images of one update, over all processes. (default: 64)" in text
+    assert "--optim.betas FLOAT FLOAT Adam's decay rates" in text
+    for section in fields(Config):
+        for f in fields(section.type):
+            after = text.split(f"--{section.name}.{f.name.replace('_', '-')} ")[1]
+            assert after.split("(default:")[0].count(" ") >= 3, f"{f.name} has a description"
