@@ -13,6 +13,7 @@ from bigbigan.latents import sample_prior
 from bigbigan.metrics import ClassifierExtractor, cache_folder, in_domain_extractor
 from bigbigan.model import BigBiGAN
 from eval_linear.representations import Splits
+from eval_linear.result import PairFigure
 from eval_linear.sheets import ROWS, STEPS, Sheets
 
 CLASSES, SAMPLES, SHOWN = (
@@ -23,8 +24,10 @@ CLASSES, SAMPLES, SHOWN = (
 log = logging.getLogger(__name__)
 
 
-def conditional(model: BigBiGAN, splits: Splits, batch_size: int, sheets: Sheets | None, seed: int = 0) -> list[dict]:
-    """Figures as those of `bidirectional`; the sheets on the way, where there is a place."""
+def conditional(
+    model: BigBiGAN, splits: Splits, batch_size: int, sheets: Sheets | None, seed: int = 0
+) -> list[PairFigure]:
+    """Measure class leakage, and draw the sheets of a conditional model where there is a place for them."""
     names = [str(name) for name in splits.train.class_names]
     if sheets is not None:
         by_class(sheets, model, names, seed)
@@ -82,7 +85,7 @@ def between_classes(sheets: Sheets, model: BigBiGAN, names: list[str], seed: int
 @torch.inference_mode()
 def leakage(
     sheets: Sheets | None, model: BigBiGAN, extractor: ClassifierExtractor, names: list[str], batch_size: int, seed: int
-) -> list[dict]:
+) -> list[PairFigure]:
     """How many samples a classifier of the training images takes for another class than the asked one, and the surest
     of them.
 
@@ -110,13 +113,8 @@ def leakage(
             f"{extractor.note()}. The surest first, asked→seen by row: {rows}. Most often: {most}."
         )
         sheets.add("class-leakage", "Class leakage", caption, images[leaked[:SHOWN]], ROWS)
-    return [
-        {
-            "name": f"samples that {extractor.name} gives another class than the asked one (class leakage)",
-            "value": len(leaked) / SAMPLES, "baseline": 1 - extractor.accuracy, "baseline_name": "real held-out images",
-            "n": SAMPLES, "unit": "share",
-        }
-    ]  # fmt: skip
+    name = f"samples that {extractor.name} gives another class than the asked one (class leakage)"
+    return [PairFigure(name, len(leaked) / SAMPLES, 1 - extractor.accuracy, "real held-out images", SAMPLES, "share")]
 
 
 def latents(model: BigBiGAN, purpose: str, n: int, seed: int) -> Tensor:

@@ -19,6 +19,7 @@ from bigbigan.metrics.reference import real_statistics
 from bigbigan.metrics.sampling import sampler
 from bigbigan.model import BigBiGAN
 from eval_linear.representations import Splits
+from eval_linear.result import ExtractorFigures, GenerationResult, TruncationCurve, from_json
 
 
 @dataclass
@@ -40,8 +41,8 @@ class Generation:
     """Samples per truncation; 0 for no curve."""
 
 
-def generation(options: Generation, model: BigBiGAN, splits: Splits, batch_size: int) -> dict:
-    """→ {"results": [{"extractor", "note", "figures"}], "skipped": [sentences], "truncation": curve or None}."""
+def generation(options: Generation, model: BigBiGAN, splits: Splits, batch_size: int) -> GenerationResult:
+    """Measure samples of the model's G by every extractor that can be had. Raises MetricsError."""
     if options.images < 20:
         raise MetricsError(
             f"--generation.images {options.images}: expected at least 20 samples, published figures take 50,000"
@@ -55,17 +56,16 @@ def generation(options: Generation, model: BigBiGAN, splits: Splits, batch_size:
         for reals, split in ((splits.train, "train"), (splits.test, "test")):
             figures |= evaluate_generation(sample, reals, size, extractor, options.images, split, cache, batch_size)
         figures |= real_distance(splits, size, extractor, batch_size)
-        results.append({"extractor": extractor.name, "note": note, "figures": figures})
+        results.append(ExtractorFigures(extractor.name, note, figures))
     pixels = evaluate_pixels(
         sample, splits.train, size, "train", min(options.images, 16_384), batch_size, device=device
     )
-    results.append(
-        {"extractor": "pixels", "note": "sliced Wasserstein distance × 10³, similarity of pairs", "figures": pixels}
-    )
+    results.append(ExtractorFigures("pixels", "sliced Wasserstein distance × 10³, similarity of pairs", pixels))
     curve = _curve(options, model, splits, extractors, batch_size)
-    if curve is not None:
-        results[0]["figures"] |= curve_figures(curve)
-    return {"results": results, "skipped": skipped, "truncation": curve}
+    if curve is None:
+        return GenerationResult(results, skipped)
+    results[0].figures |= curve_figures(curve)
+    return GenerationResult(results, skipped, from_json(TruncationCurve, curve, "truncation"))
 
 
 def _extractors(options: Generation, splits: Splits, size: int, device) -> tuple[list, list[str]]:

@@ -13,6 +13,7 @@ from eval_linear.knn import PAPER_K, TEMPERATURE, WEIGHTED_K, paper_knn, weighte
 from eval_linear.linear.adam import BATCH, PROTOCOLS
 from eval_linear.linear.solvers import LinearFit, fit_adam, fit_linear
 from eval_linear.representations import Representation, Splits, few_labels
+from eval_linear.result import Confusion, Figure, Row
 
 CROPS = {"none": "centre crop", "light": "light random crops", "resnet": "the paper's random crops"}
 
@@ -23,7 +24,7 @@ class Rows:
 
     def __init__(self):
         self.found: dict[tuple, dict] = {}
-        self.confusion: dict | None = None
+        self.confusion: Confusion | None = None
 
     def add(
         self, r: Representation, protocol: str, figures: dict[str, float | None], labels: float = 1.0, fit=None
@@ -39,24 +40,22 @@ class Rows:
             row["converged"] &= fit.converged
             row["per_class"].append(fit.per_class)
             if self.confusion is None and r.encoder == "trained" and labels == 1:
-                self.confusion = {"row": f"{r.feature}, {protocol}", "matrix": fit.confusion.tolist()}
+                self.confusion = Confusion(f"{r.feature}, {protocol}", fit.confusion.tolist())
 
-    def __iter__(self) -> Iterator[dict]:
-        for (encoder, feature, protocol, labels), row in self.found.items():
-            figures = {name: _spread(values) for name, values in row["figures"].items()}
-            yield {
-                "encoder": encoder, "feature": feature, "protocol": protocol, "labels": labels, "figures": figures,
-                **({"strengths": row["strengths"], "converged": row["converged"]} if row["strengths"] else {}),
-                **({"per_class": _class_means(row["per_class"])} if row["per_class"] else {}),
-            }  # fmt: skip
+    def __iter__(self) -> Iterator[Row]:
+        for (encoder, feature, protocol, labels), found in self.found.items():
+            row = Row(encoder, feature, protocol, labels)
+            row.figures = {name: _over_fits(values) for name, values in found["figures"].items()}
+            if found["strengths"]:
+                row.strengths, row.converged = found["strengths"], found["converged"]
+            if found["per_class"]:
+                row.per_class = _class_means(found["per_class"])
+            yield row
 
 
-def _spread(values: list[float]) -> dict:
-    return {
-        "mean": statistics.mean(values),
-        "sd": statistics.stdev(values) if len(values) > 1 else None,
-        "n": len(values),
-    }
+def _over_fits(values: list[float]) -> Figure:
+    sd = statistics.stdev(values) if len(values) > 1 else None
+    return Figure(statistics.mean(values), sd, len(values))
 
 
 def _class_means(fits: list[list[float | None]]) -> list[float | None]:

@@ -11,6 +11,7 @@ from bigbigan.metrics.neighbours import memorisation
 from bigbigan.model import BigBiGAN
 from bigbigan.noise import normal_noise
 from eval_linear.features import features_of, raw_pixels
+from eval_linear.result import PairFigure
 from eval_linear.sheets import ROWS, Sheets, filters, interpolations, neighbours
 
 LIMIT = 2048  # images and latents that the figures look at
@@ -19,9 +20,8 @@ REFERENCE = 20_000  # training images that neighbours are sought among
 
 def bidirectional(
     model: BigBiGAN, train: Images, test: Images, batch_size: int, sheets: Sheets | None, seed: int = 0
-) -> list[dict]:
-    """Figures, each {"name", "value", "baseline", "baseline_name", "n", "unit"}; the sheets on the way, where there is
-    a place."""
+) -> list[PairFigure]:
+    """Measure encoder and generator together, and draw the sheets where there is a place for them."""
     x, classes = _read(model, test, LIMIT, batch_size)
     seen, seen_classes = _read(model, train, LIMIT, batch_size)
     if len(x) < 2:
@@ -40,7 +40,7 @@ def bidirectional(
         "latent round trip, mean of E(G(z)) against z": (z, z_back),
     }
     figures = [
-        _figure(name, *with_baseline(a, b), "random pairs", len(a), "mean squared difference")
+        PairFigure(name, *with_baseline(a, b), "random pairs", len(a), "mean squared difference")
         for name, (a, b) in pairs.items()
     ]
     figures += _by_heart(model, (seen, seen_classes), (x, classes), batch_size)
@@ -69,11 +69,7 @@ def _batches(model: BigBiGAN, x: Tensor, classes: Tensor | None, batch_size: int
         yield x[part].to(device), None if classes is None else classes[part].to(device)
 
 
-def _figure(name: str, value: float, baseline: float, baseline_name: str, n: int, unit: str) -> dict:
-    return {"name": name, "value": value, "baseline": baseline, "baseline_name": baseline_name, "n": n, "unit": unit}
-
-
-def _by_heart(model: BigBiGAN, seen: tuple, held_out: tuple, batch_size: int) -> list[dict]:
+def _by_heart(model: BigBiGAN, seen: tuple, held_out: tuple, batch_size: int) -> list[PairFigure]:
     """Pairs that D takes for encoder pairs: training images beside held-out ones; nothing of a model without D."""
     if model.discriminator is None:
         return []
@@ -89,12 +85,14 @@ def _by_heart(model: BigBiGAN, seen: tuple, held_out: tuple, batch_size: int) ->
         "sum": "pairs (x, E(x)) of training images that D calls real, by all scores",
     }
     ours, theirs = shares
-    return [_figure(names[k], ours[k], theirs[k], "held-out images", len(seen[0]), "share") for k in names if k in ours]
+    return [
+        PairFigure(names[k], ours[k], theirs[k], "held-out images", len(seen[0]), "share") for k in names if k in ours
+    ]
 
 
 def _neighbours(
     model: BigBiGAN, train: Images, samples: Tensor, x: Tensor, batch_size: int, sheets: Sheets | None
-) -> list[dict]:
+) -> list[PairFigure]:
     """Is it memorising? Distances of samples and of held-out images to the training set, in pixels and in E's
     features."""
     chosen = np.linspace(0, len(train) - 1, min(REFERENCE, len(train))).astype(int)
@@ -113,7 +111,7 @@ def _neighbours(
     for space, (training, ours, theirs) in spaces.items():
         ratio = memorisation(ours, theirs, training)
         name = f"distance of samples to the nearest training image, {space}, relative to that of held-out images"
-        figures.append(_figure(name, ratio, 1.0, "held-out images", len(ours), "ratio of medians"))
+        figures.append(PairFigure(name, ratio, 1.0, "held-out images", len(ours), "ratio of medians"))
         if sheets is not None:
             word = "pixels" if space == "pixels" else "features"
             neighbours(

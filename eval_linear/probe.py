@@ -4,6 +4,7 @@ CKPT: a run folder, checkpoint folder, release folder or hub id. Frozen features
 together: one table, one probe.json, one page (report.html), beside the checkpoint.
 """
 
+import dataclasses
 import json
 import os
 import sys
@@ -31,6 +32,7 @@ from eval_linear.features import check_names, digest, label
 from eval_linear.generation import Generation, generation
 from eval_linear.pairs import bidirectional
 from eval_linear.representations import Splits, of_encoder, of_pixels, of_supervised, of_untrained
+from eval_linear.result import Confusion, ProbeResult, Row
 from eval_linear.sheets import Sheets
 
 Part = Literal["linear", "knn", "kmeans", "generation", "pairs", "classes"]
@@ -120,7 +122,7 @@ def run_probe(probe: Probe) -> str:
     rows, confusion = feature_rows(probe, model, splits, folder)
     if probe.transfer:
         other = labelled_splits(ProbeData(probe.transfer, batch_size=probe.data.batch_size), model)
-        rows += [{**row, "data": probe.transfer} for row in feature_rows(probe, model, other, folder)[0]]
+        rows += [dataclasses.replace(row, data=probe.transfer) for row in feature_rows(probe, model, other, folder)[0]]
     batch_size = probe.data.batch_size
     generated = generation(probe.generation, model, splits, batch_size) if "generation" in probe.parts else None
     pairs = bidirectional(model, splits.train, splits.test, batch_size, sheets) if "pairs" in probe.parts else None
@@ -128,35 +130,39 @@ def run_probe(probe: Probe) -> str:
         pairs = (pairs or []) + conditional(model, splits, batch_size, sheets)
     if digest(probed) != before:
         raise ProbeError("the encoder moved while it was probed; the figures are void")
-    result = {
-        "checkpoint": probe.ckpt,
-        "images_seen": model.card.get("images_seen"),
-        "encoder_sha256": None if model.encoder is None else before,
-        "data": splits.origin,
-        "n_train": len(splits.train),
-        "n_test": len(splits.test),
-        "classes": splits.classes,
-        "class_names": list(splits.train.class_names),
-        "seeds": probe.seeds,
-        "seconds": round(time.perf_counter() - started, 1),
-        "device": str(next(probed.parameters()).device),
-        "rows": rows,
-        "confusion": confusion,
-        "generation": generated,
-        "bidirectional": pairs,
-        "sheets": sheets.entries if sheets is not None else [],
-    }
-    if folder is None:
-        return table(result)
+    result = ProbeResult(
+        checkpoint=probe.ckpt,
+        images_seen=model.card.get("images_seen"),
+        encoder_sha256=None if model.encoder is None else before,
+        data=splits.origin,
+        n_train=len(splits.train),
+        n_test=len(splits.test),
+        classes=splits.classes,
+        class_names=list(splits.train.class_names),
+        seeds=probe.seeds,
+        seconds=round(time.perf_counter() - started, 1),
+        device=str(next(probed.parameters()).device),
+        rows=rows,
+        confusion=confusion,
+        generation=generated,
+        bidirectional=pairs,
+        sheets=sheets.entries if sheets is not None else [],
+    )
+    if folder is not None:
+        write(result, folder)
+    return table(result, folder)
+
+
+def write(result: ProbeResult, folder: Path) -> None:
+    """Write probe.json and report.html; where the disk refuses them, print the table before the OSError is raised."""
     try:
         beside = folder / ".probe.json.tmp"
-        beside.write_text(json.dumps(result, indent=1) + "\n")
+        beside.write_text(json.dumps(result.to_json(), indent=1) + "\n")
         beside.replace(folder / "probe.json")
         write_page(folder)
     except OSError:
-        print(table(result))  # no full disk takes away what was measured
+        print(table(result))
         raise
-    return table(result | {"folder": str(folder)})
 
 
 def check(probe: Probe, model: BigBiGAN) -> None:
@@ -227,7 +233,9 @@ def results_folder(ckpt: str) -> Path | None:
     return found
 
 
-def feature_rows(probe: Probe, model: BigBiGAN, splits: Splits, folder: Path | None) -> tuple[list[dict], dict | None]:
+def feature_rows(
+    probe: Probe, model: BigBiGAN, splits: Splits, folder: Path | None
+) -> tuple[list[Row], Confusion | None]:
     """Every figure of the frozen features, each beside its baselines; and the confusion matrix of the first linear
     row."""
     rows = measures.Rows()

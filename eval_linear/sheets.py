@@ -14,6 +14,7 @@ from bigbigan.metrics.bidirectional import some_classes
 from bigbigan.metrics.neighbours import nearest
 from bigbigan.model import BigBiGAN
 from bigbigan.training.pictures import save_grid
+from eval_linear.result import Sheet
 
 log = logging.getLogger(__name__)
 ROWS, NEIGHBOURS, STEPS = 8, 7, 9
@@ -23,7 +24,8 @@ class Sheets:
     """Writes pictures under `folder`/evaluation and remembers what they show."""
 
     def __init__(self, folder: Path):
-        self.folder, self.entries = folder, []
+        self.folder = folder
+        self.entries: list[Sheet] = []
 
     def add(self, name: str, title: str, caption: str, images: Tensor, columns: int) -> None:
         """images (N, 3, S, S) in [−1, 1], `columns` a row."""
@@ -34,7 +36,7 @@ class Sheets:
         except OSError as error:  # the figures are worth more than their pictures
             log.warning("%s: this picture could not be written (%s)", path, error)
             return
-        self.entries.append({"title": title, "path": f"evaluation/{name}.png", "caption": caption})
+        self.entries.append(Sheet(title, f"evaluation/{name}.png", caption))
 
 
 def neighbours(

@@ -17,12 +17,13 @@ from safetensors.torch import save
 from torch import Tensor
 
 from bigbigan.errors import ExportError, exit_with_a_sentence
-from bigbigan.files import read_json
 from bigbigan.latents import sample_prior
 from bigbigan.metrics.bidirectional import fit_to, some_classes
 from bigbigan.model import BigBiGAN
+from bigbigan.release.card import worth
 from bigbigan.release.format import write_release
 from bigbigan.release.load import load_model
+from eval_linear.result import ProbeResult
 
 IMAGES = 64  # that the exported model is compared with the original on
 USE = """
@@ -120,45 +121,14 @@ def _relative(a: Tensor, b: Tensor) -> float:
 
 
 def _figures(ckpt: str) -> str:
-    """`worth` of the run's probe.json; nothing of a run that was not probed. Raises ExportError."""
+    """Return the card's table of the run's probe.json; "" for a run that was not probed. Raises ProbeError."""
     path = Path(ckpt) / "probe.json"
-    try:
-        return worth(read_json(path) if path.is_file() else None)
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise ExportError(f"{path}: expected what eval_linear/probe.py writes, found {error!r}; probe anew") from None
-
-
-def worth(probe: dict | None) -> str:
-    """What probe.json says, as the card's table: each figure of the encoder beside the untrained one, pixels and the
-    majority."""
-    if probe is None:
+    if not path.is_file():
         return ""
-    lines = [
-        "", "## What it is worth", "", f"{probe['n_test']:,} test images, {probe['classes']} classes.",
-        "", "| figure | encoder | feature | value | n |", "|---|---|---|---|---|",
-    ]  # fmt: skip
-    for row in probe["rows"]:
-        if not row["protocol"].startswith(("linear", "k-NN, cosine")):
-            continue
-        share = "" if row["labels"] == 1 else f", {100 * row['labels']:g} % of the labels"
-        for name, figure in row["figures"].items():
-            if name == "top5" or figure is None:
-                continue
-            value = f"{100 * figure['mean']:.1f}" + (f" ± {100 * figure['sd']:.1f}" if figure["sd"] is not None else "")
-            lines.append(
-                f"| {row['protocol']}{share}, {name} % | {row['encoder']} | {row['feature']} | {value} | {figure['n']} |"
-            )
-    for pair in probe["bidirectional"] or []:
-        lines.append(
-            f"| {pair['name']} ({pair['baseline_name']} {pair['baseline']:.4g}) | | | {pair['value']:.4g} | {pair['n']:,} |"
-        )
-    for result in (probe["generation"] or {"results": []})["results"]:
-        lines += [
-            f"| {name} | | | {value:.4g} | |"
-            for name, value in result["figures"].items()
-            if name.startswith(("fid_", "is_"))
-        ]
-    return "\n".join([*lines, ""])
+    result = ProbeResult.read(path)
+    if result.n_test is None:
+        raise ExportError(f"{path}: expected what eval_linear/probe.py writes, found no key n_test; probe anew")
+    return worth(result)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import math
 
 from bigbigan.report.tables import Html, box, duration, finite, is_share, join, number, shown, table, tag
+from eval_linear.result import CurvePoint, ProbeResult, Row, TruncationCurve
 
 NAMES = {"top1": "top-1", "top5": "top-5", "nmi": "NMI"}
 ENCODERS = ("trained", "untrained", "supervised")  # their order within a feature; baselines without an encoder follow
@@ -11,17 +12,17 @@ PAIRS = 30
 SUMMARY = {"min_fid": "least FID", "valid_is": "FID at the IS of real images", "max_is": "greatest IS"}
 
 
-def closing(probe: dict, latest: dict[str, float], total: int | None, data: str, seconds: float | None) -> Html:
+def closing(probe: ProbeResult, latest: dict[str, float], total: int | None, data: str, seconds: float | None) -> Html:
     """The closing table: each figure that a run is judged by, with what it stands beside.
 
-    probe: probe.json or {}.  latest: the newest value of each key of stats.jsonl.  total: images to see.  seconds: of
-    training.
+    probe: without figures where there is no probe.json.  latest: the newest value of each key of stats.jsonl.
+    total: images to see.  seconds: of training.
     """
     counted = {"n_train": "train", "n_test": "test", "classes": "classes"}
     rows = [
         (
             "Images seen",
-            number(latest.get("images_seen", probe.get("images_seen"))),
+            number(latest.get("images_seen", probe.images_seen)),
             f"of {number(total)}" if total else "",
         ),
         ("Linear probe, top-1", *_best(probe, latest, "linear")),
@@ -32,9 +33,13 @@ def closing(probe: dict, latest: dict[str, float], total: int | None, data: str,
         (
             "Data",
             data or "–",
-            ", ".join(f"{number(probe[key])} {name}" for key, name in counted.items() if key in probe),
+            ", ".join(f"{number(n)} {name}" for key, name in counted.items() if (n := getattr(probe, key)) is not None),
         ),
-        ("Training time", duration(seconds), f"evaluation {duration(probe['seconds'])}" if "seconds" in probe else ""),
+        (
+            "Training time",
+            duration(seconds),
+            f"evaluation {duration(probe.seconds)}" if probe.seconds is not None else "",
+        ),
     ]
     parts = []
     for name, value, note in rows:
@@ -45,53 +50,34 @@ def closing(probe: dict, latest: dict[str, float], total: int | None, data: str,
     return tag("dl", *parts, class_="closing")
 
 
-def _best(probe: dict, latest: dict[str, float], kind: str) -> tuple[str, str]:
+def _best(probe: ProbeResult, latest: dict[str, float], kind: str) -> tuple[str, str]:
     """(value, note) of the best trained row of that kind of protocol with all labels; else of the curves' newest
     figure."""
-    rows = [
-        row for row in probe.get("rows") or [] if _kind(row) == kind and _share(row) == 1 and _mean(row) > -math.inf
-    ]
-    rows = [row for row in rows if not row.get("data")]  # of the probe's own data set
-    trained = [row for row in rows if row.get("encoder") == "trained"]
+    rows = [row for row in probe.rows if _kind(row) == kind and row.labels == 1 and row.mean() > -math.inf]
+    rows = [row for row in rows if not row.data]  # of the probe's own data set
+    trained = [row for row in rows if row.encoder == "trained"]
     if not trained:
         name = max((name for name in latest if name.startswith(f"top1_{kind}")), key=latest.__getitem__, default="")
         return shown(name, latest.get(name), unit=True), name
-    best = max(trained, key=_mean)
+    best = max(trained, key=Row.mean)
     beside = []
     for row in rows:
-        plain = row.get("encoder") == "none"
-        if (
-            row.get("protocol") == best.get("protocol")
-            and (plain or row.get("feature") == best.get("feature"))
-            and row is not best
-        ):
-            beside.append(f"{shown('top1', _mean(row))} {row.get('feature' if plain else 'encoder')}")
-    return shown("top1", best["figures"]["top1"], unit=True), f"{best.get('feature', '')}; {', '.join(beside)}".strip(
-        "; "
-    )
+        plain = row.encoder == "none"
+        if row.protocol == best.protocol and (plain or row.feature == best.feature) and row is not best:
+            beside.append(f"{shown('top1', row.mean())} {row.feature if plain else row.encoder}")
+    return shown("top1", best.figures["top1"], unit=True), f"{best.feature}; {', '.join(beside)}".strip("; ")
 
 
-def _share(row: dict) -> float:
-    """The share of the training labels that a row was given."""
-    return row.get("labels") or 1
-
-
-def _kind(row: dict) -> str:
-    protocol = str(row.get("protocol")).lower()
+def _kind(row: Row) -> str:
+    protocol = row.protocol.lower()
     return "knn" if "k-nn" in protocol or "knn" in protocol else "linear" if "linear" in protocol else ""
 
 
-def _mean(row: dict, name: str = "top1") -> float:
-    value = (row.get("figures") or {}).get(name)
-    mean = value.get("mean") if isinstance(value, dict) else value
-    return mean if finite(mean) else -math.inf
-
-
-def _generation(probe: dict, latest: dict[str, float], names: tuple[str, ...]) -> tuple[str, str]:
+def _generation(probe: ProbeResult, latest: dict[str, float], names: tuple[str, ...]) -> tuple[str, str]:
     """(value, full name) of the first figure so named, alone or with what follows: of the evaluation, else of the
     curves."""
-    results = (probe.get("generation") or {}).get("results") or []
-    for figures in [*(result.get("figures") or {} for result in results), latest]:
+    results = probe.generation.results if probe.generation is not None else []
+    for figures in [*(result.figures for result in results), latest]:
         for name, value in figures.items():
             if name.lower() in names or name.lower().startswith(tuple(f"{short}_" for short in names)):
                 return number(value), name
@@ -106,52 +92,50 @@ def _reconstruction(latest: dict[str, float]) -> tuple[str, str]:
     return number(error), f"1 = random pairs{kept}"
 
 
-def protocols(probe: dict) -> Html:
+def protocols(probe: ProbeResult) -> Html:
     """One table per protocol; the trained encoder's row stands beside untrained, supervised, pixels, PCA and the
     majority class."""
-    groups: dict[str, list[dict]] = {}
-    for row in probe.get("rows") or []:
-        title = str(row.get("protocol", "")) + (f"; data {row['data']}" if row.get("data") else "")
+    groups: dict[str, list[Row]] = {}
+    for row in probe.rows:
+        title = row.protocol + (f"; data {row.data}" if row.data else "")
         groups.setdefault(title, []).append(row)
     return join(tag("div", tag("h3", title), _protocol(title, rows)) for title, rows in groups.items())
 
 
-def origin(probe: dict) -> Html:
+def origin(probe: ProbeResult) -> Html:
     """What the evaluation is of: it may be of an earlier checkpoint than the curves' last point."""
-    if not probe:
+    if probe == ProbeResult():
         return Html("")
-    parts = [f"Of {probe.get('checkpoint', 'an unnamed checkpoint')} at {number(probe.get('images_seen'))} images seen"]
-    parts += [f"encoder sha256 {str(probe['encoder_sha256'])[:12]}"] if probe.get("encoder_sha256") else []
+    parts = [f"Of {probe.checkpoint or 'an unnamed checkpoint'} at {number(probe.images_seen)} images seen"]
+    parts += [f"encoder sha256 {probe.encoder_sha256[:12]}"] if probe.encoder_sha256 else []
     parts += ["n: fits; of untrained encoders, initialisations"]
     return tag("p", "; ".join(parts), class_="note")
 
 
-def _protocol(protocol: str, rows: list[dict]) -> Html:
-    features = [row.get("feature") for row in rows]
+def _protocol(protocol: str, rows: list[Row]) -> Html:
+    features = [row.feature for row in rows]
 
-    def place(row: dict) -> tuple:
-        encoder = row.get("encoder")
-        order = (*ENCODERS, encoder).index(encoder)
-        return encoder not in ENCODERS, features.index(row.get("feature")), -_share(row), order
+    def place(row: Row) -> tuple:
+        order = (*ENCODERS, row.encoder).index(row.encoder)
+        return row.encoder not in ENCODERS, features.index(row.feature), -row.labels, order
 
     rows = sorted(rows, key=place)
-    names = list(dict.fromkeys(name for row in rows for name in row.get("figures") or {}))
-    some_labels = any(_share(row) != 1 for row in rows)
-    notes = [row.get("note") or "stopped at the step limit" * (row.get("converged") is False) for row in rows]
+    names = list(dict.fromkeys(name for row in rows for name in row.figures))
+    some_labels = any(row.labels != 1 for row in rows)
+    notes = [row.note or "stopped at the step limit" * (row.converged is False) for row in rows]
     heads = ["feature", "encoder", *map(_head, names), "n"]
     heads += ["labels, %"] * some_labels + ["note"] * any(notes)
     cells = []
     for row, note in zip(rows, notes, strict=True):
-        figures = row.get("figures") or {}
-        repeats = {str(value["n"]) for value in figures.values() if isinstance(value, dict) and "n" in value}
-        line = [row.get("feature", ""), "" if row.get("encoder") == "none" else row.get("encoder", "")]
+        repeats = {str(figure.n) for figure in row.figures.values() if figure.n is not None}
+        line = [row.feature, "" if row.encoder == "none" else row.encoder]
         line += [
-            join([*[_bar(_mean(row, name))] * (name == names[0]), _aligned(shown(name, figures.get(name)))])
+            join([*[_bar(row.mean(name))] * (name == names[0]), _aligned(shown(name, row.figures.get(name)))])
             for name in names
         ]
-        line += [", ".join(sorted(repeats)) or "–"] + [f"{100 * _share(row):g}"] * some_labels
+        line += [", ".join(sorted(repeats)) or "–"] + [f"{100 * row.labels:g}"] * some_labels
         cells.append(line + [note] * any(notes))
-    return table(heads, cells, protocol, ["ours" if row.get("encoder") == "trained" else None for row in rows])
+    return table(heads, cells, protocol, ["ours" if row.encoder == "trained" else None for row in rows])
 
 
 def _head(name: str) -> str:
@@ -171,16 +155,15 @@ def _bar(share: float) -> Html:
     return tag("span", class_="bar", style=f"--share:{min(max(share, 0), 1):.4f}", aria_hidden="true")
 
 
-def confusion(probe: dict) -> Html:
+def confusion(probe: ProbeResult) -> Html:
     """Rows truth, columns prediction: a heat map by shares of the row; of many classes the most confused pairs."""
-    found = probe.get("confusion") or {}
-    matrix = found.get("matrix") or []
+    matrix = probe.confusion.matrix if probe.confusion is not None else []
     if not matrix or any(len(row) != len(matrix) for row in matrix):
         return Html("")
-    names = [str(name) for name in probe.get("class_names") or []][: len(matrix)]
+    names = probe.class_names[: len(matrix)]
     names += [str(i) for i in range(len(names), len(matrix))]
     right, count = sum(row[i] for i, row in enumerate(matrix)), sum(map(sum, matrix))
-    text = f"{found.get('row', '')}: {number(right)} of {number(count)} images are given their own class."
+    text = f"{probe.confusion.row}: {number(right)} of {number(count)} images are given their own class."
     drawn = _heat_map(matrix, names) if len(matrix) <= DRAWN_CLASSES else _confused_pairs(matrix, names)
     return join([tag("h3", "Confusion"), tag("p", text.removeprefix(": ")), drawn])
 
@@ -207,50 +190,47 @@ def _heat_map(matrix: list[list[int]], names: list[str]) -> Html:
 def _confused_pairs(matrix: list[list[int]], names: list[str]) -> Html:
     pairs = [(n, i, j) for i, row in enumerate(matrix) for j, n in enumerate(row) if i != j and n]
     pairs = sorted(pairs, key=lambda pair: (-pair[0], pair[1:]))[:PAIRS]
-    rows = [[names[i], names[j], number(n), f"{100 * n / sum(matrix[i]):.1f}"] for n, i, j in pairs]
+    rows = [[names[i], names[j], number(n), f"{100 * n / max(sum(matrix[i]), 1):.1f}"] for n, i, j in pairs]
     note = f"The {len(rows)} most confused pairs of {number(len(matrix))} classes:"
     return join(
         [tag("p", note), table(["class of the image", "class it was given", "images", "% of its class"], rows, note)]
     )
 
 
-def generation(probe: dict) -> Html:
+def generation(probe: ProbeResult) -> Html:
     """A table of figures per feature extractor, and what was skipped, with the reason."""
-    found = probe.get("generation") or {}
+    if probe.generation is None:
+        return Html("")
     parts = []
-    for result in found.get("results") or []:
-        name = str(result.get("extractor", ""))
-        rows = [
-            [tag("code", key), shown(key, value, unit=True)] for key, value in (result.get("figures") or {}).items()
-        ]
-        note = [tag("p", result["note"])] if result.get("note") else []
+    for result in probe.generation.results:
+        rows = [[tag("code", key), shown(key, value, unit=True)] for key, value in result.figures.items()]
+        note = [tag("p", result.note)] if result.note else []
+        name = result.extractor
         parts += [tag("div", tag("h3", name), *note, table(["figure", "value"], rows, name))]
-    skipped = [tag("li", reason) for reason in found.get("skipped") or []]
-    return join(
-        [tag("div", *parts, class_="beside"), *[tag("p", "Skipped:"), tag("ul", *skipped)] * bool(skipped)]
-        if found
-        else []
-    )
+    skipped = [tag("li", reason) for reason in probe.generation.skipped]
+    return join([tag("div", *parts, class_="beside"), *[tag("p", "Skipped:"), tag("ul", *skipped)] * bool(skipped)])
 
 
-def truncation_summary(truncation: dict) -> Html:
+def truncation_summary(curve: TruncationCurve) -> Html:
     """The three points by which a truncation curve is reported (Brock et al. 2019, table 2)."""
-    found = truncation.get("summary") or {}
     rows = []
-    for name, point in ((SUMMARY[key], found[key]) for key in SUMMARY if found.get(key)):
-        threshold = number(point["threshold"]) if finite(point.get("threshold")) else "none"
-        rows.append([name, threshold, number(point.get("fid")), number(point.get("is"))])
+    for key, name in SUMMARY.items():
+        point = getattr(curve.summary, key)
+        if point is not None:
+            rows.append([name, threshold(point), number(point.fid), number(point.inception_score)])
     return table(["point", "threshold", "FID", "IS"], rows, "points of the truncation curve") if rows else Html("")
 
 
-def bidirectional(probe: dict) -> Html:
+def threshold(point: CurvePoint) -> str:
+    return number(point.threshold) if finite(point.threshold) else "none"
+
+
+def bidirectional(probe: ProbeResult) -> Html:
     """What encoder and generator do together, each figure beside its baseline."""
     heads = ["figure", "value", "baseline", "which is", "unit", "n"]
-    rows = []
-    for row in probe.get("bidirectional") or []:
-        baseline = [number(row.get("baseline")), row.get("baseline_name") or ""]
-        rows.append(
-            [row.get("name", ""), number(row.get("value")), *baseline, row.get("unit", ""), number(row.get("n"))]
-        )
+    rows = [
+        [f.name, number(f.value), number(f.baseline), f.baseline_name or "", f.unit, number(f.n)]
+        for f in probe.bidirectional or []
+    ]
     title = "Encoder and generator together"
     return join([tag("h3", title), table(heads, rows, title)] if rows else [])

@@ -7,6 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from bigbigan.report.tables import Html, tag
+from eval_linear.result import ProbeResult
 
 FRAMES = 40  # at most
 FILM_LIMIT, SHEETS_LIMIT = 9_000_000, 4_500_000  # characters of data URLs; with them the page stays below 15 MB
@@ -82,17 +83,17 @@ def picture(path: Path) -> dict | None:
     return {"src": f"data:image/{kind};base64,{text}", "width": image.width, "height": image.height}
 
 
-def sheets(folder: Path, probe: dict) -> Html:
+def sheets(folder: Path, probe: ProbeResult) -> Html:
     """The pictures that the evaluation made, such as neighbours and filters; none from outside the run folder."""
     parts, left = [], SHEETS_LIMIT
-    for sheet in probe.get("sheets") or []:
-        title, path = str(sheet.get("title", "")), str(sheet.get("path", ""))
-        inside = (folder / path).resolve().is_relative_to(folder.resolve())
+    for sheet in probe.sheets:
+        title, path = sheet.title, sheet.path
+        inside = _is_inside(folder, path)
         found = picture(folder / path) if inside else None
         if found and len(found["src"]) <= left:
             left -= len(found["src"])
             image = tag("img", alt=title, class_="pixels" if found["width"] < PIXEL_ART else None, **found)
-            parts.append(tag("figure", tag("h3", title), image, tag("figcaption", sheet.get("caption", ""))))
+            parts.append(tag("figure", tag("h3", title), image, tag("figcaption", sheet.caption)))
             continue
         reason = (
             "is outside the run folder"
@@ -103,3 +104,11 @@ def sheets(folder: Path, probe: dict) -> Html:
         )
         parts.append(tag("p", f"{title}: ", tag("code", path), f" {reason} and is not shown.", class_="absent"))
     return tag("div", *parts, class_="sheets") if parts else Html("")
+
+
+def _is_inside(folder: Path, path: str) -> bool:
+    """Return whether `path` leads to a place in `folder`, links followed; False for what can be no path."""
+    try:
+        return (folder / path).resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):  # a loop of links, a null character, half a character
+        return False

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import yaml
 
+from bigbigan.errors import ProbeError
 from bigbigan.report import evaluation
 from bigbigan.report.film import read_film, sheets
 from bigbigan.report.tables import Html, finite, is_share, join, number, shown, table, tag
+from eval_linear.result import CurvePoint, ProbeResult, TruncationCurve
 
 CURVE_POINTS = 600  # a longer curve keeps the least and the greatest value of each stretch
 COUNTERS = ("images_seen", "iteration")
@@ -46,17 +48,10 @@ def write_page(folder: Path) -> Path:
         raise FileNotFoundError(
             f"{folder}: expected a run folder to write report.html in, found no folder of this name"
         )
-    probe, note = read_probe(folder), Html("")
-    try:
-        parts = _parts(folder, probe)
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        if not probe:
-            raise
-        parts = _parts(folder, {})  # somebody else's file: what the run itself has written is shown all the same
-        note = tag(
-            "p", f"probe.json is left out: expected what eval_linear/probe.py writes, found another form ({error!r})"
-        )
-    parts["origin"] = join([note, parts["origin"]])
+    probe, note = read_probe(folder)
+    parts = _parts(folder, probe)
+    if note:  # what the run itself has written is shown all the same
+        parts["origin"] = join([tag("p", note), parts["origin"]])
     template = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
     page = re.sub(r"\{\{(\w+)\}\}", lambda found: str(join([parts[found[1]]])), template)
     beside = folder / ".report.html.tmp"
@@ -64,14 +59,14 @@ def write_page(folder: Path) -> Path:
     return beside.replace(folder / "report.html")
 
 
-def _parts(folder: Path, probe: dict) -> dict[str, object]:
+def _parts(folder: Path, probe: ProbeResult) -> dict[str, object]:
     """What goes into the places of the template."""
     text, config = read_config(folder)
     records = read_stats(folder)
     latest = {key: value for record in records for key, value in record.items() if finite(value)}
     run, data = config.get("run") or {}, config.get("data") or {}
     total, seen = run.get("images") if finite(run.get("images")) else None, latest.get("images_seen", 0)
-    film, truncation = read_film(folder), (probe.get("generation") or {}).get("truncation") or {}
+    film, truncation = read_film(folder), probe.generation.truncation if probe.generation is not None else None
     name = str(run.get("name") or folder.resolve().name)
     probing = f"python eval_linear/probe.py {shlex.quote(str(folder))}"
     training = "accelerate launch bigbigan/train.py"
@@ -83,7 +78,7 @@ def _parts(folder: Path, probe: dict) -> dict[str, object]:
         "state": _state(seen, total),
         "share": f"{min(seen / total, 1):.4f}" if total else "0",
         "closing": evaluation.closing(
-            probe, latest, total, str(probe.get("data") or data.get("path") or ""), training_seconds(records)
+            probe, latest, total, probe.data or str(data.get("path") or ""), training_seconds(records)
         ),
         "film_absent": "" if film["times"] else absent("No grids of samples and reconstructions yet", training),
         "film_hidden": "" if film["times"] else "hidden",
@@ -95,15 +90,15 @@ def _parts(folder: Path, probe: dict) -> dict[str, object]:
         "confusion": evaluation.confusion(probe),
         "bidirectional": evaluation.bidirectional(probe),
         "generation": evaluation.generation(probe) or absent("The generator has not been measured yet", probing),
-        "truncation": evaluation.truncation_summary(truncation),
-        "truncation_hidden": "" if truncation.get("points") else "hidden",
+        "truncation": evaluation.truncation_summary(truncation) if truncation is not None else "",
+        "truncation_hidden": "" if truncation is not None and truncation.points else "hidden",
         "sheets": sheets(folder, probe) or absent("No neighbours and filters yet", probing),
         "config": _settings(text) if text else absent("No config.yaml", training),
         "data": embedded(
             {
                 "charts": charts(records) + spectra_charts(records),
                 "film": film,
-                "truncation": truncation_chart(truncation),
+                "truncation": truncation_chart(truncation) if truncation is not None else None,
             }
         ),
     }
@@ -141,13 +136,23 @@ def read_config(folder: Path) -> tuple[str, dict]:
     return text, {k: v for k, v in tree.items() if isinstance(v, dict)} if isinstance(tree, dict) else {}
 
 
-def read_probe(folder: Path) -> dict:
-    """probe.json, or {} where there is none or a kill has cut it short."""
+def read_probe(folder: Path) -> tuple[ProbeResult, str]:
+    """Return the probe's result, empty where there is none, and a sentence where probe.json is of another form.
+
+    A file that a kill has cut short counts as absent.
+    """
+    path = folder / "probe.json"
     try:
-        content = json.loads((folder / "probe.json").read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
+        return ProbeResult(), ""
+    try:
+        return ProbeResult.from_json(content), ""
+    except ProbeError as error:
+        return (
+            ProbeResult(),
+            f"probe.json is left out: expected what eval_linear/probe.py writes, found another form ({error})",
+        )
 
 
 def read_stats(folder: Path) -> list[dict]:
@@ -261,21 +266,20 @@ def _single(records: list[dict]) -> Html:
     return table(["measured once", "value", "images seen"], rows, "figures measured once") if rows else Html("")
 
 
-def truncation_chart(truncation: dict) -> dict | None:
+def truncation_chart(curve: TruncationCurve) -> dict | None:
     """FID over IS along the thresholds, with the points by which the curve is reported and the IS of real images."""
 
-    def whole(points: Iterable[dict | None]) -> list[dict]:
-        return [p for p in points if p and finite(p.get("fid")) and finite(p.get("is"))]
+    def whole(points: Iterable[CurvePoint | None]) -> list[CurvePoint]:
+        return [p for p in points if p is not None and finite(p.fid) and finite(p.inception_score)]
 
-    points = whole(truncation.get("points") or [])
+    points = whole(curve.points)
     if not points:
         return None
-    line = [[p["is"], p["fid"], number(p["threshold"]) if finite(p.get("threshold")) else "none"] for p in points]
+    line = [[p.inception_score, p.fid, evaluation.threshold(p)] for p in points]
+    marks = whole(getattr(curve.summary, key) for key in evaluation.SUMMARY)
     return {
-        "title": f"FID over IS, features of {truncation.get('extractor', 'an unnamed extractor')}",
+        "title": f"FID over IS, features of {curve.extractor or 'an unnamed extractor'}",
         "lines": [{"name": "", "points": line}],
-        "marks": [
-            [p["is"], p["fid"]] for p in whole((truncation.get("summary") or {}).get(key) for key in evaluation.SUMMARY)
-        ],
-        "rule": truncation.get("real_is") if finite(truncation.get("real_is")) else None,
+        "marks": [[p.inception_score, p.fid] for p in marks],
+        "rule": curve.real_is if finite(curve.real_is) else None,
     }

@@ -5,6 +5,8 @@ import math
 import re
 from collections.abc import Iterable
 
+from eval_linear.result import Figure
+
 
 class Html(str):
     """Markup. Any other string that becomes part of markup is escaped."""
@@ -71,9 +73,8 @@ def number(value: object) -> str:
 
 
 def shown(name: str, value: object, unit: bool = False) -> str:
-    """The figure `name`, a number or {"mean", "sd", "n"}: mean ± sd, shares in per cent (the sign % only with
-    `unit`)."""
-    mean, spread = (value.get("mean"), value.get("sd")) if isinstance(value, dict) else (value, None)
+    """The figure `name`, a number or a Figure: mean ± sd, shares in per cent (the sign % only with `unit`)."""
+    mean, spread = (value.mean, value.sd) if isinstance(value, Figure) else (value, None)
     if not is_share(name) or not finite(mean):
         return number(mean) + (f" ± {number(spread)}" if finite(spread) else "")
     text = f"{100 * mean:.1f}" + (f" ± {100 * spread:.1f}" if finite(spread) else "")

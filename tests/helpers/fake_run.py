@@ -183,11 +183,12 @@ def partial_run(run: Path, folder: Path, kept: list[str]) -> Path:
 
 
 def hostile_run(run: Path, copy: Path) -> Path:
-    """A copy of a run with markup in every text and as a key of every object."""
+    """Copy a run with markup in every text, as the name of a figure, and as a further key of every other object."""
 
-    def poisoned(value):
+    def poisoned(value, key=""):
         if isinstance(value, dict):
-            return {key: poisoned(inner) for key, inner in value.items()} | {HOSTILE: HOSTILE}
+            further = 0.5 if key == "figures" else HOSTILE
+            return {key: poisoned(inner, key) for key, inner in value.items()} | {HOSTILE: further}
         if isinstance(value, list):
             return [poisoned(inner) for inner in value]
         return value + HOSTILE if isinstance(value, str) and value not in ("trained", "none") else value

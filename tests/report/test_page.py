@@ -17,6 +17,7 @@ from bigbigan.report.evaluation import confusion
 from bigbigan.report.film import FRAMES, read_film, spread
 from bigbigan.report.page import charts, read_stats, thin, training_seconds
 from bigbigan.report.tables import duration, number
+from eval_linear.result import Confusion, ProbeResult
 from tests.helpers.fake_run import HOSTILE, PARTIAL, changed_run, fake_run, hostile_run, partial_run, sheet
 
 
@@ -161,7 +162,7 @@ def test_numbers_as_people_write_them():
 @pytest.mark.parametrize("classes", [2, 60])
 def test_confusion_matrix_is_drawn(classes):
     matrix = np.random.default_rng(classes).integers(1, 9, (classes, classes))
-    drawn = confusion({"confusion": {"row": "r", "matrix": matrix.tolist()}, "class_names": ["a"]})
+    drawn = confusion(ProbeResult(confusion=Confusion("r", matrix.tolist()), class_names=["a"]))
     cells = np.array(re.findall(r'<td style="--share:([\d.]+)"[^>]*>(\d+)<', drawn.replace(' class="full"', "")), float)
     np.testing.assert_array_equal(cells[:, 1], matrix.ravel())
     np.testing.assert_allclose(cells[:, 0], (matrix / matrix.sum(1, keepdims=True)).ravel(), atol=5e-4)
@@ -170,7 +171,7 @@ def test_confusion_matrix_is_drawn(classes):
 
 def test_many_classes_are_listed_by_their_confusions():
     matrix = np.random.default_rng(0).permutation(1000 * 1000).reshape(1000, 1000)
-    drawn = confusion({"confusion": {"matrix": matrix.tolist()}})
+    drawn = confusion(ProbeResult(confusion=Confusion(matrix=matrix.tolist())))
     off = np.where(np.eye(1000, dtype=bool), -1, matrix).ravel()
     expected = [divmod(int(k), 1000) for k in np.argsort(-off)[:30]]
     assert [
