@@ -5,6 +5,7 @@ import torch
 
 from bigbigan.data import Images
 from bigbigan.errors import ConfigError
+from bigbigan.metrics.figures import lower_is_better
 from bigbigan.metrics.reconstruction import reconstruction_figures
 from bigbigan.model import BigBiGAN
 from eval_linear.features import extract
@@ -13,7 +14,6 @@ from eval_linear.knn import nearest, weighted_knn
 from eval_linear.linear.solvers import fit_linear
 
 BATCH = 256
-LOWER_IS_BETTER = ("fid", "kid", "reconstruction_error", "swd")
 
 
 def quick_figures(model: BigBiGAN, train: Images, test: Images, name: str, limit: int, seed: int) -> dict[str, float]:
@@ -57,4 +57,4 @@ def better(name: str, value: float, before: float | None) -> bool:
     """Whether `value` is better than `before`: lower for distances and errors, higher for the rest."""
     if before is None:
         return True
-    return value < before if name.startswith(LOWER_IS_BETTER) else value > before
+    return value < before if lower_is_better(name) else value > before

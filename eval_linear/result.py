@@ -24,13 +24,14 @@ class FigureInfo:
     """Describe a figure: what a table calls it, its unit, and which direction is better.
 
     name: how the figure's key begins; the whole key may go on with `_` or `,` and what it was measured on, such as
-    `fid_inception2015_train_n10000`.  unit: "share" is a number in [0, 1] that is shown in per cent.
+    `fid_inception2015_train_n10000`.  unit: "share" is a number in [0, 1] that is shown in per cent.  better: "" where
+    neither direction is.
     """
 
     name: str
     title: str
     unit: Literal["", "share"] = ""
-    better: Literal["higher", "lower"] = "higher"
+    better: Literal["higher", "lower", ""] = "higher"
 
     def covers(self, key: str) -> bool:
         """Return whether `key` is a figure of this name."""

@@ -6,6 +6,8 @@ from threadpoolctl import threadpool_limits
 
 from bigbigan.errors import MetricsError
 from bigbigan.metrics.moments import Moments
+from bigbigan.metrics.sets import Comparison, Metric
+from eval_linear.result import FigureInfo
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
@@ -53,3 +55,11 @@ def _symmetric_product(c1: np.ndarray, c2: np.ndarray) -> np.ndarray:
         return lapack.dsygst(c2, factor, itype=3, lower=1, overwrite_a=1)[0]
     lower = np.tril(factor)[:, :rank]
     return lower.T @ (c2 @ lower)
+
+
+def measure(sets: Comparison) -> dict[str, float]:
+    """Return the Fréchet distance of all generated images to all real ones."""
+    return {f"fid_{sets.end}": frechet_distance(sets.generated.moments, sets.real.moments)}
+
+
+METRIC = Metric((FigureInfo("fid", "Fréchet distance", better="lower"),), measure)

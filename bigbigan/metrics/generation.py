@@ -6,7 +6,6 @@ The name of a figure says which features, which reference split and how many gen
 """
 
 import itertools
-import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,19 +18,23 @@ from bigbigan.data import Images, evaluation_batches
 from bigbigan.distributed.collectives import rank, world_size
 from bigbigan.distributed.gather import everywhere, gather_scattered, shares
 from bigbigan.errors import MetricsError
+from bigbigan.metrics.frechet import METRIC as FRECHET
 from bigbigan.metrics.frechet import frechet_distance
-from bigbigan.metrics.kid import kernel_distance
-from bigbigan.metrics.manifold import manifold_figures
-from bigbigan.metrics.ms_ssim import pairs_ms_ssim, scales
-from bigbigan.metrics.reference import KEPT, Statistics, gather, real_statistics
-from bigbigan.metrics.sliced_wasserstein import IMAGES, level_sizes, sliced_wasserstein
+from bigbigan.metrics.inception_score import METRIC as INCEPTION_SCORE
+from bigbigan.metrics.kid import METRIC as KID
+from bigbigan.metrics.manifold import METRIC as MANIFOLD
+from bigbigan.metrics.ms_ssim import METRIC as MS_SSIM
+from bigbigan.metrics.reference import KEPT, gather, real_statistics
+from bigbigan.metrics.sets import Comparison, Metric, Pixels, Statistics
+from bigbigan.metrics.sliced_wasserstein import IMAGES
+from bigbigan.metrics.sliced_wasserstein import METRIC as SLICED_WASSERSTEIN
 
+# A metric is a file of its own, which declares a METRIC, and its name here.
+OF_FEATURES: tuple[Metric, ...] = (INCEPTION_SCORE, FRECHET, KID, MANIFOLD)
+OF_PIXELS: tuple[Metric, ...] = (SLICED_WASSERSTEIN, MS_SSIM)
 Sample = Callable[
     [np.ndarray], Tensor
 ]  # indices (n,) of samples ≥ 0 → uint8 (n, 3, S, S), a function of the indices alone
-K_PRECISION, K_DENSITY = 3, 5
-KID_SUBSET = 1000
-log = logging.getLogger(__name__)
 
 
 def evaluate_generation(
@@ -55,34 +58,14 @@ def evaluate_generation(
     """
     reference = real_statistics(reals, size, extractor, split_name, cache, batch_size, kept)
     found = _generated(sample, size, extractor, n, batch_size, kept)
-    end = f"{extractor.name}_{split_name}_n{n}"
-    figures = {
-        f"is_{extractor.name}_n{n}": found.score[0],
-        f"is_sd_{extractor.name}_n{n}": found.score[1],
-        f"is_real_{extractor.name}_{split_name}_n{reference.moments.count}": reference.score[0],
-        f"fid_{end}": frechet_distance(found.moments, reference.moments),
-    }
-    figures |= _figures_of_kept(
-        found.kept, reference.kept, f"{extractor.name}_{split_name}", getattr(extractor, "device", "cpu")
-    )
+    device = getattr(extractor, "device", "cpu")
+    sets = Comparison(found, reference, extractor.name, split_name, n, device)
+    figures: dict[str, float] = {}
+    for metric in OF_FEATURES:
+        figures |= metric.measure(sets)
     if extractor.accuracy is not None:
         figures[f"accuracy_{extractor.name}"] = extractor.accuracy
     return figures
-
-
-def _figures_of_kept(generated: Tensor, real: Tensor, end: str, device) -> dict[str, float]:
-    """KID and the manifold figures; a subset of KID is all of the smaller set where that has fewer than 1,000."""
-    generated, real = generated.to(device), real.to(device)
-    fewest, end = min(len(generated), len(real)), f"{end}_n{len(generated)}"
-    kid, kid_sd = kernel_distance(generated, real, subset_size=min(KID_SUBSET, fewest))
-    figures = {f"kid_{end}": kid, f"kid_sd_{end}": kid_sd}
-    if fewest <= max(K_PRECISION, K_DENSITY):
-        log.info(
-            "precision, recall, density, coverage: expected more than %d images, found %d; left out", K_DENSITY, fewest
-        )
-        return figures
-    manifold = manifold_figures(generated, real, K_PRECISION, K_DENSITY)
-    return figures | {f"{name}_{end}": value for name, value in vars(manifold).items()}
 
 
 def _generated(sample: Sample, size: int, extractor, n: int, batch_size: int, kept: int) -> Statistics:
@@ -202,13 +185,8 @@ def evaluate_pixels(
     real, _ = gather_scattered(parts, len(chosen))
     n = len(real)
     generated, _ = gather_scattered([(at, x) for x, at in _samples(sample, size, n, batch_size)], n)
-    similarity = "ms_ssim" if scales(size) > 1 else "ssim"
-    distances = sliced_wasserstein(generated, real, seed, device)
-    if level_sizes(size) == [size] and size < 32:
-        log.info("sliced Wasserstein distance: images of %d px have no coarser level; full resolution alone", size)
-    return {
-        **{f"swd_{resolution}px_{split_name}_n{n}": value for resolution, value in distances.items()},
-        f"swd_mean_{split_name}_n{n}": float(np.mean(list(distances.values()))),
-        f"{similarity}_n{n}": pairs_ms_ssim(generated.to(device), seed),
-        f"{similarity}_real_{split_name}_n{n}": pairs_ms_ssim(real.to(device), seed),
-    }
+    sets = Pixels(generated, real, split_name, seed, device)
+    figures: dict[str, float] = {}
+    for metric in OF_PIXELS:
+        figures |= metric.measure(sets)
+    return figures

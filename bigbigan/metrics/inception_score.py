@@ -7,6 +7,8 @@ from torch import Tensor
 
 from bigbigan.distributed.gather import summed
 from bigbigan.errors import MetricsError
+from bigbigan.metrics.sets import Comparison, Metric
+from eval_linear.result import FigureInfo
 
 
 class InceptionScore:
@@ -57,3 +59,13 @@ class InceptionScore:
                 "Inception score: expected finite logits, found NaN or infinity; look at the images or the extractor"
             )
         return float(scores.mean()), float(scores.std(unbiased=False))
+
+
+def measure(sets: Comparison) -> dict[str, float]:
+    """Return the Inception score of generated images, its standard deviation over the parts, and that of real images."""
+    mean, sd = sets.generated.score
+    real = f"is_real_{sets.extractor}_{sets.split}_n{sets.real.moments.count}"
+    return {f"is_{sets.extractor}_n{sets.n}": mean, f"is_sd_{sets.extractor}_n{sets.n}": sd, real: sets.real.score[0]}
+
+
+METRIC = Metric((FigureInfo("is", "Inception score"),), measure)

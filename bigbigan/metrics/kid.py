@@ -6,6 +6,10 @@ import torch
 from torch import Tensor
 
 from bigbigan.errors import MetricsError
+from bigbigan.metrics.sets import Comparison, Metric
+from eval_linear.result import FigureInfo
+
+SUBSET = 1000  # images of either set in a subset, or all of the smaller set where it has fewer
 
 
 def kernel_distance(
@@ -55,3 +59,13 @@ def check_features(figure: str, generated: Tensor, real: Tensor) -> None:
         raise MetricsError(
             f"{figure}: expected finite features, found NaN or infinity; look at the images or at the extractor"
         )
+
+
+def measure(sets: Comparison) -> dict[str, float]:
+    """Return KID of the kept features, and its standard deviation over subsets."""
+    generated, real = sets.kept
+    mean, sd = kernel_distance(generated, real, subset_size=min(SUBSET, len(generated), len(real)))
+    return {f"kid_{sets.end_of_kept}": mean, f"kid_sd_{sets.end_of_kept}": sd}
+
+
+METRIC = Metric((FigureInfo("kid", "Kernel distance", better="lower"),), measure)

@@ -1,6 +1,7 @@
 """Fidelity and variety apart: precision and recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al.
 2020)."""
 
+import logging
 from dataclasses import dataclass
 
 import torch
@@ -8,8 +9,12 @@ from torch import Tensor
 
 from bigbigan.errors import MetricsError
 from bigbigan.metrics.kid import check_features
+from bigbigan.metrics.sets import Comparison, Metric
+from eval_linear.result import FigureInfo
 
 CHUNK = 2**24  # distances held at a time, 64 MiB
+K_PRECISION, K_DENSITY = 3, 5  # neighbours, see `manifold_figures`
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -66,3 +71,18 @@ def _radii(x: Tensor, ks: tuple[int, ...]) -> list[Tensor]:
     parts = [torch.cdist(rows, x).topk(max(ks) + 1, largest=False).values for rows in x.split(max(1, CHUNK // len(x)))]
     nearest = torch.cat(parts)  # the nearest of all is the row itself
     return [nearest[:, k].contiguous() for k in ks]
+
+
+def measure(sets: Comparison) -> dict[str, float]:
+    """Return the four figures of the kept features; none of sets that have too few images for them."""
+    generated, real = sets.kept
+    fewest = min(len(generated), len(real))
+    if fewest <= max(K_PRECISION, K_DENSITY):
+        text = "precision, recall, density, coverage: expected more than %d images, found %d; left out"
+        log.info(text, K_DENSITY, fewest)
+        return {}
+    found = manifold_figures(generated, real, K_PRECISION, K_DENSITY)
+    return {f"{name}_{sets.end_of_kept}": value for name, value in vars(found).items()}
+
+
+METRIC = Metric(tuple(FigureInfo(name, name.capitalize()) for name in Manifold.__annotations__), measure)

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bigbigan.errors import MetricsError
+from bigbigan.metrics.sets import Metric, Pixels
+from eval_linear.result import FigureInfo
 
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of the five scales (Wang et al. 2003, section 3.2)
 WINDOW, SIGMA = 11, 1.5
@@ -79,3 +81,19 @@ def _filter(x: Tensor, window: Tensor) -> Tensor:
     channels = x.shape[1]
     x = F.conv2d(x, window.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
     return F.conv2d(x, window.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
+
+
+def measure(sets: Pixels) -> dict[str, float]:
+    """Return the MS-SSIM of pairs of generated images, and of real ones; the SSIM of images below 16 px."""
+    n = len(sets.real)
+    name = "ms_ssim" if scales(sets.real.shape[-1]) > 1 else "ssim"
+    return {
+        f"{name}_n{n}": pairs_ms_ssim(sets.generated.to(sets.device), sets.seed),
+        f"{name}_real_{sets.split}_n{n}": pairs_ms_ssim(sets.real.to(sets.device), sets.seed),
+    }
+
+
+METRIC = Metric(
+    (FigureInfo("ms_ssim", "MS-SSIM of pairs", better="lower"), FigureInfo("ssim", "SSIM of pairs", better="lower")),
+    measure,
+)

@@ -7,9 +7,14 @@ from torch import Tensor
 from bigbigan.data import Images, evaluation_batches, to_signed
 from bigbigan.model import BigBiGAN
 from bigbigan.networks.layers import pool_to
+from eval_linear.result import FigureInfo
 
 EVALUATION_LIMIT = 2048  # held-out images that the figures look at
 NEIGHBOURS_LIMIT = 20_000  # training images up to which their pixels are searched for neighbours
+FIGURES = (
+    FigureInfo("reconstruction_error_relative", "Reconstruction error, 1 = random pairs", better="lower"),
+    FigureInfo("reconstruction_1nn_agreement", "Reconstructions that keep their class by 1-NN", "share"),
+)
 
 
 def squared_error(a: Tensor, b: Tensor) -> Tensor:

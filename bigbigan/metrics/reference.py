@@ -4,7 +4,6 @@ cached."""
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,21 +19,12 @@ from bigbigan.errors import MetricsError
 from bigbigan.metrics.cache import store
 from bigbigan.metrics.inception_score import InceptionScore
 from bigbigan.metrics.moments import Moments
+from bigbigan.metrics.sets import Statistics
 
 FORMAT = 1
 TRANSFORM = "centre square, bicubic"
 KEPT = 10_000  # features kept for KID, precision and recall: 82 MB of Inception's
 SPLITS = 10  # of the Inception score (Salimans et al. 2016)
-
-
-@dataclass
-class Statistics:
-    """moments: of all features.  score: Inception score, (mean, sd).  kept: features (k, D) of some images, on the
-    CPU."""
-
-    moments: Moments
-    score: tuple[float, float]
-    kept: Tensor
 
 
 def gather(batches: Iterable[tuple[Tensor, np.ndarray]], extractor, n: int, keep: np.ndarray) -> Statistics:

@@ -5,18 +5,23 @@ The definition is that of the PGGAN code: 16,384 images a set, 128 patches of 7�
 directions.
 """
 
+import logging
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from bigbigan.errors import MetricsError
+from bigbigan.metrics.sets import Metric, Pixels
 from bigbigan.noise import uniforms
+from eval_linear.result import FigureInfo
 
 IMAGES = 16384
 PATCH, PATCHES = 7, 128
 REPEATS, DIRECTIONS = 4, 128
 SMALLEST = 16  # px of the coarsest level
+log = logging.getLogger(__name__)
 
 
 def level_sizes(size: int) -> list[int]:
@@ -128,3 +133,16 @@ def _sorted(rows: Tensor) -> Tensor:
     ):  # NumPy's sort is several times as fast as torch's, which also returns where things were
         return torch.from_numpy(np.sort(rows.numpy(), axis=1))
     return rows.sort(dim=1).values
+
+
+def measure(sets: Pixels) -> dict[str, float]:
+    """Return the distance × 10³ of each level, and their mean."""
+    size, end = sets.real.shape[-1], f"{sets.split}_n{len(sets.real)}"
+    distances = sliced_wasserstein(sets.generated, sets.real, sets.seed, sets.device)
+    if level_sizes(size) == [size] and size < 2 * SMALLEST:
+        log.info("sliced Wasserstein distance: images of %d px have no coarser level; full resolution alone", size)
+    figures = {f"swd_{resolution}px_{end}": value for resolution, value in distances.items()}
+    return figures | {f"swd_mean_{end}": float(np.mean(list(distances.values())))}
+
+
+METRIC = Metric((FigureInfo("swd", "Sliced Wasserstein distance × 10³", better="lower"),), measure)

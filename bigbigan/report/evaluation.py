@@ -2,10 +2,10 @@
 
 import math
 
-from bigbigan.report.tables import Html, box, duration, finite, is_share, join, number, shown, table, tag
+from bigbigan.metrics.figures import is_share, title_of
+from bigbigan.report.tables import Html, box, duration, finite, join, number, shown, table, tag
 from eval_linear.result import CurvePoint, ProbeResult, Row, TruncationCurve
 
-NAMES = {"top1": "top-1", "top5": "top-5", "nmi": "NMI"}
 ENCODERS = ("trained", "untrained", "supervised")  # their order within a feature; baselines without an encoder follow
 DRAWN_CLASSES = 60  # up to which a confusion matrix is drawn; of more classes the most confused pairs are listed
 PAIRS = 30
@@ -88,7 +88,11 @@ def _reconstruction(latest: dict[str, float]) -> tuple[str, str]:
     error, agreement = latest.get("reconstruction_error_relative"), latest.get("reconstruction_1nn_agreement")
     if error is None:
         return "–", ""
-    kept = f"; {shown('agreement', agreement)} % keep their class by 1-NN" if agreement is not None else ""
+    kept = (
+        f"; {shown('reconstruction_1nn_agreement', agreement)} % keep their class by 1-NN"
+        if agreement is not None
+        else ""
+    )
     return number(error), f"1 = random pairs{kept}"
 
 
@@ -141,7 +145,7 @@ def _protocol(protocol: str, rows: list[Row]) -> Html:
 def _head(name: str) -> str:
     """A figure at the head of a column: `top1, k = 10` is top-1, k = 10, %."""
     first, comma, rest = name.partition(",")
-    return NAMES.get(first, first) + comma + rest + ", %" * is_share(name)
+    return title_of(first) + comma + rest + ", %" * is_share(name)
 
 
 def _aligned(text: str) -> Html:

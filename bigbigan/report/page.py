@@ -13,27 +13,16 @@ from pathlib import Path
 import yaml
 
 from bigbigan.errors import ProbeError
+from bigbigan.metrics.figures import is_share, title_of
 from bigbigan.report import evaluation
 from bigbigan.report.film import read_film, sheets
-from bigbigan.report.tables import Html, finite, is_share, join, number, shown, table, tag
+from bigbigan.report.tables import Html, finite, join, number, shown, table, tag
+from bigbigan.training.records import kind_of
 from eval_linear.result import CurvePoint, ProbeResult, TruncationCurve
 
 CURVE_POINTS = 600  # a longer curve keeps the least and the greatest value of each stretch
 COUNTERS = ("images_seen", "iteration")
 SCORES = {"x": "Unary score of x", "z": "Unary score of z", "xz": "Joint score of (x, z)"}
-TITLES = {
-    "loss_d": "Discriminator loss", "loss_eg": "Encoder and generator loss", "images_per_second": "Speed, images/s",
-    "reconstruction_error_relative": "Reconstruction error, 1 = random pairs",
-    "reconstruction_1nn_agreement": "Reconstructions that keep their class by 1-NN",
-    "score_gap": "Score of pairs (x, E(x)) over pairs (G(z), z), training images",
-    "score_gap_held_out": "The same, held-out images", "sample_diversity": "Diversity of samples, 1 = held-out images",
-    "memorised": "Chance that D scores a training image above a held-out one",
-    "d_right_on_training_images": "D is right on training images", "d_right_on_held_out_images": "D is right on held-out images",
-    "d_right_on_samples": "D is right on samples",
-    "sigma0_generator": "Largest singular value of G's layers", "sigma0_discriminator": "Largest singular value of D's layers",
-    "posterior_stddev": "Posterior, mean standard deviation", "posterior_mean_square": "Posterior, mean square of the means",
-    "augment_p": "Probability of ADA's transforms", "augment_sign": "Mean sign of D's scores of real images",
-}  # fmt: skip
 
 
 def write_page(folder: Path) -> Path:
@@ -201,10 +190,10 @@ def charts(records: list[dict]) -> list[dict]:
                 _chart("scores", title, "", {side: points for side, points in pair.items() if points}, signed=True)
             )
     for key in [key for key in found if key.startswith("loss")]:
-        drawn.append(_chart("losses", TITLES.get(key, key), key, {"": found.pop(key)}))
+        drawn.append(_chart("losses", title_of(key), key, {"": found.pop(key)}))
     for key in sorted(found, key=lambda key: key == "images_per_second"):
         if len(found[key]) > 1:
-            drawn.append(_chart("further", TITLES.get(key, key), key, {"": found[key]}))
+            drawn.append(_chart("further", title_of(key), key, {"": found[key]}))
     return drawn
 
 
@@ -212,7 +201,7 @@ def spectra_charts(records: list[dict]) -> list[dict]:
     """One chart a layer, with its three largest singular values."""
     found: dict[str, list[list[tuple[float, float]]]] = {}
     for record in records:
-        spectra = record.get("spectra")
+        spectra = record.get("spectra") if kind_of(record) == "spectra" else None
         for layer, values in spectra.items() if isinstance(spectra, dict) else ():
             lines = found.setdefault(str(layer), [[], [], []])
             for line, value in zip(lines, values if isinstance(values, list) else [], strict=False):
@@ -224,9 +213,8 @@ def spectra_charts(records: list[dict]) -> list[dict]:
 
 def notices(records: list[dict]) -> Html:
     """Alarms and recoveries, each as a sentence."""
-    kinds = [
-        (kind, record) for record in records for kind in ("alarm", "recovery") if isinstance(record.get(kind), str)
-    ]
+    kinds = [(kind_of(record), record) for record in records]
+    kinds = [(kind, r) for kind, r in kinds if kind in ("alarm", "recovery") and isinstance(r.get(kind), str)]
     return join(
         [
             tag("p", tag("b", kind), f" at {number(r['images_seen'])} images: {r[kind]}", class_="note")

@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Iterable
 
+from bigbigan.metrics.figures import is_share
 from eval_linear.result import Figure
 
 
@@ -52,11 +53,6 @@ def box(content: Html, label: str) -> Html:
 def _is_number(cell: object) -> bool:
     text = re.sub(r"<[^>]*>", "", str(cell)) if isinstance(cell, Html) else str(cell)
     return text[:1] in ("", "–", "−", "+") or text[:1].isdigit() or text == "none"
-
-
-def is_share(name: str) -> bool:
-    """Whether a figure of this name is a share in [0, 1], which is shown in per cent."""
-    return name.startswith(("top1", "top5", "accuracy", "d_right")) or name.endswith("agreement")
 
 
 def finite(value: object) -> bool:
