@@ -2,11 +2,11 @@
 
 import base64
 import io
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
-from bigbigan.report.tables import Html, tag
 from eval_linear.result import ProbeResult
 
 FRAMES = 40  # at most
@@ -83,27 +83,35 @@ def picture(path: Path) -> dict | None:
     return {"src": f"data:image/{kind};base64,{text}", "width": image.width, "height": image.height}
 
 
-def sheets(folder: Path, probe: ProbeResult) -> Html:
-    """The pictures that the evaluation made, such as neighbours and filters; none from outside the run folder."""
-    parts, left = [], SHEETS_LIMIT
+@dataclass
+class SheetView:
+    """Hold a picture of the evaluation with its title and caption; image None: `reason` says why it is not shown."""
+
+    title: str
+    path: str
+    caption: str
+    image: dict | None
+    reason: str = ""
+
+    @property
+    def pixels(self) -> bool:
+        """Whether the picture is so small that it is enlarged without smoothing."""
+        return self.image is not None and self.image["width"] < PIXEL_ART
+
+
+def sheets(folder: Path, probe: ProbeResult) -> list[SheetView]:
+    """Return the pictures that the evaluation made, such as neighbours; none from outside the run folder."""
+    found, left = [], SHEETS_LIMIT
     for sheet in probe.sheets:
-        title, path = sheet.title, sheet.path
-        inside = _is_inside(folder, path)
-        found = picture(folder / path) if inside else None
-        if found and len(found["src"]) <= left:
-            left -= len(found["src"])
-            image = tag("img", alt=title, class_="pixels" if found["width"] < PIXEL_ART else None, **found)
-            parts.append(tag("figure", tag("h3", title), image, tag("figcaption", sheet.caption)))
+        inside = _is_inside(folder, sheet.path)
+        image = picture(folder / sheet.path) if inside else None
+        if image and len(image["src"]) <= left:
+            left -= len(image["src"])
+            found.append(SheetView(sheet.title, sheet.path, sheet.caption, image))
             continue
-        reason = (
-            "is outside the run folder"
-            if not inside
-            else "makes the page too large"
-            if found
-            else "is absent or damaged"
-        )
-        parts.append(tag("p", f"{title}: ", tag("code", path), f" {reason} and is not shown.", class_="absent"))
-    return tag("div", *parts, class_="sheets") if parts else Html("")
+        reason = "makes the page too large" if image else "is absent or damaged"
+        found.append(SheetView(sheet.title, sheet.path, "", None, reason if inside else "is outside the run folder"))
+    return found
 
 
 def _is_inside(folder: Path, path: str) -> bool:

@@ -1,11 +1,10 @@
 """`report.html` of a run: one file that holds all it shows and asks nothing of the network.
 
-This file reads the run folder; film.py its pictures; evaluation.py makes HTML of probe.json; page.html is the page, and
-draws.
+This file reads the run folder and film.py its pictures; evaluation.py arranges what probe.json holds; page.html is the
+template of the page, with parts.html for its tables, and draws the curves.
 """
 
 import json
-import re
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,7 +15,8 @@ from bigbigan.errors import ProbeError
 from bigbigan.metrics.figures import is_share, title_of
 from bigbigan.report import evaluation
 from bigbigan.report.film import read_film, sheets
-from bigbigan.report.tables import Html, finite, join, number, shown, table, tag
+from bigbigan.report.tables import Cell, Table, finite, make_table, number, shown
+from bigbigan.report.template import render
 from bigbigan.training.records import kind_of
 from eval_linear.result import CurvePoint, ProbeResult, TruncationCurve
 
@@ -26,8 +26,7 @@ SCORES = {"x": "Unary score of x", "z": "Unary score of z", "xz": "Joint score o
 
 
 def write_page(folder: Path) -> Path:
-    """Read what is in the run folder, at whatever stage the run is, and write folder/report.html, complete or not at
-    all.
+    """Write folder/report.html of a run at whatever stage it is, complete or not at all, and return its path.
 
     What is absent is named on the page with the command that makes it. Raises FileNotFoundError where there is no
     folder.
@@ -37,60 +36,56 @@ def write_page(folder: Path) -> Path:
         raise FileNotFoundError(
             f"{folder}: expected a run folder to write report.html in, found no folder of this name"
         )
-    probe, note = read_probe(folder)
-    parts = _parts(folder, probe)
-    if note:  # what the run itself has written is shown all the same
-        parts["origin"] = join([tag("p", note), parts["origin"]])
-    template = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
-    page = re.sub(r"\{\{(\w+)\}\}", lambda found: str(join([parts[found[1]]])), template)
+    page = render("page.html", _values(folder))
     beside = folder / ".report.html.tmp"
     beside.write_text(page, encoding="utf-8", errors="backslashreplace")  # JSON may name half a character
     return beside.replace(folder / "report.html")
 
 
-def _parts(folder: Path, probe: ProbeResult) -> dict[str, object]:
-    """What goes into the places of the template."""
+def _values(folder: Path) -> dict[str, object]:
+    """Return what goes into the places of the template."""
     text, config = read_config(folder)
-    records = read_stats(folder)
+    records, (probe, note) = read_stats(folder), read_probe(folder)
     latest = {key: value for record in records for key, value in record.items() if finite(value)}
     run, data = config.get("run") or {}, config.get("data") or {}
     total, seen = run.get("images") if finite(run.get("images")) else None, latest.get("images_seen", 0)
-    film, truncation = read_film(folder), probe.generation.truncation if probe.generation is not None else None
-    name = str(run.get("name") or folder.resolve().name)
-    probing = f"python eval_linear/probe.py {shlex.quote(str(folder))}"
-    training = "accelerate launch bigbigan/train.py"
-    if config:
-        training += f" --config {shlex.quote(str(folder / 'config.yaml'))}"
+    film, curve = read_film(folder), probe.generation.truncation if probe.generation is not None else None
+    drawn = {
+        "charts": charts(records) + spectra_charts(records),
+        "film": film,
+        "truncation": truncation_chart(curve) if curve is not None else None,
+    }
+    data_name = probe.data or str(data.get("path") or "")
     return {
-        "name": name,
+        "name": str(run.get("name") or folder.resolve().name),
         "version": text.partition("\n")[0].removeprefix("# ") if text.startswith("#") else "",
         "state": _state(seen, total),
         "share": f"{min(seen / total, 1):.4f}" if total else "0",
-        "closing": evaluation.closing(
-            probe, latest, total, probe.data or str(data.get("path") or ""), training_seconds(records)
-        ),
-        "film_absent": "" if film["times"] else absent("No grids of samples and reconstructions yet", training),
-        "film_hidden": "" if film["times"] else "hidden",
-        "curves_absent": "" if records else absent("No curves yet", training),
+        "training": _training_command(folder, config),
+        "probing": f"python eval_linear/probe.py {shlex.quote(str(folder))}",
+        "closing": evaluation.closing(probe, latest, total, data_name, training_seconds(records)),
+        "film": bool(film["times"]),
+        "curves": bool(records),
         "notices": notices(records),
         "single": _single(records),
+        "note": note,
         "origin": evaluation.origin(probe),
-        "protocols": evaluation.protocols(probe) or absent("The encoder has not been probed yet", probing),
+        "protocols": evaluation.protocols(probe),
         "confusion": evaluation.confusion(probe),
         "bidirectional": evaluation.bidirectional(probe),
-        "generation": evaluation.generation(probe) or absent("The generator has not been measured yet", probing),
-        "truncation": evaluation.truncation_summary(truncation) if truncation is not None else "",
-        "truncation_hidden": "" if truncation is not None and truncation.points else "hidden",
-        "sheets": sheets(folder, probe) or absent("No neighbours and filters yet", probing),
-        "config": _settings(text) if text else absent("No config.yaml", training),
-        "data": embedded(
-            {
-                "charts": charts(records) + spectra_charts(records),
-                "film": film,
-                "truncation": truncation_chart(truncation) if truncation is not None else None,
-            }
-        ),
+        "generation": evaluation.generation(probe),
+        "truncation": evaluation.truncation_summary(curve) if curve is not None else None,
+        "truncated": curve is not None and bool(curve.points),
+        "sheets": sheets(folder, probe),
+        "config": text,
+        "data": drawn,
     }
+
+
+def _training_command(folder: Path, config: dict) -> str:
+    """Return the command that goes on with the run, or begins one where the folder has no config.yaml."""
+    known = f" --config {shlex.quote(str(folder / 'config.yaml'))}" if config else ""
+    return f"accelerate launch bigbigan/train.py{known}"
 
 
 def _state(seen: float, total: int | None) -> str:
@@ -99,19 +94,6 @@ def _state(seen: float, total: int | None) -> str:
     if seen >= total:
         return f"finished at {number(int(seen))} images"
     return f"{number(int(seen))} of {number(total)} images seen, {100 * seen / total:.1f} %: in progress or interrupted"
-
-
-def absent(what: str, command: str) -> Html:
-    return tag("p", f"{what}. Made by: ", tag("code", command), class_="absent")
-
-
-def _settings(text: str) -> Html:
-    return tag("details", tag("summary", "The settings of the run"), tag("pre", text, tabindex="0"))
-
-
-def embedded(data: dict) -> Html:
-    """JSON that may stand inside a script element: no `<` of a text can end it."""
-    return Html(json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"))
 
 
 def read_config(folder: Path) -> tuple[str, dict]:
@@ -211,16 +193,14 @@ def spectra_charts(records: list[dict]) -> list[dict]:
     return [_chart("spectra", layer, "", lines) for layer, lines in layers.items() if lines]
 
 
-def notices(records: list[dict]) -> Html:
-    """Alarms and recoveries, each as a sentence."""
+def notices(records: list[dict]) -> list[dict[str, str]]:
+    """Return alarms and recoveries: what kind each is, at how many images it came, and its sentence."""
     kinds = [(kind_of(record), record) for record in records]
-    kinds = [(kind, r) for kind, r in kinds if kind in ("alarm", "recovery") and isinstance(r.get(kind), str)]
-    return join(
-        [
-            tag("p", tag("b", kind), f" at {number(r['images_seen'])} images: {r[kind]}", class_="note")
-            for kind, r in kinds
-        ]
-    )
+    return [
+        {"kind": kind, "images": number(record["images_seen"]), "text": record[kind]}
+        for kind, record in kinds
+        if kind in ("alarm", "recovery") and isinstance(record.get(kind), str)
+    ]
 
 
 def _chart(group: str, title: str, key: str, lines: dict[str, list], signed: bool = False) -> dict:
@@ -244,14 +224,14 @@ def thin(points: list[tuple[float, float]], limit: int = CURVE_POINTS) -> list[t
     return [points[k] for k in sorted(kept)]
 
 
-def _single(records: list[dict]) -> Html:
-    """What was measured once has no curve: a table."""
+def _single(records: list[dict]) -> Table | None:
+    """Return a table of what was measured once, and has no curve."""
     rows = [
-        [tag("code", key), shown(key, points[0][1], unit=True), number(points[0][0])]
+        [Cell(key, code=True), shown(key, points[0][1], unit=True), number(points[0][0])]
         for key, points in curves(records).items()
         if len(points) == 1 and not key.startswith(("loss", "score"))
     ]
-    return table(["measured once", "value", "images seen"], rows, "figures measured once") if rows else Html("")
+    return make_table(["measured once", "value", "images seen"], rows, "figures measured once") if rows else None
 
 
 def truncation_chart(curve: TruncationCurve) -> dict | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 TOTAL = 691_200
-HOSTILE = """</script><script>window.hacked = 1</script><img src=x onerror="window.hacked = 2">"'&<!--{{data}}"""
+HOSTILE = """</script><script>window.hacked = 1</script><img src=x onerror="window.hacked = 2">"'&<!--{{data}}{% include 'page.html' %}"""
 PARTIAL = {  # what of a run folder is there
     "empty": [],
     "begun": ["config.yaml"],

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from jinja2 import UndefinedError
 from PIL import Image
 
 from bigbigan.report import write_page
@@ -17,6 +18,7 @@ from bigbigan.report.evaluation import confusion
 from bigbigan.report.film import FRAMES, read_film, spread
 from bigbigan.report.page import charts, read_stats, thin, training_seconds
 from bigbigan.report.tables import duration, number
+from bigbigan.report.template import ENVIRONMENT, render
 from eval_linear.result import Confusion, ProbeResult
 from tests.helpers.fake_run import HOSTILE, PARTIAL, changed_run, fake_run, hostile_run, partial_run, sheet
 
@@ -63,7 +65,7 @@ def test_closing_table(page):
     assert "FID 9.4 fid_classifier_digits_train_n1438 Inception score 7.1 is_classifier_digits_n1438" in text
     assert "Reconstruction error 0.242 1 = random pairs; 86.8 % keep their class by 1-NN" in text
     assert "finished at 691,200 images" in text
-    assert "{{" not in page.read_text()  # every place of the template is filled
+    assert "{{" not in page.read_text() and "{%" not in page.read_text()  # every place of the template is filled
 
 
 def test_rows_by_protocol_and_data(run, tmp_path):
@@ -159,10 +161,14 @@ def test_numbers_as_people_write_them():
     assert [duration(s) for s in (4, 294, 7320, 400_000, None)] == ["4 s", "4 min 54 s", "2 h 2 min", "4 d 15 h", "–"]
 
 
+def drawn_confusion(probe: ProbeResult) -> str:
+    return str(ENVIRONMENT.get_template("parts.html").module.confusion(confusion(probe)))
+
+
 @pytest.mark.parametrize("classes", [2, 60])
 def test_confusion_matrix_is_drawn(classes):
     matrix = np.random.default_rng(classes).integers(1, 9, (classes, classes))
-    drawn = confusion(ProbeResult(confusion=Confusion("r", matrix.tolist()), class_names=["a"]))
+    drawn = drawn_confusion(ProbeResult(confusion=Confusion("r", matrix.tolist()), class_names=["a"]))
     cells = np.array(re.findall(r'<td style="--share:([\d.]+)"[^>]*>(\d+)<', drawn.replace(' class="full"', "")), float)
     np.testing.assert_array_equal(cells[:, 1], matrix.ravel())
     np.testing.assert_allclose(cells[:, 0], (matrix / matrix.sum(1, keepdims=True)).ravel(), atol=5e-4)
@@ -171,7 +177,7 @@ def test_confusion_matrix_is_drawn(classes):
 
 def test_many_classes_are_listed_by_their_confusions():
     matrix = np.random.default_rng(0).permutation(1000 * 1000).reshape(1000, 1000)
-    drawn = confusion(ProbeResult(confusion=Confusion(matrix=matrix.tolist())))
+    drawn = drawn_confusion(ProbeResult(confusion=Confusion(matrix=matrix.tolist())))
     off = np.where(np.eye(1000, dtype=bool), -1, matrix).ravel()
     expected = [divmod(int(k), 1000) for k in np.argsort(-off)[:30]]
     assert [
@@ -189,6 +195,32 @@ def test_texts_are_escaped(run, tmp_path):
     assert not any("onerror" in attributes for _, attributes in found.tags)
     assert HOSTILE in [chart["title"] for chart in found.embedded()["charts"]]
     assert sum('"charts"' in text for text in found.texts) == 1  # nor does a text stand for a place of the template
+
+
+def test_a_probe_of_another_form_is_a_sentence_beside_the_rest(run, tmp_path):
+    """The sentence names the key, and its text is no markup either."""
+    found = Text(write_page(changed_run(run, tmp_path / "run", rows=[{"figures": {HOSTILE: "many"}}])))
+    assert "probe.json is left out: expected what eval_linear/probe.py writes, found another form" in found.text
+    assert f"rows[0].figures.{' '.join(HOSTILE.split())}: expected an object, found a text" in found.text
+    assert "has not been probed" in found.text and found.embedded()["charts"]
+    assert [tag for tag, _ in found.tags].count("script") == 2
+
+
+def test_half_a_character_is_no_reason_to_end(run, tmp_path):
+    rows = [{"protocol": "linear \ud83d", "encoder": "trained", "figures": {"top1\udc00": 0.5}}]
+    folder = changed_run(run, tmp_path / "run", rows=rows, sheets=[sheet("a\ud83d", "b\udc00\0")])
+    text = Text(write_page(folder)).text
+    assert "linear \\ud83d" in text and "a\\ud83d" in text and "is outside the run folder" in text
+
+
+def test_nan_does_not_reach_the_data():
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        ENVIRONMENT.from_string("{{ data|tojson }}").render(data={"x": float("nan")})
+
+
+def test_a_place_that_nothing_is_given_for_is_an_error():
+    with pytest.raises(UndefinedError, match="closing"):
+        render("page.html", {"name": "a", "state": "", "share": "0"})
 
 
 @pytest.mark.parametrize("kept", PARTIAL.values(), ids=PARTIAL)
@@ -255,7 +287,7 @@ def test_written_whole_or_not_at_all(run, tmp_path, monkeypatch):
     folder = shutil.copytree(run, tmp_path / "run")
     before = write_page(folder).read_bytes()
     names = sorted(path.name for path in folder.iterdir())
-    monkeypatch.setattr("bigbigan.report.page.embedded", lambda data: 1 / 0)
+    monkeypatch.setattr("bigbigan.report.page.charts", lambda records: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_page(folder)
     assert (folder / "report.html").read_bytes() == before and sorted(path.name for path in folder.iterdir()) == names
