@@ -12,7 +12,7 @@ from bigbigan.errors import MetricsError
 from bigbigan.latents import sample_prior
 from bigbigan.metrics import ClassifierExtractor, cache_folder, in_domain_extractor
 from bigbigan.model import BigBiGAN
-from eval_linear.representations import Splits
+from eval_linear.representations import Splits, spread
 from eval_linear.result import PairFigure
 from eval_linear.sheets import ROWS, STEPS, Sheets
 
@@ -122,11 +122,6 @@ def latents(model: BigBiGAN, purpose: str, n: int, seed: int) -> Tensor:
     prior = model.prior
     z = sample_prior(prior, seed, purpose, np.arange(n), model.generator.latent_dim)
     return z.to(next(model.generator.parameters()).device)
-
-
-def spread(count: int, most: int) -> np.ndarray:
-    """0 … count − 1, or `most` of them evenly apart."""
-    return np.linspace(0, count - 1, min(count, most)).round().astype(int)
 
 
 def named(names: list[str], classes: np.ndarray) -> list[str]:

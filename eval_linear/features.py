@@ -1,23 +1,20 @@
 """The frozen encoder → features of a data set, cached under a key of weights, data and transform."""
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from bigbigan.data import Crop, Images, Stream, evaluation_batches, fingerprint, to_signed
 from bigbigan.errors import FeatureError
-from bigbigan.metrics.cache import store
+from bigbigan.metrics.cache import TRANSFORM, digest, entry, get_or_make, store
 from bigbigan.networks.encoder import Encoder
 from bigbigan.training.ema import standing_statistics
 
-TRANSFORM = "centre square, bicubic"
 FEATURES = {"avepool_feat": "AvePool", "bn_crelu_feat": "BN+CReLU", "z_mean": "z_mean"}
 
 
@@ -35,15 +32,6 @@ def check_names(encoder: Encoder, features: tuple[str, ...]) -> None:
             raise FeatureError(
                 f"--features {name}: expected some of {', '.join(FEATURES)}, or a layer of E such as {', '.join(blocks[:8])}"
             )
-
-
-def digest(network: nn.Module) -> str:
-    """SHA-256 of parameters and buffers, batch-norm statistics included."""
-    found = hashlib.sha256()
-    for name, value in sorted(network.state_dict().items()):
-        found.update(name.encode())
-        found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
 
 
 @contextmanager
@@ -91,15 +79,23 @@ def extract(
     cache: a folder for the results; a file there is used only if weights, data, transform and names are the same.
     Raises FeatureError if a feature is not finite.
     """
-    described = [digest(encoder), fingerprint(images), TRANSFORM, str(encoder.image_size), *sorted(names)]
-    key = hashlib.sha256("/".join(described).encode()).hexdigest()[:24]
-    path = None if cache is None else cache / f"features-{key}.safetensors"
-    if path is not None and path.is_file():
-        try:
-            stored = load_file(path)
-            return {name: stored[name] for name in names}, stored["indices"].numpy()
-        except (SafetensorError, KeyError):
-            path.unlink()  # cut short by a kill; extracted anew
+    key = [digest(encoder.state_dict()), fingerprint(images), TRANSFORM, str(encoder.image_size), *sorted(names)]
+
+    def read(path: Path) -> tuple[dict[str, Tensor], np.ndarray]:
+        stored = load_file(path)
+        return {name: stored[name] for name in names}, stored["indices"].numpy()
+
+    def write(path: Path, made: tuple[dict[str, Tensor], np.ndarray]) -> None:
+        store(path, lambda beside: save_file(made[0] | {"indices": torch.from_numpy(made[1])}, beside))
+
+    return get_or_make(
+        entry(cache, "features", "/".join(key)), read, lambda: _extract(encoder, images, batch_size, names), write
+    )
+
+
+def _extract(
+    encoder: Encoder, images: Images, batch_size: int, names: tuple[str, ...]
+) -> tuple[dict[str, Tensor], np.ndarray]:
     device = next(encoder.parameters()).device
     collected: dict[str, list[Tensor]] = {name: [] for name in names}
     kept = []
@@ -117,10 +113,7 @@ def extract(
                 f"{label(name)}: expected finite features, found NaN or infinity in {rows} of {len(values)} images of "
                 f"{images.origin}; the encoder's weights or statistics are broken, take an earlier checkpoint"
             )
-    kept = np.concatenate(kept)
-    if path is not None:
-        store(path, lambda beside: save_file(features | {"indices": torch.from_numpy(kept)}, beside))
-    return features, kept
+    return features, np.concatenate(kept)
 
 
 def augmented(

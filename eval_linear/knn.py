@@ -5,9 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bigbigan.metrics.neighbours import BLOCK
+
 PAPER_K = (1, 5, 25, 50)
 WEIGHTED_K, TEMPERATURE = 20, 0.07
-BLOCK = 2**25  # numbers of a distance table at a time
 
 
 def paper_knn(
@@ -27,11 +28,6 @@ def paper_knn(
         found.append(distance.topk(most, largest=False, sorted=True).indices)
     neighbours = y.to(x.device)[torch.cat(found)]  # (m, most), nearest first
     return {k: majority(neighbours[:, :k], classes) for k in ks}
-
-
-def nearest(x: Tensor, x_test: Tensor) -> Tensor:
-    """The row of x (n, C) nearest to each of x_test (m, C) by the Euclidean distance, → (m,) (BiGAN, section 4.2)."""
-    return torch.cat([_euclidean(part, x).argmin(1) for part in x_test.split(max(1, BLOCK // len(x)))])
 
 
 def majority(neighbours: Tensor, classes: int) -> Tensor:

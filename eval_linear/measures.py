@@ -12,7 +12,7 @@ from eval_linear.features import augmented
 from eval_linear.knn import PAPER_K, TEMPERATURE, WEIGHTED_K, paper_knn, weighted_knn
 from eval_linear.linear.adam import BATCH, PROTOCOLS
 from eval_linear.linear.solvers import LinearFit, fit_adam, fit_linear
-from eval_linear.representations import Representation, Splits, few_labels
+from eval_linear.representations import Representation, Splits, few_labels, spread
 from eval_linear.result import Confusion, Figure, Row
 
 CROPS = {"none": "centre crop", "light": "light random crops", "resnet": "the paper's random crops"}
@@ -101,7 +101,7 @@ def random_crops(
 def knn(rows: Rows, r: Representation, classes: int, queries: int) -> None:
     """The paper's two distances at its four k, and weighted cosine; on `queries` test images spread over the split (0:
     all)."""
-    at = spread(len(r.x_test), queries)
+    at = torch.from_numpy(spread(len(r.x_test), queries))
     x_test, y_test = r.x_test[at], r.y_test[at]
     for p in (1, 2):
         found = paper_knn(r.x, r.y, x_test, classes, p)
@@ -130,8 +130,3 @@ def majority(rows: Rows, splits: Splits) -> None:
     for (protocol, labels), figures in named.items():
         found = {name: shares[name.split(",")[0]] for name in figures if name.split(",")[0] in shares}
         rows.add(nobody, protocol, found, labels)
-
-
-def spread(n: int, count: int) -> Tensor:
-    """`count` indices spread evenly over 0 … n − 1; all of them for 0."""
-    return torch.arange(n) if not count or count >= n else torch.linspace(0, n - 1, count).long()

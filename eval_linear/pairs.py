@@ -11,6 +11,7 @@ from bigbigan.metrics.neighbours import memorisation
 from bigbigan.model import BigBiGAN
 from bigbigan.noise import normal_noise
 from eval_linear.features import features_of, raw_pixels
+from eval_linear.representations import spread
 from eval_linear.result import PairFigure
 from eval_linear.sheets import ROWS, Sheets, filters, interpolations, neighbours
 
@@ -46,15 +47,15 @@ def bidirectional(
     figures += _by_heart(model, (seen, seen_classes), (x, classes), batch_size)
     figures += _neighbours(model, train, samples, x, batch_size, sheets)
     if sheets is not None:
-        apart = torch.from_numpy(np.linspace(0, len(x) - 1, min(2 * ROWS, len(x))).astype(int))
-        interpolations(sheets, model, x[apart], seed)
+        apart = torch.from_numpy(spread(len(x), 2 * ROWS))
+        interpolations(sheets, model, x[apart], None if classes is None else classes[apart], seed)
         filters(sheets, model)
     return figures
 
 
 def _read(model: BigBiGAN, images: Images, limit: int, batch_size: int) -> tuple[Tensor, Tensor | None]:
     """Images spread over the split, (n, 3, S, S) at E's size, and their classes if G wants them."""
-    chosen = np.linspace(0, len(images) - 1, min(limit, len(images))).astype(int)
+    chosen = spread(len(images), limit)
     found = list(evaluation_batches(images.subset(chosen), model.encoder.image_size, batch_size))
     x = to_signed(torch.cat([pixels for pixels, _ in found])) if found else torch.empty(0, 3, 1, 1)
     if not model.generator.classes:
@@ -95,7 +96,7 @@ def _neighbours(
 ) -> list[PairFigure]:
     """Is it memorising? Distances of samples and of held-out images to the training set, in pixels and in E's
     features."""
-    chosen = np.linspace(0, len(train) - 1, min(REFERENCE, len(train))).astype(int)
+    chosen = spread(len(train), REFERENCE)
     reference = train.subset(chosen)
     size, e_size = samples.shape[-1], model.encoder.image_size
     pixels, kept = raw_pixels(reference, size, batch_size)

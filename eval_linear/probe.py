@@ -23,12 +23,13 @@ from bigbigan.api import load
 from bigbigan.data import open_images
 from bigbigan.errors import Outside, ProbeError, exit_with_a_sentence
 from bigbigan.files import check_links
+from bigbigan.metrics.cache import digest
 from bigbigan.model import BigBiGAN
 from bigbigan.report import write_page
 from bigbigan.report.terminal import table
 from eval_linear import measures
 from eval_linear.conditional import conditional
-from eval_linear.features import check_names, digest, label
+from eval_linear.features import check_names, label
 from eval_linear.generation import Generation, generation
 from eval_linear.pairs import bidirectional
 from eval_linear.representations import Splits, of_encoder, of_pixels, of_supervised, of_untrained
@@ -117,7 +118,7 @@ def run_probe(probe: Probe) -> str:
     splits = labelled_splits(probe.data, model)
     folder = results_folder(probe.ckpt)
     probed = model.generator if model.encoder is None else model.encoder
-    before = digest(probed)
+    before = digest(probed.state_dict())
     sheets = None if folder is None else Sheets(folder)
     rows, confusion = feature_rows(probe, model, splits, folder)
     if probe.transfer:
@@ -128,7 +129,7 @@ def run_probe(probe: Probe) -> str:
     pairs = bidirectional(model, splits.train, splits.test, batch_size, sheets) if "pairs" in probe.parts else None
     if "classes" in probe.parts and model.generator.classes:
         pairs = (pairs or []) + conditional(model, splits, batch_size, sheets)
-    if digest(probed) != before:
+    if digest(probed.state_dict()) != before:
         raise ProbeError("the encoder moved while it was probed; the figures are void")
     result = ProbeResult(
         checkpoint=probe.ckpt,

@@ -6,11 +6,12 @@ import torch
 from bigbigan.data import Images
 from bigbigan.errors import ConfigError
 from bigbigan.metrics.figures import lower_is_better
+from bigbigan.metrics.neighbours import nearest
 from bigbigan.metrics.reconstruction import reconstruction_figures
 from bigbigan.model import BigBiGAN
 from eval_linear.features import extract
 from eval_linear.generation import quick_generation
-from eval_linear.knn import nearest, weighted_knn
+from eval_linear.knn import weighted_knn
 from eval_linear.linear.solvers import fit_linear
 
 BATCH = 256
@@ -36,7 +37,7 @@ def quick_figures(model: BigBiGAN, train: Images, test: Images, name: str, limit
         classes = len(train.class_names)
         figures["top1_linear"] = fit_linear(x, y, x_test, y_test, classes, seed).top1
         figures["top1_knn"] = float((weighted_knn(x, y, x_test, classes).argmax(1) == y_test).double().mean())
-        figures["top1_1nn"] = float((y[nearest(x, x_test)] == y_test).double().mean())
+        figures["top1_1nn"] = float((y[nearest(x_test, x)[1][:, 0]] == y_test).double().mean())
     if labelled:
         figures |= quick_generation(model, train, name, limit)
     reconstructed = reconstruction_figures(model, train_part, test_part, neighbours=False)

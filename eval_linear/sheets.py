@@ -69,7 +69,7 @@ def neighbours(
 
 
 @torch.inference_mode()
-def interpolations(sheets: Sheets, model: BigBiGAN, x: Tensor, seed: int) -> None:
+def interpolations(sheets: Sheets, model: BigBiGAN, x: Tensor, x_classes: Tensor | None, seed: int) -> None:
     """Straight lines in z: between two latents of the prior, and between the latents of two images x (2·R, 3, S, S) at
     E's size."""
     device = next(model.encoder.parameters()).device
@@ -83,8 +83,8 @@ def interpolations(sheets: Sheets, model: BigBiGAN, x: Tensor, seed: int) -> Non
     count = len(x) // 2
     if not count:
         return
-    x = x[: 2 * count].to(device)
-    mean = model.encoder(x).mean
+    x, x_classes = x[: 2 * count].to(device), None if x_classes is None else x_classes[: 2 * count].to(device)
+    mean = model.infer(x, x_classes).mean
     film = _lines(model, mean[:count], mean[count:], classes[:count])
     ends = model.for_discriminator(x).cpu()
     rows = torch.cat([ends[:count, None], film, ends[count:, None]], dim=1)

@@ -38,8 +38,7 @@ def there_and_back(model: BigBiGAN, x: Tensor, noise: Tensor, classes: Tensor | 
     "x_feat", "mean_feat": (N, C).
     """
     encoder, generator = model.encoder, model.generator
-    avepool = encoder.avepool(x)
-    posterior = encoder.head(avepool)
+    posterior, avepool = model.infer(x, classes), encoder.avepool(x)
     mean, sample = generator(posterior.mean, classes), generator(posterior.sample(noise), classes)
     features = encoder.avepool(fit_to(mean, encoder.image_size))
     small = fit_to(x, mean.shape[-1])
@@ -54,8 +53,9 @@ def round_trip(model: BigBiGAN, n: int, seed: int, batch_size: int = 256) -> tup
     z = sample_prior(prior, seed, "round trip", np.arange(n), model.generator.latent_dim)
     back, images = [], []
     for part, labels in zip(z.split(batch_size), some_classes(model, n, seed).split(batch_size), strict=True):
-        image = model.generator(part.to(device), labels.to(device) if model.generator.classes else None)
-        back.append(model.encoder(fit_to(image, model.encoder.image_size)).mean.cpu())
+        classes = labels.to(device) if model.generator.classes else None
+        image = model.generator(part.to(device), classes)
+        back.append(model.infer(fit_to(image, model.encoder.image_size), classes).mean.cpu())
         images.append(image.float().cpu())
     return z, torch.cat(back), torch.cat(images)
 
@@ -68,7 +68,7 @@ def scored_as_encoder_pairs(model: BigBiGAN, x: Tensor, classes: Tensor | None =
     x (N, 3, S, S) at E's size. Near 100 % for training images beside 50 % for held-out ones is memorising (BigGAN,
     section 4.2: over 98 % against 50-55 %).
     """
-    scores = model.discriminate(x, model.encoder(x).mean, classes)
+    scores = model.discriminate(x, model.infer(x, classes).mean, classes)
     found = {name: scores[name] for name in ("score_x",) if name in scores} | {
         "sum": torch.stack(list(scores.values())).sum(0)
     }

@@ -7,8 +7,10 @@ BLOCK = 2**25  # numbers of a distance table at a time
 
 
 def nearest(queries: Tensor, reference: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
-    """L2 distances and indices of the k nearest rows of `reference` (n, C), nearest first: queries (m, C) → (m, k)
-    each."""
+    """Return L2 distances and indices of the k rows of `reference` (n, C) nearest to each of `queries` (m, C).
+
+    Both are (m, k), nearest first.
+    """
     if not 1 <= k <= len(reference):
         raise ValueError(f"k: expected 1 … {len(reference)} neighbours, found {k}")
     found = [

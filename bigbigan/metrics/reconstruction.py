@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from bigbigan.data import Images, evaluation_batches, to_signed
+from bigbigan.metrics.neighbours import nearest
 from bigbigan.model import BigBiGAN
 from bigbigan.networks.layers import pool_to
 from eval_linear.result import FigureInfo
@@ -40,10 +41,8 @@ def nearest_neighbour_agreement(reconstructions: Tensor, labels: Tensor, real: T
 
     reconstructions (N, 3, S, S), labels (N,); real (M, 3, S, S), real_labels (M,).
     """
-    nearest = torch.cat(
-        [torch.cdist(part, real.flatten(1)).argmin(1) for part in reconstructions.flatten(1).split(1024)]
-    )
-    return float((real_labels[nearest] == labels).double().mean())
+    found = nearest(reconstructions.flatten(1), real.flatten(1))[1][:, 0]
+    return float((real_labels[found] == labels).double().mean())
 
 
 @torch.no_grad()
@@ -61,7 +60,7 @@ def reconstruction_figures(model: BigBiGAN, train: Images, test: Images, neighbo
     for pixels, indices in evaluation_batches(test, model.encoder.image_size, 256, EVALUATION_LIMIT):
         part = to_signed(pixels).to(device)
         classes = torch.from_numpy(test.labels[indices]).to(device) if model.generator.classes else None
-        y.append(model.generator(model.encoder(part).mean, classes).float().cpu())
+        y.append(model.generator(model.infer(part, classes).mean, classes).float().cpu())
         x.append(pool_to(part, y[-1].shape[-1]).cpu())
         at.append(indices)
     if sum(map(len, at)) < 2:

@@ -1,14 +1,12 @@
 """What a set of images is in an extractor's eyes, gathered once while they pass by; that of the real images is
 cached."""
 
-import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -16,13 +14,12 @@ from bigbigan.data import Images, evaluation_batches, fingerprint
 from bigbigan.distributed.collectives import rank, world_size
 from bigbigan.distributed.gather import everywhere, gather_scattered
 from bigbigan.errors import MetricsError
-from bigbigan.metrics.cache import store
+from bigbigan.metrics.cache import TRANSFORM, entry, get_or_make, store
 from bigbigan.metrics.inception_score import InceptionScore
 from bigbigan.metrics.moments import Moments
 from bigbigan.metrics.sets import Statistics
 
 FORMAT = 1
-TRANSFORM = "centre square, bicubic"
 KEPT = 10_000  # features kept for KID, precision and recall: 82 MB of Inception's
 SPLITS = 10  # of the Inception score (Salimans et al. 2016)
 
@@ -60,33 +57,20 @@ def real_statistics(
 
     cache: a folder where they stay under a key of data, split, size, transform and features; None keeps nothing.
     """
-    key = [
-        FORMAT,
-        fingerprint(reals),
-        split_name,
-        size,
-        TRANSFORM,
-        extractor.name,
-        getattr(extractor, "digest", ""),
-        kept,
-        SPLITS,
-    ]
-    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
-    path = None if cache is None else cache / f"reference-{digest}.safetensors"
-    stored = None if path is None else _stored(path)
-    if everywhere(stored is not None):
-        return stored
-    mine = np.arange(rank(), len(reals), world_size())
-    batches = ((x, mine[at]) for x, at in evaluation_batches(reals.subset(mine), size, batch_size))
-    # Spread over the split, which may be sorted by class.
-    keep = np.sort(np.random.default_rng(0).permutation(len(reals))[:kept])
-    found = gather(batches, extractor, len(reals), keep)
-    if path is not None and rank() == 0:
-        _keep(path, found)
-    return found
+    known = [FORMAT, fingerprint(reals), split_name, size, TRANSFORM]
+    key = [*known, extractor.name, getattr(extractor, "digest", ""), kept, SPLITS]
+
+    def make() -> Statistics:
+        mine = np.arange(rank(), len(reals), world_size())
+        batches = ((x, mine[at]) for x, at in evaluation_batches(reals.subset(mine), size, batch_size))
+        # Spread over the split, which may be sorted by class.
+        keep = np.sort(np.random.default_rng(0).permutation(len(reals))[:kept])
+        return gather(batches, extractor, len(reals), keep)
+
+    return get_or_make(entry(cache, "reference", json.dumps(key)), _read, make, _write)
 
 
-def _keep(path: Path, found: Statistics) -> None:
+def _write(path: Path, found: Statistics) -> None:
     tensors = {
         "count": torch.tensor(found.moments.count),
         "mean": found.moments.mean,
@@ -97,11 +81,8 @@ def _keep(path: Path, found: Statistics) -> None:
     store(path, lambda beside: save_file(tensors, beside))
 
 
-def _stored(path: Path) -> Statistics | None:
-    try:
-        tensors = load_file(path)
-        moments = Moments(len(tensors["mean"]))
-        moments.count, moments.mean, moments.scatter = int(tensors["count"]), tensors["mean"], tensors["scatter"]
-        return Statistics(moments, tuple(tensors["score"].tolist()), tensors["kept"])
-    except (OSError, KeyError, SafetensorError):  # not there, or cut short: gathered anew
-        return None
+def _read(path: Path) -> Statistics:
+    tensors = load_file(path)
+    moments = Moments(len(tensors["mean"]))
+    moments.count, moments.mean, moments.scatter = int(tensors["count"]), tensors["mean"], tensors["scatter"]
+    return Statistics(moments, tuple(tensors["score"].tolist()), tensors["kept"])

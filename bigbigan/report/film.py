@@ -27,7 +27,7 @@ def read_film(folder: Path) -> dict:
     read: dict[Path, dict | None] = {}
     count = min(FRAMES, len(every))
     while True:
-        times = spread(every, count)
+        times = evenly_spaced(every, count)
         for paths in found.values():
             read |= {paths[time]: picture(paths[time]) for time in times if time in paths and paths[time] not in read}
         film = {kind: [read.get(paths.get(time)) for time in times] for kind, paths in found.items()}
@@ -41,9 +41,11 @@ def _by_time(folder: Path) -> dict[int, Path]:
     return {int(path.stem): path for path in folder.glob("*.png") if path.stem.isdecimal()}
 
 
-def spread(times: list[int], count: int) -> list[int]:
-    """`count` of the sorted times, those nearest to an even spacing between the first and the last; of one, the
-    last."""
+def evenly_spaced(times: list[int], count: int) -> list[int]:
+    """Return `count` of the sorted times, those nearest to an even spacing from the first to the last.
+
+    A count of 1 gives the last.
+    """
     if count <= 1:
         return times[-1:] if count else []
     steps = [times[0] + i * (times[-1] - times[0]) / (count - 1) for i in range(count)]

@@ -15,7 +15,7 @@ from PIL import Image
 
 from bigbigan.report import write_page
 from bigbigan.report.evaluation import confusion
-from bigbigan.report.film import FRAMES, read_film, spread
+from bigbigan.report.film import FRAMES, evenly_spaced, read_film
 from bigbigan.report.page import charts, read_stats, thin, training_seconds
 from bigbigan.report.tables import duration, number
 from bigbigan.report.template import ENVIRONMENT, render
@@ -298,7 +298,7 @@ def test_written_whole_or_not_at_all(run, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("times", [[], [7], list(range(0, 41)), list(range(0, 10_000, 7)), [2**k for k in range(60)]])
 def test_spread_over_the_run(times):
-    chosen = spread(times, min(FRAMES, len(times)))
+    chosen = evenly_spaced(times, min(FRAMES, len(times)))
     assert (
         len(set(chosen)) == len(chosen) == min(FRAMES, len(times))
         and chosen == sorted(chosen)
