@@ -12,7 +12,7 @@ started from a parabola through the last three solutions. What makes it fast is 
 of the averages (as K-FAC does, Martens & Grosse 2015, section 3). In the eigenbases of Σ̂ (D × D, found once) and of S̄
 (K × K, found at each step) its inverse is a division.
 
-Memory beyond x: O(D²) up to `logistic_rows.FULL` features and O(D · RANK) above, some vectors of K · D float64, and a
+Memory beyond x: O(D²) up to `rows.FULL` features and O(D · RANK) above, some vectors of K · D float64, and a
 chunk of rows with its logits (`CHUNK` numbers unless chunk_rows says otherwise; float64 once, for the moments).
 """
 
@@ -26,7 +26,7 @@ import torch
 from scipy.linalg import eigh_tridiagonal
 from torch import Tensor
 
-from eval_linear.linear.rows import Basis, Point, Rows, agreed, penalty
+from .rows import Basis, Point, Rows, agreed, penalty
 
 MARGIN = 0.5  # the part of the tolerance that the estimated gap may take, since it can be a few times too small
 LONG = (

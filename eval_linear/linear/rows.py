@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bigbigan.distributed.collectives import all_reduce, rank, world_size
+from bigbigan.distributed import all_reduce, rank, world_size
 
 FULL = 4096  # features up to which Σ̂ is decomposed fully: 10 D³ operations, about a minute of two cores at this size
 RANK = 1024  # directions of Σ̂ that are kept above it

@@ -10,8 +10,9 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from bigbigan.distributed import local_only
-from eval_linear.linear.adam import BATCH, PROTOCOLS, AdamProbe, shuffled, train_adam_probe
-from eval_linear.linear.logistic import Solution, logistic_path
+
+from .adam import BATCH, PROTOCOLS, AdamProbe, shuffled, train_adam_probe
+from .logistic import Solution, logistic_path
 
 PENALTIES = tuple(10.0 ** (-k / 2) for k in range(-2, 13))  # λ of mean cross-entropy + λ/2 ‖W‖²: from 10 to 1e-6
 PATIENCE = 4  # strengths without a better held-out accuracy after which weaker ones, the slow ones, are not tried
