@@ -1,5 +1,4 @@
-"""The generation half of the probe: IS, FID and their kin by the Inception of 2015 and by a classifier of the data's
-own domain."""
+"""Measure samples of G by the Inception of 2015 and by a classifier of the data's own domain: IS, FID and others."""
 
 from dataclasses import dataclass
 
@@ -24,8 +23,7 @@ from eval_linear.result import ExtractorFigures, GenerationResult, TruncationCur
 
 @dataclass
 class Generation:
-    """IS, FID, KID, precision, recall, density, coverage, sliced Wasserstein distance, MS-SSIM; over truncation,
-    too."""
+    """Measure IS, FID, KID, precision, recall, density, coverage, SWD and MS-SSIM, and FID and IS over truncation."""
 
     images: int = 10_000
     """Samples of G. The figures' names carry the number; published FIDs take 50,000."""
@@ -69,7 +67,7 @@ def generation(options: Generation, model: BigBiGAN, splits: Splits, batch_size:
 
 
 def _extractors(options: Generation, splits: Splits, size: int, device) -> tuple[list, list[str]]:
-    """[(extractor, note)], and a sentence for each that cannot be had."""
+    """Return [(extractor, note)], and a sentence for each extractor that cannot be had."""
     found, skipped = [], []
     if options.inception:
         try:
@@ -83,17 +81,18 @@ def _extractors(options: Generation, splits: Splits, size: int, device) -> tuple
 
 
 def _curve(options: Generation, model: BigBiGAN, splits: Splits, extractors: list, batch_size: int) -> dict | None:
-    """FID and IS over truncation by the first extractor there is; only a normal prior can be truncated."""
+    """Return FID and IS over truncation by the first extractor; None for a prior other than normal, or without one."""
     if not options.truncation_images or not extractors or (model.config is not None and model.config.prior != "normal"):
         return None
     return truncation_curve(
-        lambda threshold: sampler(model, threshold, batch_size=batch_size), [*options.thresholds, None], splits.train, splits.test,
+        lambda threshold: sampler(model, threshold, batch_size=batch_size),
+        [*options.thresholds, None], splits.train, splits.test,
         model.generator.image_size, extractors[0][0], options.truncation_images, "train", cache_folder(), batch_size,
     )  # fmt: skip
 
 
 def real_distance(splits: Splits, size: int, extractor, batch_size: int) -> dict[str, float]:
-    """What real images reach: FID of the test split against the training split, the floor of any model."""
+    """Return the FID of the test split against the training split: the floor of any model."""
     test, train = (
         real_statistics(images, size, extractor, name, cache_folder(), batch_size)
         for images, name in ((splits.test, "test"), (splits.train, "train"))
@@ -104,7 +103,7 @@ def real_distance(splits: Splits, size: int, extractor, batch_size: int) -> dict
 
 
 def quick_generation(model: BigBiGAN, train: Images, name: str, limit: int, batch_size: int = 256) -> dict[str, float]:
-    """FID and IS of `limit` samples by the in-domain extractor, the former against all training images."""
+    """Return FID and IS of `limit` samples by the in-domain extractor; FID against all training images."""
     device, size = next(model.generator.parameters()).device, model.generator.image_size
     extractor = in_domain_extractor(train, size, name, cache_folder(), device)
     figures = evaluate_generation(

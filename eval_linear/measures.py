@@ -1,4 +1,4 @@
-"""Every figure of a representation, by protocol; rows that gather them over seeds and initialisations."""
+"""Measure a representation by each protocol, and gather its figures over seeds and initialisations."""
 
 import statistics
 from collections.abc import Callable, Iterator
@@ -19,8 +19,10 @@ CROPS = {"none": "centre crop", "light": "light random crops", "resnet": "the pa
 
 
 class Rows:
-    """Figures by (encoder, feature, protocol, share of labels): each gets its mean, standard deviation and number of
-    fits."""
+    """Gather figures by (encoder, feature, protocol, share of labels), and yield a `Row` of each.
+
+    A row has the mean, the standard deviation and the number of fits of each figure.
+    """
 
     def __init__(self):
         self.found: dict[tuple, dict] = {}
@@ -29,7 +31,10 @@ class Rows:
     def add(
         self, r: Representation, protocol: str, figures: dict[str, float | None], labels: float = 1.0, fit=None
     ) -> None:
-        """fit: a LinearFit, whose strength, convergence and accuracies of single classes the row keeps."""
+        """Add one fit's figures to its row.
+
+        fit: a LinearFit, whose strength, convergence and accuracies of single classes the row keeps.
+        """
         key = (r.encoder, r.feature, protocol, labels)
         row = self.found.setdefault(key, {"figures": {}, "strengths": [], "converged": True, "per_class": []})
         for name, value in figures.items():
@@ -65,8 +70,7 @@ def _class_means(fits: list[list[float | None]]) -> list[float | None]:
 def linear(
     rows: Rows, r: Representation, splits: Splits, protocol: str, share: float, seed: int, augment: str, batch_size: int
 ) -> LinearFit:
-    """One linear classifier: "full_batch", or "adam_5k" / "adam_100k" (`adam.PROTOCOLS`) on the crops that `augment`
-    names.
+    """Fit one linear classifier: "full_batch", or "adam_5k" / "adam_100k" on the crops that `augment` names.
 
     Pixels have no encoder for random crops to pass through; they keep the centre crop, and their row says so.
     """
@@ -88,7 +92,7 @@ def linear(
 def random_crops(
     r: Representation, splits: Splits, some: Tensor, augment: str, seed: int, batch_size: int
 ) -> Callable[[np.ndarray], Iterator[tuple[Tensor, Tensor]]]:
-    """For `fit_adam`: rows to fit on → endless features of their images, a new random crop each time."""
+    """Return for `fit_adam` a function from rows to fit on to endless features of new random crops of their images."""
 
     def batches(fit: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
         images = splits.train.subset(r.indices[some.numpy()[fit]])
@@ -99,8 +103,10 @@ def random_crops(
 
 
 def knn(rows: Rows, r: Representation, classes: int, queries: int) -> None:
-    """The paper's two distances at its four k, and weighted cosine; on `queries` test images spread over the split (0:
-    all)."""
+    """Measure the paper's two distances at its four k, and weighted cosine.
+
+    queries: how many test images to take, spread over the split; 0 for all.
+    """
     at = torch.from_numpy(spread(len(r.x_test), queries))
     x_test, y_test = r.x_test[at], r.y_test[at]
     for p in (1, 2):
@@ -113,12 +119,12 @@ def knn(rows: Rows, r: Representation, classes: int, queries: int) -> None:
 
 
 def kmeans(rows: Rows, r: Representation, classes: int, seed: int) -> None:
-    """As many clusters of the training images as there are classes, against their labels."""
+    """Compare as many clusters of the training images as there are classes with their labels."""
     rows.add(r, f"k-means, {classes} clusters of the training images", cluster(r.x.numpy(), r.y.numpy(), classes, seed))
 
 
 def majority(rows: Rows, splits: Splits) -> None:
-    """Under each protocol: what always naming the most frequent training class gives, or one cluster of everything."""
+    """Add to each protocol what always naming the most frequent training class gives, or one cluster of everything."""
     counts = np.bincount(splits.train.labels)
     shares = {
         "top1": float((splits.test.labels == counts.argmax()).mean()),

@@ -1,5 +1,4 @@
-"""What BiGANs are for, measured on a model and drawn: reconstruction, round trip, neighbours, interpolation, D by
-heart."""
+"""Measure and draw encoder and generator together: reconstruction, round trip, neighbours, interpolation, D."""
 
 import numpy as np
 import torch
@@ -54,7 +53,7 @@ def bidirectional(
 
 
 def _read(model: BigBiGAN, images: Images, limit: int, batch_size: int) -> tuple[Tensor, Tensor | None]:
-    """Images spread over the split, (n, 3, S, S) at E's size, and their classes if G wants them."""
+    """Return images spread over the split, (n, 3, S, S) at E's size, and their classes if G wants them."""
     chosen = spread(len(images), limit)
     found = list(evaluation_batches(images.subset(chosen), model.encoder.image_size, batch_size))
     x = to_signed(torch.cat([pixels for pixels, _ in found])) if found else torch.empty(0, 3, 1, 1)
@@ -64,6 +63,7 @@ def _read(model: BigBiGAN, images: Images, limit: int, batch_size: int) -> tuple
 
 
 def _batches(model: BigBiGAN, x: Tensor, classes: Tensor | None, batch_size: int):
+    """Yield batches of images on E's device, and their classes or None."""
     device = next(model.encoder.parameters()).device
     for first in range(0, len(x), batch_size):
         part = slice(first, first + batch_size)
@@ -71,7 +71,7 @@ def _batches(model: BigBiGAN, x: Tensor, classes: Tensor | None, batch_size: int
 
 
 def _by_heart(model: BigBiGAN, seen: tuple, held_out: tuple, batch_size: int) -> list[PairFigure]:
-    """Pairs that D takes for encoder pairs: training images beside held-out ones; nothing of a model without D."""
+    """Measure the pairs that D takes for encoder pairs, of training and held-out images; [] of a model without D."""
     if model.discriminator is None:
         return []
     shares = []
@@ -94,8 +94,10 @@ def _by_heart(model: BigBiGAN, seen: tuple, held_out: tuple, batch_size: int) ->
 def _neighbours(
     model: BigBiGAN, train: Images, samples: Tensor, x: Tensor, batch_size: int, sheets: Sheets | None
 ) -> list[PairFigure]:
-    """Is it memorising? Distances of samples and of held-out images to the training set, in pixels and in E's
-    features."""
+    """Measure how far samples and held-out images are from the training set, in pixels and in E's features.
+
+    Samples much nearer than held-out images are copies: G memorises.
+    """
     chosen = spread(len(train), REFERENCE)
     reference = train.subset(chosen)
     size, e_size = samples.shape[-1], model.encoder.image_size
@@ -133,7 +135,7 @@ def _neighbours(
 
 
 def _avepool(model: BigBiGAN, images: Tensor, batch_size: int) -> Tensor:
-    """images (N, 3, S, S) of any of the model's sizes → (N, C) on the CPU."""
+    """Return AvePool features (N, C) on the CPU of images (N, 3, S, S) of any of the model's sizes."""
     return torch.cat([
         features_of(model.encoder, fit_to(part, model.encoder.image_size), ("avepool_feat",))["avepool_feat"].cpu()
         for part, _ in _batches(model, images, None, batch_size)

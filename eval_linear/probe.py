@@ -1,4 +1,4 @@
-"""What a model is worth: `python eval_linear/probe.py CKPT [--field VALUE ...]`.
+"""Measure what a model is worth: `python eval_linear/probe.py CKPT [--field VALUE ...]`.
 
 CKPT: a run folder, checkpoint folder, release folder or hub id. Frozen features, generation, and encoder and generator
 together: one table, one probe.json, one page (report.html), beside the checkpoint.
@@ -42,7 +42,7 @@ Protocol = Literal["full_batch", "adam_5k", "adam_100k"]
 
 @dataclass
 class ProbeData:
-    """The labelled images; what is left empty is what the model was trained on."""
+    """Name the labelled images; what is left empty is what the model was trained on."""
 
     path: str = ""
     """As --data.path in training."""
@@ -64,8 +64,7 @@ class ProbeData:
 
 @dataclass
 class Probe:
-    """Say what a model is worth: its frozen features beside their baselines, its samples, and encoder and generator
-    together."""
+    """Measure a model: its frozen features beside their baselines, its samples, and encoder and generator together."""
 
     ckpt: tyro.conf.Positional[str]
     """A run folder, checkpoint folder, release folder or hub id."""
@@ -100,6 +99,7 @@ class Probe:
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run the probe as a command and print its table; of several processes the first works alone."""
     if int(os.environ.get("RANK", 0)):  # of several processes, as torchrun starts them, the first works alone
         return
     with exit_with_a_sentence():
@@ -107,12 +107,13 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def run_probe(probe: Probe) -> str:
-    """Measure all parts, prove that the encoder did not move, write probe.json and report.html → the table."""
+    """Measure all parts, prove that the encoder did not move, write probe.json and the page, and return the table."""
     started = time.perf_counter()
     model = load(probe.ckpt)
     if model.encoder is None and not set(probe.parts) <= {"generation", "classes"}:
         raise ProbeError(
-            f"{probe.ckpt}: expected a model with an encoder, found a GAN; --parts generation classes measures its samples"
+            f"{probe.ckpt}: expected a model with an encoder, found a GAN; "
+            "--parts generation classes measures its samples"
         )
     check(probe, model)
     splits = labelled_splits(probe.data, model)
@@ -167,7 +168,7 @@ def write(result: ProbeResult, folder: Path) -> None:
 
 
 def check(probe: Probe, model: BigBiGAN) -> None:
-    """Refuse what cannot be measured before anything is."""
+    """Raise ProbeError or FeatureError for settings that cannot be measured, before anything is."""
     if model.encoder is not None:
         check_names(model.encoder, probe.features)
     for share in probe.labels:
@@ -185,7 +186,7 @@ def check(probe: Probe, model: BigBiGAN) -> None:
 
 
 def open_splits(data: ProbeData, model: BigBiGAN) -> Splits:
-    """The two splits of the probe's data, or of those the model was trained on."""
+    """Open the two splits of the probe's data, or of those the model was trained on."""
     own = model.card.get("data", {})
     path = data.path or own.get("path", "")
     if not path:
@@ -203,7 +204,7 @@ def open_splits(data: ProbeData, model: BigBiGAN) -> Splits:
 
 
 def labelled_splits(data: ProbeData, model: BigBiGAN) -> Splits:
-    """The same, which must have labels."""
+    """Open the two splits, which must have labels of at least two classes; else raise ProbeError."""
     splits = open_splits(data, model)
     train, test, path = splits.train, splits.test, splits.origin.split(" (")[0]
     for images, which in ((train, "training"), (test, "test")):
@@ -215,13 +216,14 @@ def labelled_splits(data: ProbeData, model: BigBiGAN) -> Splits:
         raise ProbeError(f"{path}: expected at least two classes in the training split, found one")
     if train.class_names != test.class_names:
         raise ProbeError(
-            f"{path}: expected the same classes in both splits, found {len(train.class_names)} and {len(test.class_names)}"
+            f"{path}: expected the same classes in both splits, "
+            f"found {len(train.class_names)} and {len(test.class_names)}"
         )
     return splits
 
 
 def results_folder(ckpt: str) -> Path | None:
-    """Where the results go: the run, or the given folder; nowhere for a model of the hub."""
+    """Return where the results go: the run, or the given folder; None for a model of the hub."""
     path = Path(ckpt)
     if not path.is_dir():
         return None
@@ -237,8 +239,10 @@ def results_folder(ckpt: str) -> Path | None:
 def feature_rows(
     probe: Probe, model: BigBiGAN, splits: Splits, folder: Path | None
 ) -> tuple[list[Row], Confusion | None]:
-    """Every figure of the frozen features, each beside its baselines; and the confusion matrix of the first linear
-    row."""
+    """Measure the frozen features beside their baselines.
+
+    Returns the rows, and the confusion matrix of the first linear row.
+    """
     rows = measures.Rows()
     cache = folder / "features" if folder is not None and probe.cache else None
     names, batch_size = probe.features, probe.data.batch_size
@@ -258,7 +262,7 @@ def feature_rows(
 
 
 def measure(rows: measures.Rows, r, probe: Probe, splits: Splits, once: bool = False) -> None:
-    """All figures of one representation. Of the encoder's features, only the first named meets k-NN and k-means."""
+    """Measure one representation. Of the encoder's features, only the first named has k-NN and k-means."""
     for seed in range(1 if once else probe.seeds):
         if "linear" in probe.parts:
             for protocol in probe.linear:
@@ -271,6 +275,7 @@ def measure(rows: measures.Rows, r, probe: Probe, splits: Splits, once: bool = F
 
 
 def _plain(r) -> tuple[str, ...]:
+    """Return the feature's name if it comes from no network, such as pixels."""
     return (r.feature,) if r.network is None else ()
 
 

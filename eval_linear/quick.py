@@ -1,4 +1,4 @@
-"""A few figures in a short time, for a run to write down on its way: linear probe, k-NN, FID, reconstruction."""
+"""Measure a few figures in a short time, while a run goes on: linear probe, k-NN, FID, reconstruction."""
 
 import numpy as np
 import torch
@@ -18,8 +18,9 @@ BATCH = 256
 
 
 def quick_figures(model: BigBiGAN, train: Images, test: Images, name: str, limit: int, seed: int) -> dict[str, float]:
-    """Figures by name, each on at most `limit` training images, test images and samples; a function of model, data and
-    seed.
+    """Return figures by name, each on at most `limit` training images, test images and samples.
+
+    They are a function of model, data and seed.
 
     top1_linear, top1_knn (weighted cosine, k = 20) and top1_1nn (BiGAN's: the nearest by ‖a − b‖) of AvePool features,
     with labels; FID and IS of the in-domain extractor, with labels; reconstruction_error_relative. Without an encoder,
@@ -45,7 +46,7 @@ def quick_figures(model: BigBiGAN, train: Images, test: Images, name: str, limit
 
 
 def chosen(wanted: str, figures: dict[str, float]) -> str:
-    """The first figure whose name begins with `wanted`; ConfigError lists what there is."""
+    """Return the first figure whose name begins with `wanted`; ConfigError lists the names that there are."""
     for name in figures:
         if name.startswith(wanted):
             return name
@@ -55,7 +56,7 @@ def chosen(wanted: str, figures: dict[str, float]) -> str:
 
 
 def better(name: str, value: float, before: float | None) -> bool:
-    """Whether `value` is better than `before`: lower for distances and errors, higher for the rest."""
+    """Return whether `value` is better than `before`: lower for distances and errors, higher for the rest."""
     if before is None:
         return True
     return value < before if lower_is_better(name) else value > before

@@ -1,4 +1,4 @@
-"""The schema of probe.json: dataclasses that the probe fills in, and that table, page and model card render.
+"""Define the schema of probe.json: dataclasses that the probe fills in, and that table, page and card render.
 
 The keys of the file are the names of the fields, unless a field names another. This file imports nothing heavy, so
 that every floor of the library may read a result.

@@ -1,4 +1,4 @@
-"""What is known of a figure by its key in stats.jsonl or probe.json: title, unit and direction."""
+"""Describe a figure by its key in stats.jsonl or probe.json: title, unit and direction."""
 
 from bigbigan.metrics import reconstruction
 from bigbigan.metrics.generation import OF_FEATURES, OF_PIXELS

@@ -1,5 +1,4 @@
-"""Figures of generated images beside real ones: IS, FID, KID, precision and recall, density and coverage; SWD and
-MS-SSIM.
+"""Measure generated images beside real ones: IS, FID, KID, precision, recall, density, coverage, SWD, MS-SSIM.
 
 The name of a figure says which features, which reference split and how many generated images:
 `fid_inception2015_train_n10000`.
@@ -48,7 +47,7 @@ def evaluate_generation(
     batch_size: int = 64,
     kept: int = KEPT,
 ) -> dict[str, float]:
-    """IS, FID, KID, precision, recall, density, coverage of n generated images against all of `reals`.
+    """Return IS, FID, KID, precision, recall, density and coverage of n generated images against all of `reals`.
 
     sample: called with this process's share of 0 … n − 1; it must not communicate.  size: S.  extractor: see
     `extractors`.
@@ -77,7 +76,8 @@ def _samples(sample: Sample, size: int, n: int, batch_size: int) -> Iterator[tup
         images = sample(indices)
         if images.dtype != torch.uint8 or tuple(images.shape) != (len(indices), 3, size, size):
             raise MetricsError(
-                f"generated images: expected uint8 ({len(indices)}, 3, {size}, {size}), found {images.dtype} {tuple(images.shape)}"
+                f"generated images: expected uint8 ({len(indices)}, 3, {size}, {size}), "
+                f"found {images.dtype} {tuple(images.shape)}"
             )
         yield images, indices
 
@@ -94,8 +94,9 @@ def truncation_curve(
     cache: Path | None = None,
     batch_size: int = 64,
 ) -> dict:
-    """FID and IS over truncation thresholds, and BigGAN's three points on the curve (Brock et al. 2019, Table 2 and
-    appendix D).
+    """Return FID and IS over truncation thresholds, and BigGAN's three points on the curve.
+
+    Brock et al. 2019, table 2 and appendix D.
 
     sampler: threshold → a `Sample` whose batch norms carry statistics re-estimated at that threshold: with those of
     another, what truncation does to IS and FID is lost.  thresholds: None is no truncation.  reals: FID's reference,
@@ -129,8 +130,9 @@ def truncation_curve(
 
 
 def at_score(points: list[dict], score: float) -> dict | None:
-    """The point of the curve where IS equals `score`: linear between the two neighbouring thresholds whose IS enclose
-    it.
+    """Return the point of the curve where IS equals `score`.
+
+    It is linear between the two neighbouring thresholds whose IS enclose it.
 
     From the mildest truncation on, the first crossing counts. The threshold too is interpolated, and None between no
     truncation and the mildest.  → None where IS never crosses `score`.
@@ -149,7 +151,7 @@ def at_score(points: list[dict], score: float) -> dict | None:
 
 
 def curve_figures(curve: dict) -> dict[str, float]:
-    """The three points of `truncation_curve` as named figures: `fid_at_min_fid_…`, `is_at_min_fid_…`, and so on."""
+    """Return the three points of `truncation_curve` as named figures: `fid_at_min_fid_…`, `is_at_min_fid_…`, ..."""
     end = f"{curve['extractor']}_{curve['split']}_n{curve['n']}"
     points = {name: point for name, point in curve["summary"].items() if point is not None}
     return {f"{figure}_at_{name}_{end}": point[figure] for name, point in points.items() for figure in ("fid", "is")}
@@ -165,8 +167,7 @@ def evaluate_pixels(
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> dict[str, float]:
-    """PGGAN's figures, without any network: sliced Wasserstein distance (× 10³) of each level and their mean; MS-SSIM
-    of pairs.
+    """Return PGGAN's figures, which need no network: sliced Wasserstein distance × 10³ of each level, MS-SSIM of pairs.
 
     n: images of either set, at most as many as there are real ones; n // 2 pairs. The MS-SSIM of real images stands
     beside: theirs is the variety to reach. Images below 16 px have one level, and SSIM in the place of MS-SSIM, which

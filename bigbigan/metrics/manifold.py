@@ -1,5 +1,4 @@
-"""Fidelity and variety apart: precision and recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al.
-2020)."""
+"""Compute precision and recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al. 2020)."""
 
 import logging
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Manifold:
-    """Shares in [0, 1], but density, which may exceed 1."""
+    """Hold shares in [0, 1], and a density that may exceed 1."""
 
     precision: float  # of generated images inside some real image's ball
     recall: float  # of real images inside some generated image's ball
@@ -28,7 +27,7 @@ class Manifold:
 
 
 def manifold_figures(generated: Tensor, real: Tensor, k: int = 3, k_density: int = 5) -> Manifold:
-    """The four figures of features generated (n, D), real (m, D), on their device, in chunks of rows.
+    """Return the four figures of features generated (n, D), real (m, D), on their device, in chunks of rows.
 
     An image's ball reaches to its k-th nearest neighbour in its own set.  k: for precision and recall (3: Kynkäänniemi
     et al., section 3).  k_density: for density and coverage (5: Naeem et al., section 4).  Raises MetricsError.
@@ -37,8 +36,8 @@ def manifold_figures(generated: Tensor, real: Tensor, k: int = 3, k_density: int
     fewest, most = min(len(generated), len(real)), max(k, k_density)
     if not 1 <= min(k, k_density) <= most < fewest:
         raise MetricsError(
-            f"precision and recall: expected k from 1 to below the smaller set's {fewest} images, found {k} and {k_density}; "
-            "give more images or a smaller k"
+            f"precision and recall: expected k from 1 to below the smaller set's {fewest} images, "
+            f"found {k} and {k_density}; give more images or a smaller k"
         )
     centre = real.mean(0)  # small coordinates keep their digits in |x|² + |y|² − 2xᵀy
     generated, real = generated - centre, real - centre
@@ -67,7 +66,7 @@ def manifold_figures(generated: Tensor, real: Tensor, k: int = 3, k_density: int
 
 
 def _radii(x: Tensor, ks: tuple[int, ...]) -> list[Tensor]:
-    """The distance of every row of x (n, D) to its k-th nearest neighbour among the others, (n,) for each k."""
+    """Return the distance of every row of x (n, D) to its k-th nearest neighbour among the others, (n,) for each k."""
     parts = [torch.cdist(rows, x).topk(max(ks) + 1, largest=False).values for rows in x.split(max(1, CHUNK // len(x)))]
     nearest = torch.cat(parts)  # the nearest of all is the row itself
     return [nearest[:, k].contiguous() for k in ks]

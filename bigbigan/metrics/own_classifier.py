@@ -1,4 +1,4 @@
-"""An extractor of one's own domain: a small classifier of the training split, for those offline or far from ImageNet.
+"""Train a small classifier of the data's own classes as extractor, for use offline or far from ImageNet.
 
 Its IS and FID compare models of one data set with each other, under a name that says so; they are not the published
 figures.
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the classifier is made; a change makes another one in the cache."""
+    """Hold how the classifier is made; another recipe makes another one in the cache."""
 
     backbone: str = "resnetv2_18"
     width: float = 0.25  # 128 features: enough for a FID, cheap enough for two CPU cores
@@ -42,7 +42,7 @@ class Recipe:
 
 
 class ClassifierExtractor:
-    """Pooled features (N, D) and logits (N, K) of the classifier: images uint8 (N, 3, S, S), S its own size.
+    """Compute features (N, D) and logits (N, K) of uint8 images (N, 3, S, S), S the classifier's own size.
 
     accuracy: on `held_out` images it was not trained on; majority: what guessing the commonest class would reach there.
     """
@@ -55,20 +55,21 @@ class ClassifierExtractor:
 
     @property
     def trusted(self) -> bool:
-        """Whether it tells the classes apart well enough for its figures to mean something."""
+        """Whether the classifier tells the classes apart well enough for its figures to mean something."""
         return self.accuracy >= self.majority + TRUSTED * (1 - self.majority)
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         if images.dtype != torch.uint8 or images.shape[1:] != (3, self.size, self.size):
             raise MetricsError(
-                f"{self.name}: expected uint8 images (n, 3, {self.size}, {self.size}), found {images.dtype} {tuple(images.shape)}"
+                f"{self.name}: expected uint8 images (n, 3, {self.size}, {self.size}), "
+                f"found {images.dtype} {tuple(images.shape)}"
             )
         features, logits = self.classifier(to_signed(images.to(self.device)))
         return features.float(), logits.float()
 
     def note(self) -> str:
-        """A sentence to print beside its figures."""
+        """Return a sentence to print beside the figures."""
         verdict = "" if self.trusted else ": too few to trust its figures"
         return f"{self.name} names the class of {self.accuracy:.1%} of {self.held_out:,} held-out images{verdict}"
 
@@ -81,8 +82,7 @@ def in_domain_extractor(
     device: torch.device | str = "cpu",
     recipe: Recipe | None = None,
 ) -> ClassifierExtractor:
-    """The extractor `classifier_<name>` of the labelled training split `images` at `size` px, from the cache or trained
-    now.
+    """Return the extractor `classifier_<name>` of labelled training images at `size` px, from the cache or trained now.
 
     cache: a folder; None keeps nothing. Every process of a job must call this: they train together. Raises MetricsError
     for images without labels.

@@ -1,4 +1,4 @@
-"""Reconstruction figures, each beside its random-pair baseline (Donahue et al. 2017 report both)."""
+"""Measure reconstructions beside the baseline of random pairs (Donahue et al. 2017 report both)."""
 
 import numpy as np
 import torch
@@ -19,13 +19,14 @@ FIGURES = (
 
 
 def squared_error(a: Tensor, b: Tensor) -> Tensor:
-    """Squared L2 distance of each pair: a, b (N, 3, S, S) in [−1, 1] → (N,)."""
+    """Return the squared L2 distance (N,) of each pair of a, b (N, 3, S, S) in [−1, 1]."""
     return (a - b).square().flatten(1).sum(1)
 
 
 def relative_error(x: Tensor, reconstructions: Tensor, repeats: int = 10, seed: int = 0) -> float:
-    """Mean squared error of reconstructions over that of random pairs of images: 0 is perfect, 1 is no better than
-    another image.
+    """Return the mean squared error of reconstructions over that of random pairs of images.
+
+    0 is perfect, 1 is no better than another image.
 
     x, reconstructions: (N, 3, S, S), N ≥ 2. The baseline pairs every x with another x, drawn `repeats` times.
     """
@@ -37,7 +38,7 @@ def relative_error(x: Tensor, reconstructions: Tensor, repeats: int = 10, seed: 
 
 
 def nearest_neighbour_agreement(reconstructions: Tensor, labels: Tensor, real: Tensor, real_labels: Tensor) -> float:
-    """Share of reconstructions whose nearest real image (L2 in pixels) has the label of the image they reconstruct.
+    """Return the share of reconstructions whose nearest real image (L2 in pixels) has their image's label.
 
     reconstructions (N, 3, S, S), labels (N,); real (M, 3, S, S), real_labels (M,).
     """
@@ -47,11 +48,10 @@ def nearest_neighbour_agreement(reconstructions: Tensor, labels: Tensor, real: T
 
 @torch.no_grad()
 def reconstruction_figures(model: BigBiGAN, train: Images, test: Images, neighbours: bool = True) -> dict[str, float]:
-    """G(z_mean) of held-out images, beside random pairs → {} with fewer than two, else
+    """Return figures of G(z_mean) of held-out images by name; {} without E, or of fewer than two images.
 
-    reconstruction_error_relative (`relative_error`), n_test; and with labels and not too many training images
-    reconstruction_1nn_agreement (`nearest_neighbour_agreement`). A conditional G is told the images' classes. {}
-    without E.
+    reconstruction_error_relative (`relative_error`) and n_test; with labels and not too many training images also
+    reconstruction_1nn_agreement (`nearest_neighbour_agreement`). A conditional G is given the images' classes.
     """
     if model.encoder is None:
         return {}

@@ -1,5 +1,4 @@
-"""What a set of images is in an extractor's eyes, gathered once while they pass by; that of the real images is
-cached."""
+"""Gather what an extractor sees of a set of images, batch by batch; that of real images is cached."""
 
 import json
 from collections.abc import Iterable
@@ -25,8 +24,9 @@ SPLITS = 10  # of the Inception score (Salimans et al. 2016)
 
 
 def gather(batches: Iterable[tuple[Tensor, np.ndarray]], extractor, n: int, keep: np.ndarray) -> Statistics:
-    """Statistics of n images in all, of which this process sees `batches`: (uint8 (m, 3, S, S), positions (m,) in 0 … n
-    − 1).
+    """Return the statistics of n images in all, of which this process sees `batches`.
+
+    batches: (uint8 (m, 3, S, S), positions (m,) in 0 … n − 1).
 
     keep: sorted positions whose features are kept. The result is the same on every process, and for any number of them.
     """
@@ -52,8 +52,9 @@ def gather(batches: Iterable[tuple[Tensor, np.ndarray]], extractor, n: int, keep
 def real_statistics(
     reals: Images, size: int, extractor, split_name: str, cache: Path | None, batch_size: int, kept: int = KEPT
 ) -> Statistics:
-    """Statistics of all `reals`' centre squares at `size` px, of `kept` of them with features; unreadable images are
-    left out.
+    """Return the statistics of all `reals`' centre squares at `size` px, with the features of `kept` of them.
+
+    Unreadable images are left out.
 
     cache: a folder where they stay under a key of data, split, size, transform and features; None keeps nothing.
     """

@@ -1,4 +1,4 @@
-"""What a metric of generated images is given, and what it is: both sets of images, a function and its descriptions."""
+"""Hold what a metric of generated images compares, and what it is: a function and descriptions of its figures."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric of generated images: what its figures are, and the function that measures them.
+    """Hold a metric of generated images: the descriptions of its figures, and the function that measures them.
 
     measure: Comparison or Pixels → {the figure's full name: value}; each name begins with that of one of `figures`.
     """

@@ -1,4 +1,4 @@
-"""A model to give away: `python -m bigbigan.release.export CKPT FOLDER [--limit_mb 8] [--data NAME]`.
+"""Export a model to give away: `python -m bigbigan.release.export CKPT FOLDER [--limit_mb 8] [--data NAME]`.
 
 Averaged E and G in bf16, without D unless asked for, as a release folder with a card, which says what the rounding
 changed.
@@ -29,9 +29,9 @@ IMAGES = 64  # that the exported model is compared with the original on
 USE = """
 ## What it is for, and what not
 
-Features and latents of images like its training images, at {size} px; comparing methods; trying the library. It is small and has
-seen one data set: it is no general image encoder, its samples are no photographs, and nobody should be judged by it. Whatever
-imbalance the training images have, it has too.
+Features and latents of images like its training images, at {size} px; comparing methods; trying the library. It is
+small and has seen one data set: it is no general image encoder, its samples are no photographs, and nobody should be
+judged by it. Whatever imbalance the training images have, it has too.
 """
 
 
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def export(options: Export) -> str:
-    """Write the release and its card → a sentence: size and what the precision changed."""
+    """Write the release and its card, and return a sentence: size and what the precision changed."""
     model = load_model(options.ckpt)
     if model.encoder is None:
         raise ExportError(f"{options.ckpt}: expected a model with an encoder, found a GAN")
@@ -92,7 +92,7 @@ def export(options: Export) -> str:
 
 
 def lighter(model: BigBiGAN, precision: str, discriminator: bool) -> BigBiGAN:
-    """A copy whose weights of two dimensions and more are in `precision`; without D unless it is wanted."""
+    """Return a copy whose weights of two dimensions and more are in `precision`; without D unless it is wanted."""
     kept = copy.deepcopy(model.discriminator) if discriminator else None
     small = BigBiGAN(copy.deepcopy(model.generator), copy.deepcopy(model.encoder), kept, model.config)
     for tensor in (*small.parameters(), *small.buffers()):
@@ -103,8 +103,10 @@ def lighter(model: BigBiGAN, precision: str, discriminator: bool) -> BigBiGAN:
 
 @torch.inference_mode()
 def changes(model: BigBiGAN, other: BigBiGAN) -> dict[str, float]:
-    """Root mean square difference of `other` from `model`, relative to the size of what differs: images, features,
-    latents."""
+    """Return the root mean square difference of `other` from `model` in images, features and latents.
+
+    Each is relative to the size of what differs.
+    """
     prior, width = model.config.prior, model.generator.latent_dim
     z = sample_prior(prior, 0, "export", np.arange(IMAGES), width)
     classes = some_classes(model, IMAGES, 0) if model.generator.classes else None

@@ -1,4 +1,4 @@
-"""The report of a run: the texts at its start and its end, and the page."""
+"""Report a run: the texts at its start and its end, and the page."""
 
 from bigbigan.report.page import write_page
 from bigbigan.report.texts import block, closing_block, shapes_block, start_block

@@ -1,4 +1,4 @@
-"""What the page shows of a probe: its closing table, rows, confusions, samples and pairs, as tables and texts.
+"""Arrange what the page shows of a probe as tables and texts: closing table, rows, confusions, samples, pairs.
 
 A part that was not measured is None or empty, and is left out.
 """

@@ -1,4 +1,4 @@
-"""The pictures of a run as data URLs: the film of its grids, and the sheets of its evaluation."""
+"""Read the pictures of a run as data URLs: the film of its grids, and the sheets of its evaluation."""
 
 import base64
 import io
@@ -16,11 +16,10 @@ PIXEL_ART = 800  # a picture narrower than this is enlarged without smoothing
 
 
 def read_film(folder: Path) -> dict:
-    """At most FRAMES times, evenly spread from the first to the last, and the grids there; fewer where pictures are
-    large.
+    """Return the grids of at most FRAMES times, evenly spread from first to last; of fewer where they are large.
 
-    → {"times": [images seen], "samples": [picture or None], "reconstructions": [picture or None]}, one of each per
-    time.
+    The result is {"times": [images seen], "samples": [picture or None], "reconstructions": [picture or None]}, with one
+    of each for every time.
     """
     found = {kind: _by_time(folder / kind) for kind in ("samples", "reconstructions")}
     every = sorted(set().union(*found.values()))
@@ -59,7 +58,7 @@ def evenly_spaced(times: list[int], count: int) -> list[int]:
 
 
 def picture(path: Path) -> dict | None:
-    """A PNG or JPEG → {"src": data URL, "width", "height"}, or None where it is absent or damaged.
+    """Return a PNG or JPEG as {"src": data URL, "width", "height"}, or None where it is absent or damaged.
 
     A file of more than PLAIN_BYTES or a side of more than LONGEST_SIDE becomes a JPEG without chroma subsampling.
     """

@@ -1,4 +1,4 @@
-"""`report.html` of a run: one file that holds all it shows and asks nothing of the network.
+"""Write `report.html` of a run: one file that holds all it shows and asks nothing of the network.
 
 This file reads the run folder and film.py its pictures; evaluation.py arranges what probe.json holds; page.html is the
 template of the page, with parts.html for its tables, and draws the curves.
@@ -97,7 +97,7 @@ def _state(seen: float, total: int | None) -> str:
 
 
 def read_config(folder: Path) -> tuple[str, dict]:
-    """config.yaml as (text, tree); an empty tree where it cannot be read."""
+    """Return config.yaml as (text, tree), with an empty tree where it cannot be read."""
     path = folder / "config.yaml"
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     try:
@@ -127,7 +127,7 @@ def read_probe(folder: Path) -> tuple[ProbeResult, str]:
 
 
 def read_stats(folder: Path) -> list[dict]:
-    """The lines of stats.jsonl that count images, by images seen; a line cut short by a kill is left out."""
+    """Return the lines of stats.jsonl by images seen; lines without a count, or cut short by a kill, are left out."""
     path = folder / "stats.jsonl"
     records = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
@@ -141,7 +141,7 @@ def read_stats(folder: Path) -> list[dict]:
 
 
 def training_seconds(records: list[dict]) -> float | None:
-    """Images over speed, summed over the log; None without a log."""
+    """Return images over speed, summed over the log; None without a log."""
     seconds, before = 0.0, 0
     for record in records:
         if finite(record.get("images_per_second")) and record["images_per_second"] > 0:
@@ -151,7 +151,7 @@ def training_seconds(records: list[dict]) -> float | None:
 
 
 def curves(records: list[dict]) -> dict[str, list[tuple[float, float]]]:
-    """Every numeric key of the log → its points (images seen, value)."""
+    """Return the points (images seen, value) of every numeric key of the log."""
     found: dict[str, list[tuple[float, float]]] = {}
     for record in records:
         for key, value in record.items():
@@ -161,8 +161,7 @@ def curves(records: list[dict]) -> dict[str, list[tuple[float, float]]]:
 
 
 def charts(records: list[dict]) -> list[dict]:
-    """The charts of the page: the six score means in pairs, the losses, then every further key with two points or
-    more."""
+    """Return the charts of the page: the six score means in pairs, the losses, then keys with two points or more."""
     found = curves(records)
     drawn = []
     for term, title in SCORES.items():
@@ -180,7 +179,7 @@ def charts(records: list[dict]) -> list[dict]:
 
 
 def spectra_charts(records: list[dict]) -> list[dict]:
-    """One chart a layer, with its three largest singular values."""
+    """Return one chart for each layer, with its three largest singular values."""
     found: dict[str, list[list[tuple[float, float]]]] = {}
     for record in records:
         spectra = record.get("spectra") if kind_of(record) == "spectra" else None
@@ -213,8 +212,10 @@ def _chart(group: str, title: str, key: str, lines: dict[str, list], signed: boo
 
 
 def thin(points: list[tuple[float, float]], limit: int = CURVE_POINTS) -> list[tuple[float, float]]:
-    """At most `limit` points and the two ends: of each stretch the least and the greatest value, so that no spike is
-    lost."""
+    """Return at most `limit` points and the two ends.
+
+    Of each stretch the least and the greatest value are kept, so that no spike is lost.
+    """
     if len(points) <= limit:
         return points
     kept = {0, len(points) - 1}
@@ -235,7 +236,10 @@ def _single(records: list[dict]) -> Table | None:
 
 
 def truncation_chart(curve: TruncationCurve) -> dict | None:
-    """FID over IS along the thresholds, with the points by which the curve is reported and the IS of real images."""
+    """Return FID over IS along the thresholds.
+
+    With it come the points by which the curve is reported, and the IS of real images.
+    """
 
     def whole(points: Iterable[CurvePoint | None]) -> list[CurvePoint]:
         return [p for p in points if p is not None and finite(p.fid) and finite(p.inception_score)]

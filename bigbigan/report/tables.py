@@ -1,4 +1,4 @@
-"""The tables of the page as rows of cells, and numbers as people write them."""
+"""Arrange the tables of the page as rows of cells, and write numbers as people do."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The texts of a run: what stands at its start and at its end."""
+"""Write the texts of a run: what stands at its start and at its end."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from bigbigan.model import BigBiGAN
 
 
 def block(title: str, rows: list[tuple[str, str]]) -> str:
-    """An aligned block of text."""
+    """Return a title and rows of (name, value) as an aligned block of text."""
     width = max(len(name) for name, _ in rows)
     return "\n".join([title, *(f"  {name:<{width}}  {value}" for name, value in rows)])
 
@@ -27,20 +27,22 @@ def start_block(
     processes: int,
     folder: Path,
 ) -> str:
-    """The derived numbers of a run: what is trained, on what, from where, how far, and where it writes."""
+    """Return the derived numbers of a run: what is trained, on what, from where, how far, and where it writes."""
     m, d, o = config.model, config.data, config.optim
     images = config.batches * d.batch_size
     e_size = "" if model.encoder is None else f", E {model.encoder.image_size} px"
     total, per_chunk = config.run.images, d.batch_size // processes // d.chunks
+    split = f"{_many(processes, 'process', 'es')} × {_many(d.chunks, 'chunk')}"
+    updates = f"{_many(o.d_steps, 'D update')} and one of E+G{' at once' * o.simultaneous}"
     rows = [
         ("data", train.summary()),
         ("test", f"{len(test):,} images"),
         ("networks", _networks(model)),
         ("sizes", f"G and D {m.image_size} px{e_size}; z {model.generator.latent_dim} ({m.prior} prior)"),
         ("weights", weights),
-        ("batch", f"{d.batch_size} = {_many(processes, 'process', 'es')} × {_many(d.chunks, 'chunk')} × {per_chunk} images"),
+        ("batch", f"{d.batch_size} = {split} × {per_chunk} images"),
         ("device", device),
-        ("iteration", f"{_many(o.d_steps, 'D update')} and one of E+G{' at once' * o.simultaneous} on {images:,} images"),
+        ("iteration", f"{updates} on {images:,} images"),
         ("rates", f"D {o.discriminator_lr:g}, G {o.generator_lr:g}, E {o.encoder_lr:g}"),
         ("length", f"{total:,} images = {-(-total // images):,} iterations = {total / len(train):,.1f} epochs"),
         ("writes", str(folder)),
@@ -67,7 +69,7 @@ def _growing(config: Config) -> str:
 
 @torch.no_grad()
 def shapes_block(model: BigBiGAN, device: torch.device) -> str:
-    """One forward of every part, by its shapes."""
+    """Run one forward of every part, and return the shapes as a block of text."""
     size, classes = (model.encoder or model.generator).image_size, model.generator.classes
     x, z = torch.zeros(2, 3, size, size, device=device), torch.zeros(2, model.generator.latent_dim, device=device)
     labels = torch.zeros(2, dtype=torch.long, device=device) if classes else None
@@ -84,7 +86,7 @@ def shapes_block(model: BigBiGAN, device: torch.device) -> str:
 
 
 def closing_block(folder: Path, images_seen: int, figures: str, page: Path) -> str:
-    """Which files to open, and what to do next."""
+    """Return which files to open, and what to do next."""
     newest = {kind: max((folder / kind).glob("*.png"), default="none") for kind in ("samples", "reconstructions")}
     return block(
         f"finished: {images_seen:,} images",
@@ -98,13 +100,15 @@ def closing_block(folder: Path, images_seen: int, figures: str, page: Path) -> s
             ("all figures", f"python eval_linear/probe.py {folder}"),
             (
                 "next",
-                f"python -c \"import bigbigan; print(bigbigan.encode('IMAGES', model='{folder}', outputs='avepool_feat').shape)\"",
+                f'python -c "import bigbigan; '
+                f"print(bigbigan.encode('IMAGES', model='{folder}', outputs='avepool_feat').shape)\"",
             ),
         ],
     )
 
 
 def count(network: torch.nn.Module) -> int:
+    """Return how many parameters a network has."""
     return sum(p.numel() for p in network.parameters())
 
 

@@ -1,4 +1,4 @@
-"""The lines of stats.jsonl: which kind each is, and what the figures that training writes are called."""
+"""Tell the kinds of lines of stats.jsonl apart, and describe the figures that training writes there."""
 
 from eval_linear.result import FigureInfo
 

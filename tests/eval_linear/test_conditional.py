@@ -22,7 +22,8 @@ from tests.helpers.children import cheapen
 
 SMALL = {"encoder_blocks": (1, 1, 1, 1), "encoder_width": 0.03125}
 RUN = [
-    "--run.name=classes", "--model.classes=10", "--run.images=96", "--run.sample_every=96", "--model.encoder_width=0.03125",
+    "--run.name=classes", "--model.classes=10", "--run.images=96", "--run.sample_every=96",
+    "--model.encoder_width=0.03125",
     "--model.encoder_blocks", "1", "1", "1", "1",
 ]  # fmt: skip
 

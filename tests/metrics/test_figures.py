@@ -19,7 +19,8 @@ def test_names_are_of_one_figure_each():
     ("key", "name"),
     [
         ("fid_inception2015_train_n10000", "fid"), ("is_sd_classifier_digits_n64", "is"), ("kid_sd_a_train_n64", "kid"),
-        ("swd_8px_train_n64", "swd"), ("ssim_real_train_n64", "ssim"), ("ms_ssim_n64", "ms_ssim"), ("top1, k = 25", "top1"),
+        ("swd_8px_train_n64", "swd"), ("ssim_real_train_n64", "ssim"), ("ms_ssim_n64", "ms_ssim"),
+        ("top1, k = 25", "top1"),
         ("score_gap_held_out", "score_gap_held_out"), ("accuracy_classifier_digits", "accuracy"), ("loss_d", "loss_d"),
         ("coverage_classifier_digits_train_n64", "coverage"), ("fidelity", None), ("", None), ("score_x_real", None),
     ],

@@ -385,9 +385,11 @@ def test_ms_ssim_of_pairs():
 
 def test_pixel_figures_have_honest_names(sets, caplog):
     images = {size: as_tensor(pictures(40, 1, size)) for size in (8, 32)}
-    of = lambda size: evaluate_pixels(
-        lambda at: images[size][torch.from_numpy(at)], as_images(pictures(20, 3, size)), size, "test"
-    )
+
+    def of(size):
+        reals = as_images(pictures(20, 3, size))
+        return evaluate_pixels(lambda at: images[size][torch.from_numpy(at)], reals, size, "test")
+
     with caplog.at_level("INFO"):
         small = of(8)
     assert set(small) == {"swd_8px_test_n20", "swd_mean_test_n20", "ssim_n20", "ssim_real_test_n20"}

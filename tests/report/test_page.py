@@ -120,6 +120,23 @@ def test_curves_are_those_of_the_log(run, page):
     assert not any("n_test" in c["title"] for c in found) and "n_test 359 691,200" in Text(page).text
 
 
+def test_alarms_and_recoveries_are_told_by_their_kind(tmp_path):
+    """Lines of versions that wrote no kind are told by their keys."""
+    lines = [
+        {"images_seen": 10, "alarm": "D remembers"},
+        {"images_seen": 20, "kind": "recovery", "recovery": "a loss was NaN"},
+        {"images_seen": 30, "kind": "training", "loss_d": 1.0, "alarm": "no alarm"},
+        {"images_seen": 40, "kind": "spectra", "spectra": {"stem": [3.0, 2.0, 1.0]}},
+        {"images_seen": 50, "kind": "evaluation", "spectra": {"stem": [9.0, 9.0, 9.0]}},
+    ]
+    (tmp_path / "stats.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = Text(write_page(tmp_path))
+    assert "alarm at 10 images: D remembers" in text.text and "recovery at 20 images: a loss was NaN" in text.text
+    assert "no alarm" not in text.text
+    (spectra,) = [chart for chart in text.embedded()["charts"] if chart["group"] == "spectra"]
+    assert [line["points"] for line in spectra["lines"]] == [[[40, 3.0]], [[40, 2.0]], [[40, 1.0]]]
+
+
 def test_non_finite_values_are_no_points(tmp_path):
     lines = [
         '{"images_seen": 1, "loss_d": 1.0}',
