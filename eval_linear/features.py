@@ -120,7 +120,7 @@ def _extract(
 
 
 def augmented(
-    encoder: Encoder, images: Images, names: tuple[str, ...], augment: str, seed: int, batch_size: int, step: int
+    encoder: Encoder, images: Images, names: tuple[str, ...], augment: str, seed: int, batch_size: int, *, step: int
 ) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
     """Yield endless batches of features of randomly cut and flipped training images, each time with a new cut.
 

@@ -52,7 +52,9 @@ def generation(options: Generation, model: BigBiGAN, splits: Splits, batch_size:
     for extractor, note in extractors:
         figures = {}
         for reals, split in ((splits.train, "train"), (splits.test, "test")):
-            figures |= evaluate_generation(sample, reals, size, extractor, options.images, split, cache, batch_size)
+            figures |= evaluate_generation(
+                sample, reals, size, extractor, options.images, split, cache=cache, batch_size=batch_size
+            )
         figures |= real_distance(splits, size, extractor, batch_size)
         results.append(ExtractorFigures(extractor.name, note, figures))
     pixels = evaluate_pixels(
@@ -82,12 +84,13 @@ def _extractors(options: Generation, splits: Splits, size: int, device) -> tuple
 
 def _curve(options: Generation, model: BigBiGAN, splits: Splits, extractors: list, batch_size: int) -> dict | None:
     """Return FID and IS over truncation by the first extractor; None for a prior other than normal, or without one."""
-    if not options.truncation_images or not extractors or (model.config is not None and model.config.prior != "normal"):
+    if not options.truncation_images or not extractors or model.prior != "normal":
         return None
     return truncation_curve(
         lambda threshold: sampler(model, threshold, batch_size=batch_size),
         [*options.thresholds, None], splits.train, splits.test,
-        model.generator.image_size, extractors[0][0], options.truncation_images, "train", cache_folder(), batch_size,
+        model.generator.image_size, extractors[0][0], n=options.truncation_images, split_name="train",
+        cache=cache_folder(), batch_size=batch_size,
     )  # fmt: skip
 
 
@@ -107,6 +110,13 @@ def quick_generation(model: BigBiGAN, train: Images, name: str, limit: int, batc
     device, size = next(model.generator.parameters()).device, model.generator.image_size
     extractor = in_domain_extractor(train, size, name, cache_folder(), device)
     figures = evaluate_generation(
-        sampler(model, batch_size=batch_size), train, size, extractor, limit, "train", cache_folder(), batch_size
+        sampler(model, batch_size=batch_size),
+        train,
+        size,
+        extractor,
+        limit,
+        "train",
+        cache=cache_folder(),
+        batch_size=batch_size,
     )
     return {k: v for k, v in figures.items() if k.startswith(("fid_", f"is_{extractor.name}"))}

@@ -68,7 +68,15 @@ def _class_means(fits: list[list[float | None]]) -> list[float | None]:
 
 
 def linear(
-    rows: Rows, r: Representation, splits: Splits, protocol: str, share: float, seed: int, augment: str, batch_size: int
+    rows: Rows,
+    r: Representation,
+    splits: Splits,
+    protocol: str,
+    share: float,
+    seed: int,
+    *,
+    augment: str,
+    batch_size: int,
 ) -> LinearFit:
     """Fit one linear classifier: "full_batch", or "adam_5k" / "adam_100k" on the crops that `augment` names.
 
@@ -81,7 +89,7 @@ def linear(
     else:
         random = augment != "none" and r.network is not None
         batches = random_crops(r, splits, some, augment, seed, batch_size) if random else None
-        fit = fit_adam(protocol, x, y, r.x_test, r.y_test, splits.classes, seed, batches)
+        fit = fit_adam(protocol, x, y, r.x_test, r.y_test, splits.classes, seed=seed, batches=batches)
         steps, rates = PROTOCOLS[protocol]
         swept = f"rate of {len(rates)} chosen on held-out images" if len(rates) > 1 else f"rate {rates[0]:g}"
         name = f"linear, Adam {steps:,} steps, {swept}, {CROPS[augment if random else 'none']}"
@@ -96,7 +104,7 @@ def random_crops(
 
     def batches(fit: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
         images = splits.train.subset(r.indices[some.numpy()[fit]])
-        stream = augmented(r.network, images, (r.name,), augment, seed, min(BATCH, len(images)), batch_size)
+        stream = augmented(r.network, images, (r.name,), augment, seed, min(BATCH, len(images)), step=batch_size)
         return ((features[r.name], labels) for features, labels in stream)
 
     return batches

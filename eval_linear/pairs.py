@@ -117,20 +117,11 @@ def _neighbours(
         figures.append(PairFigure(name, ratio, 1.0, "held-out images", len(ours), "ratio of medians"))
         if sheets is not None:
             word = "pixels" if space == "pixels" else "features"
-            neighbours(
-                sheets, f"neighbours-samples-{word}", "samples", space, samples[:ROWS], ours[:ROWS], training, train, at
-            )
-            neighbours(
-                sheets,
-                f"neighbours-queries-{word}",
-                "test images",
-                space,
-                small[:ROWS],
-                theirs[:ROWS],
-                training,
-                train,
-                at,
-            )
+            searched = {"reference": training, "training": train, "at": at}
+            shown = ("samples", "samples", samples, ours), ("queries", "test images", small, theirs)
+            for name, what, images, vectors in shown:
+                name = f"neighbours-{name}-{word}"
+                neighbours(sheets, name, what, space, images[:ROWS], vectors[:ROWS], **searched)
     return figures
 
 

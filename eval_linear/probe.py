@@ -267,7 +267,9 @@ def measure(rows: measures.Rows, r, probe: Probe, splits: Splits, once: bool = F
         if "linear" in probe.parts:
             for protocol in probe.linear:
                 for share in probe.labels:
-                    measures.linear(rows, r, splits, protocol, share, seed, probe.augment, probe.data.batch_size)
+                    measures.linear(
+                        rows, r, splits, protocol, share, seed, augment=probe.augment, batch_size=probe.data.batch_size
+                    )
         if "kmeans" in probe.parts and r.feature in (label(probe.features[0]), *_plain(r)):
             measures.kmeans(rows, r, splits.classes, seed)
     if "knn" in probe.parts and r.feature in (label(probe.features[0]), *_plain(r)):

@@ -45,6 +45,7 @@ def neighbours(
     space: str,
     shown: Tensor,
     queries: Tensor,
+    *,
     reference: Tensor,
     training: Images,
     at: np.ndarray,

@@ -49,6 +49,7 @@ def train_classifier(
     steps: int,
     batch_size: int = 128,
     rate: float = 3e-3,
+    *,
     weight_decay: float = 0.0,
     augment: str = "none",
     flip: bool = False,

@@ -43,6 +43,7 @@ def evaluate_generation(
     extractor,
     n: int,
     split_name: str,
+    *,
     cache: Path | None = None,
     batch_size: int = 64,
     kept: int = KEPT,
@@ -55,7 +56,7 @@ def evaluate_generation(
     KID and the four manifold figures look at no more than so many images of either set, which their names then say.
     The same on every process and for any number of them. Raises MetricsError.
     """
-    reference = real_statistics(reals, size, extractor, split_name, cache, batch_size, kept)
+    reference = real_statistics(reals, size, extractor, split_name, cache, batch_size, kept=kept)
     found = _generated(sample, size, extractor, n, batch_size, kept)
     device = getattr(extractor, "device", "cpu")
     sets = Comparison(found, reference, extractor.name, split_name, n, device)
@@ -89,6 +90,7 @@ def truncation_curve(
     validation: Images | None,
     size: int,
     extractor,
+    *,
     n: int,
     split_name: str,
     cache: Path | None = None,
@@ -164,6 +166,7 @@ def evaluate_pixels(
     split_name: str,
     n: int = IMAGES,
     batch_size: int = 64,
+    *,
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> dict[str, float]:

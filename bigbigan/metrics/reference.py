@@ -50,7 +50,7 @@ def gather(batches: Iterable[tuple[Tensor, np.ndarray]], extractor, n: int, keep
 
 
 def real_statistics(
-    reals: Images, size: int, extractor, split_name: str, cache: Path | None, batch_size: int, kept: int = KEPT
+    reals: Images, size: int, extractor, split_name: str, cache: Path | None, batch_size: int, *, kept: int = KEPT
 ) -> Statistics:
     """Return the statistics of all `reals`' centre squares at `size` px, with the features of `kept` of them.
 

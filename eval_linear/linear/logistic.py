@@ -69,6 +69,7 @@ def logistic_path(
     strengths: Iterable[float],
     tolerance: float = 1e-6,
     standardise: bool = True,
+    *,
     max_steps: int = 50,
     chunk_rows: int | None = None,
 ) -> Iterator[Solution]:
@@ -96,7 +97,9 @@ def logistic_path(
         before = rows.readings
         start = _predict(rows, history, math.log(strength), ridge)
         least = 1 if strength <= FRESH * shown else LONG
-        point, gap, steps, slowest, longest = _newton(rows, basis, start, ridge, tolerance, slowest, max_steps, least)
+        point, gap, steps, slowest, longest = _newton(
+            rows, basis, start, ridge, tolerance, slowest, max_steps=max_steps, least=least
+        )
         shown = strength if longest >= LONG else shown
         history = [*history[-2:], (math.log(strength), point)]
         weight, bias = (part.to(rows.dtype) for part in rows.raw(point.parameters))
@@ -123,7 +126,15 @@ def _predict(rows: Rows, history: list[tuple[float, Point]], place: float, ridge
 
 
 def _newton(
-    rows: Rows, basis: Basis, point: Point, ridge: float, tolerance: float, slowest: float, max_steps: int, least: int
+    rows: Rows,
+    basis: Basis,
+    point: Point,
+    ridge: float,
+    tolerance: float,
+    slowest: float,
+    *,
+    max_steps: int,
+    least: int,
 ) -> tuple[Point, float, int, float, int]:
     """Make Newton's steps from `point`.
 
@@ -143,7 +154,9 @@ def _newton(
         if (gap <= MARGIN * tolerance and longest >= least) or stalled or step == max_steps:
             return point, gap, step, slowest, longest
         goal = MARGIN / 2 * tolerance * point.objective
-        direction, fall, ritz, run = _conjugate_gradients(rows, point, apply, ridge, goal, slowest, least - longest)
+        direction, fall, ritz, run = _conjugate_gradients(
+            rows, point, apply, ridge, goal, slowest, least=least - longest
+        )
         slowest, longest = (
             min(slowest, ritz),
             max(longest, run, least),
@@ -155,7 +168,7 @@ def _newton(
 
 
 def _conjugate_gradients(
-    rows: Rows, point: Point, apply, ridge: float, goal: float, slowest: float, least: int, limit: int = 1000
+    rows: Rows, point: Point, apply, ridge: float, goal: float, slowest: float, *, least: int, limit: int = 1000
 ) -> tuple[Tensor, float, float, int]:
     """Solve H d = −g by preconditioned conjugate gradients.
 

@@ -112,7 +112,7 @@ def _strengths(n: int) -> tuple[float, ...]:
 
 
 def fit_adam(
-    protocol: str, x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, classes: int, seed: int, batches=None
+    protocol: str, x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, classes: int, *, seed: int, batches=None
 ) -> LinearFit:
     """Fit the paper's probe (`adam.PROTOCOLS`) as `fit_linear` does; held-out training rows choose the rate.
 

@@ -278,8 +278,9 @@ def test_truncation_curve(sets):
         images = (128 + (2 if threshold is None else threshold) * noise).clamp(0, 255).to(torch.uint8)
         return lambda at: images[torch.from_numpy(at)]
 
+    real, validation = as_images(sets[1]), as_images(sets[1][:100])
     curve = truncation_curve(
-        sampler, [None, 1.0, 0.5, 0.1], as_images(sets[1]), as_images(sets[1][:100]), SIZE, SmallNet(), 120, "train"
+        sampler, [None, 1.0, 0.5, 0.1], real, validation, SIZE, SmallNet(), n=120, split_name="train"
     )
     assert [p["threshold"] for p in curve["points"]] == [None, 1.0, 0.5, 0.1]
     point = evaluate_generation(sampler(0.5), as_images(sets[1]), SIZE, SmallNet(), 120, "train")
