@@ -1,9 +1,12 @@
-"""Clusters of an encoder's features as labels: `python eval_linear/cluster_labels.py CKPT --classes K --out FOLDER`.
+"""Label a data set by clusters of an encoder's features.
+
+The command is `python eval_linear/cluster_labels.py CKPT --classes K --out FOLDER`.
 
 Writes the data that CKPT was trained on, or others, as Parquet files in which each image's class is the cluster that
-its features
-fall into: k-means fitted on the training split. With these labels a conditional BigGAN is BigBiGAN's baseline "BigGAN +
-Clustering" (table 3): `accelerate launch bigbigan/train.py --config table1/no_e --model.classes K --data.path FOLDER`.
+its features fall into: k-means fitted on the training split. With these labels a conditional BigGAN is BigBiGAN's
+baseline "BigGAN + Clustering" (table 3):
+
+    accelerate launch bigbigan/train.py --config table1/no_e --model.classes K --data.path FOLDER
 """
 
 import io
@@ -51,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def write_clusters(options: Clusters) -> str:
-    """Cluster the training split, label both splits, write them → what was found, in sentences."""
+    """Cluster the training split, label both splits, write them, and return what was found as sentences."""
     model, out = load(options.ckpt), options.out
     if model.encoder is None:
         raise ProbeError(f"{options.ckpt}: expected a model with an encoder, found a GAN")
@@ -86,8 +89,10 @@ def write_clusters(options: Clusters) -> str:
 
 
 def write_tables(folder: Path, name: str, images: Images, labels: np.ndarray, classes: int) -> None:
-    """NAME-00000.parquet, ... with columns image and label, as `datasets` writes them; each appears whole or not at
-    all."""
+    """Write NAME-00000.parquet and so on with the columns image and label, as `datasets` writes them.
+
+    Each file appears whole or not at all.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
     from datasets import ClassLabel, Features
@@ -110,7 +115,7 @@ def write_tables(folder: Path, name: str, images: Images, labels: np.ndarray, cl
 
 
 def encoded(image: Image.Image) -> bytes:
-    """The bytes of the file that a picture was opened from, or a PNG of what came from no file."""
+    """Return the bytes of the file that a picture was opened from, or a PNG of a picture that came from no file."""
     if image.format and getattr(image, "fp", None) is not None:
         image.fp.seek(0)
         return image.fp.read()

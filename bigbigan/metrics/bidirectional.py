@@ -1,5 +1,4 @@
-"""What an encoder beside a generator is for: reconstruction, the latent round trip, and whether D knows its images by
-heart."""
+"""Measure an encoder beside a generator: reconstruction, the latent round trip, whether D knows its images by heart."""
 
 import numpy as np
 import torch
@@ -13,13 +12,15 @@ from bigbigan.networks.layers import pool_to
 
 
 def fit_to(x: Tensor, size: int) -> Tensor:
-    """(N, 3, S, S) → (N, 3, size, size): G's image for E, or E's for G; average-pooled down, bilinear up."""
+    """Return images (N, 3, S, S) at another size, (N, 3, size, size): average-pooled down, bilinear up."""
     return pool_to(x, size) if x.shape[-1] >= size else F.interpolate(x, size=(size, size), mode="bilinear")
 
 
 def with_baseline(a: Tensor, b: Tensor, repeats: int = 10, seed: int = 0) -> tuple[float, float]:
-    """Mean squared difference of the rows of a and b, (N, ...) with N ≥ 2, per number; and of random pairs of rows of
-    a."""
+    """Return the mean squared difference of the rows of a and b, per number, and that of random pairs of rows of a.
+
+    a, b: (N, ...) with N ≥ 2.
+    """
     generator = torch.Generator().manual_seed(seed)
     numbers = a[0].numel()
     pairs = []
@@ -31,15 +32,15 @@ def with_baseline(a: Tensor, b: Tensor, repeats: int = 10, seed: int = 0) -> tup
 
 @torch.inference_mode()
 def there_and_back(model: BigBiGAN, x: Tensor, noise: Tensor, classes: Tensor | None) -> dict[str, Tensor]:
-    """x (N, 3, S, S) at E's size, noise (N, Z) ~ N(0, I) → x and its reconstructions at G's size and their AvePool
-    features.
+    """Return images, their reconstructions at G's size, and the AvePool features of both.
+
+    x: (N, 3, S, S) at E's size.  noise: (N, Z) ~ N(0, I).  classes: (N,) of x in a conditional model.
 
     "x", "mean", "sample": images (N, 3, S', S'), reconstructed from the posterior's mean and from a sample of it;
     "x_feat", "mean_feat": (N, C).
     """
     encoder, generator = model.encoder, model.generator
-    avepool = encoder.avepool(x)
-    posterior = encoder.head(avepool)
+    posterior, avepool = model.infer(x, classes), encoder.avepool(x)
     mean, sample = generator(posterior.mean, classes), generator(posterior.sample(noise), classes)
     features = encoder.avepool(fit_to(mean, encoder.image_size))
     small = fit_to(x, mean.shape[-1])
@@ -48,27 +49,29 @@ def there_and_back(model: BigBiGAN, x: Tensor, noise: Tensor, classes: Tensor | 
 
 @torch.inference_mode()
 def round_trip(model: BigBiGAN, n: int, seed: int, batch_size: int = 256) -> tuple[Tensor, Tensor, Tensor]:
-    """z ~ p(z) and the mean of E(G(z)), (n, Z) each, with the images G(z), (n, 3, S, S)."""
+    """Return z ~ p(z) and the mean of E(G(z)), (n, Z) each, and the images G(z), (n, 3, S, S)."""
     device = next(model.encoder.parameters()).device
     prior = model.prior
     z = sample_prior(prior, seed, "round trip", np.arange(n), model.generator.latent_dim)
     back, images = [], []
     for part, labels in zip(z.split(batch_size), some_classes(model, n, seed).split(batch_size), strict=True):
-        image = model.generator(part.to(device), labels.to(device) if model.generator.classes else None)
-        back.append(model.encoder(fit_to(image, model.encoder.image_size)).mean.cpu())
+        classes = labels.to(device) if model.generator.classes else None
+        image = model.generator(part.to(device), classes)
+        back.append(model.infer(fit_to(image, model.encoder.image_size), classes).mean.cpu())
         images.append(image.float().cpu())
     return z, torch.cat(back), torch.cat(images)
 
 
 @torch.inference_mode()
 def scored_as_encoder_pairs(model: BigBiGAN, x: Tensor, classes: Tensor | None = None) -> dict[str, float]:
-    """Shares of the pairs (x, E(x)) that D takes for encoder pairs, by the sign of s_x, if it has one, and of s_x + s_z
-    + s_xz.
+    """Return the shares of pairs (x, E(x)) that D takes for encoder pairs.
+
+    They are judged by the sign of s_x, if D has one, and of the sum of all scores.
 
     x (N, 3, S, S) at E's size. Near 100 % for training images beside 50 % for held-out ones is memorising (BigGAN,
     section 4.2: over 98 % against 50-55 %).
     """
-    scores = model.discriminate(x, model.encoder(x).mean, classes)
+    scores = model.discriminate(x, model.infer(x, classes).mean, classes)
     found = {name: scores[name] for name in ("score_x",) if name in scores} | {
         "sum": torch.stack(list(scores.values())).sum(0)
     }
@@ -76,5 +79,5 @@ def scored_as_encoder_pairs(model: BigBiGAN, x: Tensor, classes: Tensor | None =
 
 
 def some_classes(model: BigBiGAN, n: int, seed: int) -> Tensor:
-    """(n,) classes for a conditional G, drawn evenly; zeros for an unconditional one."""
+    """Return (n,) classes for a conditional G, drawn evenly; zeros for an unconditional one."""
     return torch.randint(max(1, model.generator.classes), (n,), generator=torch.Generator().manual_seed(seed))

@@ -1,4 +1,4 @@
-"""The reference features of published figures: the Inception network of 2015-12-05, as torch-fidelity carries it.
+"""Load the extractor of published figures: the Inception network of 2015-12-05, as torch-fidelity carries it.
 
 An extractor is any callable: images uint8 (N, 3, S, S) → (features float32 (N, D), logits float32 (N, K)), on its own
 device, with
@@ -9,7 +9,6 @@ device, with
 
 import hashlib
 import os
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -28,8 +27,10 @@ PATIENCE = 30  # seconds without an answer
 
 
 class Inception2015:
-    """Pool features (N, 2048) and logits without bias (N, 1008) of uint8 images, resized to 299 px as TensorFlow 1
-    did."""
+    """Compute pool features (N, 2048) and logits without bias (N, 1008) of uint8 images.
+
+    They are resized to 299 px as TensorFlow 1 did.
+    """
 
     name = "inception2015"
     accuracy = None
@@ -46,7 +47,7 @@ class Inception2015:
 def inception2015(
     weights: str | Path | None = None, device: torch.device | str = "cpu", download: bool = True
 ) -> Inception2015:
-    """The extractor of published IS and FID.
+    """Return the extractor of published IS and FID.
 
     weights: the file; None looks in TORCH_HOME/hub/checkpoints, then downloads it there if `download`. Where it cannot
     be had, on any process, every process raises MetricsUnavailable, whose message says what is missing and where to put
@@ -73,7 +74,7 @@ def _sentence(found: str) -> str:
 
 
 def _find(download: bool) -> Path:
-    """The file in torch's cache, downloaded first if it is not there."""
+    """Return the file in torch's cache, downloaded first if it is not there."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS
     if path.is_file():
         return path
@@ -105,7 +106,8 @@ def _load(path: Path) -> torch.nn.Module:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except ImportError:
         raise MetricsUnavailable(
-            "figures of the Inception network of 2015 need torch-fidelity, which is not installed: pip install 'bigbigan[metrics]'"
+            "figures of the Inception network of 2015 need torch-fidelity, which is not installed: "
+            "pip install 'bigbigan[metrics]'"
         ) from None
     if not path.is_file():
         raise MetricsUnavailable(_sentence(f"{path} is not there"))

@@ -6,7 +6,7 @@ from bigbigan.training.start import block
 
 
 def closing_block(folder: Path, images_seen: int, figures: str, page: Path) -> str:
-    """Which files to open, and what to do next."""
+    """Return which files to open, and what to do next."""
     newest = {kind: max((folder / kind).glob("*.png"), default="none") for kind in ("samples", "reconstructions")}
     return block(
         f"finished: {images_seen:,} images",
@@ -20,7 +20,8 @@ def closing_block(folder: Path, images_seen: int, figures: str, page: Path) -> s
             ("all figures", f"python eval_linear/probe.py {folder}"),
             (
                 "next",
-                f"python -c \"import bigbigan; print(bigbigan.encode('IMAGES', model='{folder}', outputs='avepool_feat').shape)\"",
+                f'python -c "import bigbigan; '
+                f"print(bigbigan.encode('IMAGES', model='{folder}', outputs='avepool_feat').shape)\"",
             ),
         ],
     )

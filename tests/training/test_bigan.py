@@ -14,10 +14,10 @@ from bigbigan.config import Config, Loss, Model, Optim, find_config, flatten, re
 from bigbigan.errors import ConfigError
 from bigbigan.losses import latent_loss
 from bigbigan.metrics.bidirectional import scored_as_encoder_pairs
+from bigbigan.metrics.neighbours import nearest
 from bigbigan.model import BigBiGAN
 from bigbigan.training.optim import Optimizers
 from bigbigan.training.schedule import rates
-from eval_linear.knn import nearest
 from tests.conftest import make_step, tiny_model, train
 from tests.runs.test_train import same, stats, weights
 from tests.training.test_step import make_batch
@@ -288,7 +288,7 @@ def test_the_nearest_neighbour_is_that_of_scikit_learn():
     torch.manual_seed(0)
     x, y, x_test = torch.randn(50, 4), torch.randint(0, 5, (50,)), torch.randn(30, 4)
     expected = KNeighborsClassifier(1).fit(x.numpy(), y.numpy()).predict(x_test.numpy())
-    assert np.array_equal(y[nearest(x, x_test)].numpy(), expected)
+    assert np.array_equal(y[nearest(x_test, x)[1][:, 0]].numpy(), expected)
 
 
 def test_the_presets():
