@@ -24,6 +24,7 @@ from PIL import Image
 from bigbigan.api import load
 from bigbigan.data import Images
 from bigbigan.errors import ProbeError, exit_with_a_sentence
+from bigbigan.files import write_whole
 from eval_linear.clusters import agreement, fit_clusters
 from eval_linear.features import check_names, extract
 from eval_linear.probe import ProbeData, open_splits
@@ -102,16 +103,17 @@ def write_tables(folder: Path, name: str, images: Images, labels: np.ndarray, cl
         {"image": ImageFeature(), "label": ClassLabel(names=[f"cluster {k}" for k in range(classes)])}
     ).arrow_schema
     for shard, first in enumerate(range(0, len(images), SHARD)):
-        path = folder / f"{name}-{shard:05}.parquet"
-        beside = path.with_suffix(".tmp")
-        with pq.ParquetWriter(beside, schema) as writer:
-            for at in range(first, min(first + SHARD, len(images)), 500):
-                rows = range(at, min(at + 500, first + SHARD, len(images)))
-                cells = [{"bytes": encoded(images[i]), "path": None} for i in rows]
-                writer.write_table(
-                    pa.table({"image": cells, "label": labels[list(rows)].astype(np.int64)}, schema=schema)
-                )
-        beside.replace(path)
+        last = min(first + SHARD, len(images))
+
+        def write(path: Path, first: int = first, last: int = last) -> None:
+            with pq.ParquetWriter(path, schema) as writer:
+                for at in range(first, last, 500):
+                    rows = range(at, min(at + 500, last))
+                    cells = [{"bytes": encoded(images[i]), "path": None} for i in rows]
+                    columns = {"image": cells, "label": labels[list(rows)].astype(np.int64)}
+                    writer.write_table(pa.table(columns, schema=schema))
+
+        write_whole(folder / f"{name}-{shard:05}.parquet", write)
 
 
 def encoded(image: Image.Image) -> bytes:

@@ -22,7 +22,7 @@ import tyro
 from bigbigan.api import load
 from bigbigan.data import open_images
 from bigbigan.errors import Outside, ProbeError, exit_with_a_sentence
-from bigbigan.files import check_links
+from bigbigan.files import check_links, write_text_whole
 from bigbigan.metrics.cache import digest
 from bigbigan.model import BigBiGAN
 from bigbigan.report import write_page
@@ -158,9 +158,7 @@ def run_probe(probe: Probe) -> str:
 def write(result: ProbeResult, folder: Path) -> None:
     """Write probe.json and report.html; where the disk refuses them, print the table before the OSError is raised."""
     try:
-        beside = folder / ".probe.json.tmp"
-        beside.write_text(json.dumps(result.to_json(), indent=1) + "\n")
-        beside.replace(folder / "probe.json")
+        write_text_whole(folder / "probe.json", json.dumps(result.to_json(), indent=1) + "\n")
         write_page(folder)
     except OSError:
         print(table(result))

@@ -4,7 +4,6 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from bigbigan.distributed.collectives import rank
 from bigbigan.distributed.gather import everywhere
+from bigbigan.files import write_whole
 
 TRANSFORM = "centre square, bicubic"  # what `evaluation_batches` does to an image; part of the keys
 log = logging.getLogger(__name__)
@@ -54,16 +54,12 @@ def get_or_make(
 
 
 def store(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` write a file beside `path`, then rename it; a warning says where that fails, as on a full disk."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write a file by `write_whole`; a warning says where that fails, as on a full disk."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(beside)
-        os.replace(beside, path)
+        write_whole(path, write)
     except (OSError, SafetensorError) as error:  # the latter is what safetensors makes of a full disk
         log.warning("%s: could not be kept, the next run will make it again (%s)", path, error)
-        with suppress(OSError):  # it may not even be there
-            beside.unlink()
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:

@@ -8,7 +8,6 @@ device, with
 """
 
 import hashlib
-import os
 import urllib.request
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from torch import Tensor
 from bigbigan.distributed.collectives import rank
 from bigbigan.distributed.gather import everywhere
 from bigbigan.errors import MetricsUnavailable
+from bigbigan.files import write_whole
 
 WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
 URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{WEIGHTS}"
@@ -80,20 +80,20 @@ def _find(download: bool) -> Path:
         return path
     if not download:
         raise MetricsUnavailable(_sentence(f"{path} is not there"))
-    partial = path.with_name(f"{WEIGHTS}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(URL, timeout=PATIENCE) as answer, partial.open("wb") as file:
-            while block := answer.read(2**20):
-                file.write(block)
-        if not _checksum(partial).startswith(CHECKSUM):
-            raise MetricsUnavailable(_sentence("the download was cut short or is another file"))
-        os.replace(partial, path)
+        write_whole(path, _download)
     except OSError as error:  # urllib's errors and time-outs too
         raise MetricsUnavailable(_sentence(f"the download failed ({getattr(error, 'reason', error)})")) from None
-    finally:
-        partial.unlink(missing_ok=True)
     return path
+
+
+def _download(path: Path) -> None:
+    with urllib.request.urlopen(URL, timeout=PATIENCE) as answer, path.open("wb") as file:
+        while block := answer.read(2**20):
+            file.write(block)
+    if not _checksum(path).startswith(CHECKSUM):
+        raise MetricsUnavailable(_sentence("the download was cut short or is another file"))
 
 
 def _checksum(path: Path) -> str:

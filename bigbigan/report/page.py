@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 
 from bigbigan.errors import ProbeError
+from bigbigan.files import write_text_whole
 from bigbigan.metrics.figures import is_share, title_of
 from bigbigan.report import evaluation
 from bigbigan.report.film import read_film, sheets
@@ -37,9 +38,8 @@ def write_page(folder: Path) -> Path:
             f"{folder}: expected a run folder to write report.html in, found no folder of this name"
         )
     page = render("page.html", _values(folder))
-    beside = folder / ".report.html.tmp"
-    beside.write_text(page, encoding="utf-8", errors="backslashreplace")  # JSON may name half a character
-    return beside.replace(folder / "report.html")
+    write_text_whole(folder / "report.html", page, errors="backslashreplace")  # JSON may name half a character
+    return folder / "report.html"
 
 
 def _values(folder: Path) -> dict[str, object]:

@@ -294,13 +294,17 @@ def test_evaluations_are_written_down_keep_the_best_and_do_not_disturb_the_run(t
     train(tmp_path / "plain", *flags)
     out, _ = train(
         tmp_path / "looked", *flags, "--run.evaluate_every=72", "--run.evaluate_images=60", "--run.best=top1_linear"
-    )  # fmt: skip
+    )
     assert same(weights(tmp_path / "plain" / "a", 144), weights(tmp_path / "looked" / "a", 144))
     figures = [line for line in stats(tmp_path / "looked" / "a") if "top1_linear" in line]
     assert [line["images_seen"] for line in figures] == [72, 144]
     expected = {
-        "top1_linear", "top1_knn", "is_classifier_digits_n60", "fid_classifier_digits_train_n60", "reconstruction_error_relative",
-    }  # fmt: skip
+        "top1_linear",
+        "top1_knn",
+        "is_classifier_digits_n60",
+        "fid_classifier_digits_train_n60",
+        "reconstruction_error_relative",
+    }
     assert expected <= set(figures[0]) and "top1_linear" in out
     (kept,) = (tmp_path / "looked" / "a" / "best").iterdir()
     best = max(figures, key=lambda line: line["top1_linear"])
