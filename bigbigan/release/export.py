@@ -107,7 +107,7 @@ def changes(model: BigBiGAN, other: BigBiGAN) -> dict[str, float]:
 
     Each is relative to the size of what differs.
     """
-    prior, width = model.config.prior, model.generator.latent_dim
+    prior, width = model.prior, model.generator.latent_dim
     z = sample_prior(prior, 0, "export", np.arange(IMAGES), width)
     classes = some_classes(model, IMAGES, 0) if model.generator.classes else None
     x = model.generate(z, classes)
