@@ -26,7 +26,7 @@ from bigbigan.training.guard import CollapseProbe, Guard, StopRequest, check_fin
 from bigbigan.training.launch import check_classes, lock_run_folder, open_split, open_stream, revision
 from bigbigan.training.log import RunLog
 from bigbigan.training.optim import build_optimizers
-from bigbigan.training.pictures import draw_grids, has_grids
+from bigbigan.training.pictures import KINDS, draw_grids, has_grids
 from bigbigan.training.schedule import Schedule
 from bigbigan.training.start import shapes_block, start_block
 from bigbigan.training.state import TrainingState
@@ -127,6 +127,8 @@ class Trainer:
         """Open what a run in training needs, and train to the end or to a request to stop."""
         run = self.config.run
         if self.main:
+            for kind in KINDS:
+                (self.folder / kind).mkdir(exist_ok=True)
             write_yaml(self.config, self.folder / "config.yaml", f"bigbigan {bigbigan.__version__}, {revision()}")
         self.accelerator.init_trackers("bigbigan", {k: str(v) for k, v in flatten(self.config).items()})
         track = (lambda values, seen: self.accelerator.log(values, step=seen)) if run.trackers else None
