@@ -14,6 +14,7 @@ from bigbigan.metrics import (
     inception2015,
     truncation_curve,
 )
+from bigbigan.metrics.generation import OF_FEATURES
 from bigbigan.metrics.reference import real_statistics
 from bigbigan.metrics.sampling import sampler
 from bigbigan.model import BigBiGAN
@@ -106,7 +107,10 @@ def real_distance(splits: Splits, size: int, extractor, batch_size: int) -> dict
 
 
 def quick_generation(model: BigBiGAN, train: Images, name: str, limit: int, batch_size: int = 256) -> dict[str, float]:
-    """Return FID and IS of `limit` samples by the in-domain extractor; FID against all training images."""
+    """Return what metrics report during training (FID and IS) of `limit` samples, by the in-domain extractor.
+
+    The reference is all training images.
+    """
     device, size = next(model.generator.parameters()).device, model.generator.image_size
     extractor = in_domain_extractor(train, size, name, cache_folder(), device)
     figures = evaluate_generation(
@@ -119,4 +123,5 @@ def quick_generation(model: BigBiGAN, train: Images, name: str, limit: int, batc
         cache=cache_folder(),
         batch_size=batch_size,
     )
-    return {k: v for k, v in figures.items() if k.startswith(("fid_", f"is_{extractor.name}"))}
+    wanted = tuple(f"{name}_{extractor.name}" for metric in OF_FEATURES for name in metric.in_training)
+    return {k: v for k, v in figures.items() if k.startswith(wanted)}

@@ -67,4 +67,4 @@ def measure(sets: Comparison) -> dict[str, float]:
     return {f"is_{sets.extractor}_n{sets.n}": mean, f"is_sd_{sets.extractor}_n{sets.n}": sd, real: sets.real.score[0]}
 
 
-METRIC = Metric((FigureInfo("is", "Inception score"),), measure)
+METRIC = Metric((FigureInfo("is", "Inception score"),), measure, in_training=("is",))

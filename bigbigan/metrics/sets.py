@@ -69,7 +69,10 @@ class Metric:
     """Hold a metric of generated images: the descriptions of its figures, and the function that measures them.
 
     measure: Comparison or Pixels → {the figure's full name: value}; each name begins with that of one of `figures`.
+    in_training: names of the figures, of those of features, that evaluations during training report too, so that
+    `--run.best` can choose by them.
     """
 
     figures: tuple[FigureInfo, ...]
     measure: Callable[..., dict[str, float]]
+    in_training: tuple[str, ...] = ()

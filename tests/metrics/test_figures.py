@@ -1,13 +1,18 @@
 """Every figure is described by the file that measures it: unit and direction by the beginning of its name."""
 
+import numpy as np
 import pytest
 import torch
 
+from bigbigan.data import open_images
 from bigbigan.metrics.figures import FIGURES, describe, is_share, lower_is_better, title_of
 from bigbigan.metrics.generation import OF_FEATURES, OF_PIXELS
 from bigbigan.metrics.moments import Moments
-from bigbigan.metrics.sets import Comparison, Pixels, Statistics
+from bigbigan.metrics.sets import Comparison, Metric, Pixels, Statistics
+from eval_linear.generation import quick_generation
 from eval_linear.quick import better
+from eval_linear.result import FigureInfo
+from tests.conftest import tiny_model
 
 
 def test_names_are_of_one_figure_each():
@@ -41,6 +46,31 @@ def test_shares_and_directions():
 def test_a_title_is_of_the_whole_key():
     assert title_of("loss_d") == "Discriminator loss" and title_of("top1") == "top-1"
     assert title_of("fid_a_train_n64") == "fid_a_train_n64" and title_of("top1_knn") == "top1_knn"
+
+
+class MeanColour:
+    """An extractor without training: three features and two logits of an image."""
+
+    name, accuracy, device = "colour", None, "cpu"
+
+    def __call__(self, pixels):
+        features = pixels.float().mean((2, 3)) / 255
+        return features, features[:, :2]
+
+
+@pytest.mark.parametrize(("in_training", "added"), [((), set()), (("count",), {"count_colour_n24"})])
+def test_a_metric_tells_which_of_its_figures_are_reported_during_training(in_training, added, monkeypatch, tmp_path):
+    def measure(sets):
+        return {f"count_{sets.extractor}_n{sets.n}": float(sets.n), f"count_sd_{sets.extractor}_n{sets.n}": 0.0}
+
+    new = Metric((FigureInfo("count", "Count"),), measure, in_training)
+    for module in ("bigbigan.metrics.generation", "eval_linear.generation"):
+        monkeypatch.setattr(f"{module}.OF_FEATURES", (*OF_FEATURES, new))
+    monkeypatch.setattr("eval_linear.generation.in_domain_extractor", lambda *_: MeanColour())
+    monkeypatch.setattr("eval_linear.generation.cache_folder", lambda: tmp_path)
+    images = open_images("digits", test=True).subset(np.arange(24))
+    figures = quick_generation(tiny_model().eval(), images, "digits", 24)
+    assert set(figures) == {"fid_colour_train_n24", "is_colour_n24"} | added
 
 
 def test_the_figures_of_a_metric_begin_with_a_name_that_it_describes():
