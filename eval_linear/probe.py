@@ -21,6 +21,7 @@ import tyro
 
 from bigbigan.api import load
 from bigbigan.data import open_images
+from bigbigan.data.layout import split_names
 from bigbigan.errors import Outside, ProbeError, exit_with_a_sentence
 from bigbigan.files import check_links, write_text_whole
 from bigbigan.metrics.cache import digest
@@ -194,10 +195,10 @@ def open_splits(data: ProbeData, model: BigBiGAN) -> Splits:
     share = own.get("test_share", 0.1)
     splits = []
     for test in (False, True):
-        name = "test_split" if test else "split"
-        split = column(name) or ("test" if test else "train")
+        split, other = split_names(column("split") or "train", column("test_split") or "test", test)
         columns = column("image_column"), column("label_column")
-        splits.append(open_images(path, split, *columns, test, share, column("subset"), bool(column("follow_links"))))
+        follow = bool(column("follow_links"))
+        splits.append(open_images(path, split, *columns, test, share, column("subset"), follow, other))
     return Splits(*splits, f"{path} ({splits[0].origin})")
 
 

@@ -220,17 +220,17 @@ class Data:
     path: str = "digits"
     """"digits" (embedded), a folder of images, Parquet or Arrow files, a saved `datasets` folder, or a hub name."""
     subset: str = ""
-    """Configuration of a hub data set that has several, such as 160px."""
+    """Configuration of a data set that has several, such as 160px; or the folder of one of several data sets."""
     split: str = "train"
-    """Split to train on, if the data have splits."""
+    """Split to train on; "./NAME" for a folder or file; "all": every folder is a class; "rest": what is no split."""
     test_split: str = "test"
-    """Split to evaluate on; if the data have none, test_share of the images is held out."""
+    """Split to evaluate on; "test" is also a val with labels; without any, `test_share` of the images is held out."""
     test_share: Annotated[float, Bounds(above=0, below=1, expected="a share between 0 and 1")] = 0.1
     """Share of the images held out for evaluation if the data have no test split."""
     image_column: str = ""
-    """Column of the images in a table; found automatically if empty."""
+    """Column of the images in a table; when empty, `image` or another usual name."""
     label_column: str = ""
-    """Column of the labels in a table; found automatically if empty."""
+    """Column of the labels in a table or in metadata files; when empty, `label` or another usual name."""
     follow_links: bool = False
     """Also read images outside path that symbolic links point to; such links are refused otherwise."""
     batch_size: Annotated[int, Bounds(least=2)] = 2048

@@ -1,7 +1,9 @@
 """Read images from any source and serve them as batches; their order depends on the seed and the images seen alone.
 
-Readers, one file a source: digits, folders, tables, hub; `sources.open_images` asks them in turn. Then pictures (decode
-one image), crops, order and stream (training batches); inputs (images that a caller of the library passes).
+Readers, one file a source: digits, folders, tables, hub; `sources.open_images` asks them in turn. layout says which
+folder or file is which split, columns which column holds images or labels; walk gathers the files of a folder, metadata
+reads what lies beside them, and describe prints what was found. Then pictures (decode one image), crops, order and
+stream (training batches); inputs (images that a caller of the library passes).
 """
 
 from bigbigan.data.crops import Crop, centre_square, crop_and_resize

@@ -1,35 +1,142 @@
-"""Read folders of image files: flat, with a subfolder for each class, or with `train/` and `val/` above these."""
+"""Read folders of image files in the layouts that `layout.py` describes."""
 
 import logging
 import os
-from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from bigbigan.data import layout
+from bigbigan.data.columns import classes_of
 from bigbigan.data.images import Found, Images, Request
+from bigbigan.data.metadata import Metadata, read_metadata
 from bigbigan.data.pictures import EXTENSIONS, open_picture
-from bigbigan.data.splits import TEST_NAMES, TRAIN_NAMES, pick_split
+from bigbigan.data.walk import Census, Folder, walk
 from bigbigan.errors import DataError
-from bigbigan.files import check_inside, printable
+from bigbigan.files import printable
 
 log = logging.getLogger(__name__)
 
 
 def open_folder(request: Request) -> Found | None:
     """Return a split of a folder of image files, or None if the path is no folder. Raises DataError or Outside."""
-    folder, follow_links = request.location, request.follow_links
+    folder, where = request.location, printable(request.location)
     if not folder.is_dir():
         return None
-    children = {child.name.lower(): child for child in folder.iterdir() if child.is_dir()}
-    splits = [name for name in children if name in TRAIN_NAMES + TEST_NAMES]
-    if not any(name in TRAIN_NAMES for name in splits):
-        return Found(from_files(folder, follow_links), whole=True)
-    choose = not request.test or len(splits) > 1
-    wanted = children[pick_split(request.split, splits, folder) if choose else splits[0]]
-    if not follow_links:
-        check_inside(wanted, folder)
-    return Found(from_files(wanted, follow_links), whole=len(splits) == 1)
+    root, census = _walk(folder, request.follow_links, quiet=request.test)
+    metadata = Metadata()
+    if census.metadata:
+        metadata = read_metadata(census.metadata, set(root.images()), request.label_column, where)
+    chosen = layout.find_folder(root, request.split) if request.by_path else None
+    if request.by_path and chosen is None:
+        raise DataError(f"{where}: expected a folder {request.split} with images in it, found none")
+    if chosen is not None:
+        part = layout.Part(request.split, None, [("", chosen)])
+        return Found(_Reader(folder, census, metadata, [part], []).images(part), whole=False)
+    found = layout.read_folder(root, request.train_split, request.subset, where)
+    for phrase in found.left_out if not request.test else ():
+        log.warning("%s: left out: %s", where, phrase)
+    reader = _Reader(folder, census, metadata, found.parts, found.left_out)
+    kinds = {part.name: part.split for part in found.parts}
+    own, other, whole = layout.choose_parts(request, kinds, reader.labelled, where)
+    parts = {part.name: part for part in found.parts}
+    unused = [part for part in found.parts if part.name not in (own, other)]
+    return Found(reader.images(parts[own], unused), whole)
+
+
+def _walk(folder: Path, follow_links: bool, quiet: bool = False) -> tuple[Folder, Census]:
+    """Return the folder's images; unless `quiet`, log what was left out that may hold images. Raises DataError."""
+    root, census = walk(folder, follow_links)
+    for sentence in census.sentences() if not quiet else ():
+        log.warning("%s: %s", printable(folder), sentence)
+    if not len(root):
+        others = ", ".join(f"{n:,} {s}" for s, n in (census.other + census.unread).most_common(4))
+        but = f", but {others}; save these images as PNG files, or unpack them" if others else ""
+        raise DataError(
+            f"{printable(folder)}: expected images ({', '.join(EXTENSIONS)}), found none in it or its subfolders{but}"
+        )
+    return root, census
+
+
+class _Reader:
+    """Turn the parts of one folder into images. left_out: gets phrases for what is not taken."""
+
+    def __init__(self, folder: Path, census: Census, metadata: Metadata, parts: list[layout.Part], left_out: list[str]):
+        self.folder, self.census, self.metadata, self.left_out = folder, census, metadata, left_out
+        self.where, self.parts = printable(folder), parts
+        self.classes = layout.known_classes(parts, self.where)
+
+    def known(self, part: layout.Part) -> set[str]:
+        """Return the class folders of the other splits."""
+        return set().union(*(names for name, names in self.classes.items() if name != part.name))
+
+    def labelled(self, name: str) -> bool:
+        """Return whether a split has labels: those of metadata, or class folders that another split has too."""
+        part = next(part for part in self.parts if part.name == name)
+        paths = [path for _, folder in part.folders for path in folder.images()]
+        if self.metadata.column and any(self.metadata.covers(path) for path in paths):
+            return all(self.metadata.labels.get(path) is not None for path in self._listed(paths))
+        return bool(self.classes[name] & self.known(part))
+
+    def images(self, part: layout.Part, unused: Sequence[layout.Part] = ()) -> Images:
+        """Return the images of a split with their labels. unused: the splits that the run takes no images of."""
+        notes = list(self.left_out)
+        items = layout.items_of(part, self.known(part), notes, self.where)
+        tops, paths = [top for top, _ in items], [path for _, path in items]
+        listed = set(self._listed(paths))
+        if len(listed) < len(paths):
+            without = [path for path in paths if path not in listed]
+            notes.append(f"{len(without):,} images that no metadata file names, such as {printable(without[0])}")
+            log.warning("%s: left out: %s", self.where, notes[-1])
+            tops = [top for top, path in items if path in listed]
+            paths = [path for path in paths if path in listed]
+        labels, names = self._labels(tops, paths, part)
+        notes += [f"{other.paths()} ({other.images:,} images of another split)" for other in unused]
+        notes += [self.metadata.missing_line()] if self.metadata.missing else []
+        notes += [*self.census.sentences(), *self.census.quiet()]
+        only = part.folders[0][1].path if len(part.folders) == 1 else str(self.folder)
+        return Images(Files(paths), labels, names, only, "", self._source(part), tuple(notes))
+
+    def _listed(self, paths: list[str]) -> list[str]:
+        """Return the images that are taken: those that metadata name, and those that no metadata file covers."""
+        if not self.metadata.folders:
+            return paths
+        return [path for path in paths if path in self.metadata.labels or not self.metadata.covers(path)]
+
+    def _labels(
+        self, tops: list[str], paths: list[str], part: layout.Part
+    ) -> tuple[np.ndarray | None, list[str] | None]:
+        """Return the labels that metadata give, else those of the class folders, else None; and the class names."""
+        if self.metadata.column and any(path in self.metadata.labels for path in paths):
+            values = [self.metadata.labels.get(path) for path in paths]
+            try:
+                everywhere = list(self.metadata.labels.values())
+                return classes_of(
+                    values, None, self.metadata.column, self.where, self.metadata.asked, everywhere
+                )  # fmt: skip
+            except DataError as error:
+                if self.metadata.asked:
+                    raise
+                log.warning("%s; no labels are taken", error)
+                return None, None
+        names = sorted(set(tops))
+        if "" in names and len(names) > 2:
+            loose = [path for top, path in zip(tops, paths, strict=True) if not top]
+            log.warning(
+                "%s: no labels, since %d images, such as %s, lie beside the %d folders; "
+                "move them into one if the folders are classes",
+                self.where, len(loose), printable(loose[0]), len(names) - 1,
+            )  # fmt: skip
+        if "" in names or not (len(names) > 1 or set(names) & self.known(part)):
+            return None, None
+        number = {name: i for i, name in enumerate(names)}
+        return np.asarray([number[top] for top in tops], dtype=np.int64), [printable(name) for name in names]
+
+    def _source(self, part: layout.Part) -> str:
+        """Return the folders of a split relative to the data set's, for the start of a run."""
+        found = [os.path.relpath(folder.path, self.folder) + "/" for _, folder in part.folders]
+        return "" if found == ["./"] else layout.listed(found)
 
 
 class Files:
@@ -47,86 +154,10 @@ class Files:
     def name(self, i):
         return printable(self.paths[i])
 
-
-def from_files(folder: Path, follow_links: bool = False) -> Images:
-    """Return the images of a flat folder, or of class folders at any depth. Raises DataError or Outside.
-
-    The classes are the folders directly in `folder`. Hidden files and files with other extensions are left out.
-    """
-    walk = _Walk(folder, follow_links)
-    walk.visit(str(folder), "")
-    found, odd = walk.found, walk.odd
-    if odd:
-        log.warning("%s: %d that are no files left out, such as %s", printable(folder), len(odd), printable(odd[0]))
-    if not found:
-        raise DataError(
-            f"{printable(folder)}: expected images ({', '.join(EXTENSIONS)}), found none in it or its subfolders"
-        )
-    names = sorted({top for top, _ in found})
-    labelled = len(names) > 1 and "" not in names
-    if len(names) > 2 and not labelled:
-        loose = sum(not top for top, _ in found)
-        log.warning(
-            "%s: no labels, since %d images, such as %s, lie beside the %d folders; "
-            "move them into one if the folders are classes",
-            printable(folder), loose, printable(found[0][1]), len(names) - 1,
-        )  # fmt: skip
-    labels = np.asarray([names.index(top) for top, _ in found], dtype=np.int64) if labelled else None
-    counts = Counter(os.path.splitext(path)[1].lower() for _, path in found)
-    formats = ", ".join(f"{count:,} {extension}" for extension, count in counts.most_common())
-    class_names = [printable(name) for name in names] if labelled else None
-    return Images(Files([path for _, path in found]), labels, class_names, str(folder), formats)
+    def suffixes(self):
+        return [os.path.splitext(path)[1].lower() for path in self.paths]
 
 
-class _Walk:
-    """Gather the images below a folder.
-
-    found: [(class, path)] of all images.  odd: paths with an image's extension that are no files: pipes, devices,
-    broken links.
-    """
-
-    def __init__(self, folder: Path, follow_links: bool):
-        self.folder, self.follow_links = folder, follow_links
-        self.visited = {os.path.realpath(folder)}  # where links have led to
-        self.found: list[tuple[str, str]] = []
-        self.odd: list[str] = []
-
-    def visit(self, path: str, top: str) -> None:
-        """Gather the images of the folder `path`, then those of its subfolders. Raises Outside.
-
-        top: the class folder that `path` lies in, "" for the data set's own folder.
-        """
-        entries = sorted((e for e in os.scandir(path) if not e.name.startswith(".")), key=lambda e: e.name)
-        for entry in entries:
-            if os.path.splitext(entry.name)[1].lower() in EXTENSIONS and not _is_dir(entry):
-                self._add(entry, top)
-        for entry in entries:
-            if _is_dir(entry) and self._may_enter(entry):
-                self.visit(entry.path, top or entry.name)
-
-    def _add(self, entry: os.DirEntry, top: str) -> None:
-        if entry.is_symlink() and not self.follow_links:
-            check_inside(entry.path, self.folder)
-        if entry.is_file(follow_symlinks=False) or os.path.isfile(entry.path):
-            self.found.append((top, entry.path))
-        else:
-            self.odd.append(entry.path)
-
-    def _may_enter(self, entry: os.DirEntry) -> bool:
-        if not entry.is_symlink():
-            return True
-        if not self.follow_links:
-            check_inside(entry.path, self.folder)
-            return False  # it leads to a folder inside, where its images are found anyway
-        target = os.path.realpath(entry.path)
-        if target in self.visited:
-            return False  # links in a loop
-        self.visited.add(target)
-        return True
-
-
-def _is_dir(entry: os.DirEntry) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
+def image_paths(folder: Path, follow_links: bool = False) -> list[str]:
+    """Return the paths of all images in a folder and below, whatever split or class. Raises DataError or Outside."""
+    return list(_walk(folder, follow_links)[0].images())

@@ -1,8 +1,9 @@
 """Read a data set of the Hugging Face hub by its name, such as `--data.path uoft-cs/cifar10`."""
 
+from functools import partial
+
 from bigbigan.data.images import Found, Request
-from bigbigan.data.splits import pick_split
-from bigbigan.data.tables import from_table
+from bigbigan.data.tables import found_in_tables
 from bigbigan.errors import DataError
 
 
@@ -13,15 +14,17 @@ def open_hub(request: Request) -> Found | None:
         return None
     from datasets import get_dataset_split_names, load_dataset
 
+    def load(name: str):
+        return load_dataset(path, request.subset or None, split=name)
+
     try:
         splits = get_dataset_split_names(path, request.subset or None)
-        table = load_dataset(path, request.subset or None, split=pick_split(request.split, splits, path))
+        return found_in_tables(request, {name: partial(load, name) for name in splits}, {}, None)
     except DataError:
         raise
     except Exception as error:  # no network, no such name, no permission: each becomes one sentence
+        advice = "; choose one with --data.subset" if "config name" in str(error).lower() else ""
         raise DataError(
             f"--data.path {path}: neither a folder or file here nor a data set that the hub would give "
-            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
+            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}){advice}"
         ) from None
-    images = from_table(table, path, request.image_column, request.label_column)
-    return Found(images, whole=len(splits) == 1)

@@ -1,6 +1,8 @@
 """Represent a data set: images by number, labels or none, and the names to call them by in messages."""
 
+import dataclasses
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,8 @@ class Images:
     items: an object with `__len__`, `__getitem__(i)` → PIL image and `name(i)` → str; every reader brings its own.
     labels: int64 (n,), or None without labels.  class_names: one per class, or None.
     origin: where the images come from, and `formats`: what they are stored as; both for messages.
+    source: the folder or files, within the data set, that this split is; notes: what was not taken; for the start of a
+    run.
     """
 
     items: object
@@ -22,6 +26,8 @@ class Images:
     class_names: list[str] | None
     origin: str
     formats: str
+    source: str = ""
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.items)
@@ -36,12 +42,26 @@ class Images:
     def subset(self, indices: np.ndarray) -> "Images":
         """Return the images at `indices`, (m,), in that order, with their labels."""
         labels = None if self.labels is None else self.labels[indices]
-        return Images(_Selection(self.items, indices), labels, self.class_names, self.origin, self.formats)
+        return dataclasses.replace(self, items=_Selection(self.items, indices), labels=labels)
+
+    def per_class(self) -> list[tuple[str, int]]:
+        """Return each class's name and number of images; none without labels."""
+        if self.labels is None or not self.class_names:
+            return []
+        counts = np.bincount(self.labels, minlength=len(self.class_names))
+        return list(zip(self.class_names, counts.tolist(), strict=False))
+
+    def stored_as(self) -> str:
+        """Return the formats of the images: counted by suffix for files, else as the reader says."""
+        suffixes = self.items.suffixes() if hasattr(self.items, "suffixes") else None
+        if suffixes is None:
+            return self.formats
+        return ", ".join(f"{n:,} {suffix or 'without a suffix'}" for suffix, n in Counter(suffixes).most_common())
 
     def summary(self) -> str:
         """Return one line with the number of images, the number of classes, the formats and the origin."""
         classes = f", {len(self.class_names)} classes" if self.class_names else ", no labels"
-        return f"{len(self):,} images{classes} ({self.formats}) from {self.origin}"
+        return f"{len(self):,} images{classes} ({self.stored_as()}) from {self.origin}"
 
 
 class Arrays:
@@ -73,10 +93,18 @@ class _Selection:
     def name(self, i):
         return self.items.name(int(self.indices[i]))
 
+    def suffixes(self) -> list[str] | None:
+        all_of_them = self.items.suffixes() if hasattr(self.items, "suffixes") else None
+        return None if all_of_them is None else [all_of_them[int(i)] for i in self.indices]
+
 
 @dataclass(frozen=True)
 class Request:
-    """Say which images a reader is asked for: the settings of `open_images`, which explains them."""
+    """Say which images a reader is asked for: the settings of `open_images`, which explains them.
+
+    split: of the images asked for.  other_split: the name of the evaluation split where these are for training, and
+    of the training split where these are for evaluation.
+    """
 
     path: str
     split: str
@@ -85,6 +113,22 @@ class Request:
     test: bool
     subset: str
     follow_links: bool
+    other_split: str = ""
+
+    @property
+    def train_split(self) -> str:
+        """The name of the split to train on."""
+        return (self.other_split or "train") if self.test else self.split
+
+    @property
+    def test_split(self) -> str:
+        """The name of the split to evaluate on."""
+        return self.split if self.test else (self.other_split or "test")
+
+    @property
+    def by_path(self) -> bool:
+        """Whether the split is named by its folder or file, such as "./archive/train"."""
+        return self.split.startswith("./")
 
     @property
     def location(self) -> Path:

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from bigbigan.data.crops import centre_square, crop_and_resize
-from bigbigan.data.folders import from_files
+from bigbigan.data.folders import image_paths
 from bigbigan.data.images import Images
 from bigbigan.data.pictures import open_picture, to_rgb, to_signed, why
 from bigbigan.errors import DataError, InputError, Outside
@@ -44,6 +44,7 @@ def image_batches(images, size: int | None, batch_size: int, ahead: int = 2) -> 
     if isinstance(images, (np.ndarray, Tensor)):
         batch = _as_batch(images)
         _check_range(batch)
+        _doubt_channels(images)
         for part in batch.split(batch_size):
             yield _fit(part, size)
         return
@@ -86,13 +87,18 @@ def _single_items(images) -> Iterable:
         from bigbigan.data.tables import from_table
 
         try:
-            table = from_table(images, "the data set", "", "")
+            table = from_table(images, "the data set")
         except DataError as error:
             raise InputError(str(error)) from None
         return (_Row(table, i) for i in range(len(table)))
     if isinstance(images, Iterable) and not isinstance(images, (bytes, bytearray, memoryview, Mapping, Set)):
         return images
-    raise InputError(f"expected a path, an image, an array, a tensor or a list of these, found {type(images).__name__}")
+    split = (
+        f"; give one of its splits, {', '.join(map(repr, images))}" if type(images).__name__.endswith("Dict") else ""
+    )
+    raise InputError(
+        f"expected a path, an image, an array, a tensor or a list of these, found {type(images).__name__}{split}"
+    )
 
 
 class _Row(NamedTuple):
@@ -106,7 +112,7 @@ def _paths(path: str | os.PathLike) -> list[str]:
     path = Path(os.path.expanduser(os.fsdecode(path)))
     try:
         if path.is_dir():
-            return from_files(path).items.paths
+            return image_paths(path)
         if path.is_file():
             return [str(path)]
     except Outside as error:
@@ -157,6 +163,18 @@ def _single_3d(x) -> bool:
     return x.shape[2] < 8 or x.shape[0] in (1, 3)  # so small a last axis means channels, if a wrong number
 
 
+def _doubt_channels(images: np.ndarray | Tensor) -> None:
+    """Warn where three axes, the first of them 3, may be three grey images as well as the channels of one image."""
+    shape = tuple(images.shape)
+    if len(shape) == 3 and shape[0] == 3 and shape[2] not in (1, 3, 4):
+        n, height, width = shape
+        warnings.warn(
+            f"the shape {shape} is read as one colour image, channels first: give (1, {n}, {height}, {width}) to say "
+            f"so, or ({n}, 1, {height}, {width}) for {n} grey images",
+            stacklevel=3,
+        )
+
+
 def _as_tensor(images: np.ndarray | Tensor) -> Tensor:
     """Return an array or tensor of images as a tensor of uint8 or float that torch can work on. Raises InputError."""
     if isinstance(images, np.ndarray):
@@ -180,6 +198,7 @@ def _as_batch(images: np.ndarray | Tensor) -> Tensor:
     """Return an array or tensor of one image or a batch as (N, 3, H, W). Raises InputError.
 
     Arrays are read as channels-last and tensors as channels-first, unless only the other order has 1, 3 or 4 channels.
+    Three axes are one image with channels if the first or last is that short, else a stack of grey images.
     """
     x, channels_last = _as_tensor(images), isinstance(images, np.ndarray)
     if x.ndim == 2 or (x.ndim == 3 and not _single_3d(images)):  # grey, without a channel axis

@@ -11,9 +11,22 @@ from torch import Tensor
 from bigbigan.errors import Outside
 from bigbigan.files import printable
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2", ".avif")
+try:  # the extra bigbigan[heif]
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    HEIF = True
+except ImportError:
+    HEIF = False
+
+HEIF_EXTENSIONS = (".heic", ".heif", ".hif")
+EXTENSIONS = (
+    ".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2", ".avif",
+    ".jfif", ".jpe", ".mpo", ".apng", ".dib", ".pbm", ".pnm", ".j2k", ".jpf", ".jpx", ".jpc", ".j2c", ".avifs",
+    *(HEIF_EXTENSIONS if HEIF else ()),
+)  # fmt: skip
 # The formats that Pillow may decode for us.
-FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF")
+FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF") + ("HEIF",) * HEIF
 LARGEST_PICTURE = 178_956_970  # pixels, Pillow's own limit: half a gigabyte decoded; beyond it a file may be a bomb
 ORIENTED = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}  # JPEG metadata that may hold its orientation
 

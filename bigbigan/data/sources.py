@@ -1,11 +1,14 @@
 """Open the images that `--data.path` names, by the first reader that takes the path."""
 
+import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
 from bigbigan.data.digits import open_digits
 from bigbigan.data.folders import open_folder
 from bigbigan.data.hub import open_hub
 from bigbigan.data.images import Found, Images, Request
+from bigbigan.data.pictures import EXTENSIONS
 from bigbigan.data.splits import hold_out
 from bigbigan.data.tables import open_tables
 from bigbigan.errors import DataError, Outside
@@ -30,17 +33,21 @@ def open_images(
     test_share: float = 0.1,
     subset: str = "",
     follow_links: bool = False,
+    other_split: str = "",
 ) -> Images:
     """Return a split of the data set that `path` names. Raises DataError.
 
     path: "digits", a folder, a Parquet or Arrow file, or a hub name; see `READERS`.
-    split: the split's name, where the data have splits.
+    split: the split's name, where the data have splits, or its folder or file, as in "./archive/train". "all" takes all
+    folders as classes, "rest" all that is no split.
     test: whether this is the evaluation split. Where the data have only one split, a fixed `test_share` of its images
     is held out from training and returned here.
-    subset: the configuration of a hub data set.
+    subset: the configuration of a hub data set, or the folder of one of several data sets.
     follow_links: also take what links lead to that point out of the folder.
+    other_split: the name of the split that is evaluated on, or with `test` that is trained on, since both decide how a
+    folder is read; "" for "test" and "train".
     """
-    request = Request(path, split, image_column, label_column, test, subset, follow_links)
+    request = Request(path, split, image_column, label_column, test, subset, follow_links, other_split)
     try:
         found = _open(request)
     except OSError as error:
@@ -49,7 +56,11 @@ def open_images(
         raise DataError(f"{error}, or follow it with --data.follow_links True") from None
     if not len(found.images):
         raise DataError(f"--data.path {path}: expected images, found none")
-    return hold_out(found.images, test, test_share) if found.whole else found.images
+    if not found.whole:
+        return found.images
+    images = hold_out(found.images, test, test_share)
+    place = f"held out of {images.source or 'the training images'}" if test else images.source
+    return dataclasses.replace(images, source=place)
 
 
 def _open(request: Request) -> Found:
@@ -61,6 +72,19 @@ def _open(request: Request) -> Found:
             return found
     if request.location.exists():
         raise DataError(
-            f"--data.path {path}: expected a folder, a .parquet or .arrow file or a data set's name, found another file"
+            f"--data.path {printable(path)}: expected a folder, a .parquet or .arrow file or a data set's name, "
+            f"found another file{_advice(request.location)}"
         )
     raise DataError(f"--data.path {path}: expected a folder, a file or a data set's name, found no such folder or file")
+
+
+def _advice(file: Path) -> str:
+    """Return what to do with a file that no reader takes."""
+    suffix = file.suffix.lower()
+    if suffix in (".npz", ".npy", ".mat", ".h5", ".hdf5", ".pkl", ".bin", ".tfrecord", ".mdb"):
+        return f" ({suffix}); save its images as files, a folder a class, or with `datasets` as Parquet"
+    if suffix in (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"):
+        return f" ({suffix}); unpack it and name the folder"
+    if suffix in EXTENSIONS:
+        return "; name the folder of the images"
+    return ""

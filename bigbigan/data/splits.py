@@ -1,28 +1,9 @@
-"""Choose a split by its name, and hold out a share of the images where a data set has no splits."""
+"""Hold out a share of the images where a data set has no splits of its own."""
 
 import numpy as np
 
 from bigbigan.data.images import Images
 from bigbigan.errors import DataError
-
-TRAIN_NAMES = ("train", "training")
-TEST_NAMES = ("test", "val", "valid", "validation")
-
-
-def pick_split(split: str, found: list[str], where) -> str:
-    """Return the name in `found` that is `split` or means the same ("val" for "test"), or the only one there is.
-
-    where: the folder or data set, for the message.  Raises DataError.
-    """
-    alike = TRAIN_NAMES if split in TRAIN_NAMES else TEST_NAMES if split in TEST_NAMES else (split,)
-    for name in (split, *alike):
-        if name in found:
-            return name
-    if len(found) == 1:
-        return found[0]
-    raise DataError(
-        f"{where}: expected a split {split!r}, found {', '.join(found)}; choose with --data.split and --data.test_split"
-    )
 
 
 def hold_out(images: Images, test: bool, share: float) -> Images:

@@ -1,47 +1,133 @@
 """Read tables with a column of images: Parquet and Arrow files, and folders that `datasets` saved."""
 
 import contextlib
+import dataclasses
+import functools
 import glob
 import io
 import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from bigbigan.data import layout
+from bigbigan.data.columns import choose_image_column, choose_label_columns, classes_of, say_which_labels
 from bigbigan.data.images import Found, Images, Request
 from bigbigan.data.pictures import PictureError, open_picture
-from bigbigan.data.splits import TEST_NAMES, TRAIN_NAMES, pick_split
+from bigbigan.data.walk import METADATA, is_image, is_system, walk
 from bigbigan.errors import DataError
 from bigbigan.files import check_inside, printable
 
 log = logging.getLogger(__name__)
 SUFFIXES = (".parquet", ".arrow")
-LABEL_COLUMNS = ["label", "labels", "fine_label", "class"]  # taken as labels where no column is of datasets' ClassLabel
 
 
 def open_tables(request: Request) -> Found | None:
     """Return a split of a table file or of a folder of tables, else None. Raises DataError or Outside."""
-    location, columns = request.location, (request.image_column, request.label_column)
+    location = request.location
     if location.is_file() and location.suffix in SUFFIXES:
-        own = None if request.follow_links else location.parent
-        return Found(from_table(_read_tables([location]), str(location), *columns, own), whole=True)
+        return found_in_tables(
+            request, {"all": lambda: _read_tables([location])}, {"all": location.name}, location.parent
+        )
     if not location.is_dir():
         return None
-    own = None if request.follow_links else location
     if (location / "dataset_info.json").is_file() or (location / "dataset_dict.json").is_file():
         saved = _read_saved(location, request.follow_links)
-        if not isinstance(saved, dict):
-            return Found(from_table(saved, str(location), *columns, own), whole=True)
-        table = saved[pick_split(request.split, list(saved), location)]
-        return Found(from_table(table, str(location), *columns, own), whole=len(saved) == 1)
-    paths = sorted(p for p in location.rglob("*") if p.suffix in SUFFIXES and p.is_file())
+        saved = saved if isinstance(saved, dict) else {"all": saved}
+        return found_in_tables(request, {name: lambda name=name: saved[name] for name in saved}, {}, location)
+    paths = [path for path in _files_with(SUFFIXES, location) if _is_table(path, location)]
     if not paths:
         return None
-    named = _by_split(paths)
-    chosen = named[pick_split(request.split, list(named), location)]
-    for path in chosen if not request.follow_links else ():
+    beside = len(walk(location, follow_links=True)[0])
+    if beside and not request.image_column and not any(map(_may_hold_images, paths)):
+        log.warning("%s: left out: %d tables without a column of images", printable(location), len(paths))
+        return None  # tables about the images that lie here as files
+    for path in paths if not request.follow_links else ():
         check_inside(path, location)
-    return Found(from_table(_read_tables(chosen), str(location), *columns, own), whole=len(named) == 1)
+    if request.by_path:
+        chosen = location / request.split
+        named = {request.split: [p for p in paths if p == chosen or chosen in p.parents]}
+        if not named[request.split]:
+            raise DataError(f"{printable(location)}: expected tables at {request.split}, found none")
+    else:
+        named = layout.read_tables(paths, location, request.subset)
+    tables = {name: lambda name=name: _read_tables(named[name]) for name in named}
+    sources = {name: _sources([p.relative_to(location) for p in files]) for name, files in named.items()}
+    found = found_in_tables(request, tables, sources, location)
+    note = (f"{beside:,} image files beside the tables",) if beside else ()
+    return dataclasses.replace(found, images=dataclasses.replace(found.images, notes=(*found.images.notes, *note)))
+
+
+def _files_with(suffixes: tuple[str, ...], folder: Path) -> list[Path]:
+    """Return the files below a folder with one of the suffixes, by path."""
+    return sorted(Path(above, name) for above, _, names in os.walk(folder) for name in names if name.endswith(suffixes))
+
+
+def _may_hold_images(path: Path) -> bool:
+    """Return whether a Parquet file has a column of bytes; True for other files and for damaged ones."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if path.suffix != ".parquet":
+        return True
+    try:
+        with open(path, "rb") as file:
+            schema = pq.read_schema(file)
+    except (pa.ArrowException, OSError):
+        return True  # reading it says what is wrong
+    kinds = [[f.type for f in field.type] if pa.types.is_struct(field.type) else [field.type] for field in schema]
+    return any(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) for parts in kinds for kind in parts)
+
+
+def _is_table(path: Path, folder: Path) -> bool:
+    """Return whether a file holds images, by its name: not metadata beside images, not what `datasets` caches."""
+    above = path.relative_to(folder).parts[:-1]
+    return (
+        path.is_file()
+        and path.name not in METADATA
+        and not path.name.startswith((".", "cache-"))
+        and not any(is_system(name) for name in above)
+    )
+
+
+def _sources(paths: list[Path]) -> str:
+    """Return the files of a split for the start of a run."""
+    return str(paths[0]) if len(paths) == 1 else f"{paths[0]} … {paths[-1].name} ({len(paths)} files)"
+
+
+def found_in_tables(
+    request: Request, tables: dict[str, Callable], sources: dict[str, str], folder: Path | None
+) -> Found:
+    """Return the split that is asked for. Raises DataError or Outside.
+
+    tables: split → a function that returns its `datasets` table.  sources: split → its files, for messages.
+    folder: where the files lie that rows may name; None for any place.
+    """
+    tables = {name: functools.cache(table) for name, table in tables.items()}
+    where = printable(request.location)
+
+    def images(name: str, other: str = "", quiet: bool = True) -> Images:
+        others = [tables[other]()] if other and other != name else []
+        columns = Columns(request.image_column, request.label_column, others, quiet)
+        own_folder = None if request.follow_links else folder
+        return from_table(tables[name](), str(request.location), columns, own_folder)
+
+    if request.by_path and request.split in tables:
+        found = images(request.split, quiet=request.test)
+        return Found(_named(found, sources, request.split, ()), whole=False)
+    kinds = {name: layout.read_name(name).split for name in tables}
+    own, other, whole = layout.choose_parts(request, kinds, lambda name: images(name).labels is not None, where)
+    unused = [f"{sources.get(name) or name} (another split)" for name in tables if name not in (own, other)]
+    return Found(_named(images(own, other, quiet=request.test), sources, own, unused), whole)
+
+
+def _named(images: Images, sources: dict[str, str], name: str, unused) -> Images:
+    """Return the images with the file or split that they are, and those that are not used."""
+    source = "" if name == "all" and len(sources) < 2 else sources.get(name, name)
+    return dataclasses.replace(images, source=source, notes=(*images.notes, *unused))
 
 
 def _read_saved(folder: Path, follow_links: bool):
@@ -64,6 +150,11 @@ def _read_tables(paths: list[Path]):
     """Return the rows of all files, which are of one kind, as one `datasets` table. Raises DataError."""
     from datasets import Dataset, load_dataset
 
+    if len({path.suffix for path in paths}) > 1:
+        raise DataError(
+            f"{printable(paths[0].parent)}: expected .parquet or .arrow files, found both for one split, which may be "
+            f"two copies: {layout.listed(path.name for path in paths)}; keep one kind"
+        )
     kind = {".parquet": "parquet", ".arrow": "arrow"}[paths[0].suffix]
     try:
         table = load_dataset(kind, data_files=[glob.escape(str(p)) for p in paths], split="train")
@@ -77,33 +168,35 @@ def _read_tables(paths: list[Path]):
     return table
 
 
-def _by_split(paths: list[Path]) -> dict[str, list[Path]]:
-    """Group table files by the split in their names or their folders' names ("all" for those without one)."""
-    groups: dict[str, list[Path]] = {}
-    for path in paths:
-        words = [path.name.lower().split("-")[0].split(".")[0], path.parent.name.lower()]
-        name = next((w for w in words if w in TRAIN_NAMES + TEST_NAMES), "all")
-        groups.setdefault(name, []).append(path)
-    return groups
+@dataclass(frozen=True)
+class Columns:
+    """Say which columns of a table to read.
+
+    image, label: names, or "" to choose by their types and names.  others: tables of other splits, whose labels tell
+    ids from classes.  quiet: whether the choice is not logged.
+    """
+
+    image: str = ""
+    label: str = ""
+    others: list = dataclasses.field(default_factory=list)
+    quiet: bool = False
 
 
-def from_table(table, origin: str, image_column: str, label_column: str, folder: Path | None = None) -> Images:
-    """Return the images and labels of a `datasets` table.
+def from_table(table, origin: str, columns: Columns = Columns(), folder: Path | None = None) -> Images:
+    """Return the images and labels of a `datasets` table, whatever format or transform it has.
 
-    image_column, label_column: names, or "" to take the first column that looks like images or labels.
     origin: the file or folder, for messages.  folder: see `_Table`.
     Raises DataError, or Outside if the first row names a file outside `folder`.
     """
-    column = _image_column(table.features, image_column, origin)
-    label = _label_column(table.features, label_column, origin)
-    labels, names = None, None
-    try:
-        if label:
-            labels, names = _labels(table[label], table.features[label], origin, label)
-    except DataError as error:
-        if label_column:
-            raise
-        log.warning("%s; no labels are taken", error)  # the column was our guess, not the user's wish
+    if not hasattr(table, "with_format") or not hasattr(table, "__len__") or not hasattr(table, "select_columns"):
+        raise DataError(
+            f"{origin}: expected a table with a known number of rows, found {type(table).__name__}, which streams; "
+            "load it without streaming=True, or collect some rows: datasets.Dataset.from_list(list(rows.take(1000)))"
+        )
+    table = table.with_format(None)  # a format or a transform may hide columns and change values
+    with _muted(columns.quiet):
+        column = choose_image_column(_image_columns(table), list(table.features), columns.image, origin)
+        labels, names = _table_labels(table, column, columns, origin)
     try:
         items = _Table(table, column, folder)
     except (TypeError, ValueError, NotImplementedError) as error:  # Arrow's errors, for a column of numbers say
@@ -116,56 +209,65 @@ def from_table(table, origin: str, image_column: str, label_column: str, folder:
     return Images(items, labels, names, origin, f"column {column!r}")
 
 
-def _image_column(features, asked: str, origin: str) -> str:
+@contextlib.contextmanager
+def _muted(quiet: bool):
+    """Log nothing about columns inside, if `quiet`."""
+    columns_log = logging.getLogger(choose_image_column.__module__)
+    for logger in (columns_log, log):
+        logger.disabled = quiet
+    try:
+        yield
+    finally:
+        for logger in (columns_log, log):
+            logger.disabled = False
+
+
+def _image_columns(table) -> list[str]:
+    """Return the columns that hold images: by their type, or plain bytes that begin as an image file does."""
     from datasets import Image as ImageFeature
 
-    looks_like_images = [
-        name for name, kind in features.items()
-        if isinstance(kind, ImageFeature) or (isinstance(kind, dict) and "bytes" in kind)
-    ]  # fmt: skip
-    column = asked or next(iter(looks_like_images), "")
-    if column not in features:
-        wanted = f"a column of images{f' {column!r}' if column else ''}"
-        raise DataError(
-            f"{origin}: expected {wanted}, found the columns {', '.join(features)}; name it with --data.image_column"
-        )
-    return column
+    return [
+        name
+        for name, kind in table.features.items()
+        if isinstance(kind, ImageFeature)
+        or (isinstance(kind, dict) and "bytes" in kind)
+        or (getattr(kind, "dtype", "") in ("binary", "large_binary") and len(table) and _holds_image(table, name))
+    ]
 
 
-def _label_column(features, asked: str, origin: str) -> str:
-    """Return the name of the column of labels, "" if there seems to be none."""
+def _holds_image(table, name: str) -> bool:
+    first = next((cell for cell in table.select_columns([name])[: min(20, len(table))][name] if cell), None)
+    return first is not None and is_image(first[:16])
+
+
+def _table_labels(table, image: str, columns: Columns, origin: str) -> tuple[np.ndarray | None, list[str] | None]:
+    """Return the labels of the best column that holds classes, and the class names; (None, None) without one."""
     from datasets import ClassLabel
+    from datasets import Image as ImageFeature
 
-    if asked and asked not in features:
-        found = ", ".join(features)
-        raise DataError(f"{origin}: expected a column of labels {asked!r}, found {found}; see --data.label_column")
-    guesses = [name for name, kind in features.items() if isinstance(kind, ClassLabel)] + LABEL_COLUMNS
-    return asked or next((name for name in guesses if name in features), "")
+    features = {n: kind for n, kind in table.features.items() if n != image and not isinstance(kind, ImageFeature)}
+    declared = [name for name, kind in features.items() if isinstance(kind, ClassLabel)]
+    for name in choose_label_columns(
+        list(table.features if columns.label else features), declared, columns.label, origin
+    ):
+        names = getattr(table.features[name], "names", None)
+        everywhere = [v for t in (table, *columns.others) if name in t.features for v in _values(t, name)]
+        try:
+            found = classes_of(_values(table, name), names, name, origin, bool(columns.label), everywhere)
+        except DataError as error:
+            if columns.label:
+                raise
+            log.warning("%s; no labels are taken", error)  # the column was our guess, not the user's wish
+            continue
+        if found[0] is not None:
+            say_which_labels(name, list(features), declared, origin)
+        return found
+    return None, None
 
 
-def _labels(values, feature, origin: str, column: str) -> tuple[np.ndarray | None, list[str] | None]:
-    """Return the labels, int64 (n,), and the class names; (None, None) if the table marks labels as unknown."""
-    values = list(values)
-    if any(v is None for v in values):
-        without = sum(v is None for v in values)
-        raise DataError(f"{origin}: expected a label in every row of column {column!r}, found {without} without")
-    if not all(isinstance(v, (str, int, float)) and v == v for v in values):
-        raise DataError(
-            f"{origin}: expected a number or a word in every row of the label column {column!r}, found {feature}; "
-            "see --data.label_column"
-        )
-    if getattr(feature, "names", None):
-        labels = np.asarray(values, dtype=np.int64)
-        if (labels >= len(feature.names)).any():
-            raise DataError(
-                f"{origin}: expected labels below {len(feature.names)} in column {column!r}, "
-                f"which has as many names; found {labels.max()}"
-            )
-        if (labels < 0).any():  # test sets of the hub whose labels are kept secret have −1
-            return None, None
-        return labels, list(feature.names)
-    names, labels = np.unique(np.asarray(values), return_inverse=True)
-    return labels.astype(np.int64), [printable(str(n)) for n in names]
+def _values(table, name: str) -> list:
+    """Return a column's values, of a table of any format."""
+    return table.with_format(None).select_columns([name])[:][name]
 
 
 class _Table:

@@ -15,6 +15,7 @@ from accelerate.utils import DistributedType, InitProcessGroupKwargs, is_torch_x
 
 from bigbigan.config import Config
 from bigbigan.data import Crop, Images, Stream, open_images
+from bigbigan.data.layout import split_names
 from bigbigan.distributed import world_size
 from bigbigan.errors import ConfigError, LostProcess, Outside
 from bigbigan.files import check_links
@@ -150,8 +151,9 @@ def lock_run_folder(folder: Path):
 def open_split(config: Config, test: bool) -> Images:
     """Open the training or the evaluation images that the settings name. Raises DataError."""
     d = config.data
-    split = d.test_split if test else d.split
-    return open_images(d.path, split, d.image_column, d.label_column, test, d.test_share, d.subset, d.follow_links)
+    split, other = split_names(d.split, d.test_split, test)
+    columns = d.image_column, d.label_column
+    return open_images(d.path, split, *columns, test, d.test_share, d.subset, d.follow_links, other)
 
 
 def check_classes(wanted: int, train: Images, test: Images) -> None:

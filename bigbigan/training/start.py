@@ -6,6 +6,7 @@ import torch
 
 import bigbigan
 from bigbigan.config import Config
+from bigbigan.data.describe import data_rows
 from bigbigan.model import BigBiGAN
 
 if TYPE_CHECKING:
@@ -28,8 +29,7 @@ def start_block(trainer: "Trainer") -> str:
     parts = f"{many(processes, 'process', 'es')} × {many(d.chunks, 'chunk')} × {per_chunk} images"
     epochs = total / len(trainer.train_images)
     rows = [
-        ("data", trainer.train_images.summary()),
-        ("test", f"{len(trainer.test_images):,} images"),
+        *data_rows(trainer.train_images, trainer.test_images),
         ("networks", networks_line(model)),
         ("sizes", f"G and D {m.image_size} px{e_size}; z {model.generator.latent_dim} ({m.prior} prior)"),
         ("weights", weights_line(trainer)),
@@ -44,7 +44,7 @@ def start_block(trainer: "Trainer") -> str:
         ("writes", str(trainer.folder)),
     ]
     if config.grow.first_size:
-        rows.insert(4, ("growing", growing_line(config)))
+        rows.insert([name for name, _ in rows].index("weights"), ("growing", growing_line(config)))
     return block(f"bigbigan {bigbigan.__version__}: {config.run.name} (--config {trainer.preset})", rows)
 
 

@@ -1,0 +1,174 @@
+"""Choose the columns of images and of labels in a table by their names, and turn a column of values into classes.
+
+Tables, the Hugging Face hub and `metadata.csv` beside images share these rules. Names are compared in lower case.
+"""
+
+import logging
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from bigbigan.errors import DataError
+from bigbigan.files import printable
+
+log = logging.getLogger(__name__)
+
+# From the most usual name on. Those in the second row are what WebDataset calls a sample's files.
+IMAGE_NAMES = (
+    "image", "img", "images", "picture", "photo", "pixels", "pixel_values", "image_bytes", "image_data",
+    "jpg", "jpeg", "png", "webp", "tiff", "tif", "bmp", "ppm",
+)  # fmt: skip
+LABEL_NAMES = (
+    "label", "labels", "fine_label", "class", "cls", "class_label", "label_id", "class_id", "category", "target", "y",
+    "category_id", "class_name", "label_name", "classname", "species", "diagnosis", "dx",
+)  # fmt: skip
+# A column with one of these words holds no pictures to train on, whatever its type.
+MASK_WORDS = {
+    "mask", "masks", "label", "labels", "annotation", "annotations", "annot", "gt", "groundtruth", "truth", "seg",
+    "segmentation", "segmentations", "semantic", "segmented", "depth", "edge", "edges", "trimap", "trimaps", "alpha",
+    "matte", "heatmap", "overlay", "saliency", "normals", "bbox", "bboxes", "conditioning",
+}  # fmt: skip
+IDS = 0.9  # share of different values in a column from which on they are ids, not classes
+
+
+def words(name: str) -> list[str]:
+    """Return a name's words and numbers in lower case: "imagesTr_02" gives images, tr, 02."""
+    found = re.findall(r"[^\W\d_]+|\d+", name)
+    return [word.lower() for part in found for word in re.sub(r"(?<=[a-z])(?=[A-Z])", " ", part).split()]
+
+
+def is_mask(name: str) -> bool:
+    """Return whether a column's or folder's name says that it holds masks or other annotations drawn as images."""
+    return any(word in MASK_WORDS for word in words(name))
+
+
+def choose_image_column(candidates: Sequence[str], columns: Sequence[str], asked: str, origin: str) -> str:
+    """Return the name of the column of images, and log which others there are. Raises DataError.
+
+    candidates: the columns that hold images, by their type.  columns: all.  asked: --data.image_column, or "".
+    """
+    if asked in columns:
+        return asked
+    if asked or not candidates:
+        wanted = f"a column of images{f' {asked!r}' if asked else ''}"
+        found = ", ".join(map(str, columns))
+        raise DataError(f"{origin}: expected {wanted}, found the columns {found}; name it with --data.image_column")
+    pictures = [name for name in candidates if not is_mask(name)]
+    named = sorted((n for n in pictures if n.lower() in IMAGE_NAMES), key=lambda n: IMAGE_NAMES.index(n.lower()))
+    if not named and len(pictures) != 1:
+        found = ", ".join(map(repr, candidates))
+        doubt = "looks like a mask by its name" if len(candidates) == 1 else "none of which has a usual name"
+        raise DataError(
+            f"{origin}: expected a column of images such as 'image', found {found}, {doubt}; "
+            "name it with --data.image_column"
+        )
+    chosen = (named or pictures)[0]
+    if len(candidates) > 1:
+        others = ", ".join(repr(name) for name in candidates if name != chosen)
+        log.warning("%s: images are read from column %r, not from %s; --data.image_column", origin, chosen, others)
+    return chosen
+
+
+def choose_label_columns(columns: Sequence[str], declared: Sequence[str], asked: str, origin: str) -> list[str]:
+    """Return the columns that may hold labels, the best first; none if there seems to be none. Raises DataError.
+
+    declared: the columns whose type says that they hold classes (ClassLabel).  asked: --data.label_column, or "".
+    """
+    if asked:
+        if asked not in columns:
+            found = ", ".join(columns)
+            raise DataError(f"{origin}: expected a column of labels {asked!r}, found {found}; see --data.label_column")
+        return [asked]
+    named = sorted((n for n in columns if n.lower() in LABEL_NAMES), key=lambda n: LABEL_NAMES.index(n.lower()))
+    if named:  # a declared one is more certain than another of the usual names, but `label` is always the first
+        first = [n for n in named if n.lower() in LABEL_NAMES[:2]] + [n for n in named if n in declared]
+        return list(dict.fromkeys([*first, *named]))
+    if len(declared) > 1:
+        found = ", ".join(map(repr, declared))
+        log.warning(
+            "%s: no labels are taken, since %s all hold classes; choose with --data.label_column", origin, found
+        )
+        return []
+    return list(declared)
+
+
+def say_which_labels(chosen: str, columns: Sequence[str], declared: Sequence[str], origin: str) -> None:
+    """Log the chosen column of labels and the others that hold classes or have a usual name, if there are any."""
+    others = [name for name in columns if name != chosen and (name.lower() in LABEL_NAMES or name in declared)]
+    if others:
+        found = ", ".join(map(repr, others))
+        log.warning("%s: labels are read from column %r, not from %s; --data.label_column", origin, chosen, found)
+
+
+def classes_of(
+    values: Sequence, names: list[str] | None, column: str, origin: str, asked: bool = False, everywhere: Sequence = ()
+) -> tuple[np.ndarray | None, list[str] | None]:
+    """Return labels, int64 (n,), and class names; (None, None) if the values mark labels as unknown.
+
+    values: numbers or words, one a row.  names: of the classes that the integers stand for, where the type declares
+    them.  asked: whether the user named the column, so that whole floats and ids are classes too.
+    everywhere: the values of all splits, by which it is judged whether they are ids; `values` if empty.
+    Raises DataError for values that are no classes.
+    """
+    values = [value.item() if isinstance(value, np.generic) else value for value in values]
+    if any(v is None for v in values):
+        without = sum(v is None for v in values)
+        raise DataError(f"{origin}: expected a label in every row of column {column!r}, found {without} without")
+    if not all(isinstance(v, (str, int, float)) and v == v for v in values):
+        found = next(type(v).__name__ for v in values if not isinstance(v, (str, int, float)) or v != v)
+        raise DataError(
+            f"{origin}: expected a number or a word in every row of the label column {column!r}, found {found}; "
+            "see --data.label_column"
+        )
+    if _unknown(values, names is not None, column, origin):
+        return None, None
+    if names is not None:
+        labels = np.asarray(values, dtype=np.int64)
+        if (labels >= len(names)).any():
+            raise DataError(
+                f"{origin}: expected labels below {len(names)} in column {column!r}, "
+                f"which has as many names; found {labels.max()}"
+            )
+        return labels, list(names)
+    _check_classes(values, list(everywhere) or values, column, origin, asked)
+    if any(isinstance(v, float) for v in values):
+        values = [int(v) for v in values]
+    found, labels = np.unique(np.asarray(values), return_inverse=True)
+    return labels.astype(np.int64), [printable(str(name)) for name in found]
+
+
+def _unknown(values: list, declared: bool, column: str, origin: str) -> bool:
+    """Return whether −1 marks rows without a label: in declared classes, and beside other integers than 1.
+
+    The values −1 and 1 alone are two classes.
+    """
+    unknown = sum(not isinstance(v, str) and v < 0 for v in values)
+    if not unknown:
+        return False
+    found = set(values)
+    if not declared and (found == {-1, 1} or not all(isinstance(v, int) and v >= -1 for v in found)):
+        return False
+    if unknown < len(values):
+        log.warning(
+            "%s: %s of %s rows have −1, no label, in column %r; no labels are taken", origin, f"{unknown:,}",
+            f"{len(values):,}", column,
+        )  # fmt: skip
+    return True
+
+
+def _check_classes(values: list, everywhere: list, column: str, origin: str, asked: bool) -> None:
+    """Raise DataError for measurements (fractions) and, unless the column was asked for, for ids and other floats."""
+    floats = [v for v in values if isinstance(v, float)]
+    if floats and (not asked or not all(v.is_integer() for v in floats)):
+        example = next((v for v in floats if not v.is_integer()), floats[0])
+        raise DataError(
+            f"{origin}: expected classes in column {column!r}, found numbers such as {example:g}; "
+            "see --data.label_column"
+        )
+    distinct = len(set(everywhere))
+    if not asked and distinct > 2 and distinct > IDS * len(everywhere):
+        raise DataError(
+            f"{origin}: expected classes in column {column!r}, found {distinct:,} different values in "
+            f"{len(everywhere):,} rows, which look like ids; see --data.label_column"
+        )

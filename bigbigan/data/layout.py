@@ -1,0 +1,621 @@
+"""Say which folder or file of a data set is which split and which folders are classes.
+
+This is the only place that reads meaning into the names of folders and table files.
+
+A *split word* is train, val or test, or a synonym (`SPLIT_WORDS`), between characters that are no letters or at a
+change from lower to upper case: `seg_train`, `train2017`, `ISIC_2019_Training_Input`, `trainA`. A name with words of
+two splits has none.
+
+Folders are read from the top down:
+
+1. A folder whose only content is one folder is a wrapper, and is entered, any number of times. So is `images` beside
+   `masks`. Folders that differ in a number alone and are called parts (`images_001`, `part_2`) are one folder.
+2. If train and test (or val) lie beside each other, they are the splits (`train/ val/`). What else lies there is left
+   out and reported. A word that is a part of a longer name counts only if the rest is the same on both sides
+   (`bedroom_train`, `bedroom_val`) or says nothing (`train_images`): `train_station` is a class. Where a split has
+   several folders (`train_cats`, `train_dogs`), the rest of the name is the class.
+3. If every folder has train and test in it, the folders are classes and the splits lie below them (`cat/train`).
+4. Within a split, the folders below its wrappers are the classes.
+
+Everything else is refused with its two readings and the flags that choose between them: `train` beside `bus` and `car`,
+`test` beside classes, the same class folders below several others, several data sets in one folder.
+`--data.split all` takes all folders as classes, `--data.split rest` trains on what is no split, and `--data.split
+./NAME` names a folder or file. `--data.subset` names one of several data sets.
+
+Table files are read by the same words, in the file's name or in the names of the folders above it. What is left of the
+name and path, without shard numbers, tells configurations apart; several are never joined.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bigbigan.data.columns import is_mask, words
+from bigbigan.data.images import Request
+from bigbigan.data.walk import Folder
+from bigbigan.errors import DataError
+from bigbigan.files import printable
+
+TRAIN, VAL, TEST = "train", "val", "test"
+SPLIT_WORDS = {
+    **dict.fromkeys(("train", "training", "trainset", "trainval", "trn"), TRAIN),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "valset", "dev"), VAL),
+    **dict.fromkeys(("test", "testing", "testset", "tst", "eval", "evaluation", "holdout", "heldout"), TEST),
+}
+SHORT_WORDS = {"tr": TRAIN, "te": TEST, "ts": TEST, "va": VAL}  # count only where the other splits are there too
+ALL, REST = "all", "rest"  # names of splits that say how to read the folders; see above
+# Words that say nothing about what a folder holds.
+PLAIN_WORDS = {
+    "image", "images", "img", "imgs", "pic", "pics", "picture", "pictures", "photo", "photos", "jpg", "jpeg", "png",
+    "jpegs", "jpegimages", "data", "dataset", "datasets", "set", "split", "input", "inputs", "sample", "samples",
+    "full", "raw", "original", "originals", "rgb", "frames", "part", "parts", "batch", "batches", "chunk", "shard",
+    "archive", "folder", "files", "x", "px",
+}  # fmt: skip
+IMAGE_WORDS = {
+    "image", "images", "img", "imgs", "pictures", "photos", "jpegimages", "input", "inputs", "rgb", "frames",
+    "original", "originals", "jpg", "jpeg", "png",
+}  # fmt: skip
+PART_WORDS = {
+    "image", "images", "img", "imgs", "photos", "pictures", "part", "parts", "batch", "batches", "chunk", "shard",
+    "archive", "folder", "files", "data",
+}  # fmt: skip
+SHOWN = 6  # names that a message lists
+
+
+@dataclass(frozen=True)
+class Name:
+    """Hold what a name says: its split (None without one), and its other words.  short: by a two-letter word."""
+
+    split: str | None
+    rest: tuple[str, ...]
+    short: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """Whether the other words say nothing."""
+        return all(word in PLAIN_WORDS or word.isdigit() for word in self.rest)
+
+
+def read_name(name: str) -> Name:
+    """Return the split that a file's or folder's name stands for. "train_val" is a training split, as in VOC."""
+    parts = words(name)
+    for i in range(len(parts) - 1):
+        if SPLIT_WORDS.get(parts[i]) == TRAIN and SPLIT_WORDS.get(parts[i + 1]) == VAL:
+            parts[i : i + 2] = ["trainval"]
+            break
+    for table, short in ((SPLIT_WORDS, False), (SHORT_WORDS, True)):
+        found = {table[word] for word in parts if word in table}
+        if len(found) == 1:
+            return Name(found.pop(), tuple(word for word in parts if word not in table), short)
+        if found:
+            break
+    return Name(None, tuple(parts))
+
+
+@dataclass
+class Part:
+    """Hold a split of a folder. folders: [(class, folder)]; the class is "" where the subfolders are the classes.
+
+    certain: whether the user said that the subfolders are the classes, so that there is nothing to doubt.
+    """
+
+    name: str
+    split: str | None
+    folders: list[tuple[str, Folder]]
+    certain: bool = False
+
+    @property
+    def images(self) -> int:
+        """The number of images in it."""
+        return sum(len(folder) for _, folder in self.folders)
+
+    def paths(self) -> str:
+        """Return the names of its folders for the start of a run."""
+        return listed([folder.name + "/" for _, folder in self.folders])
+
+
+@dataclass
+class Layout:
+    """Hold the splits of a folder, and what was left out and why, in short phrases."""
+
+    parts: list[Part]
+    left_out: list[str] = field(default_factory=list)
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return the first names and the number of the others: "a, b and 3 more"."""
+    names = [printable(name) for name in names]
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def split_names(train: str, test: str, evaluate: bool) -> tuple[str, str]:
+    """Return the name of the split that is wanted, for evaluation or for training, and that of the other one.
+
+    "all" has no splits, so it is read the same way for both: a share is held out.
+    """
+    test = ALL if train == ALL and test in ("test", "") else test
+    return (test, train) if evaluate else (train, test)
+
+
+def choose_parts(
+    request: Request, parts: dict[str, str | None], labelled: Callable[[str], bool], where: str
+) -> tuple[str, str, bool]:
+    """Return the name of the part that is asked for, that of the other one, and whether they share one part.
+
+    The other one is that of evaluation where the request is for training, and the reverse; "" if there is none.  Where
+    the data have nothing to evaluate on, both are the training part, True: a share of it is to be held out.
+    parts: names → their split.  labelled: tells of a part whether it has labels; asked only where that decides.
+    A part is chosen by its name; or it is the one that means the same; for evaluation on "test", the default, one with
+    labels if there is any, so that a val with labels is preferred to a test without.  Raises DataError.
+    """
+    if len(parts) == 1:
+        return next(iter(parts)), next(iter(parts)), True
+    train = _named(request.train_split, parts)
+    tests = [name for name in _alike(request.test_split, parts) if name != train]
+    default = request.test_split in ("test", "")
+    if default and not tests and train:
+        return train, train, True
+    if default and len(tests) > 1 and len({parts[name] for name in tests}) == len(tests):
+        test = next((name for name in tests if labelled(name)), tests[0])
+    else:
+        test = _named(request.test_split, {n: k for n, k in parts.items() if n != train} if default else parts)
+    own, other = (test, train) if request.test else (train, test)
+    if not own:
+        same = [name for name in _alike(request.split, parts) if name != other] or parts
+        raise DataError(
+            f"{where}: expected a split {request.split!r}, found {listed(same)}; "
+            "choose with --data.split and --data.test_split"
+        )
+    return own, other, False
+
+
+def _alike(asked: str, parts: dict[str, str | None]) -> list[str]:
+    """Return the parts that the name may mean: that of the name first, then its split's, then val for test."""
+    wanted = read_name(asked).split
+    order = {TEST: (TEST, VAL), VAL: (VAL, TEST), TRAIN: (TRAIN,)}.get(wanted, ())
+    exact = [name for name in parts if name.lower() == asked.lower()]
+    return list(dict.fromkeys([*exact, *(name for kind in order for name in parts if parts[name] == kind)]))
+
+
+def _named(asked: str, parts: dict[str, str | None]) -> str:
+    """Return the one part that a name means, "" if there is none or there are several."""
+    alike = _alike(asked, parts)
+    same = [name for name in alike if parts[name] == parts[alike[0]]]
+    return alike[0] if alike and (alike[0].lower() == asked.lower() or len(same) == 1) else ""
+
+
+def read_folder(root: Folder, split: str, subset: str, where: str) -> Layout:
+    """Return the splits of a folder of images. Raises DataError for what can be read in two ways.
+
+    split: the training split's name as asked for; "all" and "rest" say how to read the folders.
+    subset: the folder to read where several data sets lie side by side, or "".
+    """
+    left_out: list[str] = []
+    top = unwrap(root, left_out)
+    if subset and (chosen := [f for f in top.folders if f.name.lower() == subset.lower()]):
+        top = unwrap(chosen[0], left_out)
+    if split == ALL:
+        return Layout([Part(ALL, None, [("", top)], certain=True)], left_out)
+    parts = _splits_here(top, split, where, left_out) or _splits_below(top, where, left_out) or _splits_of_files(top)
+    if not parts:
+        _check_no_splits_below(top, where)
+        own = read_name(top.name).split if top is not root else None
+        parts = [Part(top.name if own else ALL, own, [("", top)])]
+    return Layout(parts, left_out)
+
+
+def _check_no_splits_below(top: Folder, where: str) -> None:
+    """Raise DataError if train and test lie somewhere below, where the rules do not expect them."""
+    for folder in top.folders:
+        named = _recognised([(f, read_name(f.name)) for f in folder.folders])
+        kinds = {name.split for _, name in named}
+        if TRAIN in kinds and len(kinds - {None}) > 1:
+            _refuse(
+                where, f"train and test in {printable(folder.path)}, beside other images",
+                "that folder is the data set", f"--data.path {printable(folder.path)}",
+                "the folders directly in the path are classes, whatever lies below them", "--data.split all",
+            )  # fmt: skip
+        _check_no_splits_below(folder, where)
+
+
+def unwrap(folder: Folder, left_out: list[str], classes: Iterable[str] = ()) -> Folder:
+    """Return the folder that holds splits, classes or images, below any number of wrappers.
+
+    classes: names that are classes elsewhere, so that a folder of that name is no wrapper.
+    left_out: gets a phrase for folders of masks, which are left out.
+    """
+    while not folder.files:
+        folders = folder.folders
+        if len(folders) == 1 and folders[0].name not in classes:
+            folder = folders[0]
+            continue
+        pictures = _without_masks(folders, left_out, folder.name)
+        if pictures is not None:
+            folder = Folder(folder.name, folder.path, [], pictures)
+        elif numbered_parts([f.name for f in folders]) and not {f.name for f in folders} & set(classes):
+            folder = merge(folder, [unwrap(f, left_out, classes) for f in folders])
+        elif _initials(folders):
+            folder = merge(folder, folders)
+        else:
+            break
+    return folder
+
+
+def _without_masks(folders: list[Folder], left_out: list[str], above: str = "") -> list[Folder] | None:
+    """Return the folders of images where the others, by their names, hold masks; None where that is not so."""
+    masks = [f for f in folders if is_mask(f.name)]
+    pictures = [f for f in folders if not is_mask(f.name) and set(words(f.name)) & IMAGE_WORDS]
+    if not masks or not pictures or len(masks) + len(pictures) < len(folders):
+        return None
+    place = f"{printable(above)}/" if above else ""
+    left_out.extend(f"{place}{printable(f.name)}/ ({len(f):,} masks or the like, by its name)" for f in masks)
+    return pictures
+
+
+def numbered_parts(names: Sequence[str]) -> bool:
+    """Return whether names differ in numbers alone and have a word such as "images" or "part"."""
+    letters = {tuple(word for word in words(name) if not word.isdigit()) for name in names}
+    return (
+        len(names) > 1
+        and len(letters) == 1
+        and bool(set(next(iter(letters))) & PART_WORDS)
+        and not any(word in SPLIT_WORDS for word in next(iter(letters)))
+    )
+
+
+def _initials(folders: list[Folder]) -> bool:
+    """Return whether folders are the initials of what is in them (a/abbey, a/airport, b/bakery)."""
+    return len(folders) > 1 and all(
+        len(f.name) == 1 and f.name.isalpha() and not f.files and f.folders
+        and all(c.name.lower().startswith(f.name.lower()) and len(c.name) > 1 for c in f.folders)
+        for f in folders
+    )  # fmt: skip
+
+
+def merge(folder: Folder, parts: list[Folder]) -> Folder:
+    """Return one folder with the images of all parts; subfolders of one name are joined."""
+    joined: dict[str, list[Folder]] = {}
+    for part in parts:
+        for child in part.folders:
+            joined.setdefault(child.name, []).append(child)
+    children = [same[0] if len(same) == 1 else merge(same[0], same) for _, same in sorted(joined.items())]
+    return Folder(folder.name, folder.path, [path for part in parts for path in part.files], children)
+
+
+def _splits_here(top: Folder, asked: str, where: str, left_out: list[str]) -> list[Part]:
+    """Return the splits that the subfolders are, none if they are no splits. Raises DataError in doubt."""
+    named = _recognised([(f, read_name(f.name)) for f in top.folders])
+    splits = [(f, name) for f, name in named if name.split]
+    others = [f for f, name in named if not name.split]
+    if not splits:
+        return []
+    kinds = {name.split for _, name in splits}
+    loose = f"{len(top.files):,} images beside them" if top.files else ""
+    if asked == REST:
+        rest = Folder(top.name, top.path, top.files, others)
+        return [Part(REST, TRAIN, [("", rest)]), *_group(splits, where, left_out)]
+    if TRAIN not in kinds and not others and not top.files:
+        return _group(splits, where, left_out)  # val and test; the choice of a split says that train is missing
+    beside = listed([f.name for f in others]) or loose
+    found = listed([f.name for f, _ in splits])
+    masks = all(is_mask(f.name) for f in others)
+    plain = all(read_name(f.name).plain or is_mask(f.name) for f in others)
+    flat = not any(f.folders for f, _ in splits)
+    if TRAIN not in kinds:
+        _refuse(
+            where, f"{found} beside {beside}",
+            f"{found} is a split and the training images are {beside}", "--data.split rest",
+            f"{found} is a class like the others", "--data.split all",
+        )  # fmt: skip
+    if (len(kinds) == 1 and not masks) or (flat and len(others) > 1 and not plain):
+        _refuse(
+            where, f"{found} beside {beside}",
+            f"{found} is a split and {beside} are not used", f"--data.path {printable(splits[0][0].path)}",
+            f"{found} is a class like {beside}", "--data.split all",
+        )  # fmt: skip
+    left_out.extend(f"{printable(f.name)}/ ({len(f):,} images, beside the splits)" for f in others)
+    if loose:
+        left_out.append(f"{len(top.files):,} images, such as {printable(top.files[0])}, beside the splits")
+    return _group(splits, where, left_out)
+
+
+def _recognised(named: list[tuple[Folder, Name]]) -> list[tuple[Folder, Name]]:
+    """Return the same list, where a split word that does not stand for a split by what lies beside it counts as none.
+
+    A longer name counts if its other words say nothing, or are the same for training and evaluation.
+    """
+    rests = {
+        side: {name.rest for _, name in named if name.split and (name.split == TRAIN) == side} for side in (True, False)
+    }
+    pairs = rests[True] & rests[False]
+    both = rests[True] and rests[False]
+    complete = both and all(name.split for _, name in named)
+
+    def counts(name: Name) -> bool:
+        if not name.split or (name.short and not (both and (complete or name.rest in pairs and name.rest))):
+            return False
+        return name.plain or name.rest in pairs or (bool(pairs) and is_mask(" ".join(name.rest)))
+
+    return [(f, name if counts(name) else Name(None, name.rest)) for f, name in named]
+
+
+def _group(splits: list[tuple[Folder, Name]], where: str, left_out: list[str]) -> list[Part]:
+    """Return a part for each split; where a split has several folders, they are parts or classes by their names."""
+    masks = [f for f, name in splits if is_mask(" ".join(name.rest))]
+    if masks and len(masks) < len(splits):
+        left_out.extend(f"{printable(f.name)}/ ({len(f):,} masks or the like, by its name)" for f in masks)
+        splits = [(f, name) for f, name in splits if f not in masks]
+    kinds = {kind: [(f, name) for f, name in splits if name.split == kind] for kind in (TRAIN, VAL, TEST)}
+    kinds = {kind: found for kind, found in kinds.items() if found}
+    if all(len(found) == 1 for found in kinds.values()):
+        return [Part(found[0][0].name, kind, [("", found[0][0])]) for kind, found in kinds.items()]
+    rests = [{name.rest for _, name in found} for found in kinds.values()]
+    if all(rest == rests[0] for rest in rests) and not any(name.plain for _, name in splits):
+        return [Part(kind, kind, [(" ".join(name.rest), f) for f, name in found]) for kind, found in kinds.items()]
+    parts = []
+    for kind, found in kinds.items():
+        if len(found) > 1 and not (kind == TRAIN and all(_shard(name) for _, name in found)):
+            names = [f.name for f, _ in found]
+            raise DataError(
+                f"{where}: expected one folder for the split {kind!r}, found {listed(names)}; choose with "
+                f"--data.{'split' if kind == TRAIN else 'test_split'} ./{printable(names[0])}, "
+                "or join them in one folder"
+            )
+        name = found[0][0].name if len(found) == 1 else kind
+        parts.append(Part(name, kind, [("", f) for f, _ in found]))
+    return parts
+
+
+def _shard(name: Name) -> bool:
+    """Return whether a name is that of a numbered part of a split; a year tells editions apart, not parts."""
+    return name.plain and not any(re.fullmatch(r"(19|20)\d\d", word) for word in name.rest)
+
+
+def _splits_below(top: Folder, where: str, left_out: list[str]) -> list[Part]:
+    """Return the splits that lie below the classes (cat/train, dog/train), none if there are none."""
+    if top.files and len(top.folders) == 1:
+        parts = _splits_here(unwrap(top.folders[0], left_out), TRAIN, where, left_out)
+        if parts:
+            left_out.append(f"{len(top.files):,} images, such as {printable(top.files[0])}, beside the splits")
+        return parts
+    if top.files:
+        return []
+    found = {}
+    for folder in top.folders:
+        inside = unwrap(folder, [])
+        named = _recognised([(f, read_name(f.name)) for f in inside.folders])
+        splits = [(f, name) for f, name in named if name.split]
+        if {name.split for _, name in splits} - {TRAIN} and any(name.split == TRAIN for _, name in splits):
+            found[folder.name] = _group(splits, where, [])
+    if not found:
+        return []
+    without = [f.name for f in top.folders if f.name not in found]
+    deep = [n for n, parts in found.items() if any(len(unwrap(f, []).folders) > 1 for p in parts for _, f in p.folders)]
+    if deep:
+        raise DataError(
+            f"{where}: expected one data set, found several, each with splits and classes of its own: "
+            f"{listed(f.name for f in top.folders)}; choose one with --data.subset {printable(deep[0])}"
+        )
+    if without:
+        found_name = printable(next(iter(found)))
+        _refuse(
+            where, f"train and test within {listed(found)}, and none within {listed(without)}",
+            f"the data set is {found_name}, without the others", f"--data.subset {found_name}",
+            "all folders are classes, whatever lies below them", "--data.split all",
+        )  # fmt: skip
+    kinds = dict.fromkeys(part.split for parts in found.values() for part in parts)
+    return [
+        Part(kind, kind, [(n, f) for n, ps in found.items() for p in ps if p.split == kind for _, f in p.folders])
+        for kind in kinds
+    ]
+
+
+def _splits_of_files(top: Folder) -> list[Part]:
+    """Return the splits that the names of files in a flat folder tell apart (train_1.png, test_1.png), or none."""
+    if top.folders or not top.files:
+        return []
+    kinds: dict[str, list[str]] = {}
+    for path in top.files:
+        name = read_name(Path(path).stem)
+        if not name.split or name.short:
+            return []
+        kinds.setdefault(name.split, []).append(path)
+    if TRAIN not in kinds or len(kinds) == 1:
+        return []
+    return [Part(kind, kind, [("", Folder(f"{kind}*", top.path, files))]) for kind, files in kinds.items()]
+
+
+def _check_classes_once(top: Folder, where: str) -> None:
+    """Raise DataError if the same class folders lie below several folders, or a copy of the classes beside them."""
+    inside = {folder.name: {f.name for f in unwrap(folder, []).folders} for folder in top.folders}
+    below = {name: names for name, names in inside.items() if len(names) > 1}
+    siblings = {folder.name for folder in top.folders}
+    for name, names in below.items():
+        if len(names & siblings) > 1 and len(names & siblings) >= 0.5 * len(names):
+            raise DataError(
+                f"{where}: expected each class once, found a copy of the classes in {printable(name)}/; "
+                f"choose it with --data.subset {printable(name)}, take it away, or keep it as a class of its own with "
+                "--data.split all"
+            )
+    if len(below) < 2 or len(below) < 0.5 * len(inside):
+        return
+    distinct, largest = set.union(*below.values()), max(below.values(), key=len)
+    shared = [name for name in distinct if sum(name in names for names in below.values()) > 0.5 * len(below)]
+    if len(shared) > 1 and len(distinct) <= 1.5 * len(largest):
+        _refuse(
+            where, f"the folders {listed(sorted(shared))} below each of {listed(sorted(below))}",
+            f"{listed(sorted(below))} are versions or groups of the same classes",
+            f"--data.subset {printable(min(below))}", f"they are the classes: {len(inside)} of them",
+            "--data.split all",
+        )  # fmt: skip
+
+
+def _check_no_split_among(folder: Folder, known: set[str], where: str) -> None:
+    """Raise DataError if a folder called test, say, lies beside the classes of a split, and is no class elsewhere."""
+    for child in folder.folders:
+        name = read_name(child.name)
+        if name.split and not name.rest and not name.short and child.name not in known and len(folder.folders) > 1:
+            _refuse(
+                where, f"{printable(child.name)} among the classes of {printable(folder.path)}",
+                "it is a split", "move it beside the other splits",
+                "it is a class", f"--data.path {printable(folder.path)} --data.split all",
+            )  # fmt: skip
+
+
+def _refuse(where: str, found: str, first: str, flag: str, second: str, other: str) -> None:
+    raise DataError(
+        f"{where}: expected splits and classes that can be told apart, found {found}. Either {first}: {flag}; "
+        f"or {second}: {other}"
+    )
+
+
+def items_of(part: Part, known: set[str] | None, left_out: list[str], where: str) -> list[tuple[str, str]]:
+    """Return [(class, path)] of a split; the class is "" for an image that lies in no class folder.
+
+    known: the classes of the other splits; None while they are not known yet.
+    Raises DataError if folders can be classes or groups of them.
+    """
+    if any(name for name, _ in part.folders):
+        return [(name, path) for name, folder in part.folders for path in _pictures(folder, left_out)]
+    folders = [folder for _, folder in part.folders]
+    whole = folders[0] if len(folders) == 1 else merge(folders[0], [unwrap(f, left_out, known or ()) for f in folders])
+    inner = unwrap(whole, left_out, known or ())
+    if not part.certain:
+        _check_classes_once(inner, where)
+        if known is not None:
+            _check_no_split_among(inner, known, where)
+    below = [(folder.name, path) for folder in inner.folders for path in _pictures(folder, left_out)]
+    return [("", path) for path in inner.files] + below
+
+
+def _pictures(folder: Folder, left_out: list[str]) -> list[str]:
+    """Return the images in a class folder and below, without those in folders of masks beside folders of images."""
+    kept = _without_masks(folder.folders, left_out, folder.name)
+    folders = folder.folders if kept is None else kept
+    return [*folder.files, *(path for child in folders for path in _pictures(child, left_out))]
+
+
+def known_classes(parts: list[Part], where: str) -> dict[str, set[str]]:
+    """Return the class folders of each split: those of a split with at least two, and no image beside them."""
+    found = {}
+    for part in parts:
+        names = {top for top, _ in items_of(part, None, [], where)}
+        found[part.name] = names if (len(names) > 1 or any(n for n, _ in part.folders)) and "" not in names else set()
+    return found
+
+
+def find_folder(root: Folder, path: str) -> Folder | None:
+    """Return the folder below `root` that a path such as "./archive/train" names, None if there is none."""
+    parts = [part for part in Path(path).parts if part != "."]
+    for part in parts:
+        found = [folder for folder in root.folders if folder.name == part]
+        if not found:
+            return None
+        root = found[0]
+    return root
+
+
+def read_tables(paths: list[Path], root: Path, subset: str) -> dict[str, list[Path]]:
+    """Return the table files of each split by its name ("all" without one). Raises DataError.
+
+    subset: the configuration to take where there are several, or "".
+    """
+    years = _are_years(paths)
+    files = [_place(path, root, years) for path in paths]
+    _name_splits_by_folder(files)
+    common = _common([file.folders for file in files])
+    rests = {file.rest for file in files if file.split}
+    configs: dict[str, dict[str, list[Path]]] = {}
+    for file in files:
+        rest = " ".join(file.rest)
+        config = "/".join([*file.folders[common:], *([rest] if rest and file.split and len(rests) > 1 else [])])
+        configs.setdefault(config, {}).setdefault(file.split or rest or ALL, []).append(file.path)
+    return _one_config({name or "default": parts for name, parts in configs.items()}, root, subset)
+
+
+@dataclass
+class TableFile:
+    """Hold what the path of a table file says.
+
+    split: train, val or test, or another folder's name beside those of splits, or None.  above: the folders over the
+    one that names the split.  folders: those that may tell configurations apart.  rest: the other words of its name.
+    """
+
+    path: Path
+    split: str | None
+    above: tuple[str, ...] | None
+    folders: list[str]
+    rest: tuple[str, ...]
+
+
+def _name_splits_by_folder(files: list[TableFile]) -> None:
+    """Let folders beside `train/` and `test/` be splits too, such as `unsupervised/`."""
+    places = {file.above for file in files if file.above is not None}
+    for file in files:
+        for place in places if file.split is None else ():
+            depth = len(place)
+            if tuple(file.folders[:depth]) == place and len(file.folders) > depth:
+                file.split = file.folders.pop(depth)
+                break
+
+
+def _one_config(configs: dict, root: Path, subset: str) -> dict[str, list[Path]]:
+    names = {name.lower(): name for name in configs}
+    if len(configs) == 1:
+        return next(iter(configs.values()))
+    for asked in (subset.lower(), subset.lower().replace("_", " ").replace("-", " ")):
+        if asked in names:
+            return configs[names[asked]]
+    raise DataError(
+        f"{printable(root)}: expected one configuration, found {len(configs)}: {listed(sorted(configs))}; "
+        "choose one with --data.subset, or name files with --data.split ./FILE and --data.test_split ./FILE"
+    )
+
+
+SHARD = re.compile(r"[-_.]?\d+[-_]of[-_]\d+.*$")
+
+
+def _place(path: Path, root: Path, years: bool) -> TableFile:
+    """Return what a table file's path says; years: its number is a year, not a shard's. Raises DataError."""
+    stem = SHARD.sub("", path.stem)
+    if not years:
+        stem = re.sub(r"(?:[-_.]\d+)+$", "", stem)
+        stem = re.sub(rf"(?i)(^|[^a-z])({'|'.join(SPLIT_WORDS)})\d+$", r"\1\2", stem)
+    name, folders = read_name(stem), list(path.relative_to(root).parts[:-1])
+    split, above = name.split, None
+    if split is None and len({SPLIT_WORDS[w] for w in words(stem) if w in SPLIT_WORDS}) > 1:
+        raise DataError(
+            f"{printable(path)}: expected a name with one split, found {printable(path.name)}; choose with "
+            f"--data.split ./{printable(path.relative_to(root))} and --data.test_split"
+        )
+    if split is None:
+        for i in reversed(range(len(folders))):
+            named = read_name(folders[i])
+            if named.split and not named.short:
+                split, above = named.split, tuple(folders[:i])
+                folders[i] = " ".join(word for word in named.rest if word not in PLAIN_WORDS)
+                break
+    folders = [f for f in folders if f and "=" not in f and not _numbered(f)]
+    rest = tuple(word for word in name.rest if word not in PLAIN_WORDS)
+    return TableFile(path, split, above, folders, () if all(map(str.isdigit, rest)) and not years else rest)
+
+
+def _numbered(folder: str) -> bool:
+    """Return whether a folder is a numbered part, such as part_3, or says nothing, such as data."""
+    letters = [word for word in words(folder) if not word.isdigit()]
+    return bool(letters) and set(letters) <= PART_WORDS
+
+
+def _are_years(paths: list[Path]) -> bool:
+    """Return whether the files' numbers are years of several editions, rather than of shards."""
+    found = [re.search(r"\d+$", path.stem) for path in paths if not SHARD.search(path.stem)]
+    numbers = {match.group() for match in found if match}
+    return len(numbers) > 1 and all(re.fullmatch(r"(19|20)\d\d", number) for number in numbers)
+
+
+def _common(folders: list[list[str]]) -> int:
+    """Return the number of leading folders that all have in common."""
+    shortest = min(map(len, folders), default=0)
+    return next((i for i in range(shortest) if len({f[i] for f in folders}) > 1), shortest)

@@ -1,0 +1,125 @@
+"""Read `metadata.csv`, `metadata.jsonl` or `metadata.parquet` beside images, as the imagefolder of `datasets` does.
+
+Its column `file_name` (or one that ends in `_file_name`) holds paths relative to the file's own folder; another column
+may hold labels. Images below a folder with such a file are those that it names.
+"""
+
+import csv
+import json
+import logging
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bigbigan.data.columns import choose_label_columns, is_mask, say_which_labels
+from bigbigan.errors import DataError
+from bigbigan.files import printable
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Metadata:
+    """Hold what the metadata files of a folder say.
+
+    labels: path of an image → its label, None without one.  column: the column of the labels, "" without one.
+    asked: whether the user named that column.
+    folders: the folders that have a metadata file.  missing: paths named there that are no images here.
+    """
+
+    labels: dict[str, object] = field(default_factory=dict)
+    column: str = ""
+    asked: bool = False
+    folders: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+    def missing_line(self) -> str:
+        """Return how many names stand for no image here, with the first."""
+        return f"{len(self.missing):,} names in metadata files are no images here, such as {printable(self.missing[0])}"
+
+    def covers(self, path: str) -> bool:
+        """Return whether an image lies below a folder with a metadata file, which then decides about it."""
+        return any(path.startswith(folder + os.sep) for folder in self.folders)
+
+
+def read_metadata(paths: list[str], images: set[str], label_column: str, origin: str) -> Metadata:
+    """Return what the metadata files say about the images. Raises DataError.
+
+    paths: the metadata files.  images: paths of all images.  label_column: as asked for, or "".
+    """
+    found, kinds = Metadata(asked=bool(label_column)), {os.path.splitext(path)[1] for path in paths}
+    if len(kinds) > 1:
+        raise DataError(f"{origin}: expected metadata files of one kind, found {', '.join(sorted(kinds))}; keep one")
+    tables = {path: _rows(Path(path)) for path in paths}
+    files = {path: _file_column(rows, path) for path, rows in tables.items()}
+    tables = {path: rows for path, rows in tables.items() if files[path]}
+    columns = list(dict.fromkeys(name for rows in tables.values() for row in rows[:1] for name in row))
+    if not tables:
+        return found
+    labels = choose_label_columns([c for c in columns if c not in files.values()], [], label_column, origin)
+    found.column = labels[0] if labels else ""
+    if found.column:
+        say_which_labels(found.column, columns, [], origin)
+    for path, rows in tables.items():
+        folder = os.path.dirname(path)
+        found.folders.append(folder)
+        for row in rows:
+            image = os.path.normpath(os.path.join(folder, str(row[files[path]])))
+            if image in images:
+                found.labels[image] = row.get(found.column) if found.column else None
+            else:
+                found.missing.append(image)
+    if not found.labels:
+        raise DataError(f"{printable(paths[0])}: expected names of images beside it, found none that is there")
+    if found.missing:
+        log.warning("%s: %s", origin, found.missing_line())
+    return found
+
+
+def _file_column(rows: list[dict], path: str) -> str:
+    """Return the column with the images' paths; log a warning and return "" if the file has none."""
+    names = [name for name in (rows[0] if rows else {}) if isinstance(name, str)]
+    best = [n for n in names if n == "file_name"] + [n for n in names if n.endswith("_file_name")]
+    best = sorted(best, key=is_mask)  # which keeps the order otherwise
+    if not best:
+        log.warning("%s: not read, since it has no column file_name", printable(path))
+    elif len(best) > 1:
+        log.warning("%s: images are named by column %r, not by %s", printable(path), best[0], ", ".join(best[1:]))
+    return best[0] if best else ""
+
+
+def _rows(path: Path) -> list[dict]:
+    """Return the rows of a metadata file. Raises DataError."""
+    try:
+        if path.suffix == ".csv":
+            with open(path, encoding="utf-8-sig", newline="") as file:
+                return _typed(list(csv.DictReader(file)))
+        if path.suffix == ".jsonl":
+            with open(path, encoding="utf-8") as file:
+                rows = [json.loads(line) for line in file if line.strip()]
+            if not all(isinstance(row, dict) for row in rows):
+                raise ValueError("a line that is no JSON object")
+            return rows
+        import pyarrow.parquet as pq
+
+        with open(path, "rb") as file:
+            return pq.read_table(file).to_pylist()
+    except (ValueError, csv.Error, RecursionError, OSError) as error:  # Arrow's errors are ValueErrors or OSErrors
+        text = str(error).strip().splitlines()
+        raise DataError(
+            f"{printable(path)}: expected a readable {path.suffix} file, found "
+            f"{type(error).__name__}: {text[0] if text else ''}"
+        ) from None
+
+
+def _typed(rows: list[dict]) -> list[dict]:
+    """Turn the columns of a CSV file that hold only whole numbers into int, or only numbers into float; "" to None."""
+    for column in rows[0] if rows else ():
+        values = [row[column] for row in rows if row.get(column)]
+        whole = values and all(isinstance(v, str) and re.fullmatch(r"-?(0|[1-9]\d*)", v) for v in values)
+        number = values and all(isinstance(v, str) and re.fullmatch(r"-?\d+\.\d*(e-?\d+)?", v) for v in values)
+        for row in rows:
+            text = row.get(column)
+            row[column] = None if not text else int(text) if whole else float(text) if number else text
+    return rows

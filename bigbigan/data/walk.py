@@ -1,0 +1,232 @@
+"""Walk through a folder, gather its image files, and count every file that is not taken.
+
+What is an image file: one with a suffix of `pictures.EXTENSIONS` in any case; or one whose suffix is missing or
+unknown and whose first bytes are those of an image format. System folders, hidden files and thumbnail caches are not
+entered. What is not taken is counted by its reason, and images among them are reported.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bigbigan.data.pictures import EXTENSIONS, HEIF, HEIF_EXTENSIONS
+from bigbigan.errors import Outside
+from bigbigan.files import check_inside, printable
+
+# Folders that file servers, desktops and archivers add, in lower case; names that begin with a dot are hidden anyway.
+SYSTEM_FOLDERS = {
+    "__macosx", "@eadir", "@tmp", "@recycle", "@recently-snapshot", "@synoresource", "#recycle", "#snapshot",
+    "~snapshot", "$recycle.bin", "recycler", "system volume information", "lost+found", "__pycache__",
+    "network trash folder", "temporary items", "thumbnails", "_thumbnails", "_thumbs", "_vti_cnf",
+}  # fmt: skip
+# Image formats that this library does not decode: a folder of these is a mistake to report, not an empty folder.
+OTHER_IMAGES = {
+    ".dcm", ".dicom", ".nii", ".svg", ".psd", ".tga", ".ico", ".exr", ".hdr", ".raw", ".dng", ".nef", ".cr2", ".cr3",
+    ".arw", ".orf", ".rw2", ".raf", ".jxl", ".jxr", ".eps", ".ai", ".fits", ".fit", ".pcx", ".sgi", ".xcf", ".czi",
+    ".pfm", ".npy", ".npz",
+}  # fmt: skip
+# Suffixes whose files are not opened to see whether they hold an image.
+KNOWN_SUFFIXES = {
+    ".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".md", ".rst", ".html", ".htm", ".css", ".js",
+    ".py", ".ipynb", ".sh", ".m", ".mat", ".pkl", ".pt", ".pth", ".h5", ".hdf5", ".safetensors", ".parquet", ".arrow",
+    ".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".db", ".ini", ".log", ".lock", ".pdf", ".mp4",
+    ".avi", ".mov", ".mkv", ".wav", ".mp3", ".doc", ".docx", ".xls", ".xlsx", ".bak", ".tmp", ".part", ".crdownload",
+    ".old", ".orig", ".swp",
+}  # fmt: skip
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+
+
+@dataclass
+class Folder:
+    """Hold a folder with an image in it or below. files: images directly in it.  folders: those with one below."""
+
+    name: str
+    path: str
+    files: list[str] = field(default_factory=list)
+    folders: list["Folder"] = field(default_factory=list)
+
+    def images(self) -> Iterator[str]:
+        """Yield the paths of all images in it and below: its own, then those of its subfolders, each by name."""
+        yield from self.files
+        for folder in self.folders:
+            yield from folder.images()
+
+    def __len__(self) -> int:
+        return len(self.files) + sum(map(len, self.folders))
+
+
+@dataclass
+class Census:
+    """Count what a walk did not take.
+
+    hidden: images in hidden files and system folders.  unread: image files of formats that are not decoded, by suffix.
+    other: further files, by suffix.  odd: paths with an image's suffix that are no files (pipes, broken links).
+    empty: folders without an image in them or below.
+    metadata: files named as in METADATA.
+    """
+
+    hidden: int = 0
+    unread: Counter = field(default_factory=Counter)
+    other: Counter = field(default_factory=Counter)
+    odd: list[str] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
+    metadata: list[str] = field(default_factory=list)
+
+    def sentences(self) -> list[str]:
+        """Return one short phrase for each kind of thing that was left out and holds, or may hold, images."""
+        found = []
+        if self.odd:
+            found.append(f"{len(self.odd)} that are no files left out, such as {printable(self.odd[0])}")
+        if self.unread:
+            heif = any(suffix in HEIF_EXTENSIONS for suffix in self.unread) and not HEIF
+            advice = "; install bigbigan[heif] (pillow-heif) to read HEIC" if heif else "; convert them to PNG"
+            found.append(f"{_listed(self.unread)} left out, which this library does not read{advice}")
+        if self.empty:
+            found.append(
+                f"{len(self.empty)} folders without a readable image left out, such as {printable(self.empty[0])}"
+            )
+        return found
+
+    def quiet(self) -> list[str]:
+        """Return phrases for the start of a run about files that nobody expects among the images."""
+        hidden = [f"{self.hidden:,} in hidden files and system folders"] if self.hidden else []
+        return hidden + ([f"{_listed(self.other)} (no images)"] if self.other else [])
+
+
+def _listed(counts: Counter) -> str:
+    shown = [f"{count:,} {printable(suffix)}" for suffix, count in counts.most_common(4)]
+    more = sum(counts.values()) - sum(count for _, count in counts.most_common(4))
+    return ", ".join([*shown, f"{more:,} of other suffixes"] if more else shown)
+
+
+def walk(folder: Path, follow_links: bool = False) -> tuple[Folder, Census]:
+    """Return all images below `folder` and a count of what was not taken. Raises Outside or OSError.
+
+    follow_links: enter links that lead out of the folder; otherwise these raise Outside.
+    """
+    walker = _Walk(folder, follow_links)
+    return walker.visit(str(folder), folder.name), walker.census
+
+
+class _Walk:
+    """Walk once. visited: the real paths that links have led to.  linked: those entered through a link inside."""
+
+    def __init__(self, folder: Path, follow_links: bool):
+        self.root, self.follow_links = folder, follow_links
+        self.visited = {os.path.realpath(folder)}
+        self.linked: set[str] = set()
+        self.census = Census()
+
+    def visit(self, path: str, name: str) -> Folder:
+        """Return the folder `path` with its images and those of its subfolders, both by name. Raises Outside."""
+        found = Folder(name, path)
+        entries = sorted(os.scandir(path), key=lambda e: e.name)
+        inside = [e for e in entries if _is_dir(e)]
+        for entry in entries:
+            if not _is_dir(entry):
+                self._add(entry, found)
+        for entry in sorted(inside, key=lambda e: not e.is_symlink()) if path == str(self.root) else inside:
+            if is_system(entry.name):
+                self.census.hidden += _count_hidden(entry)
+            elif self._may_enter(entry, top=path == str(self.root)):
+                child = self.visit(entry.path, entry.name)
+                if len(child):
+                    found.folders.append(child)
+                else:
+                    below = [other for other in self.census.empty if other.startswith(entry.path + os.sep)]
+                    self.census.empty = [other for other in self.census.empty if other not in below] + [entry.path]
+        found.folders.sort(key=lambda child: child.name)
+        return found
+
+    def _add(self, entry: os.DirEntry, found: Folder) -> None:
+        suffix = os.path.splitext(entry.name)[1].lower()
+        if entry.name.startswith("."):
+            self.census.hidden += suffix in EXTENSIONS
+        elif suffix in EXTENSIONS:
+            if self._is_file(entry):
+                found.files.append(entry.path)
+            else:
+                self.census.odd.append(entry.path)
+        elif entry.name in METADATA and self._is_file(entry):
+            self.census.metadata.append(entry.path)
+        elif suffix in OTHER_IMAGES or suffix in HEIF_EXTENSIONS:
+            self.census.unread[suffix] += 1
+        elif suffix not in KNOWN_SUFFIXES and self._may_open(entry) and begins_as_image(entry.path):
+            found.files.append(entry.path)
+        else:
+            self.census.other[suffix or "without a suffix"] += 1
+
+    def _is_file(self, entry: os.DirEntry) -> bool:
+        if entry.is_symlink() and not self.follow_links:
+            check_inside(entry.path, self.root)
+        return entry.is_file(follow_symlinks=False) or os.path.isfile(entry.path)
+
+    def _may_open(self, entry: os.DirEntry) -> bool:
+        try:
+            return self._is_file(entry)
+        except Outside:  # a link without an image's suffix need not be an image
+            return False
+
+    def _may_enter(self, entry: os.DirEntry, top: bool) -> bool:
+        """Return whether the folder is still to be visited.
+
+        A link to a folder inside is skipped, since its images are found there; but at the top a link such as
+        `train` names the folder, so the link is entered and the folder behind it is not.
+        """
+        if not entry.is_symlink():
+            return not self.linked or os.path.realpath(entry.path) not in self.linked
+        target = os.path.realpath(entry.path)
+        if not self.follow_links:
+            check_inside(entry.path, self.root)
+            if not top or target in self.linked or Path(os.path.realpath(self.root)).is_relative_to(target):
+                return False
+            self.linked.add(target)
+            return True
+        if target in self.visited:
+            return False  # links in a loop
+        self.visited.add(target)
+        return True
+
+
+def is_system(name: str) -> bool:
+    """Return whether a folder is hidden or one that a file server, a desktop or an archiver adds."""
+    return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
+
+
+HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1")
+
+
+def begins_as_image(path: str) -> bool:
+    """Return whether a file can be opened and begins as an image file does."""
+    try:
+        with open(path, "rb") as file:
+            return is_image(file.read(16))
+    except OSError:
+        return False
+
+
+def is_image(head: bytes) -> bool:
+    """Return whether the first 16 bytes of a file are those of an image format that this library decodes."""
+    return (
+        head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*"))
+        or (head[:2] == b"BM" and head[6:10] == b"\0\0\0\0")
+        or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+        or (head[:1] == b"P" and head[1:2] in b"123456" and head[2:3] in b"\n\r \t" and len(head) > 8)
+        or head.startswith((b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"))
+        or (head[4:8] == b"ftyp" and (head[8:12] in (b"avif", b"avis") or (HEIF and head[8:12] in HEIF_BRANDS)))
+    )
+
+
+def _count_hidden(entry: os.DirEntry) -> int:
+    if entry.is_symlink():
+        return 0
+    return sum(os.path.splitext(name)[1].lower() in EXTENSIONS for _, _, names in os.walk(entry.path) for name in names)
+
+
+def _is_dir(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
