@@ -216,8 +216,9 @@ class Data:
     """Images of one update over all processes."""
     chunks: int = 1
     """Parts a batch is computed in, one after the other, to save memory; batch statistics are those of a part."""
-    augment: Literal["resnet", "light", "none"] = "resnet"
-    """Random crop of area 0.08-1 and aspect 3/4-4/3; of area 0.5-1 and aspect 1; or the centre square."""
+    augment: Literal["tf_resnet", "resnet", "light", "none"] = "tf_resnet"
+    """Random crop of area 0.08-1 and aspect 3/4-4/3 as TensorFlow draws it, which the paper trained on, or as
+    torchvision does; of area 0.5-1 and aspect 1; or the centre square."""
     flip: bool = True
     """Random horizontal flip."""
     workers: int = -1

@@ -17,11 +17,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from bigbigan.data.crops import centre_square, crop_and_resize
+from bigbigan.data.crops import centre_square, crop_and_resize, resize
 from bigbigan.data.folders import from_files
 from bigbigan.data.images import Images
 from bigbigan.data.pictures import open_picture, to_rgb, to_signed, why
@@ -236,7 +235,5 @@ def _fit(x: Tensor, size: int | None) -> Tensor:
                 [_fit_picture(Image.fromarray(i.permute(1, 2, 0).contiguous().cpu().numpy()), size) for i in x]
             )
         left, top, right, bottom = centre_square(x.shape[3], x.shape[2])
-        x = F.interpolate(
-            x.float()[:, :, top:bottom, left:right], size=(size, size), mode="bicubic", antialias=True
-        ).clamp(-1, 1)
+        x = resize(x.float()[:, :, top:bottom, left:right], size)
     return to_signed(x) if x.dtype == torch.uint8 else x.float().clamp(-1, 1)

@@ -151,9 +151,7 @@ class Stream:
         u = uniforms(self.seed, "crop", positions, UNIFORMS)
         boxes = random_crops(u, width, height, self.augment.kind)
         if (boxes != (0, 0, self.size, self.size)).any() or (width, height) != (self.size, self.size):
-            images = resample(
-                images, to_device(torch.from_numpy(boxes), self.device), self.size, FILTER[self.augment.kind]
-            )
+            images = resample(images, torch.from_numpy(boxes), self.size, FILTER[self.augment.kind])
         if self.augment.flip:
             mirrored = to_device(torch.from_numpy(u[:, -1] < 0.5), self.device)
             images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
