@@ -17,7 +17,7 @@ from bigbigan.metrics.cache import store
 from bigbigan.networks.encoder import Encoder
 from bigbigan.training.ema import standing_statistics
 
-TRANSFORM = "centre square, bicubic"
+TRANSFORM = "centre square, bicubic, scaled by bit depth"
 FEATURES = {"avepool_feat": "AvePool", "bn_crelu_feat": "BN+CReLU", "z_mean": "z_mean"}
 
 
@@ -91,7 +91,8 @@ def extract(
     cache: a folder for the results; a file there is used only if weights, data, transform and names are the same.
     Raises FeatureError if a feature is not finite.
     """
-    described = [digest(encoder), fingerprint(images), TRANSFORM, str(encoder.image_size), *sorted(names)]
+    pixels = (fingerprint(images), TRANSFORM, str(images.value_range), str(encoder.image_size))
+    described = [digest(encoder), *pixels, *sorted(names)]
     key = hashlib.sha256("/".join(described).encode()).hexdigest()[:24]
     path = None if cache is None else cache / f"features-{key}.safetensors"
     if path is not None and path.is_file():

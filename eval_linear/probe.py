@@ -53,6 +53,8 @@ class ProbeData:
     """Column of the images in a table; found by itself when empty."""
     label_column: str = ""
     """Column of the labels in a table; found by itself when empty."""
+    value_range: tuple[float, ...] = ()
+    """As --data.value_range in training; empty for that of the model's training images."""
     follow_links: bool = False
     """Take images that lie outside `path` behind symbolic links too."""
     batch_size: int = 256
@@ -191,7 +193,8 @@ def open_splits(data: ProbeData, model: BigBiGAN) -> Splits:
         name = "test_split" if test else "split"
         split = column(name) or ("test" if test else "train")
         columns = column("image_column"), column("label_column")
-        splits.append(open_images(path, split, *columns, test, share, column("subset"), bool(column("follow_links"))))
+        links, limits = bool(column("follow_links")), tuple(data.value_range or own.get("value_range") or ())
+        splits.append(open_images(path, split, *columns, test, share, column("subset"), links, value_range=limits))
     return Splits(*splits, f"{path} ({splits[0].origin})")
 
 

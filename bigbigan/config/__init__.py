@@ -1,6 +1,6 @@
 """Settings: the dataclass tree, and how YAML files and the command line fill it."""
 
-from bigbigan.config.cross_checks import augment_parts, check_model
+from bigbigan.config.cross_checks import augment_parts, check_model, check_value_range
 from bigbigan.config.presets import (
     differences,
     find_config,
@@ -27,6 +27,7 @@ __all__ = [
     "Run",
     "augment_parts",
     "check_model",
+    "check_value_range",
     "differences",
     "find_config",
     "flatten",

@@ -1,6 +1,7 @@
 """What settings cannot be, each by itself and together: one sentence that names the flag."""
 
 import math
+import numbers
 from dataclasses import fields
 from pathlib import PurePath
 from typing import TYPE_CHECKING
@@ -85,6 +86,7 @@ def check(config: "Config", processes: int = 1) -> None:
         raise ConfigError(f"--run.timeout {r.timeout}: expected minutes above 0")
     if not 0 < d.test_share < 1:
         raise ConfigError(f"--data.test_share {d.test_share}: expected a share between 0 and 1")
+    check_value_range(d.value_range, "--data.value_range")
     if r.statistics_images < 2 * processes:
         raise ConfigError(
             f"--run.statistics_images {r.statistics_images}: expected at least two for each of {processes} processes"
@@ -93,6 +95,24 @@ def check(config: "Config", processes: int = 1) -> None:
         raise ConfigError(f"--loss.orthogonal {loss.orthogonal}: expected 0 or more")
     if not all(0 <= beta < 1 for beta in o.betas):
         raise ConfigError(f"--optim.betas {o.betas}: expected two numbers in [0, 1)")
+
+
+def check_value_range(value_range: object, name: str) -> tuple[float, float] | None:
+    """Return the values of black and white as two numbers; None if none are given. Raises ConfigError.
+
+    value_range: nothing (None or an empty tuple), two numbers, or one, the value of white above a black of 0.
+    name: the flag or argument, for the message.
+    """
+    if value_range is None or (isinstance(value_range, (tuple, list)) and not value_range):
+        return None
+    limits = list(value_range) if isinstance(value_range, (tuple, list)) else [value_range]
+    limits = [0, *limits] if len(limits) == 1 else limits
+    finite = all(isinstance(v, numbers.Real) and math.isfinite(v) for v in limits)
+    if len(limits) != 2 or not finite or not limits[0] < limits[1]:
+        raise ConfigError(
+            f"{name} {value_range}: expected the values of black and of white, the smaller first, such as 0 4095"
+        )
+    return float(limits[0]), float(limits[1])
 
 
 def check_growth(config: "Config") -> None:

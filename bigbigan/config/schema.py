@@ -210,6 +210,10 @@ class Data:
     """Column of the images in a table; found by itself when empty."""
     label_column: str = ""
     """Column of the labels in a table; found by itself when empty."""
+    value_range: tuple[float, ...] = ()
+    """Values of black and white in grey pictures of more than 8 bits, such as 0 4095 for 12 bits in 16; floats need it.
+
+    One number: that of white, above 0. None: the whole range of their bit depth, whatever they hold."""
     follow_links: bool = False
     """Take images that lie outside `path` behind symbolic links too; otherwise such a link is refused."""
     batch_size: int = 2048

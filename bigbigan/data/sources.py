@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from bigbigan.config import check_value_range
 from bigbigan.data.digits import open_digits
 from bigbigan.data.folders import open_folder
 from bigbigan.data.hub import open_hub
@@ -30,6 +31,8 @@ def open_images(
     test_share: float = 0.1,
     subset: str = "",
     follow_links: bool = False,
+    *,
+    value_range: tuple[float, ...] = (),
 ) -> Images:
     """Return a split of the data set that `path` names. Raises DataError.
 
@@ -39,7 +42,12 @@ def open_images(
     is held out from training and returned here.
     subset: the configuration of a hub data set.
     follow_links: also take what links lead to that point out of the folder.
+    value_range: the values of black and white in grey pictures of more than 8 bits or of floats; see `Data`.
     """
+    try:
+        limits = check_value_range(value_range, "--data.value_range")
+    except ValueError as error:
+        raise DataError(str(error)) from None
     request = Request(path, split, image_column, label_column, test, subset, follow_links)
     try:
         found = _open(request)
@@ -49,6 +57,7 @@ def open_images(
         raise DataError(f"{error}, or follow it with --data.follow_links True") from None
     if not len(found.images):
         raise DataError(f"--data.path {path}: expected images, found none")
+    found.images.value_range = limits
     return hold_out(found.images, test, test_share) if found.whole else found.images
 
 

@@ -22,7 +22,7 @@ from bigbigan.metrics.inception_score import InceptionScore
 from bigbigan.metrics.moments import Moments
 
 FORMAT = 1
-TRANSFORM = "centre square, bicubic"
+TRANSFORM = "centre square, bicubic, scaled by bit depth"
 KEPT = 10_000  # features kept for KID, precision and recall: 82 MB of Inception's
 SPLITS = 10  # of the Inception score (Salimans et al. 2016)
 
@@ -76,6 +76,7 @@ def real_statistics(
         split_name,
         size,
         TRANSFORM,
+        reals.value_range,
         extractor.name,
         getattr(extractor, "digest", ""),
         kept,

@@ -151,7 +151,8 @@ def open_split(config: Config, test: bool) -> Images:
     """Open the training or the evaluation images that the settings name. Raises DataError."""
     d = config.data
     split = d.test_split if test else d.split
-    return open_images(d.path, split, d.image_column, d.label_column, test, d.test_share, d.subset, d.follow_links)
+    columns, where = (d.image_column, d.label_column), (d.subset, d.follow_links)
+    return open_images(d.path, split, *columns, test, d.test_share, *where, value_range=d.value_range)
 
 
 def check_classes(wanted: int, train: Images, test: Images) -> None:
