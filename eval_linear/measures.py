@@ -14,7 +14,12 @@ from eval_linear.linear.adam import BATCH, PROTOCOLS
 from eval_linear.linear.solvers import LinearFit, fit_adam, fit_linear
 from eval_linear.representations import Representation, Splits, few_labels
 
-CROPS = {"none": "centre crop", "light": "light random crops", "resnet": "the paper's random crops"}
+CROPS = {
+    "none": "centre crop",
+    "light": "light random crops",
+    "resnet": "torchvision's random crops",
+    "tf_resnet": "the paper's random crops",
+}
 
 
 class Rows:
@@ -66,9 +71,9 @@ def _class_means(fits: list[list[float | None]]) -> list[float | None]:
 def linear(
     rows: Rows, r: Representation, splits: Splits, protocol: str, share: float, seed: int, augment: str, batch_size: int
 ) -> LinearFit:
-    """One linear classifier: "full_batch", or "adam_5k" / "adam_100k" (`adam.PROTOCOLS`) on the crops that `augment`
-    names.
+    """Fit one linear classifier: "full_batch", or "adam_5k" / "adam_100k" (`adam.PROTOCOLS`).
 
+    augment: the crops that the Adam protocols train on; they are also flipped where E's training images were.
     Pixels have no encoder for random crops to pass through; they keep the centre crop, and their row says so.
     """
     some = few_labels(r.y, share, seed)
@@ -81,7 +86,8 @@ def linear(
         fit = fit_adam(protocol, x, y, r.x_test, r.y_test, splits.classes, seed, batches)
         steps, rates = PROTOCOLS[protocol]
         swept = f"rate of {len(rates)} chosen on held-out images" if len(rates) > 1 else f"rate {rates[0]:g}"
-        name = f"linear, Adam {steps:,} steps, {swept}, {CROPS[augment if random else 'none']}"
+        flips = "" if r.flip or not random else " without flips"
+        name = f"linear, Adam {steps:,} steps, {swept}, {CROPS[augment if random else 'none']}{flips}"
     rows.add(r, name, {"top1": fit.top1, "top5": fit.top5}, share, fit)
     return fit
 
@@ -89,11 +95,12 @@ def linear(
 def random_crops(
     r: Representation, splits: Splits, some: Tensor, augment: str, seed: int, batch_size: int
 ) -> Callable[[np.ndarray], Iterator[tuple[Tensor, Tensor]]]:
-    """For `fit_adam`: rows to fit on → endless features of their images, a new random crop each time."""
+    """Return what `fit_adam` takes: rows to fit on → endless features of their images, a new random crop each time."""
 
     def batches(fit: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
         images = splits.train.subset(r.indices[some.numpy()[fit]])
-        stream = augmented(r.network, images, (r.name,), augment, seed, min(BATCH, len(images)), batch_size)
+        size = min(BATCH, len(images))
+        stream = augmented(r.network, images, (r.name,), augment, seed, size, batch_size, flip=r.flip)
         return ((features[r.name], labels) for features, labels in stream)
 
     return batches

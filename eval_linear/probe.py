@@ -30,7 +30,7 @@ from eval_linear.conditional import conditional
 from eval_linear.features import check_names, digest, label
 from eval_linear.generation import Generation, generation
 from eval_linear.pairs import bidirectional
-from eval_linear.representations import Splits, of_encoder, of_pixels, of_supervised, of_untrained
+from eval_linear.representations import Splits, flips, of_encoder, of_pixels, of_supervised, of_untrained
 from eval_linear.sheets import Sheets
 
 Part = Literal["linear", "knn", "kmeans", "generation", "pairs", "classes"]
@@ -81,8 +81,9 @@ class Probe:
     linear: tuple[Protocol, ...] = ("full_batch",)
     """full_batch: a regularisation path chosen on held-out training images; adam_5k, adam_100k: the paper's Table 1 and
     Table 2."""
-    augment: Literal["none", "light", "resnet"] = "none"
-    """Crops that the adam protocols train on: the centre square, or random ones (resnet is the paper's)."""
+    augment: Literal["none", "light", "resnet", "tf_resnet"] = "none"
+    """Crops that the adam protocols train on: the centre square, or random ones (tf_resnet is the paper's), flipped
+    where the model's training flipped."""
     labels: tuple[float, ...] = (1.0, 0.1, 0.01)
     """Shares of the training labels that linear classifiers are given."""
     seeds: int = 1
@@ -238,7 +239,7 @@ def feature_rows(probe: Probe, model: BigBiGAN, splits: Splits, folder: Path | N
     names, batch_size = probe.features, probe.data.batch_size
     if not {"linear", "knn", "kmeans"} & set(probe.parts):
         return [], None
-    for r in of_encoder("trained", model.encoder, splits, names, batch_size, cache):
+    for r in of_encoder("trained", model.encoder, splits, names, batch_size, cache, flip=flips(model)):
         measure(rows, r, probe, splits)
     if probe.supervised:
         for r in of_supervised(model, splits, names, batch_size, probe.supervised, rows):
