@@ -53,7 +53,7 @@ class Run:
             setattr(self.config.model, name, value)
         self.model = BigBiGAN.from_config(self.config.model).to(memory_format=torch.channels_last).train()
         self.train, self.test = (
-            open_images("digits", split, "", "", split == "test", 0.1, "") for split in ("train", "test")
+            open_images("digits", split, "", "", split == "test", 0.1) for split in ("train", "test")
         )
         self.optimizers = build_optimizers(self.model, self.config.optim)
         self.step, self.at = build_step(self.config, self.model, self.optimizers, nullcontext), 0

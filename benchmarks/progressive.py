@@ -122,8 +122,7 @@ def cost(config: Config, measure: bool) -> None:
 def quality(config: Config, preset: str, seeds: list[int], out: Path, further: list[str]) -> None:
     size = config.model.image_size
     images, test = (
-        open_images(config.data.path, split, "", "", test, 0.1, "")
-        for split, test in (("train", False), ("test", True))
+        open_images(config.data.path, split, "", "", test, 0.1) for split, test in (("train", False), ("test", True))
     )
     real = torch.cat([pixels for pixels, _ in evaluation_batches(images, size, 256, 1438)])
     for seed in seeds:

@@ -31,7 +31,7 @@ METHODS = {
 
 
 def split(test: bool):
-    return open_images("digits", "test" if test else "train", "", "", test, 0.1, "")
+    return open_images("digits", "test" if test else "train", "", "", test, 0.1)
 
 
 def write(folder: Path, count: int) -> None:

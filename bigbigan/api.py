@@ -38,10 +38,11 @@ def encode(
     outputs: str | tuple[str, ...] | None = None,
     batch_size: int = 64,
     device: torch.device | str | None = None,
+    *,
     seed: int = 0,
     progress: bool | None = None,
-    *,
     classes: Tensor | np.ndarray | None = None,
+    value_range: tuple[float, float] | float | None = None,
 ) -> dict[str, Tensor] | Tensor:
     """Encode images to latents and features, named as the published hub module names them.
 
@@ -52,6 +53,9 @@ def encode(
     tuple of names, or None for all, returns a dictionary. Tensors are float32 on the CPU.
     seed: decides z_sample.  progress: show a progress bar; None shows it when the work is long.
     classes: of the images, (N,), for an encoder that sees classes; those of this library do not.
+    value_range: the values of black and white, such as (0, 4095), in grey pictures of more than 8 bits or of floats,
+    and in arrays that are not uint8. None for the range that the model was trained on (`data.value_range`); without
+    one, pictures have the range that their bit depth says, and float pictures are refused.
     Raises InputError for images in another range or shape.
     """
     names = OUTPUTS if outputs is None else (outputs,) if isinstance(outputs, str) else outputs
@@ -63,9 +67,15 @@ def encode(
     collected: dict[str, list[Tensor]] = {name: [] for name in names}
     done = 0
     with torch.inference_mode():
-        for x in _progress(
-            images, model.encoder.image_size, batch_size, 0 if device.type == "cpu" else 2, progress, "encoding"
-        ):
+        batches = image_batches(
+            images,
+            model.encoder.image_size,
+            batch_size,
+            ahead=0 if device.type == "cpu" else 2,
+            value_range=value_range,
+            trained_on=_trained_on(model),
+        )
+        for x in _progress(batches, count_images(images), batch_size, progress, "encoding"):
             noise = normal_noise(seed, "encode", np.arange(done, done + len(x)), model.encoder.latent_dim)
             labels = _labels_from(classes, done, len(x), device) if getattr(model.generator, "classes", 0) else None
             result = model.encode(x.to(device, non_blocking=True), noise.to(device), labels)
@@ -85,6 +95,7 @@ def generate(
     classes: Tensor | np.ndarray | None = None,
     batch_size: int = 64,
     device: torch.device | str | None = None,
+    *,
     seed: int = 0,
 ) -> Tensor:
     """Generate images: float (N, 3, S, S) in [−1, 1] on the CPU, which `to_pil` turns into pictures.
@@ -142,16 +153,20 @@ def reconstruct(
     classes: Tensor | np.ndarray | None = None,
     batch_size: int = 64,
     device: torch.device | str | None = None,
+    *,
     seed: int = 0,
     progress: bool | None = None,
+    value_range: tuple[float, float] | float | None = None,
 ) -> Tensor:
     """Reconstruct images as G(E(x)): float (N, 3, S, S) in [−1, 1] on the CPU.
 
-    images, model: as in `encode`.  use_sample: reconstruct from a sample of the posterior, not from its mean.
+    images, model, value_range: as in `encode`.  use_sample: reconstruct from a sample of the posterior, not from its
+    mean.
     classes: of a conditional model, (N,), which its generator needs; None draws them at random.
     """
     name = "z_sample" if use_sample else "z_mean"
-    z = encode(images, model, name, batch_size, device, seed, progress, classes=classes)
+    options = {"seed": seed, "progress": progress, "classes": classes, "value_range": value_range}
+    z = encode(images, model, name, batch_size, device, **options)
     return generate(z, model, classes=classes, batch_size=batch_size, device=device, seed=seed)
 
 
@@ -162,11 +177,14 @@ def discriminate(
     classes: Tensor | np.ndarray | None = None,
     batch_size: int = 64,
     device: torch.device | str | None = None,
+    *,
+    value_range: tuple[float, float] | float | None = None,
 ) -> dict[str, Tensor]:
     """Score pairs of images and latents with D: a dictionary of score_x, score_z and score_xz, (N,) each.
 
     High scores mean "encoder pair".
-    images: as in `encode`; arrays and tensors of G's or of E's size are taken as they are.  z: latents (N, Z).
+    images, value_range: as in `encode`; arrays and tensors of G's or of E's size are taken as they are.  z: latents (N,
+    Z).
     classes: of a conditional model, which needs them, (N,).  Raises InputError.
     """
     model, device = _ready(model, device)
@@ -183,7 +201,8 @@ def discriminate(
     collected: dict[str, list[Tensor]] = {}
     done = 0
     with torch.inference_mode():
-        for x in image_batches(images, size, batch_size):
+        ranges = {"value_range": value_range, "trained_on": _trained_on(model)}
+        for x in image_batches(images, size, batch_size, **ranges):
             if done + len(x) > len(z):
                 break
             place = slice(done, done + len(x))
@@ -248,10 +267,14 @@ def _newest_change(folder: Path) -> float:
         return 0.0
 
 
-def _progress(images, size: int, batch_size: int, ahead: int, progress: bool | None, what: str):
-    total = count_images(images)
+def _trained_on(model: BigBiGAN) -> tuple[float, ...] | None:
+    """Return the values of black and white in the pictures that the model was trained on; None for the usual ones."""
+    return (model.card or {}).get("data", {}).get("value_range")
+
+
+def _progress(batches, total: int | None, batch_size: int, progress: bool | None, what: str):
     show = progress if progress is not None else total is None or total > LONG * batch_size
     with tqdm(total=total, unit="img", desc=what, disable=not show) as bar:
-        for x in image_batches(images, size, batch_size, ahead):
+        for x in batches:
             yield x
             bar.update(len(x))

@@ -82,7 +82,8 @@ def extract(
     cache: a folder for the results; a file there is used only if weights, data, transform and names are the same.
     Raises FeatureError if a feature is not finite.
     """
-    key = [digest(encoder.state_dict()), fingerprint(images), TRANSFORM, str(encoder.image_size), *sorted(names)]
+    pixels = [fingerprint(images), TRANSFORM, str(images.value_range), str(encoder.image_size)]
+    key = [digest(encoder.state_dict()), *pixels, *sorted(names)]
 
     def read(path: Path) -> tuple[dict[str, Tensor], np.ndarray]:
         stored = load_file(path)
@@ -120,15 +121,24 @@ def _extract(
 
 
 def augmented(
-    encoder: Encoder, images: Images, names: tuple[str, ...], augment: str, seed: int, batch_size: int, *, step: int
+    encoder: Encoder,
+    images: Images,
+    names: tuple[str, ...],
+    augment: str,
+    seed: int,
+    batch_size: int,
+    *,
+    step: int,
+    flip: bool = True,
 ) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
-    """Yield endless batches of features of randomly cut and flipped training images, each time with a new cut.
+    """Yield endless batches of features of randomly cut training images, a new cut each time an image comes by.
 
-    augment: "resnet" (the paper's) or "light", see `bigbigan.config.Data`.  step: images through E at once.
+    augment: "tf_resnet" (the paper's), "resnet" or "light", see `bigbigan.config.Data`.  step: images through E at
+    once.  flip: also mirror them at random, as E's training images were.
     Yields ({name: (batch_size, C)}, labels (batch_size,)) on E's device.
     """
     device = next(encoder.parameters()).device
-    stream = Stream(images, encoder.image_size, seed, Crop(augment, flip=True), device=device)
+    stream = Stream(images, encoder.image_size, seed, Crop(augment, flip), device=device)
     for batch in stream.batches(0, 2**62, batch_size):
         parts = [features_of(encoder, to_signed(part), names) for part in batch.x.split(step)]
         yield {name: torch.cat([part[name] for part in parts]) for name in names}, batch.labels.to(device)

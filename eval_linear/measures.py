@@ -15,7 +15,12 @@ from eval_linear.linear.solvers import LinearFit, fit_adam, fit_linear
 from eval_linear.representations import Representation, Splits, few_labels, spread
 from eval_linear.result import Confusion, Figure, Row
 
-CROPS = {"none": "centre crop", "light": "light random crops", "resnet": "the paper's random crops"}
+CROPS = {
+    "none": "centre crop",
+    "light": "light random crops",
+    "resnet": "torchvision's random crops",
+    "tf_resnet": "the paper's random crops",
+}
 
 
 class Rows:
@@ -78,8 +83,9 @@ def linear(
     augment: str,
     batch_size: int,
 ) -> LinearFit:
-    """Fit one linear classifier: "full_batch", or "adam_5k" / "adam_100k" on the crops that `augment` names.
+    """Fit one linear classifier: "full_batch", or "adam_5k" / "adam_100k" (`adam.PROTOCOLS`).
 
+    augment: the crops that the Adam protocols train on; they are also flipped where E's training images were.
     Pixels have no encoder for random crops to pass through; they keep the centre crop, and their row says so.
     """
     some = few_labels(r.y, share, seed)
@@ -92,7 +98,8 @@ def linear(
         fit = fit_adam(protocol, x, y, r.x_test, r.y_test, splits.classes, seed=seed, batches=batches)
         steps, rates = PROTOCOLS[protocol]
         swept = f"rate of {len(rates)} chosen on held-out images" if len(rates) > 1 else f"rate {rates[0]:g}"
-        name = f"linear, Adam {steps:,} steps, {swept}, {CROPS[augment if random else 'none']}"
+        flips = "" if r.flip or not random else " without flips"
+        name = f"linear, Adam {steps:,} steps, {swept}, {CROPS[augment if random else 'none']}{flips}"
     rows.add(r, name, {"top1": fit.top1, "top5": fit.top5}, share, fit)
     return fit
 
@@ -104,7 +111,8 @@ def random_crops(
 
     def batches(fit: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
         images = splits.train.subset(r.indices[some.numpy()[fit]])
-        stream = augmented(r.network, images, (r.name,), augment, seed, min(BATCH, len(images)), step=batch_size)
+        size = min(BATCH, len(images))
+        stream = augmented(r.network, images, (r.name,), augment, seed, size, step=batch_size, flip=r.flip)
         return ((features[r.name], labels) for features, labels in stream)
 
     return batches

@@ -33,7 +33,7 @@ from eval_linear.conditional import conditional
 from eval_linear.features import check_names, label
 from eval_linear.generation import Generation, generation
 from eval_linear.pairs import bidirectional
-from eval_linear.representations import Splits, of_encoder, of_pixels, of_supervised, of_untrained
+from eval_linear.representations import Splits, flips, of_encoder, of_pixels, of_supervised, of_untrained
 from eval_linear.result import Confusion, ProbeResult, Row
 from eval_linear.sheets import Sheets
 
@@ -57,6 +57,8 @@ class ProbeData:
     """Column of the images in a table; found by itself when empty."""
     label_column: str = ""
     """Column of the labels in a table; found by itself when empty."""
+    value_range: tuple[float, ...] = ()
+    """As --data.value_range in training; empty for that of the model's training images."""
     follow_links: bool = False
     """Take images that lie outside `path` behind symbolic links too."""
     batch_size: int = 256
@@ -82,8 +84,9 @@ class Probe:
     linear: tuple[Protocol, ...] = ("full_batch",)
     """full_batch: a regularisation path chosen on held-out training images; adam_5k, adam_100k: the paper's Table 1 and
     Table 2."""
-    augment: Literal["none", "light", "resnet"] = "none"
-    """Crops that the adam protocols train on: the centre square, or random ones (resnet is the paper's)."""
+    augment: Literal["none", "light", "resnet", "tf_resnet"] = "none"
+    """Crops that the adam protocols train on: the centre square, or random ones (tf_resnet is the paper's), flipped
+    where the model's training flipped."""
     labels: tuple[float, ...] = (1.0, 0.1, 0.01)
     """Shares of the training labels that linear classifiers are given."""
     seeds: int = 1
@@ -197,8 +200,13 @@ def open_splits(data: ProbeData, model: BigBiGAN) -> Splits:
     for test in (False, True):
         split, other = split_names(column("split") or "train", column("test_split") or "test", test)
         columns = column("image_column"), column("label_column")
-        follow = bool(column("follow_links"))
-        splits.append(open_images(path, split, *columns, test, share, column("subset"), follow, other))
+        options = {
+            "subset": column("subset"),
+            "follow_links": bool(column("follow_links")),
+            "other_split": other,
+            "value_range": tuple(data.value_range or own.get("value_range") or ()),
+        }
+        splits.append(open_images(path, split, *columns, test, share, **options))
     return Splits(*splits, f"{path} ({splits[0].origin})")
 
 
@@ -247,7 +255,7 @@ def feature_rows(
     names, batch_size = probe.features, probe.data.batch_size
     if not {"linear", "knn", "kmeans"} & set(probe.parts):
         return [], None
-    for r in of_encoder("trained", model.encoder, splits, names, batch_size, cache):
+    for r in of_encoder("trained", model.encoder, splits, names, batch_size, cache, flip=flips(model)):
         measure(rows, r, probe, splits)
     if probe.supervised:
         for r in of_supervised(model, splits, names, batch_size, probe.supervised, rows):

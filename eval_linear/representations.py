@@ -45,6 +45,7 @@ class Representation:
 
     encoder: "trained", "untrained", "supervised" or "none".  network: E itself where there is one, for augmented
     features, with the name of the feature in E and the indices of the training images that the rows are of.
+    flip: whether augmented features are of flipped images too; where E's training did not flip, a label may change.
     """
 
     encoder: str
@@ -56,17 +57,30 @@ class Representation:
     network: Encoder | None = None
     name: str = ""
     indices: np.ndarray | None = None
+    flip: bool = True
+
+
+def flips(model: BigBiGAN) -> bool:
+    """Return whether the model's training images were flipped, as its card says; True if it does not say."""
+    return bool((model.card or {}).get("data", {}).get("flip", True))
 
 
 def of_encoder(
-    kind: str, encoder: Encoder, splits: Splits, names: tuple[str, ...], batch_size: int, cache: Path | None = None
+    kind: str,
+    encoder: Encoder,
+    splits: Splits,
+    names: tuple[str, ...],
+    batch_size: int,
+    cache: Path | None = None,
+    *,
+    flip: bool = True,
 ) -> Iterator[Representation]:
-    """Yield one representation for each named feature of E."""
+    """Yield one representation per named feature of E.  flip: whether E's training images were flipped."""
     x, at = extract(encoder, splits.train, batch_size, cache, names)
     x_test, at_test = extract(encoder, splits.test, batch_size, cache, names)
     y, y_test = _labels(splits.train, at), _labels(splits.test, at_test)
     for name in names:
-        yield Representation(kind, label(name), x[name], y, x_test[name], y_test, encoder, name, at)
+        yield Representation(kind, label(name), x[name], y, x_test[name], y_test, encoder, name, at, flip)
 
 
 def of_untrained(
@@ -78,7 +92,7 @@ def of_untrained(
     for seed in range(1, count + 1):
         build = lambda: grown_like(BigBiGAN.from_config(model.config).encoder, model.encoder)  # noqa: E731
         encoder = untrained(model.encoder, build, seed, splits.train, batch_size, STATISTICS_IMAGES)
-        yield from of_encoder("untrained", encoder, splits, names, batch_size)
+        yield from of_encoder("untrained", encoder, splits, names, batch_size, flip=flips(model))
 
 
 def of_pixels(splits: Splits, image_size: int, batch_size: int) -> Iterator[Representation]:
@@ -124,7 +138,8 @@ def of_supervised(
 
     Its own accuracy goes to `rows`.
 
-    Adam on the paper's random crops and flips, for `epochs` passes.
+    Its own accuracy goes to `rows`. Adam on the paper's random crops, flipped where the model's training flipped, for
+    `epochs` passes.
     """
     if model.config is None:
         return
@@ -134,13 +149,13 @@ def of_supervised(
     device = next(model.encoder.parameters()).device
     batch = min(128, len(splits.train))
     steps = max(1, epochs * len(splits.train) // batch)
-    classifier = train_classifier(
-        encoder.trunk, splits.train, encoder.image_size, steps, batch, augment="resnet", flip=True, device=device
-    )
+    crop = {"augment": "tf_resnet", "flip": flips(model)}
+    classifier = train_classifier(encoder.trunk, splits.train, encoder.image_size, steps, batch, **crop, device=device)
     encoder = encoder.to(device).requires_grad_(False)
     own = Representation("supervised", "its own output", *[torch.empty(0)] * 4)
     top1 = accuracy(classifier, splits.test, encoder.image_size, batch_size)
-    rows.add(own, f"trained with labels end to end, {epochs} epochs, the paper's random crops", {"top1": top1})
+    cut = "the paper's random crops" + ("" if flips(model) else " without flips")
+    rows.add(own, f"trained with labels end to end, {epochs} epochs, {cut}", {"top1": top1})
     some = splits.train.subset(np.random.default_rng(0).permutation(len(splits.train))[:STATISTICS_IMAGES])
     estimate_statistics(encoder, some, batch_size)
-    yield from of_encoder("supervised", encoder.eval(), splits, names, batch_size)
+    yield from of_encoder("supervised", encoder.eval(), splits, names, batch_size, flip=flips(model))

@@ -2,7 +2,7 @@
 
 from bigbigan.config.cli import parse
 from bigbigan.config.comparison import differences, flatten
-from bigbigan.config.cross_checks import augment_parts, check_model
+from bigbigan.config.cross_checks import augment_parts, check_model, check_value_range
 from bigbigan.config.presets import (
     find_config,
     lineage,
@@ -26,6 +26,7 @@ __all__ = [
     "Run",
     "augment_parts",
     "check_model",
+    "check_value_range",
     "differences",
     "find_config",
     "flatten",

@@ -3,6 +3,8 @@
 Bounds of a single setting stand beside it in `schema`.
 """
 
+import math
+import numbers
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -25,6 +27,7 @@ def check(config: "Config", processes: int = 1) -> None:
     for section in ("data", "optim", "run", "loss", "grow"):
         check_bounds(section, getattr(config, section))
     check_model(config.model)
+    check_value_range(config.data.value_range, "--data.value_range")
     _check_batches(config, processes)
     _check_run(config, processes)
     _check_growth(config)
@@ -33,6 +36,24 @@ def check(config: "Config", processes: int = 1) -> None:
     _check_updates(config)
     _check_latent_regressor(config)
     _check_checkpointing(config)
+
+
+def check_value_range(value_range: object, name: str) -> tuple[float, float] | None:
+    """Return the values of black and white as two numbers; None if none are given. Raises ConfigError.
+
+    value_range: nothing (None or an empty tuple), two numbers, or one, the value of white above a black of 0.
+    name: the flag or argument, for the message.
+    """
+    if value_range is None or (isinstance(value_range, (tuple, list)) and not value_range):
+        return None
+    limits = list(value_range) if isinstance(value_range, (tuple, list)) else [value_range]
+    limits = [0, *limits] if len(limits) == 1 else limits
+    finite = all(isinstance(v, numbers.Real) and math.isfinite(v) for v in limits)
+    if len(limits) != 2 or not finite or not limits[0] < limits[1]:
+        raise ConfigError(
+            f"{name} {value_range}: expected the values of black and of white, the smaller first, such as 0 4095"
+        )
+    return float(limits[0]), float(limits[1])
 
 
 def check_model(m: "Model") -> None:

@@ -231,14 +231,19 @@ class Data:
     """Column of the images in a table; when empty, `image` or another usual name."""
     label_column: str = ""
     """Column of the labels in a table or in metadata files; when empty, `label` or another usual name."""
+    value_range: tuple[float, ...] = ()
+    """Values of black and white in grey pictures of more than 8 bits, such as 0 4095 for 12 bits in 16; floats need it.
+
+    One number: that of white, above 0. None: the whole range of their bit depth, whatever they hold."""
     follow_links: bool = False
     """Also read images outside path that symbolic links point to; such links are refused otherwise."""
     batch_size: Annotated[int, Bounds(least=2)] = 2048
     """Images of one update, over all processes."""
     chunks: AtLeastOne = 1
     """Parts of a batch computed one after the other to save memory; batch norm uses the statistics of a part."""
-    augment: Literal["resnet", "light", "none"] = "resnet"
-    """Random crop: resnet: area 0.08-1 and aspect 3/4-4/3; light: area 0.5-1 and aspect 1; none: the centre square."""
+    augment: Literal["tf_resnet", "resnet", "light", "none"] = "tf_resnet"
+    """Random crop: tf_resnet: area 0.08-1 and aspect 3/4-4/3 as TensorFlow draws it, on which the paper trained; resnet:
+    the same as torchvision draws it; light: area 0.5-1 and aspect 1; none: the centre square."""
     flip: bool = True
     """Flip half of the images horizontally, at random."""
     workers: Annotated[int, Bounds(least=-1)] = -1

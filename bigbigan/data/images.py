@@ -1,13 +1,14 @@
 """Represent a data set: images by number, labels or none, and the names to call them by in messages."""
 
-import dataclasses
 import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from bigbigan.data.pictures import is_deep, limits_of, to_rgb
 
 
 @dataclass
@@ -19,6 +20,7 @@ class Images:
     origin: where the images come from, and `formats`: what they are stored as; both for messages.
     source: the folder or files, within the data set, that this split is; notes: what was not taken; for the start of a
     run.
+    value_range: the values of black and white in pictures of more than 8 bits or of floats; see `pictures.to_rgb`.
     """
 
     items: object
@@ -28,12 +30,17 @@ class Images:
     formats: str
     source: str = ""
     notes: tuple[str, ...] = ()
+    value_range: tuple[float, float] | None = None
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, i: int) -> Image.Image:
         return self.items[i]
+
+    def rgb(self, i: int) -> Image.Image:
+        """Return image i as upright 8-bit RGB. Raises what `pictures.to_rgb` raises."""
+        return to_rgb(self.items[i], self.value_range)
 
     def name(self, i: int) -> str:
         """Return what a message calls image i: its path, or its row in a table."""
@@ -42,7 +49,7 @@ class Images:
     def subset(self, indices: np.ndarray) -> "Images":
         """Return the images at `indices`, (m,), in that order, with their labels."""
         labels = None if self.labels is None else self.labels[indices]
-        return dataclasses.replace(self, items=_Selection(self.items, indices), labels=labels)
+        return replace(self, items=_Selection(self.items, indices), labels=labels)
 
     def per_class(self) -> list[tuple[str, int]]:
         """Return each class's name and number of images; none without labels."""
@@ -57,6 +64,22 @@ class Images:
         if suffixes is None:
             return self.formats
         return ", ".join(f"{n:,} {suffix or 'without a suffix'}" for suffix, n in Counter(suffixes).most_common())
+
+    def values_used(self, count: int = 32) -> tuple[float, float] | None:
+        """Return where in their range, from 0 (black) to 1 (white), the values of `count` of the images lie.
+
+        Returns the smallest and the largest value; None if no image can be read.
+        """
+        found = []
+        for i in np.linspace(0, len(self) - 1, min(count, len(self))).astype(int):
+            try:
+                image = self.items[int(i)]
+                black, white = limits_of(image, self.value_range)
+                values = np.asarray(image if is_deep(image) else to_rgb(image))
+                found += [(float(v) - black) / (white - black) for v in (values.min(), values.max())]
+            except Exception:  # decoders raise many types; the stream names and counts what cannot be read
+                continue
+        return (min(found), max(found)) if found else None
 
     def summary(self) -> str:
         """Return one line with the number of images, the number of classes, the formats and the origin."""

@@ -17,32 +17,49 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from bigbigan.data.crops import centre_square, crop_and_resize
+from bigbigan.config import check_value_range
+from bigbigan.data.crops import centre_square, crop_and_resize, resize
 from bigbigan.data.folders import image_paths
 from bigbigan.data.images import Images
-from bigbigan.data.pictures import open_picture, to_rgb, to_signed, why
+from bigbigan.data.pictures import (
+    PictureError,
+    open_picture,
+    scale_to_8_bits,
+    to_rgb,
+    to_signed,
+    why,
+)
 from bigbigan.errors import DataError, InputError, Outside
 from bigbigan.files import printable
 
 DECODERS = min(8, os.cpu_count() or 1)
 
 
-def image_batches(images, size: int | None, batch_size: int, ahead: int = 2) -> Iterator[Tensor]:
+def image_batches(
+    images,
+    size: int | None,
+    batch_size: int,
+    ahead: int = 2,
+    value_range: tuple[float, ...] | float | None = None,
+    trained_on: tuple[float, ...] | None = None,
+) -> Iterator[Tensor]:
     """Yield float (n, 3, size, size) in [−1, 1], n ≤ batch_size, in the order of `images`. Raises InputError.
 
     images: a path of an image or of a folder; a PIL image; an array or tensor of one image or a batch, uint8, or float
     in [−1, 1]; or a list, `datasets` column or other iterable of any of these single images.
     size: the edge to resize to; None, for arrays and tensors only, leaves them as they are.
     ahead: batches to decode while the caller works on one; 0 where both would compete for the same cores.
+    value_range: the values of black and white in grey pictures of more than 8 bits or of floats, and in arrays that are
+    not uint8.  trained_on: those of pictures, and of arrays of whole numbers, where `value_range` is None.
     """
+    ranges = _Ranges.of(value_range, trained_on)
     if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
         raise InputError(f"batch_size: expected a whole number of at least 1, found {batch_size!r}")
     if isinstance(images, (np.ndarray, Tensor)):
-        batch = _as_batch(images)
+        batch = _as_batch(ranges.scaled(images))
         _check_range(batch)
         _doubt_channels(images)
         for part in batch.split(batch_size):
@@ -55,7 +72,7 @@ def image_batches(images, size: int | None, batch_size: int, ahead: int = 2) -> 
         try:
             while (part := list(islice(items, batch_size))) or waiting:
                 if part:
-                    waiting.append([pool.submit(_read, item, size) for item in part])
+                    waiting.append([pool.submit(_read, item, size, ranges) for item in part])
                 if len(waiting) > ahead or not part:
                     yield torch.cat([future.result() for future in waiting.popleft()])
         finally:
@@ -101,6 +118,45 @@ def _single_items(images) -> Iterable:
     )
 
 
+class _Ranges(NamedTuple):
+    """Hold the values of black and white: `asked` by the caller for all deep images, `trained_on` for those without."""
+
+    asked: tuple[float, float] | None
+    trained_on: tuple[float, float] | None
+
+    @staticmethod
+    def of(value_range, trained_on) -> "_Ranges":
+        try:
+            return _Ranges(check_value_range(value_range, "value_range"), check_value_range(trained_on, "value_range"))
+        except ValueError as error:
+            raise InputError(str(error)) from None
+
+    def scaled(self, images: np.ndarray | Tensor) -> np.ndarray | Tensor:
+        """Return an array or tensor as uint8 if it has such a range, as a file of its values would be read.
+
+        uint8 has its own range, and floats are in [−1, 1] unless the caller asked for another one. What is no dense
+        array of numbers is returned as it is, to be refused.
+        """
+        if isinstance(images, Tensor):
+            dense = images.layout is torch.strided and images.device.type != "meta" and not images.is_nested
+            kind = "f" if images.is_floating_point() else "c" if images.is_complex() else "i"
+        else:
+            dense = not np.ma.is_masked(images) and images.dtype.itemsize <= 8
+            kind = images.dtype.kind.replace("u", "i")
+        limits = self.asked or (None if kind == "f" else self.trained_on)
+        if not limits or images.dtype in (np.uint8, torch.uint8, torch.bool) or kind not in "if" or not dense:
+            return images
+        if 0 in images.shape:
+            return images
+        tensor = isinstance(images, Tensor)
+        values = images.detach().cpu().double().numpy() if tensor else np.asarray(images)
+        try:
+            grey = scale_to_8_bits(values, limits, "an array", cut=True)
+        except PictureError as error:
+            raise InputError(str(error)) from None
+        return torch.from_numpy(grey) if tensor else grey
+
+
 class _Row(NamedTuple):
     """Point to an image of a data set that is not read yet."""
 
@@ -122,10 +178,10 @@ def _paths(path: str | os.PathLike) -> list[str]:
     raise InputError(f"{printable(path)}: expected an image or a folder of images, found no such file")
 
 
-def _read(item, size: int) -> Tensor:
+def _read(item, size: int, ranges: _Ranges) -> Tensor:
     """Turn one image of any kind into float (1, 3, size, size)."""
     if isinstance(item, (np.ndarray, Tensor)):
-        batch = _as_batch(item)
+        batch = _as_batch(ranges.scaled(item))
         if len(batch) != 1:
             raise InputError(f"expected one image per item of the list, found a batch of {len(batch)}")
         _check_range(batch)
@@ -133,7 +189,8 @@ def _read(item, size: int) -> Tensor:
     if not isinstance(item, (str, os.PathLike, Image.Image, _Row)):
         raise InputError(f"expected a path, a PIL image, an array or a tensor, found {type(item).__name__}")
     try:
-        return _fit_picture(_picture(item), size)
+        own = item.images.value_range if isinstance(item, _Row) else None
+        return _fit_picture(_picture(item), size, ranges.asked or own or ranges.trained_on)
     except Exception as error:  # decoders raise many types
         raise InputError(f"{_name(item)}: expected a readable image; {why(error)}; mend it or leave it out") from None
 
@@ -150,8 +207,8 @@ def _name(item) -> str:
     return getattr(item, "filename", "") or "a PIL image" if isinstance(item, Image.Image) else printable(item)
 
 
-def _fit_picture(image: Image.Image, size: int) -> Tensor:
-    image = to_rgb(image)
+def _fit_picture(image: Image.Image, size: int, value_range: tuple[float, float] | None = None) -> Tensor:
+    image = to_rgb(image, value_range)
     pixels = crop_and_resize(image, centre_square(*image.size), size)
     return to_signed(torch.from_numpy(np.ascontiguousarray(pixels))[None])
 
@@ -190,7 +247,10 @@ def _as_tensor(images: np.ndarray | Tensor) -> Tensor:
         )
     x = torch.as_tensor(images)
     if x.dtype not in (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64):
-        raise InputError(f"expected uint8 in 0 … 255 or float in [−1, 1], found {x.dtype}")
+        raise InputError(
+            f"expected uint8 in 0 … 255 or float in [−1, 1], found {x.dtype}; give value_range=, the values of black "
+            "and white such as (0, 4095), or convert it"
+        )
     return x
 
 
@@ -255,7 +315,5 @@ def _fit(x: Tensor, size: int | None) -> Tensor:
                 [_fit_picture(Image.fromarray(i.permute(1, 2, 0).contiguous().cpu().numpy()), size) for i in x]
             )
         left, top, right, bottom = centre_square(x.shape[3], x.shape[2])
-        x = F.interpolate(
-            x.float()[:, :, top:bottom, left:right], size=(size, size), mode="bicubic", antialias=True
-        ).clamp(-1, 1)
+        x = resize(x.float()[:, :, top:bottom, left:right], size)
     return to_signed(x) if x.dtype == torch.uint8 else x.float().clamp(-1, 1)

@@ -1,5 +1,6 @@
 """Decode one image: any file or PIL mode to RGB, and uint8 to and from the range [−1, 1]."""
 
+import math
 import os
 import stat
 
@@ -29,6 +30,9 @@ EXTENSIONS = (
 FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF") + ("HEIF",) * HEIF
 LARGEST_PICTURE = 178_956_970  # pixels, Pillow's own limit: half a gigabyte decoded; beyond it a file may be a bomb
 ORIENTED = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}  # JPEG metadata that may hold its orientation
+
+BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # TIFF tags
+SMALL_GREYS = {"L;2": 85, "L;4": 17}  # what Pillow multiplies greys of 2 and 4 bits by
 
 
 class PictureError(ValueError):
@@ -65,33 +69,113 @@ def check_size(image: Image.Image) -> None:
         )
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image, value_range: tuple[float, float] | None = None) -> Image.Image:
     """Convert any PIL image to upright 8-bit RGB.
 
-    Transparent pixels are laid over white, 16 bits are scaled to 8, and of an animation the first frame is taken.
+    Transparent pixels are laid over white, and of an animation the first frame is taken.
+    Pictures of more than 8 bits a channel are scaled to 8 as their mode and bit depth say, whatever values they hold.
+    value_range: the values of black and white in grey pictures of more than 8 bits or of floats; other pictures have
+    theirs. What lies beyond is cut. None for the whole range of 16 or 12 bits; floats are then refused.
     Raises PictureError for values in another range than an image's, or what Pillow raises for a broken file.
     """
     check_size(image)
+    if is_deep(image):
+        return _deep_to_rgb(image, value_range)
     if image.format != "JPEG" or image.info.keys() & ORIENTED:
+        _scale_transparency(image)
         image = ImageOps.exif_transpose(image)
     elif image.mode == "RGB":
         image.load()  # decodes now, where callers expect a broken file to raise
         return image  # the common case needs no copy
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, dtype=np.float32 if image.mode == "F" else None)
-        low, high = float(values.min()), float(values.max())  # NaN if there is any
-        most = 255.5 if image.mode == "F" else 65535
-        if not -0.5 <= low <= high <= most or (image.mode == "F" and 0 < high <= 1):
-            found = f"values from {low:g} to {high:g}"
-            raise PictureError(
-                f"expected a picture of mode {image.mode} in 0 … {most:g}, found {found}; scale it first"
-            )
-        top = 65535 if image.mode.startswith("I") and high > 255 else 255
-        image = Image.fromarray(np.clip(np.rint(values * (255 / top)), 0, 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Return whether the image is grey with more than 8 bits a pixel: Pillow's modes I (integers) and F (floats)."""
+    return image.mode.startswith("I") or image.mode == "F"
+
+
+def natural_range(image: Image.Image) -> tuple[float, float] | None:
+    """Return the values of black and white that the mode and the bit depth of an image say; None for floats.
+
+    Mode I is taken as 16 bits, which Pillow reads into it. Only TIFF files have 12 bits.
+    """
+    if not is_deep(image):
+        return 0.0, 255.0
+    if image.mode == "F":
+        return None
+    twelve = image.format == "TIFF" and tuple(image.tag_v2.get(BITS_PER_SAMPLE, ())) == (12,)
+    return 0.0, 4095.0 if twelve else 65535.0
+
+
+def limits_of(image: Image.Image, value_range: tuple[float, float] | None) -> tuple[float, float] | None:
+    """Return the values of black and white in a decoded image: those of `value_range` if it has more than 8 bits.
+
+    Must be asked before the image is decoded.
+    """
+    if not value_range or not is_deep(image):
+        return natural_range(image)
+    factor = 1.0
+    if image.format == "PPM" and image.tile and image.tile[0][0].startswith("ppm"):
+        how = image.tile[0][3]
+        factor = 65535 / (how[1] if isinstance(how, tuple) else how)  # Pillow stretches a PGM's maximum to 16 bits
+    return value_range[0] * factor, value_range[1] * factor
+
+
+def _deep_to_rgb(image: Image.Image, value_range: tuple[float, float] | None) -> Image.Image:
+    """Convert an image of `is_deep`; arguments and errors as of `to_rgb`."""
+    limits = limits_of(image, value_range)
+    # Pillow inverts 8-bit pictures whose smallest value is white, and leaves deeper ones as they are.
+    white_is_zero = image.format == "TIFF" and image.tag_v2.get(PHOTOMETRIC) == 0
+    image = ImageOps.exif_transpose(image)
+    values = np.asarray(image, dtype=np.float32 if image.mode == "F" else None)
+    grey = scale_to_8_bits(values, limits, f"a picture of mode {image.mode}", cut=bool(value_range))
+    if white_is_zero:
+        grey = 255 - grey
+    if isinstance(clear := image.info.get("transparency"), int):
+        grey[values == clear] = 255
+    return Image.fromarray(grey).convert("RGB")
+
+
+def scale_to_8_bits(values: np.ndarray, limits: tuple[float, float] | None, what: str, cut: bool = False) -> np.ndarray:
+    """Map `values` of any shape to uint8, linearly, with the limits at 0 and 255. Raises PictureError.
+
+    limits: the values of black and white; None if they are unknown, which is refused.  what: a name for messages.
+    cut: set values beyond the limits to black or white; otherwise they are refused.
+    """
+    low, high = float(values.min()), float(values.max())  # NaN if there is any
+    found = f"found values from {low:g} to {high:g}"
+    if limits is None:
+        raise PictureError(
+            f"expected {what} with the values of black and white, {found} and nothing that says what they mean; "
+            "give --data.value_range, or value_range= in Python, such as 0 1, or scale it to 8 bits first"
+        )
+    if not math.isfinite(low) or not math.isfinite(high):
+        raise PictureError(f"expected {what} with finite values, {found}; mend it first")
+    black, white = limits
+    if not cut and not black <= low <= high <= white:
+        raise PictureError(
+            f"expected {what} in {black:g} … {white:g}, {found}; scale it first, or give --data.value_range, "
+            "or value_range= in Python"
+        )
+    scaled = (values.astype(np.float64) - black) * 255 / (white - black)
+    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+
+
+def _scale_transparency(image: Image.Image) -> None:
+    """Set a PNG's transparent value to the 8 bits that its pixels are decoded to, before they are.
+
+    A file states it in its own bit depth. Of 16-bit colours Pillow keeps the upper bytes, so those are compared.
+    """
+    clear = image.info.get("transparency")
+    mode = image.tile[0][3] if image.format == "PNG" and image.tile else ""
+    if isinstance(clear, int) and mode in SMALL_GREYS:
+        image.info["transparency"] = clear * SMALL_GREYS[mode]
+    elif isinstance(clear, tuple) and (mode == "RGB;16B" or max(clear) > 255):
+        image.info["transparency"] = tuple(value >> 8 for value in clear)
 
 
 def to_signed(x: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+from bigbigan.config import check_value_range
 from bigbigan.data.digits import open_digits
 from bigbigan.data.folders import open_folder
 from bigbigan.data.hub import open_hub
@@ -31,9 +32,11 @@ def open_images(
     label_column: str = "",
     test: bool = False,
     test_share: float = 0.1,
+    *,
     subset: str = "",
     follow_links: bool = False,
     other_split: str = "",
+    value_range: tuple[float, ...] = (),
 ) -> Images:
     """Return a split of the data set that `path` names. Raises DataError.
 
@@ -46,7 +49,12 @@ def open_images(
     follow_links: also take what links lead to that point out of the folder.
     other_split: the name of the split that is evaluated on, or with `test` that is trained on, since both decide how a
     folder is read; "" for "test" and "train".
+    value_range: the values of black and white in grey pictures of more than 8 bits or of floats; see `Data`.
     """
+    try:
+        limits = check_value_range(value_range, "--data.value_range")
+    except ValueError as error:
+        raise DataError(str(error)) from None
     request = Request(path, split, image_column, label_column, test, subset, follow_links, other_split)
     try:
         found = _open(request)
@@ -56,6 +64,7 @@ def open_images(
         raise DataError(f"{error}, or follow it with --data.follow_links True") from None
     if not len(found.images):
         raise DataError(f"--data.path {path}: expected images, found none")
+    found.images.value_range = limits
     if not found.whole:
         return found.images
     images = hold_out(found.images, test, test_share)

@@ -26,7 +26,7 @@ from bigbigan.data.crops import (
 )
 from bigbigan.data.images import Images
 from bigbigan.data.order import Order
-from bigbigan.data.pictures import to_rgb, why
+from bigbigan.data.pictures import why
 from bigbigan.distributed import to_device
 from bigbigan.errors import DataError
 from bigbigan.noise import uniforms
@@ -129,7 +129,7 @@ class Stream:
         pixels = np.empty((len(self.images), 3, height, width), np.uint8)
         for i in range(len(self.images)):
             try:
-                image = to_rgb(self.images[i])
+                image = self.images.rgb(i)
             except Exception:
                 return self._cannot_cache(cache, f"{self.images.name(i)} is unreadable")
             if image.size != (width, height):
@@ -151,9 +151,7 @@ class Stream:
         u = uniforms(self.seed, "crop", positions, UNIFORMS)
         boxes = random_crops(u, width, height, self.augment.kind)
         if (boxes != (0, 0, self.size, self.size)).any() or (width, height) != (self.size, self.size):
-            images = resample(
-                images, to_device(torch.from_numpy(boxes), self.device), self.size, FILTER[self.augment.kind]
-            )
+            images = resample(images, torch.from_numpy(boxes), self.size, FILTER[self.augment.kind])
         if self.augment.flip:
             mirrored = to_device(torch.from_numpy(u[:, -1] < 0.5), self.device)
             images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
@@ -185,7 +183,7 @@ class _Decoded(Dataset):
         for step in range(min(self.tries, len(self.images))):
             index = (first + step) % len(self.images)
             try:
-                image = to_rgb(self.images[index])
+                image = self.images.rgb(index)
             except Exception as error:  # decoders raise many types
                 broken.append((self.images.name(index), why(error)))
                 continue
@@ -231,7 +229,7 @@ def evaluation_batches(
     pixels, indices = [], []
     for i in range(len(images) if limit is None else min(limit, len(images))):
         try:
-            image = to_rgb(images[i])
+            image = images.rgb(i)
         except Exception as error:
             log.warning("unreadable image %s: left out of the evaluation: %s", images.name(i), why(error))
             continue

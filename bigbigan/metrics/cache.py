@@ -15,7 +15,9 @@ from bigbigan.distributed.collectives import rank
 from bigbigan.distributed.gather import everywhere
 from bigbigan.files import write_whole
 
-TRANSFORM = "centre square, bicubic"  # what `evaluation_batches` does to an image; part of the keys
+TRANSFORM = (
+    "centre square, bicubic, scaled by bit depth"  # what `evaluation_batches` does to an image; part of the keys
+)
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 

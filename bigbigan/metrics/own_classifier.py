@@ -89,7 +89,7 @@ def in_domain_extractor(
     """
     recipe = recipe or Recipe()
     classes = class_count(images)
-    key = [FORMAT, fingerprint(images), size, classes, *asdict(recipe).values()]
+    key = [FORMAT, fingerprint(images), images.value_range, size, classes, *asdict(recipe).values()]
     described = {"recipe": asdict(recipe), "size": size, "classes": classes, "trained_on": images.origin}
     classifier, facts = get_or_make(
         entry(cache, "classifier", json.dumps(key)),

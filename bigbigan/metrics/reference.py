@@ -58,7 +58,7 @@ def real_statistics(
 
     cache: a folder where they stay under a key of data, split, size, transform and features; None keeps nothing.
     """
-    known = [FORMAT, fingerprint(reals), split_name, size, TRANSFORM]
+    known = [FORMAT, fingerprint(reals), split_name, size, TRANSFORM, reals.value_range]
     key = [*known, extractor.name, getattr(extractor, "digest", ""), kept, SPLITS]
 
     def make() -> Statistics:

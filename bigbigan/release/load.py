@@ -130,7 +130,7 @@ def card(config: dict, images_seen: int) -> dict:
     config = flatten(Config()) | config
     kept = (
         "path", "subset", "split", "test_split", "test_share", "image_column", "label_column", "augment", "flip",
-        "follow_links",
+        "follow_links", "value_range",
     )  # fmt: skip
     data = {key: config[f"data.{key}"] for key in kept}
     return {"images_seen": images_seen, "seed": config["run.seed"], "name": config["run.name"], "data": data}

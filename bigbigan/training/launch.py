@@ -152,8 +152,18 @@ def open_split(config: Config, test: bool) -> Images:
     """Open the training or the evaluation images that the settings name. Raises DataError."""
     d = config.data
     split, other = split_names(d.split, d.test_split, test)
-    columns = d.image_column, d.label_column
-    return open_images(d.path, split, *columns, test, d.test_share, d.subset, d.follow_links, other)
+    return open_images(
+        d.path,
+        split,
+        d.image_column,
+        d.label_column,
+        test,
+        d.test_share,
+        subset=d.subset,
+        follow_links=d.follow_links,
+        other_split=other,
+        value_range=d.value_range,
+    )
 
 
 def check_classes(wanted: int, train: Images, test: Images) -> None:

@@ -6,11 +6,14 @@ import torch
 
 import bigbigan
 from bigbigan.config import Config
+from bigbigan.data import Images
 from bigbigan.data.describe import data_rows
 from bigbigan.model import BigBiGAN
 
 if TYPE_CHECKING:
     from bigbigan.training.trainer import Trainer
+
+SPARSE = 1 / 4  # share of their range that images' values use, below which the start block warns
 
 
 def block(title: str, rows: list[tuple[str, str]]) -> str:
@@ -30,6 +33,7 @@ def start_block(trainer: "Trainer") -> str:
     epochs = total / len(trainer.train_images)
     rows = [
         *data_rows(trainer.train_images, trainer.test_images),
+        *values_rows(trainer.train_images),
         ("networks", networks_line(model)),
         ("sizes", f"G and D {m.image_size} px{e_size}; z {model.generator.latent_dim} ({m.prior} prior)"),
         ("weights", weights_line(trainer)),
@@ -46,6 +50,20 @@ def start_block(trainer: "Trainer") -> str:
     if config.grow.first_size:
         rows.insert([name for name, _ in rows].index("weights"), ("growing", growing_line(config)))
     return block(f"bigbigan {bigbigan.__version__}: {config.run.name} (--config {trainer.preset})", rows)
+
+
+def values_rows(images: Images) -> list[tuple[str, str]]:
+    """Return a row that warns if the images' values use less than a quarter of their range, or go beyond it."""
+    used = images.values_used()
+    if used is None:
+        return []
+    low, high = used
+    if high - low < SPARSE:
+        found = f"only from {low:.2%} (black) to {high:.2%} (white) of their range are used: nearly one grey"
+        return [("values", f"{found}; of 12 bits stored in 16: --data.value_range 0 4095")]
+    if low < 0 or high > 1:
+        return [("values", f"from {low:.0%} to {high:.0%} of --data.value_range; what lies beyond 0 and 100 % is cut")]
+    return []
 
 
 def networks_line(model: BigBiGAN) -> str:

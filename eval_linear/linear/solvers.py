@@ -114,17 +114,19 @@ def _strengths(n: int) -> tuple[float, ...]:
 def fit_adam(
     protocol: str, x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, classes: int, *, seed: int, batches=None
 ) -> LinearFit:
-    """Fit the paper's probe (`adam.PROTOCOLS`) as `fit_linear` does; held-out training rows choose the rate.
+    """Fit the paper's probe (`adam.PROTOCOLS`); arguments and result as of `fit_linear`.
 
+    Of several rates, held-out training rows choose one. A single rate is fitted on all training rows.
     batches: a function (rows to fit on) → endless (features, labels) of augmented images, in place of the rows of x
     themselves.
     """
     steps, rates = PROTOCOLS[protocol]
-    fit, choose = held_out(y, seed)
+    several = len(rates) > 1
+    fit, choose = held_out(y, seed) if several else (np.arange(len(y)), np.arange(0))
     source = shuffled(x[fit], y[fit], seed, BATCH) if batches is None else batches(fit)
     first = next(source)
     probe = AdamProbe(x.shape[1], classes, rates, first[0].device)
     probe.step(*first)
     train_adam_probe(source, probe, steps - 1)
-    best = probe.best(x[choose], y[choose])
+    best = probe.best(x[choose], y[choose]) if several else 0
     return judge(probe.logits(x_test, best), y_test, rates[best])

@@ -167,7 +167,7 @@ def test_every_mode_becomes_rgb(mode):
         image = Image.fromarray(grey.astype(np.float32))
     else:
         image = Image.fromarray(grey).convert("RGB").convert(mode)
-    rgb = to_rgb(image)
+    rgb = to_rgb(image, (0, 255) if mode == "F" else None)  # floats have no range of their own
     assert rgb.mode == "RGB" and rgb.size == (6, 5)
     if mode not in ("1", "P"):
         assert np.abs(np.asarray(rgb)[..., 0].astype(int) - grey).max() <= 2
@@ -185,7 +185,7 @@ def test_transparency_lies_over_white_and_photos_stand_upright(tmp_path):
     assert to_rgb(Image.open(tmp_path / "turned.jpg")).size == (3, 6)
 
 
-@pytest.mark.parametrize("augment", ["resnet", "light"])
+@pytest.mark.parametrize("augment", ["resnet", "light", "tf_resnet"])
 @pytest.mark.parametrize("size", [(500, 375), (30, 300), (8, 8), (1, 1), (1, 200)])
 def test_crops_never_leave_the_picture(augment, size):
     width, height = size

@@ -30,9 +30,7 @@ RUN = [
 
 @pytest.fixture
 def splits():
-    train_images, test_images = (
-        open_images("digits", name, "", "", name == "test", 0.1, "") for name in ("train", "test")
-    )
+    train_images, test_images = (open_images("digits", name, "", "", name == "test", 0.1) for name in ("train", "test"))
     return Splits(train_images, test_images, "digits (embedded)")
 
 

@@ -152,12 +152,70 @@ def test_the_rows_of_the_papers_probe_say_which_crops_they_were_trained_on(digit
     rows = measures.Rows()
     encoder = tiny_model().encoder.eval()
     for r in of_encoder("trained", encoder, digits, ("avepool_feat",), 128):
+        measures.linear(rows, r, digits, "adam_5k", 1.0, 0, augment="tf_resnet", batch_size=128)
         measures.linear(rows, r, digits, "adam_5k", 1.0, 0, augment="resnet", batch_size=128)
+    for r in of_encoder("trained", encoder, digits, ("avepool_feat",), 128, flip=False):
+        measures.linear(rows, r, digits, "adam_5k", 1.0, 0, augment="tf_resnet", batch_size=128)
     for r in of_pixels(digits, 8, 128):
-        measures.linear(rows, r, digits, "adam_5k", 1.0, 0, augment="resnet", batch_size=128)
+        measures.linear(rows, r, digits, "adam_5k", 1.0, 0, augment="tf_resnet", batch_size=128)
     found = {(row.feature, row.protocol) for row in rows}
     start = "linear, Adam 30 steps, rate 0.01, "
     assert ("AvePool", start + "the paper's random crops") in found and ("pixels 8×8", start + "centre crop") in found
+    assert ("AvePool", start + "the paper's random crops without flips") in found
+    assert ("AvePool", start + "torchvision's random crops") in found
+
+
+@pytest.mark.parametrize("crops", [False, True])
+@pytest.mark.parametrize(("protocol", "rates", "fitted"), [("adam_5k", 1, 300), ("adam_100k", 2, 240)])
+def test_a_single_rate_is_fitted_on_all_rows_and_of_several_a_fifth_chooses(
+    monkeypatch, crops, protocol, rates, fitted
+):
+    from eval_linear.linear import solvers
+
+    monkeypatch.setitem(solvers.PROTOCOLS, protocol, (4, (1e-2, 1e-3)[:rates]))
+    x, y = torch.randn(300, 5), torch.arange(300) % 10
+    seen = set()
+
+    def rows(fit):
+        while True:  # every step's batch is all rows that are fitted on
+            seen.add(tuple(sorted(fit.tolist())))
+            yield x[fit], y[fit]
+
+    monkeypatch.setattr(solvers, "shuffled", lambda x, y, seed, batch: rows(np.arange(len(x))))
+    fit = solvers.fit_adam(protocol, x, y, x, y, 10, 0, rows if crops else None)
+    (found,) = seen
+    assert len(found) == fitted and fit.strength in (1e-2, 1e-3)
+
+
+def test_a_single_rate_with_one_row_a_class(monkeypatch):
+    """So few labels that nothing could be set aside."""
+    from eval_linear.linear import solvers
+
+    monkeypatch.setitem(solvers.PROTOCOLS, "adam_5k", (200, (1e-2,)))
+    x = torch.eye(10)
+    fit = solvers.fit_adam("adam_5k", x, torch.arange(10), x, torch.arange(10), 10, 0)
+    assert fit.top1 == 1, "each class was seen"
+
+
+@pytest.mark.parametrize("card", [{}, {"data": {}}, {"data": {"flip": True}}, {"data": {"flip": False}}])
+def test_the_probes_images_are_flipped_where_the_models_were(digits, monkeypatch, card):
+    from bigbigan.metrics import classifier
+    from eval_linear import features, probe
+    from eval_linear.linear import solvers
+
+    crops = []
+    for module in (features, classifier):
+        before = module.Stream
+        monkeypatch.setattr(module, "Stream", lambda *a, before=before, **k: crops.append((a, k)) or before(*a, **k))
+    monkeypatch.setitem(solvers.PROTOCOLS, "adam_5k", (2, (1e-2,)))
+    model = tiny_model().eval()
+    model.card = card
+    options = probe.Probe("x", parts=("linear",), linear=("adam_5k",), augment="light", untrained=1, supervised=1)
+    options.features, options.labels = ("avepool_feat",), (1.0,)
+    probe.feature_rows(options, model, digits, None)
+    found = [argument for a, _ in crops for argument in a if hasattr(argument, "flip")]
+    assert len(found) >= 4, "the model's, the untrained and the supervised encoder's rows, and the supervised training"
+    assert {crop.flip for crop in found} == {card.get("data", {}).get("flip", True)}
 
 
 def test_the_same_architecture_trained_with_labels_stands_beside(digits):

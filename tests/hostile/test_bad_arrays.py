@@ -62,9 +62,12 @@ def model():
         (Image.new("RGB", (0, 4)), "expected from 1 to 178,956,970 pixels, found 0 × 4; make it smaller"),
         (
             Image.fromarray(np.full((4, 4), np.nan, np.float32)),
-            "expected a picture of mode F in 0 … 255.5, found values from nan",
+            "expected a picture of mode F with the values of black and white, found values from nan",
         ),
-        (Image.fromarray(X[0, :, :, 0] ** 2), "expected a picture of mode F in 0 … 255.5, found values from"),
+        (
+            Image.fromarray(X[0, :, :, 0] ** 2),
+            "expected a picture of mode F with the values of black and white, found values from",
+        ),
         (
             Image.fromarray(np.full((4, 4), -5, np.int32)),
             "expected a picture of mode I in 0 … 65535, found values from -5",

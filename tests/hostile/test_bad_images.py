@@ -77,11 +77,11 @@ REFUSED = {
     "drawing.png": (encoded("ICO"), "found ICO"),
     "nan.tif": (
         encoded("TIFF", Image.fromarray(np.full((9, 9), np.nan, np.float32))),
-        "0 … 255.5, found values from nan",
+        "the values of black and white, found values from nan",
     ),
     "share.tif": (
         encoded("TIFF", Image.fromarray(np.full((9, 9), 0.5, np.float32))),
-        "found values from 0.5 to 0.5; scale it",
+        "found values from 0.5 to 0.5 and nothing that says what they mean; give --data.value_range",
     ),
 }
 

@@ -58,7 +58,7 @@ def train(rank, processes, dtype, iterations=ITERATIONS, size=8, **changes):
     eg = torch.optim.SGD([*model.encoder.parameters(), *model.generator.parameters()], lr=0.01)
     step = make_step(model, {"data.chunks": CHUNKS}, optimizers=(d, eg))
     averages, draw = Averages(model.generator, model.encoder, 100, 0.5), Drawer(0, "normal", 8)
-    images = open_images("digits", "train", "", "", False, 0.1, "")
+    images = open_images("digits", "train", "", "", False, 0.1)
     stream = Stream(images, size, 0, Crop("light", True), rank=rank, processes=processes)
 
     def batches(start, stop, size):
@@ -101,7 +101,7 @@ def mean_over(value, processes):
 
 def figures():
     """A quick evaluation by the main process alone, as training makes it."""
-    images = open_images("digits", "train", "", "", False, 0.1, "").subset(np.arange(60))
+    images = open_images("digits", "train", "", "", False, 0.1).subset(np.arange(60))
     images.labels = None
     return quick_figures(tiny_model().eval(), images, images, "digits", 40, 0)
 
@@ -111,7 +111,7 @@ def evaluation(folder):
     `folder`."""
     cheapen()
     with mock.patch.dict(os.environ, {"BIGBIGAN_CACHE": str(folder)}):
-        images = open_images("digits", "train", "", "", False, 0.1, "").subset(np.arange(120))
+        images = open_images("digits", "train", "", "", False, 0.1).subset(np.arange(120))
         figures = quick_figures(tiny_model().eval(), images, images, "digits", 60, 0)
     generator, y = (
         torch.Generator().manual_seed(0),

@@ -178,7 +178,7 @@ def grown(rank, processes):
     schedule = Schedule(config, [m, averages.networks], step.optimizers.named())
     drawer = Drawer(0, "normal", 8, draws=step.draws())
     stream = Stream(
-        open_images("digits", "train", "", "", False, 0.1, ""),
+        open_images("digits", "train", "", "", False, 0.1),
         16,
         0,
         Crop("none", False),
@@ -456,7 +456,7 @@ def test_the_published_networks(name, maps, parameters):
 
 @pytest.mark.parametrize("encoder", ["progressive", "none"])
 def test_a_look_for_collapse_follows_the_level_and_does_without_an_encoder(encoder):
-    m, images = model(torch.float32, encoder=encoder), open_images("digits", "train", "", "", False, 0.1, "")
+    m, images = model(torch.float32, encoder=encoder), open_images("digits", "train", "", "", False, 0.1)
     watch = CollapseProbe(m, images, images, "normal", 0, images=8)
     for level in (0.0, 1.5, 2.0):
         set_level(level, m)

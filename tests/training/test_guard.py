@@ -355,7 +355,7 @@ def test_a_look_changes_nothing_and_sees_what_it_says():
     from bigbigan.data import open_images
 
     model = tiny_model().train()
-    split = [open_images("digits", name, "", "", name == "test", 0.1, "") for name in ("train", "test")]
+    split = [open_images("digits", name, "", "", name == "test", 0.1) for name in ("train", "test")]
     watch, before = CollapseProbe(model, *split, "normal", 0, 64), copy.deepcopy(model.state_dict())
     found, figures = watch.measure()
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items()) and model.training
