@@ -242,7 +242,7 @@ class Data:
     chunks: AtLeastOne = 1
     """Parts of a batch computed one after the other to save memory; batch norm uses the statistics of a part."""
     augment: Literal["tf_resnet", "resnet", "light", "none"] = "tf_resnet"
-    """Random crop: tf_resnet: area 0.08-1 and aspect 3/4-4/3 as TensorFlow draws it, on which the paper trained; resnet:
+    """Random crop: tf_resnet: area 0.08-1 and aspect 3/4-4/3 as TensorFlow draws it (the paper); resnet:
     the same as torchvision draws it; light: area 0.5-1 and aspect 1; none: the centre square."""
     flip: bool = True
     """Flip half of the images horizontally, at random."""
