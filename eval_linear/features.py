@@ -91,9 +91,10 @@ def extract(
     cache: a folder for the results; a file there is used only if weights, data, transform and names are the same.
     Raises FeatureError if a feature is not finite.
     """
-    described = [digest(encoder), fingerprint(images), TRANSFORM, str(encoder.image_size), *sorted(names)]
-    key = hashlib.sha256("/".join(described).encode()).hexdigest()[:24]
-    path = None if cache is None else cache / f"features-{key}.safetensors"
+    path = None
+    if cache is not None:
+        described = [digest(encoder), fingerprint(images), TRANSFORM, str(encoder.image_size), *sorted(names)]
+        path = cache / f"features-{hashlib.sha256('/'.join(described).encode()).hexdigest()[:24]}.safetensors"
     if path is not None and path.is_file():
         try:
             stored = load_file(path)

@@ -2,6 +2,7 @@
 
 from bigbigan.config.cross_checks import augment_parts, check_model
 from bigbigan.config.presets import (
+    EARLIER,
     differences,
     find_config,
     flatten,
@@ -17,6 +18,7 @@ from bigbigan.config.schema import Config, Data, Grow, Loss, Model, Optim, Run
 from bigbigan.errors import ConfigError
 
 __all__ = [
+    "EARLIER",
     "Config",
     "ConfigError",
     "Data",

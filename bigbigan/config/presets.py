@@ -31,6 +31,10 @@ FREE_TO_CHANGE = {
 }  # fmt: skip
 
 
+# What a setting that is younger than a checkpoint was then, where that is not its default now.
+EARLIER = {"data.split_rule": "permutation"}
+
+
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
     """{"section.field": value} of a dataclass or a mapping."""
     items = dataclasses.asdict(tree) if dataclasses.is_dataclass(tree) else tree
@@ -43,9 +47,9 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
 def differences(old: dict, new: Config) -> list[str]:
     """Lines "section.field: old → new" for the hyper-parameters that differ from a checkpoint's config.
 
-    A setting that is younger than the checkpoint had its default then.
+    A setting that is younger than the checkpoint was then as in `EARLIER`, or had its default.
     """
-    before, after = flatten(Config()) | flatten(old), flatten(new)
+    before, after = flatten(Config()) | EARLIER | flatten(old), flatten(new)
     same = lambda a, b: (list(a) if isinstance(a, tuple) else a) == (list(b) if isinstance(b, tuple) else b)  # noqa: E731
     return [
         f"{key}: {before.get(key, 'absent')} → {after.get(key, 'absent')}"

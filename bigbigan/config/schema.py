@@ -206,6 +206,10 @@ class Data:
     """Split to evaluate on; where the data have none, `test_share` of the images is held out."""
     test_share: float = 0.1
     """Share of images held out for evaluation when the data have no test split."""
+    split_rule: Literal["hash", "permutation"] = "hash"
+    """Which images are held out: those whose hash, of the path in the data set or of a table row's bytes, is low, so
+    that an image stays on its side while others are added or deleted; or a permutation of all images, as in runs of
+    earlier versions, which keep it when they resume."""
     image_column: str = ""
     """Column of the images in a table; found by itself when empty."""
     label_column: str = ""

@@ -1,7 +1,9 @@
 """Read images from any source and serve them as batches; their order depends on the seed and the images seen alone.
 
 Readers, one file a source: digits, folders, tables, hub; `sources.open_images` asks them in turn. Then pictures (decode
-one image), crops, order and stream (training batches); inputs (images that a caller of the library passes).
+one image), crops, order and stream (training batches); inputs (images that a caller of the library passes). What is
+held out is said in splits, what makes a class the same in both splits in classes, and what a data set is in
+fingerprint.
 """
 
 from bigbigan.data.crops import Crop, centre_square, crop_and_resize
@@ -9,7 +11,7 @@ from bigbigan.data.fingerprint import fingerprint
 from bigbigan.data.images import Images
 from bigbigan.data.order import Order
 from bigbigan.data.pictures import EXTENSIONS, to_rgb, to_signed, to_uint8
-from bigbigan.data.sources import open_images
+from bigbigan.data.sources import open_images, open_splits
 from bigbigan.data.stream import RealImages, Stream, evaluation_batches
 from bigbigan.errors import DataError
 
@@ -26,6 +28,7 @@ __all__ = [
     "evaluation_batches",
     "fingerprint",
     "open_images",
+    "open_splits",
     "to_rgb",
     "to_signed",
     "to_uint8",

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from bigbigan.data.images import Found, Images, Request
 from bigbigan.data.pictures import EXTENSIONS, open_picture
 from bigbigan.data.splits import TEST_NAMES, TRAIN_NAMES, pick_split
 from bigbigan.errors import DataError
-from bigbigan.files import check_inside, printable
+from bigbigan.files import check_inside, path_within, printable, state_of
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +34,13 @@ def open_folder(request: Request) -> Found | None:
 
 
 class Files:
-    """Serve image files by their paths."""
+    """Serve image files by their paths.
 
-    def __init__(self, paths: list[str]):
-        self.paths = paths
+    folder: the data set's own folder, in which all paths begin.
+    """
+
+    def __init__(self, paths: list[str], folder: str | os.PathLike):
+        self.paths, self.folder = paths, str(folder)
 
     def __len__(self):
         return len(self.paths)
@@ -46,6 +50,14 @@ class Files:
 
     def name(self, i):
         return printable(self.paths[i])
+
+    def keys(self, indices) -> Iterator[bytes]:
+        """Yield the images' paths within the data set."""
+        return (path_within(self.folder, self.paths[i]) for i in indices)
+
+    def files(self, indices) -> tuple[list[tuple[bytes, str]], bytes]:
+        """Return the images' paths within the data set, each with its state."""
+        return [(path_within(self.folder, self.paths[i]), state_of(self.paths[i])) for i in indices], b""
 
 
 def from_files(folder: Path, follow_links: bool = False) -> Images:
@@ -75,7 +87,7 @@ def from_files(folder: Path, follow_links: bool = False) -> Images:
     counts = Counter(os.path.splitext(path)[1].lower() for _, path in found)
     formats = ", ".join(f"{count:,} {extension}" for extension, count in counts.most_common())
     class_names = [printable(name) for name in names] if labelled else None
-    return Images(Files([path for _, path in found]), labels, class_names, str(folder), formats)
+    return Images(Files([path for _, path in found], folder), labels, class_names, str(folder), formats)
 
 
 class _Walk:

@@ -1,7 +1,7 @@
 """Represent a data set: images by number, labels or none, and the names to call them by in messages."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,12 @@ from PIL import Image
 class Images:
     """Hold one split of a data set. `images[i]` is a PIL image of any mode and size, decoded when it is asked for.
 
-    items: an object with `__len__`, `__getitem__(i)` → PIL image and `name(i)` → str; every reader brings its own.
+    items: an object with `__len__`, `__getitem__(i)` → PIL image and `name(i)` → str; every reader brings its own. It
+    may have `keys` (see `data.splits.keys_of`) and `files` (see `data.fingerprint.files_of`) too; without these the
+    pixels say what an image is.
     labels: int64 (n,), or None without labels.  class_names: one per class, or None.
     origin: where the images come from, and `formats`: what they are stored as; both for messages.
+    note: what `data.classes.match_classes` found to differ between the classes of the two splits, "" for nothing.
     """
 
     items: object
@@ -22,6 +25,7 @@ class Images:
     class_names: list[str] | None
     origin: str
     formats: str
+    note: str = ""
 
     def __len__(self) -> int:
         return len(self.items)
@@ -36,7 +40,14 @@ class Images:
     def subset(self, indices: np.ndarray) -> "Images":
         """Return the images at `indices`, (m,), in that order, with their labels."""
         labels = None if self.labels is None else self.labels[indices]
-        return Images(_Selection(self.items, indices), labels, self.class_names, self.origin, self.formats)
+        return replace(self, items=_Selection(self.items, indices), labels=labels)
+
+    def base(self) -> tuple[object, np.ndarray]:
+        """Return the reader's items, and which of them these images are, int (n,): (items, indices)."""
+        items, indices = self.items, np.arange(len(self.items))
+        while isinstance(items, _Selection):
+            items, indices = items.items, np.asarray(items.indices)[indices]
+        return items, indices
 
     def summary(self) -> str:
         """Return one line with the number of images, the number of classes, the formats and the origin."""

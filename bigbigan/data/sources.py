@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+from bigbigan.config import Data
+from bigbigan.data.classes import match_classes
 from bigbigan.data.digits import open_digits
 from bigbigan.data.folders import open_folder
 from bigbigan.data.hub import open_hub
@@ -30,6 +32,7 @@ def open_images(
     test_share: float = 0.1,
     subset: str = "",
     follow_links: bool = False,
+    split_rule: str = "hash",
 ) -> Images:
     """Return a split of the data set that `path` names. Raises DataError.
 
@@ -39,20 +42,46 @@ def open_images(
     is held out from training and returned here.
     subset: the configuration of a hub data set.
     follow_links: also take what links lead to that point out of the folder.
+    split_rule: how images are held out, "hash" or "permutation"; see `data.splits`.
     """
-    request = Request(path, split, image_column, label_column, test, subset, follow_links)
+    found = _open(Request(path, split, image_column, label_column, test, subset, follow_links))
+    return hold_out(found.images, test_share, split_rule)[test] if found.whole else found.images
+
+
+def open_splits(data: Data, common_classes: bool = True) -> tuple[Images, Images]:
+    """Return the training and the evaluation images that the settings name: (train, test). Raises DataError.
+
+    A class is the same number in both: see `data.classes.match_classes`, which leaves test images out and says so.
+    common_classes: False leaves the labels of the two splits as they are, each with numbers of its own.
+    """
+    columns = data.image_column, data.label_column
+    requests = [
+        Request(data.path, split, *columns, test, data.subset, data.follow_links)
+        for split, test in ((data.split, False), (data.test_split, True))
+    ]
+    found = _open(requests[0])
+    if found.whole:
+        train, test = hold_out(found.images, data.test_share, data.split_rule)
+    else:
+        train, test = found.images, _open(requests[1]).images
+    return train, match_classes(train, test) if common_classes else test
+
+
+def _open(request: Request) -> Found:
+    """Return what the first reader that takes the path finds. Raises DataError."""
+    path = request.path
     try:
-        found = _open(request)
+        found = _read(request)
     except OSError as error:
         raise DataError(f"--data.path {printable(path)}: expected data that can be read, found {error}") from None
     except Outside as error:
         raise DataError(f"{error}, or follow it with --data.follow_links True") from None
     if not len(found.images):
         raise DataError(f"--data.path {path}: expected images, found none")
-    return hold_out(found.images, test, test_share) if found.whole else found.images
+    return found
 
 
-def _open(request: Request) -> Found:
+def _read(request: Request) -> Found:
     path = request.path
     if not path:
         raise DataError("--data.path: expected a folder, a file or a data set's name, found nothing")

@@ -4,6 +4,7 @@ import contextlib
 import glob
 import io
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,11 @@ from bigbigan.data.images import Found, Images, Request
 from bigbigan.data.pictures import PictureError, open_picture
 from bigbigan.data.splits import TEST_NAMES, TRAIN_NAMES, pick_split
 from bigbigan.errors import DataError
-from bigbigan.files import check_inside, printable
+from bigbigan.files import check_inside, path_within, printable, state_of
 
 log = logging.getLogger(__name__)
 SUFFIXES = (".parquet", ".arrow")
+CELLS = 256  # rows of a table read at a time
 LABEL_COLUMNS = ["label", "labels", "fine_label", "class"]  # taken as labels where no column is of datasets' ClassLabel
 
 
@@ -24,16 +26,18 @@ def open_tables(request: Request) -> Found | None:
     location, columns = request.location, (request.image_column, request.label_column)
     if location.is_file() and location.suffix in SUFFIXES:
         own = None if request.follow_links else location.parent
-        return Found(from_table(_read_tables([location]), str(location), *columns, own), whole=True)
+        files = _stamped([location], location.parent)
+        return Found(from_table(_read_tables([location]), str(location), *columns, own, files), whole=True)
     if not location.is_dir():
         return None
     own = None if request.follow_links else location
     if (location / "dataset_info.json").is_file() or (location / "dataset_dict.json").is_file():
         saved = _read_saved(location, request.follow_links)
         if not isinstance(saved, dict):
-            return Found(from_table(saved, str(location), *columns, own), whole=True)
+            return Found(from_table(saved, str(location), *columns, own, _stamped_cache(saved, location)), whole=True)
         table = saved[pick_split(request.split, list(saved), location)]
-        return Found(from_table(table, str(location), *columns, own), whole=len(saved) == 1)
+        files = _stamped_cache(table, location)
+        return Found(from_table(table, str(location), *columns, own, files), whole=len(saved) == 1)
     paths = sorted(p for p in location.rglob("*") if p.suffix in SUFFIXES and p.is_file())
     if not paths:
         return None
@@ -41,7 +45,18 @@ def open_tables(request: Request) -> Found | None:
     chosen = named[pick_split(request.split, list(named), location)]
     for path in chosen if not request.follow_links else ():
         check_inside(path, location)
-    return Found(from_table(_read_tables(chosen), str(location), *columns, own), whole=len(named) == 1)
+    files = _stamped(chosen, location)
+    return Found(from_table(_read_tables(chosen), str(location), *columns, own, files), whole=len(named) == 1)
+
+
+def _stamped(paths: list[Path], folder: Path) -> list[tuple[bytes, str]]:
+    """Return the files' paths within the data set, each with its state."""
+    return [(path_within(folder, path), state_of(path)) for path in paths]
+
+
+def _stamped_cache(table, folder: Path) -> list[tuple[bytes, str]]:
+    """Return the Arrow files of a saved table, each with its state."""
+    return _stamped([folder / file["filename"] for file in table.cache_files], folder)
 
 
 def _read_saved(folder: Path, follow_links: bool):
@@ -87,11 +102,18 @@ def _by_split(paths: list[Path]) -> dict[str, list[Path]]:
     return groups
 
 
-def from_table(table, origin: str, image_column: str, label_column: str, folder: Path | None = None) -> Images:
+def from_table(
+    table,
+    origin: str,
+    image_column: str,
+    label_column: str,
+    folder: Path | None = None,
+    files: list[tuple[bytes, str]] | None = None,
+) -> Images:
     """Return the images and labels of a `datasets` table.
 
     image_column, label_column: names, or "" to take the first column that looks like images or labels.
-    origin: the file or folder, for messages.  folder: see `_Table`.
+    origin: the file or folder, for messages.  folder, files: see `_Table`.
     Raises DataError, or Outside if the first row names a file outside `folder`.
     """
     column = _image_column(table.features, image_column, origin)
@@ -105,7 +127,7 @@ def from_table(table, origin: str, image_column: str, label_column: str, folder:
             raise
         log.warning("%s; no labels are taken", error)  # the column was our guess, not the user's wish
     try:
-        items = _Table(table, column, folder)
+        items = _Table(table, column, folder, files)
     except (TypeError, ValueError, NotImplementedError) as error:  # Arrow's errors, for a column of numbers say
         found = f"{table.features[column]} ({_first_line(error)})"
         raise DataError(
@@ -172,10 +194,13 @@ class _Table:
     """Serve the images of a `datasets` table, decoded one by one so that a broken image does not end an epoch.
 
     folder: the folder in which the files named by rows must lie; None allows any place.
+    files: the files of the table, each with its state; None for what `datasets` itself calls the table.
     """
 
-    def __init__(self, table, column: str, folder: Path | None = None):
+    def __init__(self, table, column: str, folder: Path | None = None, files: list[tuple[bytes, str]] | None = None):
         from datasets import Image as ImageFeature
+
+        self.table_files = [(b"table", table._fingerprint)] if files is None else files
 
         self.table = table.select_columns([column]).cast_column(column, ImageFeature(decode=False))
         self.column, self.folder = column, folder
@@ -201,6 +226,31 @@ class _Table:
 
     def name(self, i):
         return f"row {i}"
+
+    def _cells(self, indices) -> Iterator[dict]:
+        for first in range(0, len(indices), CELLS):
+            cells = self.table[[int(i) for i in indices[first : first + CELLS]]][self.column]
+            yield from (cell or {} for cell in cells)
+
+    def keys(self, indices) -> Iterator[bytes]:
+        """Yield the images' encoded bytes, or the paths that rows name."""
+        for cell in self._cells(indices):
+            found = cell.get("bytes")
+            yield path_within(self.folder or "", cell.get("path") or "") if found is None else found
+
+    def files(self, indices) -> tuple[list[tuple[bytes, str]], bytes]:
+        """Return the files of the table and those that its rows name, each with its state; and which rows are meant."""
+        files = list(self.table_files)
+        if self._names_files():
+            root = self.folder or Path()
+            named = (cell["path"] for cell in self._cells(indices) if cell.get("bytes") is None and cell.get("path"))
+            files += [(path_within(root, path), state_of(root / path)) for path in named]
+        return files, f"{len(self.table)} rows".encode() + np.asarray(indices, dtype=np.int64).tobytes()
+
+    def _names_files(self) -> bool:
+        """Return whether some rows have no bytes, without reading those of the others."""
+        chunks = self.table.data.column(self.column).chunks
+        return any(chunk.field("bytes").null_count for chunk in chunks)
 
 
 def _first_line(error: BaseException) -> str:

@@ -2,10 +2,12 @@
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 import bigbigan
 from bigbigan.config import Config
+from bigbigan.data import Images
 from bigbigan.model import BigBiGAN
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ def start_block(trainer: "Trainer") -> str:
     epochs = total / len(trainer.train_images)
     rows = [
         ("data", trainer.train_images.summary()),
-        ("test", f"{len(trainer.test_images):,} images"),
+        ("test", test_line(trainer.test_images)),
         ("networks", networks_line(model)),
         ("sizes", f"G and D {m.image_size} px{e_size}; z {model.generator.latent_dim} ({m.prior} prior)"),
         ("weights", weights_line(trainer)),
@@ -46,6 +48,14 @@ def start_block(trainer: "Trainer") -> str:
     if config.grow.first_size:
         rows.insert(4, ("growing", growing_line(config)))
     return block(f"bigbigan {bigbigan.__version__}: {config.run.name} (--config {trainer.preset})", rows)
+
+
+def test_line(images: Images) -> str:
+    """Return the number of test images, and whether some were left out since training lacks their class."""
+    text = f"{len(images):,} images"
+    if images.labels is None or not images.note:
+        return text
+    return f"{text}, of the {many(len(np.unique(images.labels)), 'class', 'es')} that both splits have"
 
 
 def networks_line(model: BigBiGAN) -> str:
