@@ -89,7 +89,11 @@ def _file_changes(before: DataRecord, now: DataRecord) -> str:
     (old, old_at), (new, new_at) = (np.unique(r.names, return_index=True) for r in (before, now))
     common, i, j = np.intersect1d(old, new, assume_unique=True, return_indices=True)
     changed = int((before.states[old_at[i]] != now.states[new_at[j]]).sum())
-    counts = ((len(new) - len(common), "added"), (len(old) - len(common), "removed"), (changed, "changed"))
+    counts = (
+        (len(new) - len(common), "added"),
+        (len(old) - len(common), "removed"),
+        (changed, "changed (size or time)"),
+    )
     if not any(count for count, _ in counts):
         return f"{text}, in the same files, with other labels or classes or in another order"
     return f"{text}; of their files " + ", ".join(f"{count:,} {what}" for count, what in counts if count)

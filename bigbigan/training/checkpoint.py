@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -44,10 +45,7 @@ def save(folder: Path, state: TrainingState, config: Config, keep: int) -> Path:
     _make_room(folder, beside)
     checksums = {}
     for file, tensors in state.tensors().items():
-        try:
-            save_file(tensors, beside / file)
-        except SafetensorError as error:  # its name for a full disk
-            raise OSError(f"{beside / file}: {error}") from None
+        _write(save_file, tensors, beside / file)
         checksums[file] = sha256(beside / file)
     content = {
         "format": FORMAT,
@@ -59,7 +57,7 @@ def save(folder: Path, state: TrainingState, config: Config, keep: int) -> Path:
     }
     if state.data is not None:
         content["data"] = records_to_json(state.data)
-        save_arrays(records_to_arrays(state.data), beside / DATA)
+        _write(save_arrays, records_to_arrays(state.data), beside / DATA)
     if recovered := state.recovery.to_json():
         content["recovery"] = recovered
     if state.augmentation is not None and (adapted := state.augmentation.state()):
@@ -71,6 +69,13 @@ def save(folder: Path, state: TrainingState, config: Config, keep: int) -> Path:
     for old in [path for path in complete(folder) if int(path.name) <= state.images_seen][:-keep]:
         _remove(old)
     return target
+
+
+def _write(save_as: Callable[[dict, Path], None], content: dict, path: Path) -> None:
+    try:
+        save_as(content, path)
+    except SafetensorError as error:  # its name for a full disk
+        raise OSError(f"{path}: {error}") from None
 
 
 def keep_best(folder: Path, checkpoint: Path, figure: str, value: float) -> Path:

@@ -10,9 +10,7 @@ from datasets import Image as ImageFeature
 from PIL import Image
 
 from bigbigan.config import Data
-
 from bigbigan.data import open_splits
-
 from bigbigan.errors import ProbeError
 from eval_linear import quick
 from eval_linear.probe import Probe, ProbeData, run_probe

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import ClassLabel, Dataset, Features
 from datasets import Image as ImageFeature
 
 from bigbigan.data import Images, fingerprint, open_images
@@ -91,7 +91,7 @@ def test_rows_that_name_files(tmp_path):
     Dataset.from_dict(rows, features=features).to_parquet(root / "train.parquet")
     before = fingerprint(open_images(str(root), test_share=0))
     assert fingerprint(open_images(str(root), test_share=0)) == before
-    picture(77, (8, 8)).save(root / "0011.png")
+    picture(77, (8, 8)).save(root / "0012.png")
     assert fingerprint(open_images(str(root), test_share=0)) != before
 
 
@@ -99,9 +99,9 @@ def test_a_million_rows_are_cheap():
     rows = Dataset.from_dict({"image": [encoded(0)]}, features=Features({"image": ImageFeature()}))
     images = from_table(rows, "", "", "", files=[(b"train.parquet", "1 2")]).subset(np.zeros(1_000_000, np.int64))
     images.labels = np.zeros(1_000_000, np.int64)
-    started = time.perf_counter()
+    started = time.process_time()
     fingerprint(images)
-    assert time.perf_counter() - started < 3
+    assert time.process_time() - started < 3
 
 
 def test_features_of_files_that_changed_are_extracted_anew(tmp_path):
