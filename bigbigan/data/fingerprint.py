@@ -6,6 +6,7 @@ changed. Cheap for a million images: no file is read but those of a few pictures
 
 import hashlib
 import json
+from base64 import b64decode, b64encode
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,20 +118,20 @@ def records_to_json(records: dict[str, DataRecord]) -> dict:
     return by_split | {"class_names": names if short else None}
 
 
-def records_to_arrays(records: dict[str, DataRecord]) -> dict[str, np.ndarray]:
-    """Return the hashes of the files' names and states by which a checkpoint can tell how many of them changed."""
+def records_to_hashes(records: dict[str, DataRecord]) -> dict[str, str]:
+    """Return the hashes of the files' names and states, by which a checkpoint tells how many files changed, as text."""
     return {
-        f"{split}.{kind}": getattr(record, kind)
+        f"{split}.{kind}": b64encode(getattr(record, kind).astype("<i8").tobytes()).decode()
         for split, record in records.items()
         for kind in ("names", "states")
         if getattr(record, kind) is not None
     }
 
 
-def records_from_json(entry: object, arrays: dict[str, np.ndarray]) -> dict[str, DataRecord]:
-    """Return the records that `records_to_json` and `records_to_arrays` were given.
+def records_from_json(entry: object, hashes: object) -> dict[str, DataRecord]:
+    """Return the records that `records_to_json` and `records_to_hashes` were given.
 
-    arrays: {} if they were not kept.  Raises ValueError for an entry that is none.
+    hashes: {} if they were not kept.  Raises ValueError for an entry that is none.
     """
     names = entry.get("class_names") if isinstance(entry, dict) else None
     if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
@@ -141,8 +142,15 @@ def records_from_json(entry: object, arrays: dict[str, np.ndarray]) -> dict[str,
         known = isinstance(found, dict) and isinstance(found.get("fingerprint"), str)
         if not known or type(found.get("images")) is not int:
             raise ValueError(f"expected the fingerprint and the number of {split} images, found {found!r}")
-        hashes = [arrays.get(f"{split}.{kind}") for kind in ("names", "states")]
-        sound = all(a is not None and a.ndim == 1 and a.dtype == np.int64 for a in hashes)
-        hashes = hashes if sound and len(hashes[0]) == len(hashes[1]) else (None, None)
-        records[split] = DataRecord(found["fingerprint"], found["images"], names, *hashes)
+        names_and_states = _decoded(hashes, split)
+        records[split] = DataRecord(found["fingerprint"], found["images"], names, *names_and_states)
     return records
+
+
+def _decoded(hashes: object, split: str) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Return the hashes of names and states of a split, int64 (files,) each; None for both if they are damaged."""
+    try:
+        found = [np.frombuffer(b64decode(hashes[f"{split}.{kind}"]), "<i8") for kind in ("names", "states")]
+    except (KeyError, TypeError, ValueError):  # not kept, or not by us
+        return None, None
+    return tuple(found) if len(found[0]) == len(found[1]) else (None, None)

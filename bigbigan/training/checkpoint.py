@@ -4,7 +4,7 @@ A checkpoint is a folder `checkpoints/<images seen>/` of safetensors and one JSO
     model.safetensors      raw E, G, D with u, v and running statistics
     averages.safetensors   averaged E and G with their sampling statistics
     optimizer.safetensors  the optimisers' state by parameter name
-    data.safetensors       hashes of the names and states of the files of the data, to say how many changed
+    data.json              hashes of the names and states of the files of the data, to say how many changed
     state.json             format, counters, config, SHA-256 of the files above, fingerprint and class names of the data
 """
 
@@ -12,25 +12,22 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.numpy import load_file as load_arrays
-from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bigbigan.config import EARLIER, Config, differences, flatten
-from bigbigan.data.fingerprint import data_changes, records_from_json, records_to_arrays, records_to_json
+from bigbigan.data.fingerprint import data_changes, records_from_json, records_to_hashes, records_to_json
 from bigbigan.distributed import all_gather_rows, copy_from_main
 from bigbigan.errors import CheckpointError, Outside
 from bigbigan.files import check_inside, read_json, sha256
 from bigbigan.training.state import FILES, Recovery, TrainingState
 
 FORMAT = 1
-DATA = "data.safetensors"
+DATA = "data.json"
 log = logging.getLogger(__name__)
 
 
@@ -45,7 +42,10 @@ def save(folder: Path, state: TrainingState, config: Config, keep: int) -> Path:
     _make_room(folder, beside)
     checksums = {}
     for file, tensors in state.tensors().items():
-        _write(save_file, tensors, beside / file)
+        try:
+            save_file(tensors, beside / file)
+        except SafetensorError as error:  # its name for a full disk
+            raise OSError(f"{beside / file}: {error}") from None
         checksums[file] = sha256(beside / file)
     content = {
         "format": FORMAT,
@@ -57,7 +57,7 @@ def save(folder: Path, state: TrainingState, config: Config, keep: int) -> Path:
     }
     if state.data is not None:
         content["data"] = records_to_json(state.data)
-        _write(save_arrays, records_to_arrays(state.data), beside / DATA)
+        (beside / DATA).write_text(json.dumps(records_to_hashes(state.data)))
     if recovered := state.recovery.to_json():
         content["recovery"] = recovered
     if state.augmentation is not None and (adapted := state.augmentation.state()):
@@ -69,13 +69,6 @@ def save(folder: Path, state: TrainingState, config: Config, keep: int) -> Path:
     for old in [path for path in complete(folder) if int(path.name) <= state.images_seen][:-keep]:
         _remove(old)
     return target
-
-
-def _write(save_as: Callable[[dict, Path], None], content: dict, path: Path) -> None:
-    try:
-        save_as(content, path)
-    except SafetensorError as error:  # its name for a full disk
-        raise OSError(f"{path}: {error}") from None
 
 
 def keep_best(folder: Path, checkpoint: Path, figure: str, value: float) -> Path:
@@ -265,12 +258,12 @@ def _data_changes(path: Path, content: dict, state: TrainingState) -> list[str]:
         return []
     try:
         check_inside(path / DATA, path)
-        arrays = load_arrays(path / DATA)
-    except (OSError, SafetensorError, Outside) as error:
-        log.warning("%s: not used to tell which files of the data changed (%s)", path / DATA, error)
-        arrays = {}
+        hashes = json.loads((path / DATA).read_text())
+    except (OSError, ValueError, RecursionError) as error:  # a link that leads out, too
+        log.warning("%s: not used to tell how many files of the data changed (%s)", path / DATA, error)
+        hashes = {}
     try:
-        return data_changes(records_from_json(content["data"], arrays), state.data)
+        return data_changes(records_from_json(content["data"], hashes), state.data)
     except ValueError as error:
         raise CheckpointError(
             f"{path}/state.json: data: {error}; remove the checkpoint to go on from the one before it"
@@ -279,7 +272,11 @@ def _data_changes(path: Path, content: dict, state: TrainingState) -> list[str]:
 
 def split_rule(folder: Path) -> str | None:
     """Return the `data.split_rule` of the newest checkpoint in `folder` that can be read; None without one."""
-    for path in reversed(complete(folder)):
+    try:
+        checkpoints = complete(folder)
+    except OSError:
+        return None  # no folder that can be; whoever writes there reports it
+    for path in reversed(checkpoints):
         try:
             check_inside(path / "state.json", path)
             return (EARLIER | _read_state(path)["config"])["data.split_rule"]

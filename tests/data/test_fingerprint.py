@@ -186,3 +186,18 @@ def test_a_damaged_entry_is_one_sentence(tmp_path, damage):
     state.write_text(json.dumps(content | {"data": damage}))
     _, err = train(tmp_path, "--run.name=r", "--run.images=72", "--run.probe=False", code=2)
     assert "state.json: data" in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "3", '{"train.names": 5}', '{"train.names": "AAAA", "train.states": "?"}']
+)
+def test_without_the_hashes_of_files_a_change_is_noticed_still(tmp_path, content):
+    root = folder_of(tmp_path / "photos", {"ant": 30, "bee": 30})
+    flags = (f"--data.path={root}", "--run.name=r", "--run.probe=False")
+    train(tmp_path, *flags, "--run.images=48")
+    (next((tmp_path / "r" / "checkpoints").iterdir()) / "data.json").write_text(content)
+    if content == "{":
+        train(tmp_path, *flags, "--run.images=48")  # the fingerprint is enough where nothing changed
+    (root / "ant" / "0001.png").unlink()
+    _, err = train(tmp_path, *flags, "--run.images=72", code=2)
+    assert "its data differ" in err and "with other files, labels or classes" in err
