@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.rates import synchronise
 from bigbigan.config import Config, find_config, read_yaml
-from bigbigan.data import Images, evaluation_batches, open_images
+from bigbigan.data import Images, evaluation_batches, open_splits
 from bigbigan.metrics.sampling import sampler
 from bigbigan.metrics.sliced_wasserstein import sliced_wasserstein
 from bigbigan.model import BigBiGAN
@@ -121,9 +121,7 @@ def cost(config: Config, measure: bool) -> None:
 
 def quality(config: Config, preset: str, seeds: list[int], out: Path, further: list[str]) -> None:
     size = config.model.image_size
-    images, test = (
-        open_images(config.data.path, split, "", "", test, 0.1) for split, test in (("train", False), ("test", True))
-    )
+    images, test = open_splits(config.data)
     real = torch.cat([pixels for pixels, _ in evaluation_batches(images, size, 256, 1438)])
     for seed in seeds:
         for name, flags in (("growing", []), ("full size", ["--grow.first_size=0"])):

@@ -13,7 +13,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bigbigan.api import load
-from bigbigan.data import open_images
+from bigbigan.config import Data
+from bigbigan.data import open_images, open_splits
 from bigbigan.files import write_text_whole
 from bigbigan.metrics import cache_folder, in_domain_extractor
 from eval_linear.quick import quick_figures
@@ -31,7 +32,7 @@ def main(what: str, source: str, number: str, data: str = "") -> None:
         return
     model, folder = load(source), Path(source)
     data = data or model.card["data"]["path"]
-    train, test = open_images(data, "train"), open_images(data, "test", test=True)
+    train, test = open_splits(Data(path=data))
     figures = quick_figures(model, train, test, Path(data).name, int(number), 0)
     figures |= {"images_seen": model.card["images_seen"], "n": int(number)}
     if (folder / "stats.jsonl").is_file():

@@ -82,6 +82,26 @@ def printable(name: str | os.PathLike) -> str:
     )
 
 
+def path_within(folder: str | os.PathLike, path: str | os.PathLike) -> bytes:
+    """Return a path relative to `folder`, the same on every system; a path that lies elsewhere stays as it is.
+
+    Names are in Unicode's form NFC, which some file systems change, and folders are divided by "/".
+    """
+    folder, path = os.fsdecode(folder), os.fsdecode(path)
+    inside = os.path.join(folder, "")
+    relative = path[len(inside) :] if path.startswith(inside) else path
+    return unicodedata.normalize("NFC", relative).replace(os.sep, "/").encode("utf-8", "surrogateescape")
+
+
+def state_of(path: str | os.PathLike) -> str:
+    """Return a file's size and time of change, "SIZE NANOSECONDS"; "missing" if there is no such file."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return "missing"
+    return f"{found.st_size} {found.st_mtime_ns}"
+
+
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal digits."""
     with open(path, "rb") as file:

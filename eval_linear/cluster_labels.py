@@ -62,7 +62,7 @@ def write_clusters(options: Clusters) -> str:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ProbeError(f"--out {out}: expected a new or an empty folder, found something in it; choose another")
     check_names(model.encoder, (options.feature,))
-    splits = open_splits(options.data, model)
+    splits = open_splits(options.data, model, common_classes=False)  # all images, whose labels become clusters
     if not 2 <= options.classes <= len(splits.train):
         raise ProbeError(
             f"--classes {options.classes}: expected from 2 to the number of training images, {len(splits.train):,}"

@@ -20,8 +20,8 @@ import numpy as np
 import tyro
 
 from bigbigan.api import load
-from bigbigan.data import open_images
-from bigbigan.data.layout import split_names
+from bigbigan.config import EARLIER, Data
+from bigbigan.data import open_splits as open_data
 from bigbigan.errors import Outside, ProbeError, exit_with_a_sentence
 from bigbigan.files import check_links, write_text_whole
 from bigbigan.metrics.cache import digest
@@ -128,7 +128,8 @@ def run_probe(probe: Probe) -> str:
     rows, confusion = feature_rows(probe, model, splits, folder)
     if probe.transfer:
         other = labelled_splits(ProbeData(probe.transfer, batch_size=probe.data.batch_size), model)
-        rows += [dataclasses.replace(row, data=probe.transfer) for row in feature_rows(probe, model, other, folder)[0]]
+        name = f"{probe.transfer}; {other.test.note}" if other.test.note else probe.transfer
+        rows += [dataclasses.replace(row, data=name) for row in feature_rows(probe, model, other, folder)[0]]
     batch_size = probe.data.batch_size
     generated = generation(probe.generation, model, splits, batch_size) if "generation" in probe.parts else None
     pairs = bidirectional(model, splits.train, splits.test, batch_size, sheets) if "pairs" in probe.parts else None
@@ -187,33 +188,39 @@ def check(probe: Probe, model: BigBiGAN) -> None:
         )
 
 
-def open_splits(data: ProbeData, model: BigBiGAN) -> Splits:
-    """Open the two splits of the probe's data, or of those the model was trained on."""
+def open_splits(data: ProbeData, model: BigBiGAN, common_classes: bool = True) -> Splits:
+    """Open the two splits of the probe's data, or of those the model was trained on, divided as they were then.
+
+    common_classes: as of `bigbigan.data.open_splits`.
+    """
     own = model.card.get("data", {})
     path = data.path or own.get("path", "")
     if not path:
         raise ProbeError("expected --data.path, since the model does not say what it was trained on")
     same = not data.path or data.path == own.get("path")
     column = lambda name: getattr(data, name) or (own.get(name, "") if same else "")  # noqa: E731
-    share = own.get("test_share", 0.1)
-    splits = []
-    for test in (False, True):
-        split, other = split_names(column("split") or "train", column("test_split") or "test", test)
-        columns = column("image_column"), column("label_column")
-        options = {
-            "subset": column("subset"),
-            "follow_links": bool(column("follow_links")),
-            "other_split": other,
-            "value_range": tuple(data.value_range or own.get("value_range") or ()),
-        }
-        splits.append(open_images(path, split, *columns, test, share, **options))
-    return Splits(*splits, f"{path} ({splits[0].origin})")
+    settings = Data(
+        path=path,
+        subset=column("subset"),
+        split=column("split") or "train",
+        test_split=column("test_split") or "test",
+        test_share=own.get("test_share", 0.1),
+        split_rule=own.get("split_rule", EARLIER["data.split_rule"]) if own else "hash",
+        image_column=column("image_column"),
+        label_column=column("label_column"),
+        follow_links=bool(column("follow_links")),
+        value_range=tuple(data.value_range or own.get("value_range") or ()),
+    )
+    train, test = open_data(settings, common_classes)
+    return Splits(train, test, f"{path} ({train.origin})" + (f"; {test.note}" if test.note else ""))
 
 
 def labelled_splits(data: ProbeData, model: BigBiGAN) -> Splits:
     """Open the two splits, which must have labels of at least two classes; else raise ProbeError."""
     splits = open_splits(data, model)
     train, test, path = splits.train, splits.test, splits.origin.split(" (")[0]
+    if test.labels is None and test.note:
+        raise ProbeError(f"{path}: expected classes that both splits have, found that {test.note}")
     for images, which in ((train, "training"), (test, "test")):
         if images.labels is None:
             raise ProbeError(
@@ -221,11 +228,6 @@ def labelled_splits(data: ProbeData, model: BigBiGAN) -> Splits:
             )
     if len(np.unique(train.labels)) < 2:
         raise ProbeError(f"{path}: expected at least two classes in the training split, found one")
-    if train.class_names != test.class_names:
-        raise ProbeError(
-            f"{path}: expected the same classes in both splits, "
-            f"found {len(train.class_names)} and {len(test.class_names)}"
-        )
     return splits
 
 

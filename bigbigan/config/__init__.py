@@ -1,7 +1,7 @@
 """Settings: the dataclass tree with its bounds, and how YAML files and the command line fill it."""
 
 from bigbigan.config.cli import parse
-from bigbigan.config.comparison import differences, flatten
+from bigbigan.config.comparison import EARLIER, differences, flatten
 from bigbigan.config.cross_checks import augment_parts, check_model, check_value_range
 from bigbigan.config.presets import (
     find_config,
@@ -16,6 +16,7 @@ from bigbigan.config.schema import Config, Data, Grow, Loss, Model, Optim, Run
 from bigbigan.errors import ConfigError
 
 __all__ = [
+    "EARLIER",
     "Config",
     "ConfigError",
     "Data",

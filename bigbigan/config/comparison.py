@@ -15,6 +15,9 @@ FREE_TO_CHANGE = {
     "model.checkpointing", "data.workers", "data.cache", "data.cache_gib", "data.max_unreadable", "data.follow_links",
 }  # fmt: skip
 
+# What a setting that is younger than a checkpoint was then, where that is not its default now.
+EARLIER = {"data.split_rule": "permutation"}
+
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
     """Return {"section.field": value} of a dataclass or a nested mapping."""
@@ -28,9 +31,10 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
 def differences(old: dict, new: Config) -> list[str]:
     """Return a line "section.field: old → new" for each hyper-parameter that differs from a checkpoint's.
 
-    old: the flat config of the checkpoint; a setting that it lacks is newer than the checkpoint and had its default.
+    old: the flat config of the checkpoint; one that it lacks is newer than the checkpoint, and was as `EARLIER` says
+    or had its default.
     """
-    before, after = flatten(Config()) | flatten(old), flatten(new)
+    before, after = flatten(Config()) | EARLIER | flatten(old), flatten(new)
     free = FREE_TO_CHANGE if takes_resnet_settings(new.model.encoder) else FREE_TO_CHANGE | _UNUSED
     return [
         f"{key}: {before.get(key, 'absent')} → {after.get(key, 'absent')}"

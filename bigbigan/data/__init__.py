@@ -2,8 +2,9 @@
 
 Readers, one file a source: digits, folders, tables, hub; `sources.open_images` asks them in turn. layout says which
 folder or file is which split, columns which column holds images or labels; walk gathers the files of a folder, metadata
-reads what lies beside them, and describe prints what was found. Then pictures (decode one image), crops, order and
-stream (training batches); inputs (images that a caller of the library passes).
+reads what lies beside them, and describe prints what was found. What is held out is said in splits, what makes a class
+the same in both splits in classes, and what a data set is in fingerprint. Then pictures (decode one image), crops,
+order and stream (training batches); inputs (images that a caller of the library passes).
 """
 
 from bigbigan.data.crops import Crop, centre_square, crop_and_resize
@@ -11,7 +12,7 @@ from bigbigan.data.fingerprint import fingerprint
 from bigbigan.data.images import Images
 from bigbigan.data.order import Order
 from bigbigan.data.pictures import EXTENSIONS, to_rgb, to_signed, to_uint8
-from bigbigan.data.sources import open_images
+from bigbigan.data.sources import open_images, open_splits
 from bigbigan.data.stream import RealImages, Stream, evaluation_batches
 from bigbigan.errors import DataError
 
@@ -28,6 +29,7 @@ __all__ = [
     "evaluation_batches",
     "fingerprint",
     "open_images",
+    "open_splits",
     "to_rgb",
     "to_signed",
     "to_uint8",

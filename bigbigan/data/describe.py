@@ -33,7 +33,8 @@ def data_rows(train: Images, test: Images) -> list[tuple[str, str]]:
 
     Notes that belong to one split alone are of that split.
     """
-    rows = [("data", train.summary()), ("train", split_line(train)), ("test", split_line(test))]
+    shared = " (of the classes that both splits have)" if test.note and test.labels is not None else ""
+    rows = [("data", train.summary()), ("train", split_line(train)), ("test", split_line(test) + shared)]
     notes = list(dict.fromkeys([*train.notes, *test.notes]))
     rows += [("left out" if i == 0 else "", note) for i, note in enumerate(notes[:NOTES])]
     if len(notes) > NOTES:

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from bigbigan.data.metadata import Metadata, read_metadata
 from bigbigan.data.pictures import EXTENSIONS, open_picture
 from bigbigan.data.walk import Census, Folder, walk
 from bigbigan.errors import DataError
-from bigbigan.files import printable
+from bigbigan.files import path_within, printable, state_of
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class _Reader:
         notes += [self.metadata.missing_line()] if self.metadata.missing else []
         notes += [*self.census.sentences(), *self.census.quiet()]
         only = part.folders[0][1].path if len(part.folders) == 1 else str(self.folder)
-        return Images(Files(paths), labels, names, only, "", self._source(part), tuple(notes))
+        return Images(Files(paths, self.folder), labels, names, only, "", self._source(part), tuple(notes))
 
     def _listed(self, paths: list[str]) -> list[str]:
         """Return the images that are taken: those that metadata name, and those that no metadata file covers."""
@@ -140,10 +140,13 @@ class _Reader:
 
 
 class Files:
-    """Serve image files by their paths."""
+    """Serve image files by their paths.
 
-    def __init__(self, paths: list[str]):
-        self.paths = paths
+    folder: the data set's own folder, in which all paths begin.
+    """
+
+    def __init__(self, paths: list[str], folder: str | os.PathLike):
+        self.paths, self.folder = paths, str(folder)
 
     def __len__(self):
         return len(self.paths)
@@ -156,6 +159,14 @@ class Files:
 
     def suffixes(self):
         return [os.path.splitext(path)[1].lower() for path in self.paths]
+
+    def keys(self, indices) -> Iterator[bytes]:
+        """Yield the images' paths within the data set."""
+        return (path_within(self.folder, self.paths[i]) for i in indices)
+
+    def files(self, indices) -> tuple[list[tuple[bytes, str]], bytes]:
+        """Return the images' paths within the data set, each with its state."""
+        return [(path_within(self.folder, self.paths[i]), state_of(self.paths[i])) for i in indices], b""
 
 
 def image_paths(folder: Path, follow_links: bool = False) -> list[str]:

@@ -15,12 +15,15 @@ from bigbigan.data.pictures import is_deep, limits_of, to_rgb
 class Images:
     """Hold one split of a data set. `images[i]` is a PIL image of any mode and size, decoded when it is asked for.
 
-    items: an object with `__len__`, `__getitem__(i)` → PIL image and `name(i)` → str; every reader brings its own.
+    items: an object with `__len__`, `__getitem__(i)` → PIL image and `name(i)` → str; every reader brings its own. It
+    may have `keys` (see `data.splits.keys_of`) and `files` (see `data.fingerprint.files_of`) too; without these the
+    pixels say what an image is.
     labels: int64 (n,), or None without labels.  class_names: one per class, or None.
     origin: where the images come from, and `formats`: what they are stored as; both for messages.
     source: the folder or files, within the data set, that this split is; notes: what was not taken; for the start of a
     run.
     value_range: the values of black and white in pictures of more than 8 bits or of floats; see `pictures.to_rgb`.
+    note: what `data.classes.match_classes` found to differ between the classes of the two splits, "" for nothing.
     """
 
     items: object
@@ -31,6 +34,7 @@ class Images:
     source: str = ""
     notes: tuple[str, ...] = ()
     value_range: tuple[float, float] | None = None
+    note: str = ""
 
     def __len__(self) -> int:
         return len(self.items)
@@ -50,6 +54,13 @@ class Images:
         """Return the images at `indices`, (m,), in that order, with their labels."""
         labels = None if self.labels is None else self.labels[indices]
         return replace(self, items=_Selection(self.items, indices), labels=labels)
+
+    def base(self) -> tuple[object, np.ndarray]:
+        """Return the reader's items, and which of them these images are, int (n,): (items, indices)."""
+        items, indices = self.items, np.arange(len(self.items))
+        while isinstance(items, _Selection):
+            items, indices = items.items, np.asarray(items.indices)[indices]
+        return items, indices
 
     def per_class(self) -> list[tuple[str, int]]:
         """Return each class's name and number of images; none without labels."""

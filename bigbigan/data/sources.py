@@ -4,7 +4,9 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from bigbigan.config import check_value_range
+from bigbigan.config import Data, check_value_range
+from bigbigan.data import layout
+from bigbigan.data.classes import match_classes
 from bigbigan.data.digits import open_digits
 from bigbigan.data.folders import open_folder
 from bigbigan.data.hub import open_hub
@@ -37,6 +39,7 @@ def open_images(
     follow_links: bool = False,
     other_split: str = "",
     value_range: tuple[float, ...] = (),
+    split_rule: str = "hash",
 ) -> Images:
     """Return a split of the data set that `path` names. Raises DataError.
 
@@ -50,14 +53,49 @@ def open_images(
     other_split: the name of the split that is evaluated on, or with `test` that is trained on, since both decide how a
     folder is read; "" for "test" and "train".
     value_range: the values of black and white in grey pictures of more than 8 bits or of floats; see `Data`.
+    split_rule: how images are held out, "hash" or "permutation"; see `data.splits`.
     """
+    request = Request(path, split, image_column, label_column, test, subset, follow_links, other_split)
+    found = _open(request, value_range)
+    return _hold_out(found.images, test_share, split_rule)[test] if found.whole else found.images
+
+
+def open_splits(data: Data, common_classes: bool = True) -> tuple[Images, Images]:
+    """Return the training and the evaluation images that the settings name: (train, test). Raises DataError.
+
+    A class is the same number in both: see `data.classes.match_classes`, which leaves test images out and says so.
+    common_classes: False leaves the labels of the two splits as they are, each with numbers of its own.
+    """
+
+    def opened(test: bool) -> Found:
+        split, other = layout.split_names(data.split, data.test_split, test)
+        columns = data.image_column, data.label_column
+        request = Request(data.path, split, *columns, test, data.subset, data.follow_links, other)
+        return _open(request, data.value_range)
+
+    found = opened(test=False)
+    if found.whole:
+        train, test = _hold_out(found.images, data.test_share, data.split_rule)
+    else:
+        train, test = found.images, opened(test=True).images
+    return train, match_classes(train, test) if common_classes else test
+
+
+def _hold_out(images: Images, share: float, rule: str) -> tuple[Images, Images]:
+    """Return the images to train on and those held out, which say what they are a part of."""
+    train, test = hold_out(images, share, rule)
+    return train, dataclasses.replace(test, source=f"held out of {images.source or 'the training images'}")
+
+
+def _open(request: Request, value_range: tuple[float, ...] = ()) -> Found:
+    """Return what the first reader that takes the path finds. Raises DataError."""
+    path = request.path
     try:
         limits = check_value_range(value_range, "--data.value_range")
     except ValueError as error:
         raise DataError(str(error)) from None
-    request = Request(path, split, image_column, label_column, test, subset, follow_links, other_split)
     try:
-        found = _open(request)
+        found = _read(request)
     except OSError as error:
         raise DataError(f"--data.path {printable(path)}: expected data that can be read, found {error}") from None
     except Outside as error:
@@ -65,14 +103,10 @@ def open_images(
     if not len(found.images):
         raise DataError(f"--data.path {path}: expected images, found none")
     found.images.value_range = limits
-    if not found.whole:
-        return found.images
-    images = hold_out(found.images, test, test_share)
-    place = f"held out of {images.source or 'the training images'}" if test else images.source
-    return dataclasses.replace(images, source=place)
+    return found
 
 
-def _open(request: Request) -> Found:
+def _read(request: Request) -> Found:
     path = request.path
     if not path:
         raise DataError("--data.path: expected a folder, a file or a data set's name, found nothing")

@@ -1,17 +1,89 @@
-"""Hold out a share of the images where a data set has no splits of its own."""
+"""Hold out a share of the images where a data set has no splits of its own.
+
+Whether an image is held out is decided by a hash of what it is: its path within the data set, or the bytes of a table
+row's image. So an image stays on its side while others are added or deleted, and wherever the data set is moved.
+"""
+
+from collections.abc import Iterator
+from hashlib import blake2b
 
 import numpy as np
 
 from bigbigan.data.images import Images
 from bigbigan.errors import DataError
 
+SALT = b"9"  # of the hashes: any would do, but another one holds out other images
 
-def hold_out(images: Images, test: bool, share: float) -> Images:
-    """Return a fixed `share` of the images if `test`, else the rest: the same images whatever the seed of the run."""
+
+def hold_out(images: Images, share: float, rule: str = "hash") -> tuple[Images, Images]:
+    """Divide the images into those to train on and a `share` of them to evaluate on: (train, test).
+
+    The result does not depend on the run or its seed.  rule: "hash", see `held_out`; or "permutation", a permutation of
+    all positions, which deals all images anew when one is added or deleted: the rule of runs of earlier versions.
+    """
     if share > 0 and len(images) < 2:
         raise DataError(
             f"{images.origin}: expected two images or more, since one is held out for evaluation; found one"
         )
-    order = np.random.default_rng(0).permutation(len(images))
-    count = max(1, round(share * len(images))) if share > 0 and len(images) > 1 else 0
-    return images.subset(np.sort(order[:count] if test else order[count:]))
+    chosen = _permuted(len(images), share) if rule == "permutation" else held_out(images, share)
+    return images.subset(np.flatnonzero(~chosen)), images.subset(np.flatnonzero(chosen))
+
+
+def held_out(images: Images, share: float, purpose: str = "test") -> np.ndarray:
+    """Return which images are held out, bool (n,): each with probability `share`, by a hash of what it is.
+
+    Of each class with two images or more, at least one is held out and at least one is not; images without labels are
+    one class. Equal images of a table lie on one side, unless they alone are more than the share of their class.
+    purpose: at most 16 letters; another purpose holds out other images, independently.
+    """
+    if not share > 0:
+        return np.zeros(len(images), bool)
+    labels = np.zeros(len(images), np.int64) if images.labels is None else images.labels
+    _, of_class, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    place = _places(images, purpose, np.maximum(1, share * sizes[of_class]))
+    chosen = place < share * 2.0**64
+    order = np.lexsort((place, of_class))  # class by class, in each the first to be held out at the front
+    ends = np.cumsum(sizes)
+    chosen[order[ends - sizes]] = True
+    chosen[order[ends - 1]] = False
+    return chosen
+
+
+def _places(images: Images, purpose: str, most: np.ndarray) -> np.ndarray:
+    """Return a hash of each image, uint64 (n,), uniform in 0 … 2^64 − 1.
+
+    most: how many equal images share a hash, (n,); where there are more, each has its own, by how many came before.
+    """
+    person = purpose.encode()
+    digest = lambda key: int.from_bytes(blake2b(key, digest_size=8, person=person, salt=SALT).digest())  # noqa: E731
+    found = np.fromiter((digest(key) for key in keys_of(images)), np.uint64, len(images))
+    _, which, copies = np.unique(found, return_inverse=True, return_counts=True)
+    seen: dict[int, int] = {}
+    for i in np.flatnonzero(copies[which] > most):
+        before = seen[which[i]] = seen.get(which[i], -1) + 1
+        found[i] = digest(b"%d copy %d" % (found[i], before))
+    return found
+
+
+def keys_of(images: Images) -> Iterator[bytes]:
+    """Yield for each image, in order, what makes it this one: the reader's `keys(indices)`, else its pixels."""
+    items, indices = images.base()
+    if hasattr(items, "keys"):
+        return items.keys(indices)
+    return (pixels_of(items, int(i)) for i in indices)
+
+
+def pixels_of(items, i: int) -> bytes:
+    """Return the pixels of image i with its size and mode; the name of an image that cannot be read."""
+    try:
+        image = items[i]
+        return f"{image.mode} {image.size} ".encode() + image.tobytes()
+    except Exception:  # decoders raise many types
+        return items.name(i).encode()
+
+
+def _permuted(count: int, share: float) -> np.ndarray:
+    chosen = np.zeros(count, bool)
+    if share > 0 and count > 1:
+        chosen[np.random.default_rng(0).permutation(count)[: max(1, round(share * count))]] = True
+    return chosen

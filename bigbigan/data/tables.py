@@ -7,7 +7,7 @@ import glob
 import io
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,25 +19,29 @@ from bigbigan.data.images import Found, Images, Request
 from bigbigan.data.pictures import PictureError, open_picture
 from bigbigan.data.walk import METADATA, is_image, is_system, walk
 from bigbigan.errors import DataError
-from bigbigan.files import check_inside, printable
+from bigbigan.files import check_inside, path_within, printable, state_of
 
 log = logging.getLogger(__name__)
 SUFFIXES = (".parquet", ".arrow")
+CELLS = 256  # rows of a table read at a time
 
 
 def open_tables(request: Request) -> Found | None:
     """Return a split of a table file or of a folder of tables, else None. Raises DataError or Outside."""
     location = request.location
     if location.is_file() and location.suffix in SUFFIXES:
+        named = {"all": [location]}
         return found_in_tables(
-            request, {"all": lambda: _read_tables([location])}, {"all": location.name}, location.parent
+            request, _readers(named), {"all": location.name}, location.parent, _stamps(named, location.parent)
         )
     if not location.is_dir():
         return None
     if (location / "dataset_info.json").is_file() or (location / "dataset_dict.json").is_file():
         saved = _read_saved(location, request.follow_links)
         saved = saved if isinstance(saved, dict) else {"all": saved}
-        return found_in_tables(request, {name: lambda name=name: saved[name] for name in saved}, {}, location)
+        tables = {name: lambda name=name: saved[name] for name in saved}
+        written = {name: [location / file["filename"] for file in table.cache_files] for name, table in saved.items()}
+        return found_in_tables(request, tables, {}, location, _stamps(written, location))
     paths = [path for path in _files_with(SUFFIXES, location) if _is_table(path, location)]
     if not paths:
         return None
@@ -54,11 +58,20 @@ def open_tables(request: Request) -> Found | None:
             raise DataError(f"{printable(location)}: expected tables at {request.split}, found none")
     else:
         named = layout.read_tables(paths, location, request.subset)
-    tables = {name: lambda name=name: _read_tables(named[name]) for name in named}
     sources = {name: _sources([p.relative_to(location) for p in files]) for name, files in named.items()}
-    found = found_in_tables(request, tables, sources, location)
+    found = found_in_tables(request, _readers(named), sources, location, _stamps(named, location))
     note = (f"{beside:,} image files beside the tables",) if beside else ()
     return dataclasses.replace(found, images=dataclasses.replace(found.images, notes=(*found.images.notes, *note)))
+
+
+def _readers(named: dict[str, list[Path]]) -> dict[str, Callable]:
+    """Return for each split a function that reads its files as one table."""
+    return {name: lambda name=name: _read_tables(named[name]) for name in named}
+
+
+def _stamps(named: dict[str, list[Path]], folder: Path) -> dict[str, list[tuple[bytes, str]]]:
+    """Return for each split its files' paths within the data set, each with its state."""
+    return {name: [(path_within(folder, path), state_of(path)) for path in paths] for name, paths in named.items()}
 
 
 def _files_with(suffixes: tuple[str, ...], folder: Path) -> list[Path]:
@@ -99,12 +112,17 @@ def _sources(paths: list[Path]) -> str:
 
 
 def found_in_tables(
-    request: Request, tables: dict[str, Callable], sources: dict[str, str], folder: Path | None
+    request: Request,
+    tables: dict[str, Callable],
+    sources: dict[str, str],
+    folder: Path | None,
+    files: dict[str, list[tuple[bytes, str]]] | None = None,
 ) -> Found:
     """Return the split that is asked for. Raises DataError or Outside.
 
     tables: split → a function that returns its `datasets` table.  sources: split → its files, for messages.
     folder: where the files lie that rows may name; None for any place.
+    files: split → its files, each with its state; None for what `datasets` itself calls a table.
     """
     tables = {name: functools.cache(table) for name, table in tables.items()}
     where = printable(request.location)
@@ -113,7 +131,7 @@ def found_in_tables(
         others = [tables[other]()] if other and other != name else []
         columns = Columns(request.image_column, request.label_column, others, quiet)
         own_folder = None if request.follow_links else folder
-        return from_table(tables[name](), str(request.location), columns, own_folder)
+        return from_table(tables[name](), str(request.location), columns, own_folder, (files or {}).get(name))
 
     if request.by_path and request.split in tables:
         found = images(request.split, quiet=request.test)
@@ -182,10 +200,16 @@ class Columns:
     quiet: bool = False
 
 
-def from_table(table, origin: str, columns: Columns = Columns(), folder: Path | None = None) -> Images:
+def from_table(
+    table,
+    origin: str,
+    columns: Columns = Columns(),
+    folder: Path | None = None,
+    files: list[tuple[bytes, str]] | None = None,
+) -> Images:
     """Return the images and labels of a `datasets` table, whatever format or transform it has.
 
-    origin: the file or folder, for messages.  folder: see `_Table`.
+    origin: the file or folder, for messages.  folder, files: see `_Table`.
     Raises DataError, or Outside if the first row names a file outside `folder`.
     """
     if not hasattr(table, "with_format") or not hasattr(table, "__len__") or not hasattr(table, "select_columns"):
@@ -198,7 +222,7 @@ def from_table(table, origin: str, columns: Columns = Columns(), folder: Path | 
         column = choose_image_column(_image_columns(table), list(table.features), columns.image, origin)
         labels, names = _table_labels(table, column, columns, origin)
     try:
-        items = _Table(table, column, folder)
+        items = _Table(table, column, folder, files)
     except (TypeError, ValueError, NotImplementedError) as error:  # Arrow's errors, for a column of numbers say
         found = f"{table.features[column]} ({_first_line(error)})"
         raise DataError(
@@ -274,11 +298,13 @@ class _Table:
     """Serve the images of a `datasets` table, decoded one by one so that a broken image does not end an epoch.
 
     folder: the folder in which the files named by rows must lie; None allows any place.
+    files: the files of the table, each with its state; None for what `datasets` itself calls the table.
     """
 
-    def __init__(self, table, column: str, folder: Path | None = None):
+    def __init__(self, table, column: str, folder: Path | None = None, files: list[tuple[bytes, str]] | None = None):
         from datasets import Image as ImageFeature
 
+        self.table_files = [(b"table", table._fingerprint)] if files is None else files
         self.table = table.select_columns([column]).cast_column(column, ImageFeature(decode=False))
         self.column, self.folder = column, folder
 
@@ -303,6 +329,31 @@ class _Table:
 
     def name(self, i):
         return f"row {i}"
+
+    def _cells(self, indices) -> Iterator[dict]:
+        for first in range(0, len(indices), CELLS):
+            cells = self.table[[int(i) for i in indices[first : first + CELLS]]][self.column]
+            yield from (cell or {} for cell in cells)
+
+    def keys(self, indices) -> Iterator[bytes]:
+        """Yield the images' encoded bytes, or the paths that rows name."""
+        for cell in self._cells(indices):
+            found = cell.get("bytes")
+            yield path_within(self.folder or "", cell.get("path") or "") if found is None else found
+
+    def files(self, indices) -> tuple[list[tuple[bytes, str]], bytes]:
+        """Return the files of the table and those that its rows name, each with its state; and which rows are meant."""
+        files = list(self.table_files)
+        if self._names_files():
+            root = self.folder or Path()
+            named = (cell["path"] for cell in self._cells(indices) if cell.get("bytes") is None and cell.get("path"))
+            files += [(path_within(root, path), state_of(root / path)) for path in named]
+        return files, f"{len(self.table)} rows".encode() + np.asarray(indices, dtype=np.int64).tobytes()
+
+    def _names_files(self) -> bool:
+        """Return whether some rows have no bytes, without reading those of the others."""
+        chunks = self.table.data.column(self.column).chunks
+        return any(chunk.field("bytes").null_count for chunk in chunks)
 
 
 def _first_line(error: BaseException) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from huggingface_hub.errors import HFValidationError
 
-from bigbigan.config import Config, Model, flatten
+from bigbigan.config import EARLIER, Config, Model, flatten
 from bigbigan.errors import CheckpointError
 from bigbigan.files import check_inside, check_links, printable
 from bigbigan.model import BigBiGAN
@@ -125,12 +125,13 @@ def _from_checkpoint(folder: Path) -> BigBiGAN:
 def card(config: dict, images_seen: int) -> dict:
     """Return what a release says about itself: images seen, seed, name and data.
 
-    config: the flat settings of a checkpoint; those that did not exist when it was written take their defaults.
+    config: the flat settings of a checkpoint; those that did not exist when it was written take their defaults, or what
+    `EARLIER` says.
     """
-    config = flatten(Config()) | config
+    config = flatten(Config()) | EARLIER | config
     kept = (
         "path", "subset", "split", "test_split", "test_share", "image_column", "label_column", "augment", "flip",
-        "follow_links", "value_range",
+        "follow_links", "value_range", "split_rule",
     )  # fmt: skip
     data = {key: config[f"data.{key}"] for key in kept}
     return {"images_seen": images_seen, "seed": config["run.seed"], "name": config["run.name"], "data": data}

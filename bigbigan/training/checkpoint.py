@@ -4,7 +4,8 @@ A checkpoint is a folder `checkpoints/<images seen>/` of safetensors and one JSO
     model.safetensors      raw E, G, D with u, v and running statistics
     averages.safetensors   averaged E and G with their sampling statistics
     optimizer.safetensors  the optimisers' state by parameter name
-    state.json             format, counters, config, SHA-256 of the files above
+    data.json              hashes of the names and states of the files of the data, to say how many changed
+    state.json             format, counters, config, SHA-256 of the files above, fingerprint and class names of the data
 """
 
 import json
@@ -18,13 +19,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bigbigan.config import Config, differences, flatten
+from bigbigan.config import EARLIER, Config, differences, flatten
+from bigbigan.data.fingerprint import data_changes, records_from_json, records_to_hashes, records_to_json
 from bigbigan.distributed import all_gather_rows, copy_from_main
 from bigbigan.errors import CheckpointError, Outside
 from bigbigan.files import check_inside, read_json, sha256
 from bigbigan.training.state import FILES, Recovery, TrainingState
 
 FORMAT = 1
+DATA = "data.json"
 log = logging.getLogger(__name__)
 
 
@@ -52,6 +55,9 @@ def save(folder: Path, state: TrainingState, config: Config, keep: int) -> Path:
         "sha256": checksums,
         "config": flatten(config),
     }
+    if state.data is not None:
+        content["data"] = records_to_json(state.data)
+        (beside / DATA).write_text(json.dumps(records_to_hashes(state.data)))
     if recovered := state.recovery.to_json():
         content["recovery"] = recovered
     if state.augmentation is not None and (adapted := state.augmentation.state()):
@@ -190,8 +196,9 @@ def resume(folder: Path, state: TrainingState, config: Config, device: torch.dev
     """Load the newest sound checkpoint of `folder` into `state` and return its path; None if there is no checkpoint.
 
     A damaged checkpoint is named in the log, and the one before it is taken. Hyper-parameters that differ from the
-    checkpoint's are refused unless `run.accept_changes`. Every process must call this: all resume from the same
-    checkpoint, with the main process's weights.  device: of the collectives.  Raises CheckpointError.
+    checkpoint's, and data that changed, are refused unless `run.accept_changes`. Every process must call this: all
+    resume from the same checkpoint, with the main process's weights.  device: of the collectives.  Raises
+    CheckpointError.
     """
     path = _resume_here(folder, state, config)
     found = all_gather_rows(torch.tensor([state.images_seen], device=device)).flatten().tolist()
@@ -213,13 +220,7 @@ def _resume_here(folder: Path, state: TrainingState, config: Config) -> Path | N
         except CheckpointError as error:
             log.warning("%s; trying the checkpoint before it", error)
             continue
-        changed = differences(content["config"], config)
-        if changed and not config.run.accept_changes:
-            raise CheckpointError(
-                f"{path}: its hyper-parameters differ from this run's:\n  " + "\n  ".join(changed) + "\n"
-                "expected the same ones to resume; choose another --run.name, or override with "
-                "--run.accept_changes True"
-            )
+        _check_changes(path, content, state, config)
         try:
             state.load(tensors, str(path))
         except ValueError as error:
@@ -234,6 +235,53 @@ def _resume_here(folder: Path, state: TrainingState, config: Config) -> Path | N
         raise CheckpointError(
             f"{folder}: none of its {len(checkpoints)} checkpoints is sound; remove the folder to start afresh"
         )
+    return None
+
+
+def _check_changes(path: Path, content: dict, state: TrainingState, config: Config) -> None:
+    """Raise CheckpointError if hyper-parameters or data differ from the checkpoint's, unless `run.accept_changes`."""
+    settings, data = differences(content["config"], config), _data_changes(path, content, state)
+    differing = " and ".join(["hyper-parameters"] * bool(settings) + ["data"] * bool(data))
+    lines = "".join(f"\n  {line}" for line in settings + data)
+    if differing and not config.run.accept_changes:
+        raise CheckpointError(
+            f"{path}: its {differing} differ from this run's:{lines}\n"
+            "expected the same ones to resume; choose another --run.name, or override with --run.accept_changes True"
+        )
+    if data:
+        log.warning("%s: its data differ from this run's, as --run.accept_changes allows:%s", path, lines)
+
+
+def _data_changes(path: Path, content: dict, state: TrainingState) -> list[str]:
+    """Return how the data differ from those of the checkpoint; nothing if it does not say what they were."""
+    if state.data is None or "data" not in content:
+        return []
+    try:
+        check_inside(path / DATA, path)
+        hashes = json.loads((path / DATA).read_text())
+    except (OSError, ValueError, RecursionError) as error:  # a link that leads out, too
+        log.warning("%s: not used to tell how many files of the data changed (%s)", path / DATA, error)
+        hashes = {}
+    try:
+        return data_changes(records_from_json(content["data"], hashes), state.data)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{path}/state.json: data: {error}; remove the checkpoint to go on from the one before it"
+        ) from None
+
+
+def split_rule(folder: Path) -> str | None:
+    """Return the `data.split_rule` of the newest checkpoint in `folder` that can be read; None without one."""
+    try:
+        checkpoints = complete(folder)
+    except OSError:
+        return None  # no folder that can be; whoever writes there reports it
+    for path in reversed(checkpoints):
+        try:
+            check_inside(path / "state.json", path)
+            return (EARLIER | _read_state(path)["config"])["data.split_rule"]
+        except (OSError, ValueError):
+            continue  # resuming reports the damage and tries the checkpoint before
     return None
 
 

@@ -14,9 +14,8 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, InitProcessGroupKwargs, is_torch_xla_available
 
 from bigbigan.config import Config
-from bigbigan.data import Crop, Images, Stream, open_images
-from bigbigan.data.layout import split_names
-from bigbigan.distributed import world_size
+from bigbigan.data import Crop, Images, Stream, open_splits
+from bigbigan.distributed import rank, world_size
 from bigbigan.errors import ConfigError, LostProcess, Outside
 from bigbigan.files import check_links
 
@@ -148,30 +147,25 @@ def lock_run_folder(folder: Path):
         yield
 
 
-def open_split(config: Config, test: bool) -> Images:
-    """Open the training or the evaluation images that the settings name. Raises DataError."""
-    d = config.data
-    split, other = split_names(d.split, d.test_split, test)
-    return open_images(
-        d.path,
-        split,
-        d.image_column,
-        d.label_column,
-        test,
-        d.test_share,
-        subset=d.subset,
-        follow_links=d.follow_links,
-        other_split=other,
-        value_range=d.value_range,
-    )
+def open_data(config: Config) -> tuple[Images, Images]:
+    """Open the training and the evaluation images that the settings name, and check them.
+
+    A warning names the classes that only one of the two splits has.  Raises DataError or ConfigError.
+    """
+    train, test = open_splits(config.data)
+    if test.note and rank() == 0:
+        log.warning("--data.path %s: %s", config.data.path, test.note)
+    check_classes(config.model.classes, train, test)
+    return train, test
 
 
 def check_classes(wanted: int, train: Images, test: Images) -> None:
     """Raise ConfigError for a conditional model, of `wanted` classes, whose data have not as many."""
     found = train.class_names
     if wanted and test.labels is None:
+        found = f"found that {test.note}" if test.note else "found none"
         raise ConfigError(
-            f"--model.classes {wanted}: expected labels in the test split too, found none; see --data.test_split"
+            f"--model.classes {wanted}: expected labels in the test split too, {found}; see --data.test_split"
         )
     if wanted and (found is None or len(found) != wanted):
         count = len(found) if found else "no labels"

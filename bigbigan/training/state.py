@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from bigbigan.data.fingerprint import DataRecord
 from bigbigan.errors import CheckpointError
 from bigbigan.model import BigBiGAN
 from bigbigan.networks.weights import load_weights
@@ -42,7 +43,7 @@ class Recovery:
 class TrainingState:
     """Holds what a checkpoint keeps: networks, averages, optimisers by name, counters, the augmentation's state.
 
-    augmentation: of what F sees; None if the run has none.
+    augmentation: of what F sees; None if the run has none.  data: records of the splits "train" and "test", or None.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class TrainingState:
         self.images_seen = 0
         self.iterations = 0
         self.recovery = Recovery()
+        self.data: dict[str, DataRecord] | None = None
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Return {file: {name: tensor on the CPU}} for the files of a checkpoint."""

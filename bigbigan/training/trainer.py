@@ -14,6 +14,7 @@ from torch import Tensor
 import bigbigan
 from bigbigan.config import Config, flatten, write_yaml
 from bigbigan.data import RealImages, Stream
+from bigbigan.data.fingerprint import record
 from bigbigan.distributed import all_reduce, barrier
 from bigbigan.errors import ConfigError
 from bigbigan.model import BigBiGAN
@@ -23,7 +24,7 @@ from bigbigan.training.batch import Batch, Drawer
 from bigbigan.training.compile import compile_step
 from bigbigan.training.ema import Averages, averaged_model
 from bigbigan.training.guard import CollapseProbe, Guard, StopRequest, check_finite, check_finite_weights
-from bigbigan.training.launch import check_classes, lock_run_folder, open_split, open_stream, revision
+from bigbigan.training.launch import lock_run_folder, open_data, open_stream, revision
 from bigbigan.training.log import RunLog
 from bigbigan.training.optim import build_optimizers
 from bigbigan.training.pictures import KINDS, draw_grids, has_grids
@@ -60,14 +61,16 @@ class Trainer:
         self.folder = run_folder(config)
         self.checkpoints = self.folder / "checkpoints"
         self.device, self.main = accelerator.device, accelerator.is_main_process
-        self.train_images, self.test_images = open_split(config, test=False), open_split(config, test=True)
-        check_classes(config.model.classes, self.train_images, self.test_images)
+        if checkpoint.split_rule(self.checkpoints) == "permutation":  # a run keeps the split that it began with
+            config.data.split_rule = "permutation"
+        self.train_images, self.test_images = open_data(config)
         self.model = self.build_model(initial)
         generator, encoder = self.model.generator, self.model.encoder
         self.averages = Averages(generator, encoder, config.optim.ema_half_life, config.optim.ema_rampup)
         optimizers = build_optimizers(self.model, config.optim)
         self.step = build_step(config, self.model, optimizers, accelerator.autocast)
         self.state = TrainingState(self.model, self.averages, optimizers.named(), augmentation_of(self.step))
+        self.state.data = {"train": record(self.train_images), "test": record(self.test_images)}
         self.schedule = Schedule(config, [self.model, self.averages.networks], optimizers.named())
         self.clock = Clock(self.state, config.run.images)
         self.drawer = Drawer(

@@ -175,6 +175,7 @@ def camera(folder, scenes=16, most=4095):
     return folder
 
 
+@pytest.mark.run
 def test_a_run_keeps_its_range_and_encode_and_the_probe_use_it(tmp_path):
     from eval_linear.probe import ProbeData, open_splits
 
@@ -198,6 +199,7 @@ def test_a_run_keeps_its_range_and_encode_and_the_probe_use_it(tmp_path):
     assert open_splits(ProbeData(value_range=(0, 1)), model).train.value_range == (0, 1)
 
 
+@pytest.mark.run
 def test_the_start_block_warns_of_values_in_a_small_part_of_their_range(tmp_path):
     out, _ = train(
         tmp_path / "runs", "--data.path", str(camera(tmp_path / "frames")), "--data.augment=none", "--dry-run"

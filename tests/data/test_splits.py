@@ -1,0 +1,175 @@
+"""Test which images a data set without splits holds out: an image stays on its side while others come and go."""
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset, Features
+from datasets import Image as ImageFeature
+from PIL import Image
+
+from bigbigan.data import open_images
+from bigbigan.release.load import load_model
+from eval_linear.probe import ProbeData, open_splits
+from tests.conftest import picture, train
+
+
+def folder_of(root, counts: dict[str, int], start: int = 0):
+    """Write `counts[label]` pictures in each class folder, numbered from `start`."""
+    for label, count in counts.items():
+        (root / label).mkdir(parents=True, exist_ok=True)
+        for i in range(start, start + count):
+            picture(i, (8, 8)).save(root / label / f"{i:04}.png")
+    return root
+
+
+def sides(path, **options) -> tuple[set, set]:
+    """Return the names of the training and of the test images; a row of a table is named by its pixels."""
+
+    def names(images):
+        if Path(path).is_dir():
+            return {Path(images.name(i)).relative_to(path) for i in range(len(images))}
+        return {np.asarray(images[i]).tobytes() for i in range(len(images))}
+
+    return tuple(names(open_images(str(path), test=test, **options)) for test in (False, True))
+
+
+def encoded(seed: int) -> dict:
+    file = io.BytesIO()
+    picture(seed, (8, 8)).save(file, "PNG")
+    return {"bytes": file.getvalue(), "path": None}
+
+
+def table_of(path, seeds, labels=None):
+    columns, features = {"image": [encoded(s) for s in seeds]}, {"image": ImageFeature()}
+    if labels is not None:
+        columns["label"], features["label"] = labels, ClassLabel(names=["ant", "bee", "cow"])
+    Dataset.from_dict(columns, features=Features(features)).to_parquet(path)
+    return path
+
+
+def test_the_sides_of_images_stay_when_one_is_deleted_or_added(tmp_path):
+    root = folder_of(tmp_path / "photos", {"ant": 200, "bee": 200})
+    train_before, test_before = sides(root)
+    (root / "ant" / "0000.png").unlink()
+    picture(7).save(root / "ant" / "00000.jpg")
+    folder_of(root, {"bee": 30}, start=300)
+    train_after, test_after = sides(root)
+    assert not train_before & test_after and not test_before & train_after
+    assert not train_after & test_after
+
+
+def test_a_moved_folder_keeps_its_sides(tmp_path):
+    root = folder_of(tmp_path / "a" / "photos", {"ant": 60, "bee": 60})
+    before = sides(root)
+    moved = tmp_path / "elsewhere"
+    shutil.move(root, moved)
+    assert sides(moved) == before
+    assert sides(f"{moved}/") == before
+
+
+@pytest.mark.parametrize("order", ["reversed", "some deleted", "some added"])
+def test_rows_of_a_table_keep_their_sides(tmp_path, order):
+    seeds = list(range(300))
+    before = sides(table_of(tmp_path / "a.parquet", seeds, [s % 3 for s in seeds]))
+    changed = {"reversed": seeds[::-1], "some deleted": seeds[17:], "some added": [*range(900, 950), *seeds]}[order]
+    after = sides(table_of(tmp_path / "b.parquet", changed, [s % 3 for s in changed]))
+    assert not before[0] & after[1] and not before[1] & after[0]
+    assert len(after[0]) + len(after[1]) == len(changed)
+
+
+def test_a_table_without_labels_and_a_flat_folder(tmp_path):
+    seeds = list(range(300))
+    before, after = (sides(table_of(tmp_path / f"{s}.parquet", seeds[s:])) for s in (0, 1))
+    assert not before[0] & after[1] and not before[1] & after[0]
+    root = folder_of(tmp_path / "flat", {".": 300})
+    before = sides(root)
+    (root / "0011.png").unlink()
+    after = sides(root)
+    assert not before[0] & after[1] and not before[1] & after[0]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.5])
+def test_the_share_is_kept_and_each_class_has_its_own(tmp_path, share):
+    seeds = list(range(1500))
+    path = table_of(tmp_path / "a.parquet", seeds, [s % 3 for s in seeds])
+    test = open_images(str(path), test=True, test_share=share)
+    counts = np.bincount(test.labels, minlength=3)
+    assert (abs(counts - 500 * share) < 4 * np.sqrt(500 * share * (1 - share))).all()
+    assert len(test) + len(open_images(str(path), test_share=share)) == 1500
+
+
+def test_every_class_is_on_both_sides_where_it_can_be(tmp_path):
+    root = folder_of(tmp_path / "photos", {"ant": 90, "bee": 2, "cow": 1, "dog": 5, "eel": 3})
+    train_images, test_images = (open_images(str(root), test=t) for t in (False, True))
+    assert train_images.class_names == test_images.class_names == ["ant", "bee", "cow", "dog", "eel"]
+    assert set(train_images.labels) == {0, 1, 2, 3, 4} and set(test_images.labels) == {0, 1, 3, 4}
+    for share in (0.01, 0.9, 0.99):
+        train_images, test_images = (open_images(str(root), test=t, test_share=share) for t in (False, True))
+        assert set(train_images.labels) == {0, 1, 2, 3, 4} and set(test_images.labels) == {0, 1, 3, 4}
+
+
+def test_copies_of_an_image_lie_on_one_side_unless_they_are_a_heap(tmp_path):
+    seeds = [*range(200), *range(200)]
+    both = sides(table_of(tmp_path / "twice.parquet", seeds, [s % 3 for s in seeds]))
+    assert not both[0] & both[1] and len(both[0]) + len(both[1]) == 200
+    path = table_of(tmp_path / "heap.parquet", [0] * 900, [i % 3 for i in range(900)])
+    assert 50 < len(open_images(str(path), test=True)) < 140
+
+
+def test_the_smallest_data_sets_still_have_both_sides(tmp_path):
+    for count in (2, 3, 5):
+        root = folder_of(tmp_path / str(count), {".": count})
+        assert all(sides(root)) and sum(map(len, sides(root))) == count
+
+
+@pytest.mark.run
+def test_a_run_of_an_older_version_keeps_its_split(tmp_path):
+    """The setting data.split_rule is younger than such a run: its checkpoints and its release lack it."""
+    root = folder_of(tmp_path / "photos", {"ant": 40, "bee": 40})
+    order = np.random.default_rng(0).permutation(80)
+    files = sorted(path.relative_to(root) for path in root.rglob("*.png"))
+    expected = {files[i] for i in order[:8]}
+    assert sides(root, split_rule="permutation")[1] == expected != sides(root)[1]
+    flags = (f"--data.path={root}", "--run.name=old", "--run.probe=False")
+    train(tmp_path, *flags, "--data.split_rule=permutation", "--run.images=48")
+    checkpoints = tmp_path / "old" / "checkpoints"
+    state = next(checkpoints.iterdir()) / "state.json"
+    content = json.loads(state.read_text())
+    del content["config"]["data.split_rule"], content["data"]
+    state.write_text(json.dumps(content))
+    card = json.loads((tmp_path / "old" / "release" / "config.json").read_text())
+    del card["card"]["data"]["split_rule"]
+    (tmp_path / "old" / "release" / "config.json").write_text(json.dumps(card))
+    for probed in (tmp_path / "old", state.parent):
+        test = open_splits(ProbeData(), load_model(probed)).test
+        assert {Path(test.name(i)).relative_to(root) for i in range(len(test))} == expected
+    for images in (96, 144):
+        train(tmp_path, *flags, f"--run.images={images}")
+        assert (
+            json.loads((checkpoints / f"{images:012d}" / "state.json").read_text())["config"]["data.split_rule"]
+            == "permutation"
+        )
+    test = open_splits(ProbeData(), load_model(tmp_path / "old")).test
+    assert {Path(test.name(i)).relative_to(root) for i in range(len(test))} == expected
+    assert "split_rule: permutation" in (tmp_path / "old" / "config.yaml").read_text()
+    train(tmp_path, *flags, "--run.name=new", "--run.images=48")
+    _, err = train(tmp_path, *flags, "--run.name=new", "--run.images=96", "--data.split_rule=permutation", code=2)
+    assert "data.split_rule: hash → permutation" in err
+
+
+def test_pictures_of_one_colour_are_split_like_others(tmp_path):
+    """Pixels of such a table are all equal within a class."""
+    colours = {"ant": (255, 0, 0), "bee": (0, 255, 0)}
+    cells, labels = [], []
+    for k, colour in enumerate(colours.values()):
+        file = io.BytesIO()
+        Image.new("RGB", (8, 8), colour).save(file, "PNG")
+        cells += [{"bytes": file.getvalue(), "path": None}] * 100
+        labels += [k] * 100
+    features = Features({"image": ImageFeature(), "label": ClassLabel(names=list(colours))})
+    Dataset.from_dict({"image": cells, "label": labels}, features=features).to_parquet(tmp_path / "a.parquet")
+    assert 4 <= len(open_images(str(tmp_path / "a.parquet"), test=True)) <= 40
