@@ -16,11 +16,15 @@ from bigbigan.report import evaluation
 from bigbigan.report.film import read_film, sheets
 from bigbigan.report.tables import Html, finite, is_share, join, number, shown, table, tag
 
+PENALTIES = ("gradient_penalty", "drift", "r1")  # drawn with the losses
 CURVE_POINTS = 600  # a longer curve keeps the least and the greatest value of each stretch
 COUNTERS = ("images_seen", "iteration")
 SCORES = {"x": "Unary score of x", "z": "Unary score of z", "xz": "Joint score of (x, z)"}
 TITLES = {
-    "loss_d": "Discriminator loss", "loss_eg": "Encoder and generator loss", "images_per_second": "Speed, images/s",
+    "loss_d": "Discriminator loss, adversarial", "loss_eg": "Encoder and generator loss, adversarial",
+    "gradient_penalty": "Gradient penalty of WGAN-GP", "drift": "Drift term of WGAN-GP", "r1": "R1 penalty",
+    "loss_latent": "Error of E's prediction of z", "confidence_d": "LSGAN: 1 − mean score of samples",
+    "images_per_second": "Speed, images/s",
     "reconstruction_error_relative": "Reconstruction error, 1 = random pairs",
     "reconstruction_1nn_agreement": "Reconstructions that keep their class by 1-NN",
     "score_gap": "Score of pairs (x, E(x)) over pairs (G(z), z), training images",
@@ -195,7 +199,7 @@ def charts(records: list[dict]) -> list[dict]:
             drawn.append(
                 _chart("scores", title, "", {side: points for side, points in pair.items() if points}, signed=True)
             )
-    for key in [key for key in found if key.startswith("loss")]:
+    for key in [key for key in found if key.startswith("loss") or key in PENALTIES]:
         drawn.append(_chart("losses", TITLES.get(key, key), key, {"": found.pop(key)}))
     for key in sorted(found, key=lambda key: key == "images_per_second"):
         if len(found[key]) > 1:
