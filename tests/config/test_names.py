@@ -45,6 +45,7 @@ def test_the_list_of_old_names_is_complete():
 @pytest.mark.parametrize("name", OLD_NAMES)
 def test_an_old_name_gives_the_settings_and_the_run_that_it_gave(name):
     before, now = BEFORE["defaults"] | BEFORE["presets"][name], resolved(name)
+    del before["optim.ema_half_life"]  # in another unit since: tests/config/test_units.py
     assert {key: now[key] for key in before} == before
     assert now["run.name"] == name.replace("/", "-")
 
