@@ -4,7 +4,7 @@ A checkpoint is a folder `checkpoints/<images seen>/` of safetensors and one JSO
     model.safetensors      raw E, G, D with u, v and running statistics
     averages.safetensors   averaged E and G with their sampling statistics
     optimizer.safetensors  the optimisers' state by parameter name
-    state.json             format, counters, config, SHA-256 of the files above
+    state.json             format, counters, config, SHA-256 of the files above, and what the guard and ADA remember
 """
 
 import json
@@ -18,11 +18,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bigbigan.config import Config, differences, flatten
+from bigbigan.config import Config, differences, flatten, older_settings
 from bigbigan.distributed import all_gather_rows, copy_from_main
 from bigbigan.errors import CheckpointError, Outside
-from bigbigan.files import check_inside, read_json, sha256
-from bigbigan.training.state import FILES, Recovery, TrainingState
+from bigbigan.files import check_inside, read_json, sha256, write_text_whole
+from bigbigan.training.state import FILES, TrainingState
 
 FORMAT = 1
 log = logging.getLogger(__name__)
@@ -50,12 +50,9 @@ def save(folder: Path, state: TrainingState, config: Config, keep: int) -> Path:
         "iterations": state.iterations,
         "torch": torch.__version__,
         "sha256": checksums,
-        "config": flatten(config),
+        "config": flatten(config) | state.older,
+        **state.numbers(),
     }
-    if recovered := state.recovery.to_json():
-        content["recovery"] = recovered
-    if state.augmentation is not None and (adapted := state.augmentation.state()):
-        content["augmentation"] = adapted
     (beside / "state.json").write_text(json.dumps(content, indent=2) + "\n")
     _publish(beside, target)
     # A checkpoint ahead of this one was damaged when the run resumed: it does not count, and must not push this one
@@ -65,12 +62,33 @@ def save(folder: Path, state: TrainingState, config: Config, keep: int) -> Path:
     return target
 
 
-def keep_best(folder: Path, checkpoint: Path, figure: str, value: float) -> Path:
+def record_recovery(checkpoint: Path, state: TrainingState) -> None:
+    """Write what was recovered from into the checkpoint that the run went back to: a kill cannot undo it then.
+
+    state.json is replaced as a whole; copies of the checkpoint in other folders keep theirs.
+    """
+    file = checkpoint / "state.json"
+    content = read_json(file) | {"recovery": state.recovery.to_json(), "guard": state.guard.to_json()}
+    write_text_whole(file, json.dumps(content, indent=2) + "\n", sync=True)
+
+
+def saved_config(folder: Path) -> dict | None:
+    """Return the flat config of the newest readable checkpoint of `folder`, without its tensors; None without one."""
+    for path in reversed(complete(folder)):
+        try:
+            check_inside(path / "state.json", path)
+            return _read_state(path)["config"]
+        except (OSError, ValueError):  # a CheckpointError and Outside too: `resume` names the damage
+            continue
+    return None
+
+
+def keep_best(folder: Path, checkpoint: Path, figure: str, value: float, chosen_on: str) -> Path:
     """Copy a checkpoint to folder/<images seen>/ with best.json, drop the one kept before, and return the copy.
 
-    best.json holds the figure's name and its value.
+    best.json holds the figure's name, its value, and which images it was measured on (`chosen_on`, in words).
     """
-    target = keep(folder, checkpoint, "best.json", {"figure": figure, "value": value})
+    target = keep(folder, checkpoint, "best.json", {"figure": figure, "value": value, "chosen_on": chosen_on})
     for old in complete(folder):
         if old != target:
             _remove(old)
@@ -130,14 +148,21 @@ def _remove(checkpoint: Path) -> None:
 
 def best_value(folder: Path, figure: str) -> float | None:
     """Return the value by which the checkpoint in `folder` was kept; None if none was kept by this figure."""
-    for kept in complete(folder):
-        try:
-            note = json.loads((kept / "best.json").read_text())
-            if note["figure"] == figure:
-                return float(note["value"])
-        except (OSError, json.JSONDecodeError, KeyError, TypeError, ValueError):
-            continue  # kept by hand, or damaged: whatever comes next is better
-    return None
+    notes = [note for note in map(choice, complete(folder)) if note is not None and note["figure"] == figure]
+    return notes[0]["value"] if notes else None
+
+
+def choice(checkpoint: Path) -> dict | None:
+    """Return what best.json says of a kept checkpoint: "figure", "value" and "chosen_on", in words; None without one.
+
+    A version that did not write "chosen_on" chose by test images.
+    """
+    try:
+        note = read_json(checkpoint / "best.json")
+        chosen_on = note.get("chosen_on", "test images")
+        return {"figure": str(note["figure"]), "value": float(note["value"]), "chosen_on": str(chosen_on)}
+    except (OSError, KeyError, TypeError, ValueError):
+        return None  # kept by hand, or damaged: whatever comes next is better
 
 
 def complete(folder: Path) -> list[Path]:
@@ -226,9 +251,8 @@ def _resume_here(folder: Path, state: TrainingState, config: Config) -> Path | N
             raise CheckpointError(
                 f"{error}; another architecture cannot be resumed, choose another --run.name"
             ) from None
-        state.images_seen, state.iterations = content["images_seen"], content["iterations"]
-        state.recovery = Recovery.from_json(content.get("recovery", {}))
-        _load_augmentation(state, content, path)
+        older = {} if config.run.accept_changes else older_settings(content["config"])
+        _load_numbers(state, content, older, path)
         return path
     if checkpoints:
         raise CheckpointError(
@@ -237,11 +261,10 @@ def _resume_here(folder: Path, state: TrainingState, config: Config) -> Path | N
     return None
 
 
-def _load_augmentation(state: TrainingState, content: dict, path: Path) -> None:
-    if state.augmentation is None:
-        return
+def _load_numbers(state: TrainingState, content: dict, older: dict, path: Path) -> None:
     try:
-        state.augmentation.load(content.get("augmentation", {}))
+        state.load_numbers(content)
+        state.go_on_by(older)
     except ValueError as error:
         raise CheckpointError(
             f"{path}/state.json: {error}; remove the checkpoint to go on from the one before it"
