@@ -25,6 +25,7 @@ from bigbigan.files import check_links
 from bigbigan.model import BigBiGAN
 from bigbigan.report import write_page
 from bigbigan.report.terminal import table
+from bigbigan.training.checkpoint import choice, complete
 from eval_linear import measures
 from eval_linear.conditional import conditional
 from eval_linear.features import check_names, digest, label
@@ -140,6 +141,7 @@ def run_probe(probe: Probe) -> str:
         "seeds": probe.seeds,
         "seconds": round(time.perf_counter() - started, 1),
         "device": str(next(probed.parameters()).device),
+        **({"chosen": chosen} if (chosen := choice_of(probe.ckpt)) else {}),
         "rows": rows,
         "confusion": confusion,
         "generation": generated,
@@ -211,6 +213,13 @@ def labelled_splits(data: ProbeData, model: BigBiGAN) -> Splits:
             f"{path}: expected the same classes in both splits, found {len(train.class_names)} and {len(test.class_names)}"
         )
     return splits
+
+
+def choice_of(ckpt: str) -> dict | None:
+    """Return what chose the checkpoint, if CKPT is the best one of a run or the folder that holds it."""
+    folder = Path(ckpt).expanduser()
+    kept = [folder, *complete(folder)[-1:]] if folder.is_dir() else []
+    return next((note for note in map(choice, kept) if note is not None), None)
 
 
 def results_folder(ckpt: str) -> Path | None:

@@ -1,4 +1,4 @@
-"""Choose a split by its name, and hold out a share of the images where a data set has no splits."""
+"""Choose a split by its name, and hold out images: for tests where a data set has no splits, for choices in a run."""
 
 import numpy as np
 
@@ -34,3 +34,33 @@ def hold_out(images: Images, test: bool, share: float) -> Images:
     order = np.random.default_rng(0).permutation(len(images))
     count = max(1, round(share * len(images))) if share > 0 and len(images) > 1 else 0
     return images.subset(np.sort(order[:count] if test else order[count:]))
+
+
+MOST_FOR_CHOICES = 10_000  # images: the paper's train_val (BigBiGAN, section 3)
+
+
+def hold_out_for_choices(images: Images, share: float) -> tuple[Images, Images]:
+    """Return (the images to train on, those that choices during a run look at): the same ones whatever the run's seed.
+
+    share: of the images that is held out, at most `MOST_FOR_CHOICES` and at least two. With labels every class gives
+    about the same share, and keeps at least one image to train on.  Raises DataError.
+    """
+    if len(images) < 4:
+        raise DataError(
+            f"{images.origin}: expected four training images or more, since --run.selection_share holds at least two "
+            f"of them out; found {len(images)}"
+        )
+    count = min(max(2, round(share * len(images))), MOST_FOR_CHOICES)
+    order = np.random.default_rng(1).permutation(len(images))
+    if images.labels is not None:
+        order = order[np.argsort(images.labels[order], kind="stable")]  # by class, in a random order within each
+    chosen = order[np.linspace(0, len(order) - 1, count + 2)[1:-1].astype(int)]  # evenly spaced, so alike by class
+    if images.labels is not None:
+        counts, held = (np.bincount(labels, minlength=1) for labels in (images.labels, images.labels[chosen]))
+        held = np.pad(held, (0, len(counts) - len(held)))
+        used_up = np.flatnonzero((held == counts) & (held > 0))
+        for label in used_up:
+            chosen = np.delete(chosen, np.flatnonzero(images.labels[chosen] == label)[0])
+    rest = np.ones(len(images), dtype=bool)
+    rest[chosen] = False
+    return images.subset(np.flatnonzero(rest)), images.subset(np.sort(chosen))

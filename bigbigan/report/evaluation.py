@@ -3,6 +3,7 @@
 import math
 
 from bigbigan.report.tables import Html, box, duration, finite, is_share, join, number, shown, table, tag
+from bigbigan.report.terminal import chosen_by
 
 NAMES = {"top1": "top-1", "top5": "top-5", "nmi": "NMI"}
 ENCODERS = ("trained", "untrained", "supervised")  # their order within a feature; baselines without an encoder follow
@@ -24,8 +25,8 @@ def closing(probe: dict, latest: dict[str, float], total: int | None, data: str,
             number(latest.get("images_seen", probe.get("images_seen"))),
             f"of {number(total)}" if total else "",
         ),
-        ("Linear probe, top-1", *_best(probe, latest, "linear")),
-        ("k-NN, top-1", *_best(probe, latest, "knn")),
+        ("Linear probe, top-1", *_headline(probe, latest, "linear")),
+        ("k-NN, top-1", *_headline(probe, latest, "knn")),
         ("FID", *_generation(probe, latest, ("fid",))),
         ("Inception score", *_generation(probe, latest, ("is", "inception_score"))),
         ("Reconstruction error", *_reconstruction(latest)),
@@ -45,9 +46,11 @@ def closing(probe: dict, latest: dict[str, float], total: int | None, data: str,
     return tag("dl", *parts, class_="closing")
 
 
-def _best(probe: dict, latest: dict[str, float], kind: str) -> tuple[str, str]:
-    """(value, note) of the best trained row of that kind of protocol with all labels; else of the curves' newest
-    figure."""
+def _headline(probe: dict, latest: dict[str, float], kind: str) -> tuple[str, str]:
+    """Return (value, note) of the first trained row of that kind of protocol with all labels; else of the curves.
+
+    It is the first one that was measured, not the highest: the test split chooses no protocol and no feature.
+    """
     rows = [
         row for row in probe.get("rows") or [] if _kind(row) == kind and _share(row) == 1 and _mean(row) > -math.inf
     ]
@@ -55,20 +58,19 @@ def _best(probe: dict, latest: dict[str, float], kind: str) -> tuple[str, str]:
     trained = [row for row in rows if row.get("encoder") == "trained"]
     if not trained:
         name = max((name for name in latest if name.startswith(f"top1_{kind}")), key=latest.__getitem__, default="")
-        return shown(name, latest.get(name), unit=True), name
-    best = max(trained, key=_mean)
+        return shown(name, latest.get(name), unit=True), f"{name}, of an evaluation during training" * bool(name)
+    first = trained[0]
     beside = []
     for row in rows:
         plain = row.get("encoder") == "none"
         if (
-            row.get("protocol") == best.get("protocol")
-            and (plain or row.get("feature") == best.get("feature"))
-            and row is not best
+            row.get("protocol") == first.get("protocol")
+            and (plain or row.get("feature") == first.get("feature"))
+            and row is not first
         ):
             beside.append(f"{shown('top1', _mean(row))} {row.get('feature' if plain else 'encoder')}")
-    return shown("top1", best["figures"]["top1"], unit=True), f"{best.get('feature', '')}; {', '.join(beside)}".strip(
-        "; "
-    )
+    note = f"{first.get('feature', '')}; {', '.join(beside)}".strip("; ")
+    return shown("top1", first["figures"]["top1"], unit=True), note
 
 
 def _share(row: dict) -> float:
@@ -121,6 +123,7 @@ def origin(probe: dict) -> Html:
     if not probe:
         return Html("")
     parts = [f"Of {probe.get('checkpoint', 'an unnamed checkpoint')} at {number(probe.get('images_seen'))} images seen"]
+    parts += [chosen_by(probe["chosen"])] if isinstance(probe.get("chosen"), dict) else []
     parts += [f"encoder sha256 {str(probe['encoder_sha256'])[:12]}"] if probe.get("encoder_sha256") else []
     parts += ["n: fits; of untrained encoders, initialisations"]
     return tag("p", "; ".join(parts), class_="note")

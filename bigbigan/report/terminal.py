@@ -12,8 +12,10 @@ def table(result: dict) -> str:
     seen = "an unknown number of" if result["images_seen"] is None else f"{result['images_seen']:,}"
     lines = [
         f"{result['checkpoint']}: {seen} images seen",
-        f"data {result['data']}: n_train {result['n_train']:,}, n_test {result['n_test']:,}, {result['classes']} classes",
+        f"data {result['data']}: n_train {result['n_train']:,}, n_test {result['n_test']:,}, "
+        f"{result['classes']} classes",
     ]
+    lines += [chosen_by(result["chosen"])] if result.get("chosen") else []
     for protocol, share, data in dict.fromkeys((r["protocol"], r["labels"], r.get("data")) for r in result["rows"]):
         rows = [r for r in result["rows"] if (r["protocol"], r["labels"], r.get("data")) == (protocol, share, data)]
         few = "" if share == 1 else f", {100 * share:g} % of the labels"
@@ -23,6 +25,14 @@ def table(result: dict) -> str:
         lines += [NOTES]
     lines += _generation(result["generation"]) + _pairs(result["bidirectional"])
     return "\n".join([*lines, "", *_ending(result)])
+
+
+def chosen_by(choice: dict) -> str:
+    """Return which figure on which images chose a checkpoint, from `checkpoint.choice`."""
+    text = f"chosen by {choice['figure']} {choice['value']:.4g} on {choice['chosen_on']}"
+    if "test images" in choice["chosen_on"]:
+        text += "; those figures of the test split that it was chosen by are too good"
+    return text
 
 
 def _block(rows: list[dict]) -> list[str]:

@@ -154,6 +154,27 @@ def open_split(config: Config, test: bool) -> Images:
     return open_images(d.path, split, d.image_column, d.label_column, test, d.test_share, d.subset, d.follow_links)
 
 
+def selection_share(config: Config, begun: dict | None) -> float:
+    """Return the share of the training images that this run holds out for choices; 0 if it trains on all of them.
+
+    A run keeps what it began with, since it has been trained on the other images: `begun` is the flat config of its
+    newest checkpoint, None if it starts. One of an older version held none out, and goes on choosing by test images if
+    it did.  Raises ConfigError for a choice that no held-out images can make.
+    """
+    run = config.run
+    if begun is None:
+        return run.selection_share if run.evaluate_every else 0.0
+    share = begun.get("run.selection_share", 0.0)
+    if type(share) not in (int, float) or not 0 <= share < 1:
+        raise ConfigError(f"run.selection_share of the run's checkpoint: expected a share from 0 to 1, found {share!r}")
+    if run.best and not share and not begun.get("run.best"):
+        raise ConfigError(
+            f"--run.best {run.best}: expected a run that has held out training images since its beginning, found one "
+            "that trains on all of them; leave --run.best out, or begin another run (--run.name)"
+        )
+    return share
+
+
 def check_classes(wanted: int, train: Images, test: Images) -> None:
     """Raise ConfigError for a conditional model, of `wanted` classes, whose data have not as many."""
     found = train.class_names
