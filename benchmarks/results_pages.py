@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from bigbigan.files import write_text_whole
-from bigbigan.release.export import worth
+from bigbigan.release.card import worth
+from eval_linear.result import ProbeResult
 
 PART = 15_000_000  # bytes of a file that travels
 LINES = 120  # of stats.jsonl in a digest
@@ -189,7 +190,7 @@ def page(found: dict, pictures: dict | None = None) -> str:
     for run, facts in found.get("runs", {}).items():
         lines += ["", f"## {run}"] if len(found["runs"]) > 1 else []
         lines += _curve(facts["curve"]) + _aims(facts.get("probe"), found["data"])
-        text = worth(facts.get("probe"))
+        text = worth(ProbeResult.from_json(facts["probe"]) if "probe" in facts else None)
         lines += (
             [text.rstrip(), "", "One run; ± is over fits, of untrained encoders over initialisations."] if text else []
         )

@@ -40,6 +40,8 @@ def encode(
     device: torch.device | str | None = None,
     seed: int = 0,
     progress: bool | None = None,
+    *,
+    classes: Tensor | np.ndarray | None = None,
 ) -> dict[str, Tensor] | Tensor:
     """Encode images to latents and features, named as the published hub module names them.
 
@@ -49,6 +51,7 @@ def encode(
     outputs: z_mean, z_stdev, z_sample (N, Z), avepool_feat (N, C), bn_crelu_feat (N, 2C). One name returns a tensor; a
     tuple of names, or None for all, returns a dictionary. Tensors are float32 on the CPU.
     seed: decides z_sample.  progress: show a progress bar; None shows it when the work is long.
+    classes: of the images, (N,), for an encoder that sees classes; those of this library do not.
     Raises InputError for images in another range or shape.
     """
     names = OUTPUTS if outputs is None else (outputs,) if isinstance(outputs, str) else outputs
@@ -64,7 +67,8 @@ def encode(
             images, model.encoder.image_size, batch_size, 0 if device.type == "cpu" else 2, progress, "encoding"
         ):
             noise = normal_noise(seed, "encode", np.arange(done, done + len(x)), model.encoder.latent_dim)
-            result = model.encode(x.to(device, non_blocking=True), noise.to(device))
+            labels = _labels_from(classes, done, len(x), device) if getattr(model.generator, "classes", 0) else None
+            result = model.encode(x.to(device, non_blocking=True), noise.to(device), labels)
             for name in names:
                 collected[name].append(result[name].float().cpu())
             done += len(x)
@@ -121,6 +125,16 @@ def _labels(classes: Tensor | np.ndarray, n: int, number: int) -> Tensor:
     return labels.long() if labels.ndim == 1 else labels.float()
 
 
+def _labels_from(classes: Tensor | np.ndarray | None, first: int, n: int, device: torch.device) -> Tensor | None:
+    """Return the classes of n images from number `first` on, on the device; None without classes."""
+    if classes is None:
+        return None
+    part = torch.as_tensor(classes[first : first + n])
+    if len(part) != n:
+        raise InputError(f"classes: expected one for each image, found {len(classes)} and more images")
+    return (part.long() if part.ndim == 1 else part.float()).to(device)
+
+
 def reconstruct(
     images,
     model: BigBiGAN | str | os.PathLike | None = None,
@@ -134,9 +148,10 @@ def reconstruct(
     """Reconstruct images as G(E(x)): float (N, 3, S, S) in [−1, 1] on the CPU.
 
     images, model: as in `encode`.  use_sample: reconstruct from a sample of the posterior, not from its mean.
-    classes: of a conditional model, (N,); None draws them at random.
+    classes: of a conditional model, (N,), which its generator needs; None draws them at random.
     """
-    z = encode(images, model, "z_sample" if use_sample else "z_mean", batch_size, device, seed, progress)
+    name = "z_sample" if use_sample else "z_mean"
+    z = encode(images, model, name, batch_size, device, seed, progress, classes=classes)
     return generate(z, model, classes=classes, batch_size=batch_size, device=device, seed=seed)
 
 

@@ -51,19 +51,20 @@ class BigBiGAN(nn.Module, ModelHubMixin):
     def infer(self, x: Tensor, classes: Tensor | None = None):
         """Return E's posterior q(z|x), with mean and stddev (N, Z). x: (N, 3, S, S) in [−1, 1] at E's size.
 
-        classes: (N,) of x in a conditional model. E of this library is unconditional and ignores them; every use of E
-        but its features passes here, so that a conditional encoder needs this line and its own file alone.
+        classes: (N,) of x in a conditional model, which are handed to E; E of this library ignores them. Training and
+        evaluation ask here for every posterior, so that a conditional encoder changes none of their files.
         """
-        return self.encoder(x)
+        return self.encoder(x, classes)
 
-    def encode(self, x: Tensor, noise: Tensor | None = None) -> dict[str, Tensor]:
+    def encode(self, x: Tensor, noise: Tensor | None = None, classes: Tensor | None = None) -> dict[str, Tensor]:
         """Return latents and features, named as the outputs of the hub module's `encode`.
 
         x: (N, 3, S, S) in [−1, 1] at E's size.  noise: (N, Z) ~ N(0, I) for z_sample, drawn anew when None.
+        classes: as in `infer`.
         z_mean, z_stdev, z_sample: (N, Z); avepool_feat: (N, C); bn_crelu_feat: (N, 2C).
         """
         avepool = self.encoder.avepool(x)
-        posterior = self.encoder.head(avepool)
+        posterior = self.encoder.head(avepool, classes)
         noise = torch.randn_like(posterior.mean) if noise is None else noise
         return {
             "z_mean": posterior.mean,
@@ -86,15 +87,19 @@ class BigBiGAN(nn.Module, ModelHubMixin):
         named = {"score_x": scores.x, "score_z": scores.z, "score_xz": scores.xz}
         return {name: score for name, score in named.items() if score is not None}
 
-    def reconstruct(self, x: Tensor, use_sample: bool = False, noise: Tensor | None = None) -> Tensor:
+    def reconstruct(
+        self, x: Tensor, use_sample: bool = False, noise: Tensor | None = None, classes: Tensor | None = None
+    ) -> Tensor:
         """Return G(z) for the mean of q(z|x), or for a sample of it.
 
         x: (N, 3, S, S) at E's size → (N, 3, S', S') at G's size.  noise: (N, Z) ~ N(0, I) for a sample; None draws it.
+        classes: (N,) of x, which a conditional model needs.
         """
-        posterior = self.infer(x)
+        posterior = self.infer(x, classes)
         if not use_sample:
-            return self.generator(posterior.mean)
-        return self.generator(posterior.sample(torch.randn_like(posterior.mean) if noise is None else noise))
+            return self.generator(posterior.mean, classes)
+        noise = torch.randn_like(posterior.mean) if noise is None else noise
+        return self.generator(posterior.sample(noise), classes)
 
     def for_discriminator(self, x: Tensor) -> Tensor:
         """Average-pool E's image to D's size where E's is larger (the official notebook pools 256 px to 128 px)."""

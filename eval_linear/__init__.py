@@ -1,1 +1,1 @@
-"""Linear evaluation of frozen features: what the representation is worth."""
+"""Measure what a model is worth: linear evaluation of frozen features, samples, encoder and generator together."""

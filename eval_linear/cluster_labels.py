@@ -1,9 +1,12 @@
-"""Clusters of an encoder's features as labels: `python eval_linear/cluster_labels.py CKPT --classes K --out FOLDER`.
+"""Label a data set by clusters of an encoder's features.
+
+The command is `python eval_linear/cluster_labels.py CKPT --classes K --out FOLDER`.
 
 Writes the data that CKPT was trained on, or others, as Parquet files in which each image's class is the cluster that
-its features
-fall into: k-means fitted on the training split. With these labels a conditional BigGAN is BigBiGAN's baseline "BigGAN +
-Clustering" (table 3): `accelerate launch bigbigan/train.py --config table1/no_e --model.classes K --data.path FOLDER`.
+its features fall into: k-means fitted on the training split. With these labels a conditional BigGAN is BigBiGAN's
+baseline "BigGAN + Clustering" (table 3):
+
+    accelerate launch bigbigan/train.py --config table1/no_e --model.classes K --data.path FOLDER
 """
 
 import io
@@ -21,6 +24,7 @@ from PIL import Image
 from bigbigan.api import load
 from bigbigan.data import Images
 from bigbigan.errors import ProbeError, exit_with_a_sentence
+from bigbigan.files import write_whole
 from eval_linear.clusters import agreement, fit_clusters
 from eval_linear.features import check_names, extract
 from eval_linear.probe import ProbeData, open_splits
@@ -51,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def write_clusters(options: Clusters) -> str:
-    """Cluster the training split, label both splits, write them → what was found, in sentences."""
+    """Cluster the training split, label both splits, write them, and return what was found as sentences."""
     model, out = load(options.ckpt), options.out
     if model.encoder is None:
         raise ProbeError(f"{options.ckpt}: expected a model with an encoder, found a GAN")
@@ -86,8 +90,10 @@ def write_clusters(options: Clusters) -> str:
 
 
 def write_tables(folder: Path, name: str, images: Images, labels: np.ndarray, classes: int) -> None:
-    """NAME-00000.parquet, ... with columns image and label, as `datasets` writes them; each appears whole or not at
-    all."""
+    """Write NAME-00000.parquet and so on with the columns image and label, as `datasets` writes them.
+
+    Each file appears whole or not at all.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
     from datasets import ClassLabel, Features
@@ -97,20 +103,21 @@ def write_tables(folder: Path, name: str, images: Images, labels: np.ndarray, cl
         {"image": ImageFeature(), "label": ClassLabel(names=[f"cluster {k}" for k in range(classes)])}
     ).arrow_schema
     for shard, first in enumerate(range(0, len(images), SHARD)):
-        path = folder / f"{name}-{shard:05}.parquet"
-        beside = path.with_suffix(".tmp")
-        with pq.ParquetWriter(beside, schema) as writer:
-            for at in range(first, min(first + SHARD, len(images)), 500):
-                rows = range(at, min(at + 500, first + SHARD, len(images)))
-                cells = [{"bytes": encoded(images[i]), "path": None} for i in rows]
-                writer.write_table(
-                    pa.table({"image": cells, "label": labels[list(rows)].astype(np.int64)}, schema=schema)
-                )
-        beside.replace(path)
+        last = min(first + SHARD, len(images))
+
+        def write(path: Path, first: int = first, last: int = last) -> None:
+            with pq.ParquetWriter(path, schema) as writer:
+                for at in range(first, last, 500):
+                    rows = range(at, min(at + 500, last))
+                    cells = [{"bytes": encoded(images[i]), "path": None} for i in rows]
+                    columns = {"image": cells, "label": labels[list(rows)].astype(np.int64)}
+                    writer.write_table(pa.table(columns, schema=schema))
+
+        write_whole(folder / f"{name}-{shard:05}.parquet", write)
 
 
 def encoded(image: Image.Image) -> bytes:
-    """The bytes of the file that a picture was opened from, or a PNG of what came from no file."""
+    """Return the bytes of the file that a picture was opened from, or a PNG of a picture that came from no file."""
     if image.format and getattr(image, "fp", None) is not None:
         image.fp.seek(0)
         return image.fp.read()

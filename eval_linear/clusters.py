@@ -1,4 +1,4 @@
-"""k-means of frozen features against the labels that it never saw."""
+"""Compare k-means clusters of frozen features with labels that the clustering never saw."""
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -11,8 +11,9 @@ SMALL = 20_000  # rows up to which Lloyd's algorithm is run on all of them
 
 
 def cluster(x: np.ndarray, y: np.ndarray, classes: int, seed: int) -> dict[str, float]:
-    """As many clusters as classes, on standardised features x (n, C) → {"nmi", "accuracy"} against y (n,), both in [0,
-    1].
+    """Return {"nmi", "accuracy"} of k-means clusters of features x (n, C) against labels y (n,), both in [0, 1].
+
+    Features are standardised, and there are as many clusters as classes.
 
     accuracy: under the best one-to-one assignment of clusters to classes (Hungarian method).
     """
@@ -20,20 +21,22 @@ def cluster(x: np.ndarray, y: np.ndarray, classes: int, seed: int) -> dict[str, 
 
 
 def fit_clusters(x: np.ndarray, clusters: int, seed: int) -> Pipeline:
-    """k-means on features x (n, C) standardised, best of three starts; its `predict` takes features of other images
-    too."""
+    """Fit k-means to standardised features x (n, C), the best of three starts.
+
+    The `predict` of what is returned takes features of other images too.
+    """
     kind = KMeans if len(x) <= SMALL else MiniBatchKMeans
     extra = {} if kind is KMeans else {"batch_size": 4096}
     return make_pipeline(StandardScaler(), kind(clusters, n_init=3, random_state=seed, **extra)).fit(x)
 
 
 def agreement(y: np.ndarray, clusters: np.ndarray) -> dict[str, float]:
-    """{"nmi", "accuracy"} of clusters (n,) against classes y (n,), see `cluster`."""
+    """Return {"nmi", "accuracy"} of clusters (n,) against classes y (n,), see `cluster`."""
     return {"nmi": float(normalized_mutual_info_score(y, clusters)), "accuracy": clustering_accuracy(y, clusters)}
 
 
 def clustering_accuracy(y: np.ndarray, clusters: np.ndarray) -> float:
-    """Share of rows whose cluster is assigned to their class, under the assignment that makes it largest."""
+    """Return the share of rows whose cluster is assigned to their class, under the assignment that makes it largest."""
     size = int(max(y.max(), clusters.max())) + 1
     table = np.zeros((size, size), np.int64)
     np.add.at(table, (clusters, y), 1)

@@ -1,4 +1,4 @@
-"""What a model of classes draws: samples by class, lines between classes, and class leakage (BigGAN)."""
+"""Draw samples by class and lines between classes of a conditional model, and count class leakage (BigGAN)."""
 
 import logging
 from collections import Counter
@@ -12,7 +12,8 @@ from bigbigan.errors import MetricsError
 from bigbigan.latents import sample_prior
 from bigbigan.metrics import ClassifierExtractor, cache_folder, in_domain_extractor
 from bigbigan.model import BigBiGAN
-from eval_linear.representations import Splits
+from eval_linear.representations import Splits, spread
+from eval_linear.result import PairFigure
 from eval_linear.sheets import ROWS, STEPS, Sheets
 
 CLASSES, SAMPLES, SHOWN = (
@@ -23,8 +24,10 @@ CLASSES, SAMPLES, SHOWN = (
 log = logging.getLogger(__name__)
 
 
-def conditional(model: BigBiGAN, splits: Splits, batch_size: int, sheets: Sheets | None, seed: int = 0) -> list[dict]:
-    """Figures as those of `bidirectional`; the sheets on the way, where there is a place."""
+def conditional(
+    model: BigBiGAN, splits: Splits, batch_size: int, sheets: Sheets | None, seed: int = 0
+) -> list[PairFigure]:
+    """Measure class leakage, and draw the sheets of a conditional model where there is a place for them."""
     names = [str(name) for name in splits.train.class_names]
     if sheets is not None:
         by_class(sheets, model, names, seed)
@@ -45,12 +48,13 @@ def conditional(model: BigBiGAN, splits: Splits, batch_size: int, sheets: Sheets
 
 @torch.inference_mode()
 def by_class(sheets: Sheets, model: BigBiGAN, names: list[str], seed: int) -> None:
-    """A row for each class, a column for each latent."""
+    """Draw samples with a row for each class and a column for each latent."""
     shown = spread(model.generator.classes, CLASSES)
     z = latents(model, "by class", ROWS, seed)
     images = torch.cat([model.generate(z, torch.full((ROWS,), int(k), device=z.device)).float().cpu() for k in shown])
     caption = (
-        f"Each row: samples of a class, each column: one latent, not truncated. From the top: {', '.join(named(names, shown))}. "
+        "Each row: samples of a class, each column: one latent, not truncated. "
+        f"From the top: {', '.join(named(names, shown))}. "
         "What stays the same down a column is what z says, what stays along a row is the class."
     )
     sheets.add("samples-by-class", "Samples by class", caption, images, ROWS)
@@ -58,7 +62,7 @@ def by_class(sheets: Sheets, model: BigBiGAN, names: list[str], seed: int) -> No
 
 @torch.inference_mode()
 def between_classes(sheets: Sheets, model: BigBiGAN, names: list[str], seed: int) -> None:
-    """Lines in what G knows of classes: with the latent kept, and with the latent on its own line."""
+    """Draw lines between class embeddings, first with the latent kept, then with the latent on a line of its own."""
     count = model.generator.classes
     first = spread(count, ROWS) if count >= ROWS else np.arange(ROWS) % count
     second = (first + max(1, count // 3)) % count
@@ -82,11 +86,11 @@ def between_classes(sheets: Sheets, model: BigBiGAN, names: list[str], seed: int
 @torch.inference_mode()
 def leakage(
     sheets: Sheets | None, model: BigBiGAN, extractor: ClassifierExtractor, names: list[str], batch_size: int, seed: int
-) -> list[dict]:
-    """How many samples a classifier of the training images takes for another class than the asked one, and the surest
-    of them.
+) -> list[PairFigure]:
+    """Measure how many samples a classifier of the training images takes for another class than the asked one.
 
-    A floor stands beside: the share of real held-out images that it misnames.
+    The samples that it is surest of are drawn. The baseline is the share of real held-out images that the classifier
+    itself misnames.
     """
     count = model.generator.classes
     asked = torch.arange(SAMPLES) % count
@@ -106,30 +110,21 @@ def leakage(
         most = ", ".join(f"{pair} {n}" for pair, n in Counter(pairs).most_common(8))
         rows = "; ".join(", ".join(pairs[i : i + ROWS]) for i in range(0, min(SHOWN, len(pairs)), ROWS))
         caption = (
-            f"{len(leaked):,} of {SAMPLES:,} samples ({len(leaked) / SAMPLES:.1%}) are taken for another class than the asked one; "
-            f"{extractor.note()}. The surest first, asked→seen by row: {rows}. Most often: {most}."
+            f"{len(leaked):,} of {SAMPLES:,} samples ({len(leaked) / SAMPLES:.1%}) are taken for another class than "
+            f"the asked one; {extractor.note()}. The surest first, asked→seen by row: {rows}. Most often: {most}."
         )
         sheets.add("class-leakage", "Class leakage", caption, images[leaked[:SHOWN]], ROWS)
-    return [
-        {
-            "name": f"samples that {extractor.name} gives another class than the asked one (class leakage)",
-            "value": len(leaked) / SAMPLES, "baseline": 1 - extractor.accuracy, "baseline_name": "real held-out images",
-            "n": SAMPLES, "unit": "share",
-        }
-    ]  # fmt: skip
+    name = f"samples that {extractor.name} gives another class than the asked one (class leakage)"
+    return [PairFigure(name, len(leaked) / SAMPLES, 1 - extractor.accuracy, "real held-out images", SAMPLES, "share")]
 
 
 def latents(model: BigBiGAN, purpose: str, n: int, seed: int) -> Tensor:
-    """(n, Z) of the model's prior, on its device."""
+    """Return latents (n, Z) of the model's prior, on its device."""
     prior = model.prior
     z = sample_prior(prior, seed, purpose, np.arange(n), model.generator.latent_dim)
     return z.to(next(model.generator.parameters()).device)
 
 
-def spread(count: int, most: int) -> np.ndarray:
-    """0 … count − 1, or `most` of them evenly apart."""
-    return np.linspace(0, count - 1, min(count, most)).round().astype(int)
-
-
 def named(names: list[str], classes: np.ndarray) -> list[str]:
+    """Return the names of these classes, or their numbers where they have none."""
     return [names[k] if k < len(names) else str(k) for k in classes.tolist()]

@@ -1,55 +1,46 @@
-"""The frozen encoder → features of a data set, cached under a key of weights, data and transform."""
+"""Compute features of a data set by a frozen encoder, cached under a key of weights, data and transform."""
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from bigbigan.data import Crop, Images, Stream, evaluation_batches, fingerprint, to_signed
 from bigbigan.errors import FeatureError
-from bigbigan.metrics.cache import store
+from bigbigan.metrics.cache import TRANSFORM, digest, entry, get_or_make, store
 from bigbigan.networks.encoder import Encoder
 from bigbigan.training.ema import standing_statistics
 
-TRANSFORM = "centre square, bicubic"
 FEATURES = {"avepool_feat": "AvePool", "bn_crelu_feat": "BN+CReLU", "z_mean": "z_mean"}
 
 
 def label(feature: str) -> str:
-    """What a feature is called in the tables."""
+    """Return what a feature is called in the tables."""
     return FEATURES.get(feature, f"layer {feature}")
 
 
 def check_names(encoder: Encoder, features: tuple[str, ...]) -> None:
-    """FeatureError unless each is one of `FEATURES` or the name of a layer of E."""
+    """Raise FeatureError unless each name is one of `FEATURES` or a layer of E."""
     layers = dict(encoder.named_modules())
     for name in features:
         if name not in FEATURES and (not name or name not in layers):
             blocks = [layer for layer in layers if layer.startswith("trunk.") and layer.count(".") <= 2]
             raise FeatureError(
-                f"--features {name}: expected some of {', '.join(FEATURES)}, or a layer of E such as {', '.join(blocks[:8])}"
+                f"--features {name}: expected some of {', '.join(FEATURES)}, "
+                f"or a layer of E such as {', '.join(blocks[:8])}"
             )
-
-
-def digest(network: nn.Module) -> str:
-    """SHA-256 of parameters and buffers, batch-norm statistics included."""
-    found = hashlib.sha256()
-    for name, value in sorted(network.state_dict().items()):
-        found.update(name.encode())
-        found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
 
 
 @contextmanager
 def recorded(encoder: Encoder, layers: tuple[str, ...]) -> Iterator[dict[str, Tensor]]:
-    """In this context every forward of E leaves the named layers' outputs, averaged over places, (N, C), in the
-    dictionary."""
+    """Record the outputs of the named layers at every forward of E in this context.
+
+    Yields a dictionary that holds them by name, averaged over places, (N, C).
+    """
     outputs: dict[str, Tensor] = {}
 
     def keep(name: str):
@@ -67,7 +58,7 @@ def recorded(encoder: Encoder, layers: tuple[str, ...]) -> Iterator[dict[str, Te
 
 @torch.no_grad()
 def features_of(encoder: Encoder, x: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
-    """x (N, 3, S, S) in [−1, 1] → {name: float32 (N, C)}."""
+    """Return {name: float32 (N, C)} of images x (N, 3, S, S) in [−1, 1]."""
     with recorded(encoder, tuple(n for n in names if n not in FEATURES)) as outputs:
         avepool = encoder.avepool(x)
         wanted = {
@@ -86,20 +77,28 @@ def extract(
     cache: Path | None = None,
     names: tuple[str, ...] = tuple(FEATURES),
 ) -> tuple[dict[str, Tensor], np.ndarray]:
-    """Features of the centre squares → ({name: float32 (n, C)}, indices of the images read, (n,)).
+    """Return the features of the centre squares, {name: float32 (n, C)}, and the indices (n,) of the images read.
 
     cache: a folder for the results; a file there is used only if weights, data, transform and names are the same.
     Raises FeatureError if a feature is not finite.
     """
-    described = [digest(encoder), fingerprint(images), TRANSFORM, str(encoder.image_size), *sorted(names)]
-    key = hashlib.sha256("/".join(described).encode()).hexdigest()[:24]
-    path = None if cache is None else cache / f"features-{key}.safetensors"
-    if path is not None and path.is_file():
-        try:
-            stored = load_file(path)
-            return {name: stored[name] for name in names}, stored["indices"].numpy()
-        except (SafetensorError, KeyError):
-            path.unlink()  # cut short by a kill; extracted anew
+    key = [digest(encoder.state_dict()), fingerprint(images), TRANSFORM, str(encoder.image_size), *sorted(names)]
+
+    def read(path: Path) -> tuple[dict[str, Tensor], np.ndarray]:
+        stored = load_file(path)
+        return {name: stored[name] for name in names}, stored["indices"].numpy()
+
+    def write(path: Path, made: tuple[dict[str, Tensor], np.ndarray]) -> None:
+        store(path, lambda beside: save_file(made[0] | {"indices": torch.from_numpy(made[1])}, beside))
+
+    return get_or_make(
+        entry(cache, "features", "/".join(key)), read, lambda: _extract(encoder, images, batch_size, names), write
+    )
+
+
+def _extract(
+    encoder: Encoder, images: Images, batch_size: int, names: tuple[str, ...]
+) -> tuple[dict[str, Tensor], np.ndarray]:
     device = next(encoder.parameters()).device
     collected: dict[str, list[Tensor]] = {name: [] for name in names}
     kept = []
@@ -117,16 +116,13 @@ def extract(
                 f"{label(name)}: expected finite features, found NaN or infinity in {rows} of {len(values)} images of "
                 f"{images.origin}; the encoder's weights or statistics are broken, take an earlier checkpoint"
             )
-    kept = np.concatenate(kept)
-    if path is not None:
-        store(path, lambda beside: save_file(features | {"indices": torch.from_numpy(kept)}, beside))
-    return features, kept
+    return features, np.concatenate(kept)
 
 
 def augmented(
-    encoder: Encoder, images: Images, names: tuple[str, ...], augment: str, seed: int, batch_size: int, step: int
+    encoder: Encoder, images: Images, names: tuple[str, ...], augment: str, seed: int, batch_size: int, *, step: int
 ) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
-    """Endless batches of features of randomly cut and flipped training images, a new cut each time an image comes by.
+    """Yield endless batches of features of randomly cut and flipped training images, each time with a new cut.
 
     augment: "resnet" (the paper's) or "light", see `bigbigan.config.Data`.  step: images through E at once.
     Yields ({name: (batch_size, C)}, labels (batch_size,)) on E's device.
@@ -141,7 +137,7 @@ def augmented(
 def untrained(
     encoder_like: Encoder, build, seed: int, images: Images, batch_size: int, statistics_images: int
 ) -> Encoder:
-    """The same architecture at random initialisation, its batch norms given the statistics of training images."""
+    """Return the same architecture at random initialisation, its batch norms with statistics of training images."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = build()
@@ -163,7 +159,7 @@ def estimate_statistics(encoder: Encoder, images: Images, batch_size: int) -> No
 
 
 def raw_pixels(images: Images, size: int, batch_size: int) -> tuple[Tensor, np.ndarray]:
-    """Pixels of the centre squares as features → (n, 3·size²), indices."""
+    """Return the pixels of the centre squares as features (n, 3·size²), and the indices of the images read."""
     parts = [
         (to_signed(pixels).flatten(1), indices) for pixels, indices in evaluation_batches(images, size, batch_size)
     ]

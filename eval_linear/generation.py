@@ -1,5 +1,4 @@
-"""The generation half of the probe: IS, FID and their kin by the Inception of 2015 and by a classifier of the data's
-own domain."""
+"""Measure samples of G by the Inception of 2015 and by a classifier of the data's own domain: IS, FID and others."""
 
 from dataclasses import dataclass
 
@@ -15,16 +14,17 @@ from bigbigan.metrics import (
     inception2015,
     truncation_curve,
 )
+from bigbigan.metrics.generation import OF_FEATURES
 from bigbigan.metrics.reference import real_statistics
 from bigbigan.metrics.sampling import sampler
 from bigbigan.model import BigBiGAN
 from eval_linear.representations import Splits
+from eval_linear.result import ExtractorFigures, GenerationResult, TruncationCurve, from_json
 
 
 @dataclass
 class Generation:
-    """IS, FID, KID, precision, recall, density, coverage, sliced Wasserstein distance, MS-SSIM; over truncation,
-    too."""
+    """Measure IS, FID, KID, precision, recall, density, coverage, SWD and MS-SSIM, and FID and IS over truncation."""
 
     images: int = 10_000
     """Samples of G. The figures' names carry the number; published FIDs take 50,000."""
@@ -40,8 +40,8 @@ class Generation:
     """Samples per truncation; 0 for no curve."""
 
 
-def generation(options: Generation, model: BigBiGAN, splits: Splits, batch_size: int) -> dict:
-    """→ {"results": [{"extractor", "note", "figures"}], "skipped": [sentences], "truncation": curve or None}."""
+def generation(options: Generation, model: BigBiGAN, splits: Splits, batch_size: int) -> GenerationResult:
+    """Measure samples of the model's G by every extractor that can be had. Raises MetricsError."""
     if options.images < 20:
         raise MetricsError(
             f"--generation.images {options.images}: expected at least 20 samples, published figures take 50,000"
@@ -53,23 +53,24 @@ def generation(options: Generation, model: BigBiGAN, splits: Splits, batch_size:
     for extractor, note in extractors:
         figures = {}
         for reals, split in ((splits.train, "train"), (splits.test, "test")):
-            figures |= evaluate_generation(sample, reals, size, extractor, options.images, split, cache, batch_size)
+            figures |= evaluate_generation(
+                sample, reals, size, extractor, options.images, split, cache=cache, batch_size=batch_size
+            )
         figures |= real_distance(splits, size, extractor, batch_size)
-        results.append({"extractor": extractor.name, "note": note, "figures": figures})
+        results.append(ExtractorFigures(extractor.name, note, figures))
     pixels = evaluate_pixels(
         sample, splits.train, size, "train", min(options.images, 16_384), batch_size, device=device
     )
-    results.append(
-        {"extractor": "pixels", "note": "sliced Wasserstein distance × 10³, similarity of pairs", "figures": pixels}
-    )
+    results.append(ExtractorFigures("pixels", "sliced Wasserstein distance × 10³, similarity of pairs", pixels))
     curve = _curve(options, model, splits, extractors, batch_size)
-    if curve is not None:
-        results[0]["figures"] |= curve_figures(curve)
-    return {"results": results, "skipped": skipped, "truncation": curve}
+    if curve is None:
+        return GenerationResult(results, skipped)
+    results[0].figures |= curve_figures(curve)
+    return GenerationResult(results, skipped, from_json(TruncationCurve, curve, "truncation"))
 
 
 def _extractors(options: Generation, splits: Splits, size: int, device) -> tuple[list, list[str]]:
-    """[(extractor, note)], and a sentence for each that cannot be had."""
+    """Return [(extractor, note)], and a sentence for each extractor that cannot be had."""
     found, skipped = [], []
     if options.inception:
         try:
@@ -83,17 +84,19 @@ def _extractors(options: Generation, splits: Splits, size: int, device) -> tuple
 
 
 def _curve(options: Generation, model: BigBiGAN, splits: Splits, extractors: list, batch_size: int) -> dict | None:
-    """FID and IS over truncation by the first extractor there is; only a normal prior can be truncated."""
-    if not options.truncation_images or not extractors or (model.config is not None and model.config.prior != "normal"):
+    """Return FID and IS over truncation by the first extractor; None for a prior other than normal, or without one."""
+    if not options.truncation_images or not extractors or model.prior != "normal":
         return None
     return truncation_curve(
-        lambda threshold: sampler(model, threshold, batch_size=batch_size), [*options.thresholds, None], splits.train, splits.test,
-        model.generator.image_size, extractors[0][0], options.truncation_images, "train", cache_folder(), batch_size,
+        lambda threshold: sampler(model, threshold, batch_size=batch_size),
+        [*options.thresholds, None], splits.train, splits.test,
+        model.generator.image_size, extractors[0][0], n=options.truncation_images, split_name="train",
+        cache=cache_folder(), batch_size=batch_size,
     )  # fmt: skip
 
 
 def real_distance(splits: Splits, size: int, extractor, batch_size: int) -> dict[str, float]:
-    """What real images reach: FID of the test split against the training split, the floor of any model."""
+    """Return the FID of the test split against the training split: the floor of any model."""
     test, train = (
         real_statistics(images, size, extractor, name, cache_folder(), batch_size)
         for images, name in ((splits.test, "test"), (splits.train, "train"))
@@ -104,10 +107,21 @@ def real_distance(splits: Splits, size: int, extractor, batch_size: int) -> dict
 
 
 def quick_generation(model: BigBiGAN, train: Images, name: str, limit: int, batch_size: int = 256) -> dict[str, float]:
-    """FID and IS of `limit` samples by the in-domain extractor, the former against all training images."""
+    """Return what metrics report during training (FID and IS) of `limit` samples, by the in-domain extractor.
+
+    The reference is all training images.
+    """
     device, size = next(model.generator.parameters()).device, model.generator.image_size
     extractor = in_domain_extractor(train, size, name, cache_folder(), device)
     figures = evaluate_generation(
-        sampler(model, batch_size=batch_size), train, size, extractor, limit, "train", cache_folder(), batch_size
+        sampler(model, batch_size=batch_size),
+        train,
+        size,
+        extractor,
+        limit,
+        "train",
+        cache=cache_folder(),
+        batch_size=batch_size,
     )
-    return {k: v for k, v in figures.items() if k.startswith(("fid_", f"is_{extractor.name}"))}
+    wanted = tuple(f"{name}_{extractor.name}" for metric in OF_FEATURES for name in metric.in_training)
+    return {k: v for k, v in figures.items() if k.startswith(wanted)}

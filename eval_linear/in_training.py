@@ -13,9 +13,10 @@ log = logging.getLogger(__name__)
 
 
 def evaluate(trainer: Trainer) -> None:
-    """Write quick figures of the averaged networks, and keep the checkpoint that is best by `run.best`.
+    """Write quick figures of the averaged networks, and keep the best checkpoint by `run.best`.
 
-    They are measured on the training images that the run holds out for choices. The run itself is not changed.
+    They are measured on the training images that the run holds out for choices. The weights, statistics and random
+    numbers of the run stay as they were.
     """
     run, seen = trainer.config.run, trainer.clock.seen
     name = Path(trainer.config.data.path).name
@@ -42,7 +43,7 @@ def keep_best(trainer: Trainer, figures: dict[str, float]) -> None:
 
 
 def first_probe(folder: Path, parts: tuple[str, ...]) -> str:
-    """Probe the release of a finished run, quick parts only, and return the table, or a sentence on why there is none."""
+    """Probe the release of a finished run, quick parts only; return the table, or a sentence on why there is none."""
     from eval_linear.probe import Probe, run_probe
 
     try:

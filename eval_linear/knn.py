@@ -1,20 +1,21 @@
-"""k-nearest-neighbour classification of frozen features: the paper's, and the weighted one of self-supervised
-libraries."""
+"""Classify by nearest neighbours of frozen features: the paper's majority vote, and the weighted one of libraries."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bigbigan.metrics.neighbours import BLOCK
+
 PAPER_K = (1, 5, 25, 50)
 WEIGHTED_K, TEMPERATURE = 20, 0.07
-BLOCK = 2**25  # numbers of a distance table at a time
 
 
 def paper_knn(
     x: Tensor, y: Tensor, x_test: Tensor, classes: int, p: int, ks: tuple[int, ...] = PAPER_K
 ) -> dict[int, Tensor]:
-    """Majority vote of the k nearest by d_p(a, b) = ‖a/‖a‖_p − b/‖b‖_p‖_p (BigBiGAN, appendix C) → {k: predicted labels
-    (m,)}.
+    """Return {k: predicted labels (m,)} by majority vote of the k nearest rows (BigBiGAN, appendix C).
+
+    The distance is d_p(a, b) = ‖a/‖a‖_p − b/‖b‖_p‖_p.
 
     x (n, C) with labels y (n,), x_test (m, C), p 1 or 2. Labels with equally many votes: the one among them that the
     nearest neighbour of these has. k is cut to n.
@@ -29,14 +30,11 @@ def paper_knn(
     return {k: majority(neighbours[:, :k], classes) for k in ks}
 
 
-def nearest(x: Tensor, x_test: Tensor) -> Tensor:
-    """The row of x (n, C) nearest to each of x_test (m, C) by the Euclidean distance, → (m,) (BiGAN, section 4.2)."""
-    return torch.cat([_euclidean(part, x).argmin(1) for part in x_test.split(max(1, BLOCK // len(x)))])
-
-
 def majority(neighbours: Tensor, classes: int) -> Tensor:
-    """The most frequent label of each row, (m, k) nearest first → (m,); a tie goes to the tied label that stands
-    first."""
+    """Return the most frequent label of each row, (m,), of neighbours' labels (m, k), nearest first.
+
+    Of labels with equally many votes the one that stands first is taken.
+    """
     votes = F.one_hot(neighbours, classes).sum(1)
     tied = votes == votes.max(1, keepdim=True).values
     first = tied.gather(1, neighbours).to(torch.uint8).argmax(1, keepdim=True)
@@ -46,10 +44,9 @@ def majority(neighbours: Tensor, classes: int) -> Tensor:
 def weighted_knn(
     x: Tensor, y: Tensor, x_test: Tensor, classes: int, k: int = WEIGHTED_K, temperature: float = TEMPERATURE
 ) -> Tensor:
-    """Votes of the k most similar by cosine s, each weighing exp(s/temperature) (Wu et al. 2018; k and temperature of
-    DINO).
+    """Return scores of the classes (m, classes): votes of the k rows most similar by cosine.
 
-    → scores of the classes, (m, classes).
+    A row of similarity s weighs exp(s/temperature) (Wu et al. 2018; k and temperature of DINO).
     """
     reference, queries = _normalised(x, 2), _normalised(x_test, 2)
     y = y.to(x.device)
@@ -66,5 +63,5 @@ def _normalised(x: Tensor, p: int) -> Tensor:
 
 
 def _euclidean(a: Tensor, b: Tensor) -> Tensor:
-    """Squared distances up to a constant of each row: enough for an order, and one matrix product."""
+    """Return squared distances up to a constant of each row: enough for an order, and one matrix product."""
     return b.square().sum(1) - 2 * a @ b.T

@@ -1,4 +1,4 @@
-"""Every figure of a representation, by protocol; rows that gather them over seeds and initialisations."""
+"""Measure a representation by each protocol, and gather its figures over seeds and initialisations."""
 
 import statistics
 from collections.abc import Callable, Iterator
@@ -12,23 +12,29 @@ from eval_linear.features import augmented
 from eval_linear.knn import PAPER_K, TEMPERATURE, WEIGHTED_K, paper_knn, weighted_knn
 from eval_linear.linear.adam import BATCH, PROTOCOLS
 from eval_linear.linear.solvers import LinearFit, fit_adam, fit_linear
-from eval_linear.representations import Representation, Splits, few_labels
+from eval_linear.representations import Representation, Splits, few_labels, spread
+from eval_linear.result import Confusion, Figure, Row
 
 CROPS = {"none": "centre crop", "light": "light random crops", "resnet": "the paper's random crops"}
 
 
 class Rows:
-    """Figures by (encoder, feature, protocol, share of labels): each gets its mean, standard deviation and number of
-    fits."""
+    """Gather figures by (encoder, feature, protocol, share of labels), and yield a `Row` of each.
+
+    A row has the mean, the standard deviation and the number of fits of each figure.
+    """
 
     def __init__(self):
         self.found: dict[tuple, dict] = {}
-        self.confusion: dict | None = None
+        self.confusion: Confusion | None = None
 
     def add(
         self, r: Representation, protocol: str, figures: dict[str, float | None], labels: float = 1.0, fit=None
     ) -> None:
-        """fit: a LinearFit, whose strength, convergence and accuracies of single classes the row keeps."""
+        """Add one fit's figures to its row.
+
+        fit: a LinearFit, whose strength, convergence and accuracies of single classes the row keeps.
+        """
         key = (r.encoder, r.feature, protocol, labels)
         row = self.found.setdefault(key, {"figures": {}, "strengths": [], "converged": True, "per_class": []})
         for name, value in figures.items():
@@ -39,24 +45,22 @@ class Rows:
             row["converged"] &= fit.converged
             row["per_class"].append(fit.per_class)
             if self.confusion is None and r.encoder == "trained" and labels == 1:
-                self.confusion = {"row": f"{r.feature}, {protocol}", "matrix": fit.confusion.tolist()}
+                self.confusion = Confusion(f"{r.feature}, {protocol}", fit.confusion.tolist())
 
-    def __iter__(self) -> Iterator[dict]:
-        for (encoder, feature, protocol, labels), row in self.found.items():
-            figures = {name: _spread(values) for name, values in row["figures"].items()}
-            yield {
-                "encoder": encoder, "feature": feature, "protocol": protocol, "labels": labels, "figures": figures,
-                **({"strengths": row["strengths"], "converged": row["converged"]} if row["strengths"] else {}),
-                **({"per_class": _class_means(row["per_class"])} if row["per_class"] else {}),
-            }  # fmt: skip
+    def __iter__(self) -> Iterator[Row]:
+        for (encoder, feature, protocol, labels), found in self.found.items():
+            row = Row(encoder, feature, protocol, labels)
+            row.figures = {name: _over_fits(values) for name, values in found["figures"].items()}
+            if found["strengths"]:
+                row.strengths, row.converged = found["strengths"], found["converged"]
+            if found["per_class"]:
+                row.per_class = _class_means(found["per_class"])
+            yield row
 
 
-def _spread(values: list[float]) -> dict:
-    return {
-        "mean": statistics.mean(values),
-        "sd": statistics.stdev(values) if len(values) > 1 else None,
-        "n": len(values),
-    }
+def _over_fits(values: list[float]) -> Figure:
+    sd = statistics.stdev(values) if len(values) > 1 else None
+    return Figure(statistics.mean(values), sd, len(values))
 
 
 def _class_means(fits: list[list[float | None]]) -> list[float | None]:
@@ -64,10 +68,17 @@ def _class_means(fits: list[list[float | None]]) -> list[float | None]:
 
 
 def linear(
-    rows: Rows, r: Representation, splits: Splits, protocol: str, share: float, seed: int, augment: str, batch_size: int
+    rows: Rows,
+    r: Representation,
+    splits: Splits,
+    protocol: str,
+    share: float,
+    seed: int,
+    *,
+    augment: str,
+    batch_size: int,
 ) -> LinearFit:
-    """One linear classifier: "full_batch", or "adam_5k" / "adam_100k" (`adam.PROTOCOLS`) on the crops that `augment`
-    names.
+    """Fit one linear classifier: "full_batch", or "adam_5k" / "adam_100k" on the crops that `augment` names.
 
     Pixels have no encoder for random crops to pass through; they keep the centre crop, and their row says so.
     """
@@ -78,7 +89,7 @@ def linear(
     else:
         random = augment != "none" and r.network is not None
         batches = random_crops(r, splits, some, augment, seed, batch_size) if random else None
-        fit = fit_adam(protocol, x, y, r.x_test, r.y_test, splits.classes, seed, batches)
+        fit = fit_adam(protocol, x, y, r.x_test, r.y_test, splits.classes, seed=seed, batches=batches)
         steps, rates = PROTOCOLS[protocol]
         swept = f"rate of {len(rates)} chosen on held-out images" if len(rates) > 1 else f"rate {rates[0]:g}"
         name = f"linear, Adam {steps:,} steps, {swept}, {CROPS[augment if random else 'none']}"
@@ -89,20 +100,22 @@ def linear(
 def random_crops(
     r: Representation, splits: Splits, some: Tensor, augment: str, seed: int, batch_size: int
 ) -> Callable[[np.ndarray], Iterator[tuple[Tensor, Tensor]]]:
-    """For `fit_adam`: rows to fit on → endless features of their images, a new random crop each time."""
+    """Return for `fit_adam` a function from rows to fit on to endless features of new random crops of their images."""
 
     def batches(fit: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
         images = splits.train.subset(r.indices[some.numpy()[fit]])
-        stream = augmented(r.network, images, (r.name,), augment, seed, min(BATCH, len(images)), batch_size)
+        stream = augmented(r.network, images, (r.name,), augment, seed, min(BATCH, len(images)), step=batch_size)
         return ((features[r.name], labels) for features, labels in stream)
 
     return batches
 
 
 def knn(rows: Rows, r: Representation, classes: int, queries: int) -> None:
-    """The paper's two distances at its four k, and weighted cosine; on `queries` test images spread over the split (0:
-    all)."""
-    at = spread(len(r.x_test), queries)
+    """Measure the paper's two distances at its four k, and weighted cosine.
+
+    queries: how many test images to take, spread over the split; 0 for all.
+    """
+    at = torch.from_numpy(spread(len(r.x_test), queries))
     x_test, y_test = r.x_test[at], r.y_test[at]
     for p in (1, 2):
         found = paper_knn(r.x, r.y, x_test, classes, p)
@@ -114,12 +127,12 @@ def knn(rows: Rows, r: Representation, classes: int, queries: int) -> None:
 
 
 def kmeans(rows: Rows, r: Representation, classes: int, seed: int) -> None:
-    """As many clusters of the training images as there are classes, against their labels."""
+    """Compare as many clusters of the training images as there are classes with their labels."""
     rows.add(r, f"k-means, {classes} clusters of the training images", cluster(r.x.numpy(), r.y.numpy(), classes, seed))
 
 
 def majority(rows: Rows, splits: Splits) -> None:
-    """Under each protocol: what always naming the most frequent training class gives, or one cluster of everything."""
+    """Add to each protocol what always naming the most frequent training class gives, or one cluster of everything."""
     counts = np.bincount(splits.train.labels)
     shares = {
         "top1": float((splits.test.labels == counts.argmax()).mean()),
@@ -131,8 +144,3 @@ def majority(rows: Rows, splits: Splits) -> None:
     for (protocol, labels), figures in named.items():
         found = {name: shares[name.split(",")[0]] for name in figures if name.split(",")[0] in shares}
         rows.add(nobody, protocol, found, labels)
-
-
-def spread(n: int, count: int) -> Tensor:
-    """`count` indices spread evenly over 0 … n − 1; all of them for 0."""
-    return torch.arange(n) if not count or count >= n else torch.linspace(0, n - 1, count).long()

@@ -1,5 +1,4 @@
-"""What BiGANs are for, measured on a model and drawn: reconstruction, round trip, neighbours, interpolation, D by
-heart."""
+"""Measure and draw encoder and generator together: reconstruction, round trip, neighbours, interpolation, D."""
 
 import numpy as np
 import torch
@@ -19,6 +18,8 @@ from bigbigan.metrics.neighbours import memorisation
 from bigbigan.model import BigBiGAN
 from bigbigan.noise import normal_noise
 from eval_linear.features import features_of, raw_pixels
+from eval_linear.representations import spread
+from eval_linear.result import PairFigure
 from eval_linear.sheets import ROWS, Sheets, filters, interpolations, neighbours
 
 LIMIT = 2048  # images and latents that the figures look at
@@ -27,9 +28,8 @@ REFERENCE = 20_000  # training images that neighbours are sought among
 
 def bidirectional(
     model: BigBiGAN, train: Images, test: Images, batch_size: int, sheets: Sheets | None, seed: int = 0
-) -> list[dict]:
-    """Figures, each {"name", "value", "baseline", "baseline_name", "n", "unit"}; the sheets on the way, where there is
-    a place."""
+) -> list[PairFigure]:
+    """Measure encoder and generator together, and draw the sheets where there is a place for them."""
     x, classes = _read(model, test, LIMIT, batch_size)
     seen, seen_classes = _read(model, train, LIMIT, batch_size)
     if len(x) < 2:
@@ -48,21 +48,21 @@ def bidirectional(
         "latent round trip, mean of E(G(z)) against z": (z, z_back),
     }
     figures = [
-        _figure(name, *with_baseline(a, b), "random pairs", len(a), "mean squared difference")
+        PairFigure(name, *with_baseline(a, b), "random pairs", len(a), "mean squared difference")
         for name, (a, b) in pairs.items()
     ]
     figures += _by_heart(model, (seen, seen_classes), (x, classes), batch_size)
     figures += _neighbours(model, train, samples, x, batch_size, sheets)
     if sheets is not None:
-        apart = torch.from_numpy(np.linspace(0, len(x) - 1, min(2 * ROWS, len(x))).astype(int))
-        interpolations(sheets, model, x[apart], seed)
+        apart = torch.from_numpy(spread(len(x), 2 * ROWS))
+        interpolations(sheets, model, x[apart], None if classes is None else classes[apart], seed)
         filters(sheets, model)
     return figures
 
 
 def _read(model: BigBiGAN, images: Images, limit: int, batch_size: int) -> tuple[Tensor, Tensor | None]:
-    """Images spread over the split, (n, 3, S, S) at E's size, and their classes if G wants them."""
-    chosen = np.linspace(0, len(images) - 1, min(limit, len(images))).astype(int)
+    """Return images spread over the split, (n, 3, S, S) at E's size, and their classes if G wants them."""
+    chosen = spread(len(images), limit)
     found = list(evaluation_batches(images.subset(chosen), model.encoder.image_size, batch_size))
     x = to_signed(torch.cat([pixels for pixels, _ in found])) if found else torch.empty(0, 3, 1, 1)
     if not model.generator.classes:
@@ -71,18 +71,15 @@ def _read(model: BigBiGAN, images: Images, limit: int, batch_size: int) -> tuple
 
 
 def _batches(model: BigBiGAN, x: Tensor, classes: Tensor | None, batch_size: int):
+    """Yield batches of images on E's device, and their classes or None."""
     device = next(model.encoder.parameters()).device
     for first in range(0, len(x), batch_size):
         part = slice(first, first + batch_size)
         yield x[part].to(device), None if classes is None else classes[part].to(device)
 
 
-def _figure(name: str, value: float, baseline: float, baseline_name: str, n: int, unit: str) -> dict:
-    return {"name": name, "value": value, "baseline": baseline, "baseline_name": baseline_name, "n": n, "unit": unit}
-
-
-def _by_heart(model: BigBiGAN, seen: tuple, held_out: tuple, batch_size: int) -> list[dict]:
-    """Pairs that D takes for encoder pairs: training images beside held-out ones; nothing of a model without D."""
+def _by_heart(model: BigBiGAN, seen: tuple, held_out: tuple, batch_size: int) -> list[PairFigure]:
+    """Measure the pairs that D takes for encoder pairs, of training and held-out images; [] of a model without D."""
     if model.discriminator is None:
         return []
     shares = []
@@ -99,15 +96,19 @@ def _by_heart(model: BigBiGAN, seen: tuple, held_out: tuple, batch_size: int) ->
         "sum": "pairs (x, E(x)) of training images that D calls real, by all scores",
     }
     ours, theirs = shares
-    return [_figure(names[k], ours[k], theirs[k], "held-out images", len(seen[0]), "share") for k in names if k in ours]
+    return [
+        PairFigure(names[k], ours[k], theirs[k], "held-out images", len(seen[0]), "share") for k in names if k in ours
+    ]
 
 
 def _neighbours(
     model: BigBiGAN, train: Images, samples: Tensor, x: Tensor, batch_size: int, sheets: Sheets | None
-) -> list[dict]:
-    """Is it memorising? Distances of samples and of held-out images to the training set, in pixels and in E's
-    features."""
-    chosen = np.linspace(0, len(train) - 1, min(REFERENCE, len(train))).astype(int)
+) -> list[PairFigure]:
+    """Measure how far samples and held-out images are from the training set, in pixels and in E's features.
+
+    Samples much nearer than held-out images are copies: G memorises.
+    """
+    chosen = spread(len(train), REFERENCE)
     reference = train.subset(chosen)
     size, e_size = samples.shape[-1], model.encoder.image_size
     pixels, kept = raw_pixels(reference, size, batch_size)
@@ -123,28 +124,19 @@ def _neighbours(
     for space, (training, ours, theirs) in spaces.items():
         ratio = memorisation(ours, theirs, training)
         name = f"distance of samples to the nearest training image, {space}, relative to that of held-out images"
-        figures.append(_figure(name, ratio, 1.0, "held-out images", len(ours), "ratio of medians"))
+        figures.append(PairFigure(name, ratio, 1.0, "held-out images", len(ours), "ratio of medians"))
         if sheets is not None:
             word = "pixels" if space == "pixels" else "features"
-            neighbours(
-                sheets, f"neighbours-samples-{word}", "samples", space, samples[:ROWS], ours[:ROWS], training, train, at
-            )
-            neighbours(
-                sheets,
-                f"neighbours-queries-{word}",
-                "test images",
-                space,
-                small[:ROWS],
-                theirs[:ROWS],
-                training,
-                train,
-                at,
-            )
+            searched = {"reference": training, "training": train, "at": at}
+            shown = ("samples", "samples", samples, ours), ("queries", "test images", small, theirs)
+            for name, what, images, vectors in shown:
+                name = f"neighbours-{name}-{word}"
+                neighbours(sheets, name, what, space, images[:ROWS], vectors[:ROWS], **searched)
     return figures
 
 
 def _avepool(model: BigBiGAN, images: Tensor, batch_size: int) -> Tensor:
-    """images (N, 3, S, S) of any of the model's sizes → (N, C) on the CPU."""
+    """Return AvePool features (N, C) on the CPU of images (N, 3, S, S) of any of the model's sizes."""
     return torch.cat([
         features_of(model.encoder, fit_to(part, model.encoder.image_size), ("avepool_feat",))["avepool_feat"].cpu()
         for part, _ in _batches(model, images, None, batch_size)

@@ -1,9 +1,10 @@
-"""What a model is worth: `python eval_linear/probe.py CKPT [--field VALUE ...]`.
+"""Measure what a model is worth: `python eval_linear/probe.py CKPT [--field VALUE ...]`.
 
 CKPT: a run folder, checkpoint folder, release folder or hub id. Frozen features, generation, and encoder and generator
 together: one table, one probe.json, one page (report.html), beside the checkpoint.
 """
 
+import dataclasses
 import json
 import os
 import sys
@@ -21,17 +22,19 @@ import tyro
 from bigbigan.api import load
 from bigbigan.data import open_images
 from bigbigan.errors import Outside, ProbeError, exit_with_a_sentence
-from bigbigan.files import check_links
+from bigbigan.files import check_links, write_text_whole
+from bigbigan.metrics.cache import digest
 from bigbigan.model import BigBiGAN
 from bigbigan.report import write_page
 from bigbigan.report.terminal import table
 from bigbigan.training.checkpoint import choice, complete
 from eval_linear import measures
 from eval_linear.conditional import conditional
-from eval_linear.features import check_names, digest, label
+from eval_linear.features import check_names, label
 from eval_linear.generation import Generation, generation
 from eval_linear.pairs import bidirectional
 from eval_linear.representations import Splits, of_encoder, of_pixels, of_supervised, of_untrained
+from eval_linear.result import Choice, Confusion, ProbeResult, Row
 from eval_linear.sheets import Sheets
 
 Part = Literal["linear", "knn", "kmeans", "generation", "pairs", "classes"]
@@ -40,7 +43,7 @@ Protocol = Literal["full_batch", "adam_5k", "adam_100k"]
 
 @dataclass
 class ProbeData:
-    """The labelled images; what is left empty is what the model was trained on."""
+    """Name the labelled images; what is left empty is what the model was trained on."""
 
     path: str = ""
     """As --data.path in training."""
@@ -62,8 +65,7 @@ class ProbeData:
 
 @dataclass
 class Probe:
-    """Say what a model is worth: its frozen features beside their baselines, its samples, and encoder and generator
-    together."""
+    """Measure a model: its frozen features beside their baselines, its samples, and encoder and generator together."""
 
     ckpt: tyro.conf.Positional[str]
     """A run folder, checkpoint folder, release folder or hub id."""
@@ -98,6 +100,7 @@ class Probe:
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run the probe as a command and print its table; of several processes the first works alone."""
     if int(os.environ.get("RANK", 0)):  # of several processes, as torchrun starts them, the first works alone
         return
     with exit_with_a_sentence():
@@ -105,64 +108,67 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def run_probe(probe: Probe) -> str:
-    """Measure all parts, prove that the encoder did not move, write probe.json and report.html → the table."""
+    """Measure all parts, prove that the encoder did not move, write probe.json and the page, and return the table."""
     started = time.perf_counter()
     model = load(probe.ckpt)
     if model.encoder is None and not set(probe.parts) <= {"generation", "classes"}:
         raise ProbeError(
-            f"{probe.ckpt}: expected a model with an encoder, found a GAN; --parts generation classes measures its samples"
+            f"{probe.ckpt}: expected a model with an encoder, found a GAN; "
+            "--parts generation classes measures its samples"
         )
     check(probe, model)
     splits = labelled_splits(probe.data, model)
     folder = results_folder(probe.ckpt)
     probed = model.generator if model.encoder is None else model.encoder
-    before = digest(probed)
+    before = digest(probed.state_dict())
     sheets = None if folder is None else Sheets(folder)
     rows, confusion = feature_rows(probe, model, splits, folder)
     if probe.transfer:
         other = labelled_splits(ProbeData(probe.transfer, batch_size=probe.data.batch_size), model)
-        rows += [{**row, "data": probe.transfer} for row in feature_rows(probe, model, other, folder)[0]]
+        rows += [dataclasses.replace(row, data=probe.transfer) for row in feature_rows(probe, model, other, folder)[0]]
     batch_size = probe.data.batch_size
     generated = generation(probe.generation, model, splits, batch_size) if "generation" in probe.parts else None
     pairs = bidirectional(model, splits.train, splits.test, batch_size, sheets) if "pairs" in probe.parts else None
     if "classes" in probe.parts and model.generator.classes:
         pairs = (pairs or []) + conditional(model, splits, batch_size, sheets)
-    if digest(probed) != before:
+    if digest(probed.state_dict()) != before:
         raise ProbeError("the encoder moved while it was probed; the figures are void")
-    result = {
-        "checkpoint": probe.ckpt,
-        "images_seen": model.card.get("images_seen"),
-        "encoder_sha256": None if model.encoder is None else before,
-        "data": splits.origin,
-        "n_train": len(splits.train),
-        "n_test": len(splits.test),
-        "classes": splits.classes,
-        "class_names": list(splits.train.class_names),
-        "seeds": probe.seeds,
-        "seconds": round(time.perf_counter() - started, 1),
-        "device": str(next(probed.parameters()).device),
-        **({"chosen": chosen} if (chosen := choice_of(probe.ckpt)) else {}),
-        "rows": rows,
-        "confusion": confusion,
-        "generation": generated,
-        "bidirectional": pairs,
-        "sheets": sheets.entries if sheets is not None else [],
-    }
-    if folder is None:
-        return table(result)
+    result = ProbeResult(
+        checkpoint=probe.ckpt,
+        images_seen=model.card.get("images_seen"),
+        encoder_sha256=None if model.encoder is None else before,
+        data=splits.origin,
+        n_train=len(splits.train),
+        n_test=len(splits.test),
+        classes=splits.classes,
+        class_names=list(splits.train.class_names),
+        seeds=probe.seeds,
+        seconds=round(time.perf_counter() - started, 1),
+        device=str(next(probed.parameters()).device),
+        chosen=choice_of(probe.ckpt),
+        rows=rows,
+        confusion=confusion,
+        generation=generated,
+        bidirectional=pairs,
+        sheets=sheets.entries if sheets is not None else [],
+    )
+    if folder is not None:
+        write(result, folder)
+    return table(result, folder)
+
+
+def write(result: ProbeResult, folder: Path) -> None:
+    """Write probe.json and report.html; where the disk refuses them, print the table before the OSError is raised."""
     try:
-        beside = folder / ".probe.json.tmp"
-        beside.write_text(json.dumps(result, indent=1) + "\n")
-        beside.replace(folder / "probe.json")
+        write_text_whole(folder / "probe.json", json.dumps(result.to_json(), indent=1) + "\n")
         write_page(folder)
     except OSError:
-        print(table(result))  # no full disk takes away what was measured
+        print(table(result))
         raise
-    return table(result | {"folder": str(folder)})
 
 
 def check(probe: Probe, model: BigBiGAN) -> None:
-    """Refuse what cannot be measured before anything is."""
+    """Raise ProbeError or FeatureError for settings that cannot be measured, before anything is."""
     if model.encoder is not None:
         check_names(model.encoder, probe.features)
     for share in probe.labels:
@@ -180,7 +186,7 @@ def check(probe: Probe, model: BigBiGAN) -> None:
 
 
 def open_splits(data: ProbeData, model: BigBiGAN) -> Splits:
-    """The two splits of the probe's data, or of those the model was trained on."""
+    """Open the two splits of the probe's data, or of those the model was trained on."""
     own = model.card.get("data", {})
     path = data.path or own.get("path", "")
     if not path:
@@ -198,7 +204,7 @@ def open_splits(data: ProbeData, model: BigBiGAN) -> Splits:
 
 
 def labelled_splits(data: ProbeData, model: BigBiGAN) -> Splits:
-    """The same, which must have labels."""
+    """Open the two splits, which must have labels of at least two classes; else raise ProbeError."""
     splits = open_splits(data, model)
     train, test, path = splits.train, splits.test, splits.origin.split(" (")[0]
     for images, which in ((train, "training"), (test, "test")):
@@ -210,20 +216,21 @@ def labelled_splits(data: ProbeData, model: BigBiGAN) -> Splits:
         raise ProbeError(f"{path}: expected at least two classes in the training split, found one")
     if train.class_names != test.class_names:
         raise ProbeError(
-            f"{path}: expected the same classes in both splits, found {len(train.class_names)} and {len(test.class_names)}"
+            f"{path}: expected the same classes in both splits, "
+            f"found {len(train.class_names)} and {len(test.class_names)}"
         )
     return splits
 
 
-def choice_of(ckpt: str) -> dict | None:
+def choice_of(ckpt: str) -> Choice | None:
     """Return what chose the checkpoint, if CKPT is the best one of a run or the folder that holds it."""
     folder = Path(ckpt).expanduser()
     kept = [folder, *complete(folder)[-1:]] if folder.is_dir() else []
-    return next((note for note in map(choice, kept) if note is not None), None)
+    return next((Choice(**note) for note in map(choice, kept) if note is not None), None)
 
 
 def results_folder(ckpt: str) -> Path | None:
-    """Where the results go: the run, or the given folder; nowhere for a model of the hub."""
+    """Return where the results go: the run, or the given folder; None for a model of the hub."""
     path = Path(ckpt)
     if not path.is_dir():
         return None
@@ -236,9 +243,13 @@ def results_folder(ckpt: str) -> Path | None:
     return found
 
 
-def feature_rows(probe: Probe, model: BigBiGAN, splits: Splits, folder: Path | None) -> tuple[list[dict], dict | None]:
-    """Every figure of the frozen features, each beside its baselines; and the confusion matrix of the first linear
-    row."""
+def feature_rows(
+    probe: Probe, model: BigBiGAN, splits: Splits, folder: Path | None
+) -> tuple[list[Row], Confusion | None]:
+    """Measure the frozen features beside their baselines.
+
+    Returns the rows, and the confusion matrix of the first linear row.
+    """
     rows = measures.Rows()
     cache = folder / "features" if folder is not None and probe.cache else None
     names, batch_size = probe.features, probe.data.batch_size
@@ -258,12 +269,14 @@ def feature_rows(probe: Probe, model: BigBiGAN, splits: Splits, folder: Path | N
 
 
 def measure(rows: measures.Rows, r, probe: Probe, splits: Splits, once: bool = False) -> None:
-    """All figures of one representation. Of the encoder's features, only the first named meets k-NN and k-means."""
+    """Measure one representation. Of the encoder's features, only the first named has k-NN and k-means."""
     for seed in range(1 if once else probe.seeds):
         if "linear" in probe.parts:
             for protocol in probe.linear:
                 for share in probe.labels:
-                    measures.linear(rows, r, splits, protocol, share, seed, probe.augment, probe.data.batch_size)
+                    measures.linear(
+                        rows, r, splits, protocol, share, seed, augment=probe.augment, batch_size=probe.data.batch_size
+                    )
         if "kmeans" in probe.parts and r.feature in (label(probe.features[0]), *_plain(r)):
             measures.kmeans(rows, r, splits.classes, seed)
     if "knn" in probe.parts and r.feature in (label(probe.features[0]), *_plain(r)):
@@ -271,6 +284,7 @@ def measure(rows: measures.Rows, r, probe: Probe, splits: Splits, once: bool = F
 
 
 def _plain(r) -> tuple[str, ...]:
+    """Return the feature's name if it comes from no network, such as pixels."""
     return (r.feature,) if r.network is None else ()
 
 

@@ -1,19 +1,20 @@
-"""A few figures in a short time, for a run to write down on its way: linear probe, k-NN, FID, reconstruction."""
+"""Measure a few figures in a short time, while a run goes on: linear probe, k-NN, FID, reconstruction."""
 
 import numpy as np
 import torch
 
 from bigbigan.data import Images
 from bigbigan.errors import ConfigError
+from bigbigan.metrics.figures import lower_is_better
+from bigbigan.metrics.neighbours import nearest
 from bigbigan.metrics.reconstruction import reconstruction_figures
 from bigbigan.model import BigBiGAN
 from eval_linear.features import extract
 from eval_linear.generation import quick_generation
-from eval_linear.knn import nearest, weighted_knn
+from eval_linear.knn import weighted_knn
 from eval_linear.linear.solvers import fit_linear
 
 BATCH = 256
-LOWER_IS_BETTER = ("fid", "kid", "reconstruction_error", "swd")
 
 
 def quick_figures(model: BigBiGAN, train: Images, test: Images, name: str, limit: int, seed: int) -> dict[str, float]:
@@ -36,7 +37,7 @@ def quick_figures(model: BigBiGAN, train: Images, test: Images, name: str, limit
         classes = len(train.class_names)
         figures["top1_linear"] = fit_linear(x, y, x_test, y_test, classes, seed).top1
         figures["top1_knn"] = float((weighted_knn(x, y, x_test, classes).argmax(1) == y_test).double().mean())
-        figures["top1_1nn"] = float((y[nearest(x, x_test)] == y_test).double().mean())
+        figures["top1_1nn"] = float((y[nearest(x_test, x)[1][:, 0]] == y_test).double().mean())
     if labelled:
         figures |= quick_generation(model, train, name, limit)
     reconstructed = reconstruction_figures(model, train_part, test_part, neighbours=False)
@@ -44,7 +45,7 @@ def quick_figures(model: BigBiGAN, train: Images, test: Images, name: str, limit
 
 
 def chosen(wanted: str, figures: dict[str, float]) -> str:
-    """The first figure whose name begins with `wanted`; ConfigError lists what there is."""
+    """Return the first figure whose name begins with `wanted`; ConfigError lists the names that there are."""
     for name in figures:
         if name.startswith(wanted):
             return name
@@ -54,7 +55,7 @@ def chosen(wanted: str, figures: dict[str, float]) -> str:
 
 
 def better(name: str, value: float, before: float | None) -> bool:
-    """Whether `value` is better than `before`: lower for distances and errors, higher for the rest."""
+    """Return whether `value` is better than `before`: lower for distances and errors, higher for the rest."""
     if before is None:
         return True
-    return value < before if name.startswith(LOWER_IS_BETTER) else value > before
+    return value < before if lower_is_better(name) else value > before

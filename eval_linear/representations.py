@@ -1,4 +1,4 @@
-"""What is probed: the trained encoder's features, and beside them what they must beat."""
+"""Compute what is probed: the trained encoder's features, and beside them the baselines that they must beat."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ COMPONENTS = 64  # of the principal component analysis
 
 @dataclass
 class Splits:
-    """The labelled images that the probe fits on and is judged on, and what to call them."""
+    """Hold the labelled images that the probe fits on and is judged on, and what to call them."""
 
     train: Images
     test: Images
@@ -31,7 +31,7 @@ class Splits:
 
     @property
     def name(self) -> str:
-        """The data set's, without folders."""
+        """The name of the data set, without folders."""
         return self.origin.split(" (")[0].rstrip("/").split("/")[-1]
 
     @property
@@ -41,7 +41,7 @@ class Splits:
 
 @dataclass
 class Representation:
-    """Both splits described by numbers: x (n, C) float32, y (n,) int64; x_test (m, C), y_test (m,).
+    """Hold both splits as numbers: x (n, C) float32, y (n,) int64; x_test (m, C), y_test (m,).
 
     encoder: "trained", "untrained", "supervised" or "none".  network: E itself where there is one, for augmented
     features, with the name of the feature in E and the indices of the training images that the rows are of.
@@ -61,7 +61,7 @@ class Representation:
 def of_encoder(
     kind: str, encoder: Encoder, splits: Splits, names: tuple[str, ...], batch_size: int, cache: Path | None = None
 ) -> Iterator[Representation]:
-    """One representation per named feature of E."""
+    """Yield one representation for each named feature of E."""
     x, at = extract(encoder, splits.train, batch_size, cache, names)
     x_test, at_test = extract(encoder, splits.test, batch_size, cache, names)
     y, y_test = _labels(splits.train, at), _labels(splits.test, at_test)
@@ -72,7 +72,7 @@ def of_encoder(
 def of_untrained(
     model: BigBiGAN, splits: Splits, names: tuple[str, ...], batch_size: int, count: int
 ) -> Iterator[Representation]:
-    """The baseline that says whether training helped: random convolutions alone are good features."""
+    """Yield the features of untrained encoders, which say whether training helped: random convolutions are good."""
     if model.config is None:
         return
     for seed in range(1, count + 1):
@@ -82,8 +82,10 @@ def of_untrained(
 
 
 def of_pixels(splits: Splits, image_size: int, batch_size: int) -> Iterator[Representation]:
-    """Raw pixels, and their principal components (fitted on the training split, in the order of variance, not
-    whitened)."""
+    """Yield raw pixels, and their principal components.
+
+    The components are fitted on the training split, in the order of variance, and not whitened.
+    """
     size = min(image_size, PIXELS)
     x, at = raw_pixels(splits.train, size, batch_size)
     x_test, at_test = raw_pixels(splits.test, size, batch_size)
@@ -95,7 +97,7 @@ def of_pixels(splits: Splits, image_size: int, batch_size: int) -> Iterator[Repr
 
 
 def few_labels(y: Tensor, share: float, seed: int) -> Tensor:
-    """Indices of `share` of the rows, the same share of every class and at least one of each, drawn by `seed`."""
+    """Return indices of `share` of the rows, drawn by `seed`: as much of every class, and at least one of each."""
     if share >= 1:
         return torch.arange(len(y))
     generator = torch.Generator().manual_seed(seed)
@@ -106,6 +108,11 @@ def few_labels(y: Tensor, share: float, seed: int) -> Tensor:
     return torch.cat(kept).sort().values
 
 
+def spread(n: int, most: int) -> np.ndarray:
+    """Return `most` of the indices 0 … n − 1, spread evenly from the first to the last; all of them for 0."""
+    return np.linspace(0, n - 1, most).astype(int) if 0 < most < n else np.arange(n)
+
+
 def _labels(images: Images, at: np.ndarray) -> Tensor:
     return torch.from_numpy(images.labels[at])
 
@@ -113,8 +120,9 @@ def _labels(images: Images, at: np.ndarray) -> Tensor:
 def of_supervised(
     model: BigBiGAN, splits: Splits, names: tuple[str, ...], batch_size: int, epochs: int, rows
 ) -> Iterator[Representation]:
-    """The same architecture trained with the labels (BigBiGAN, table 4): its own accuracy goes to `rows`, its features
-    are given.
+    """Train the same architecture with the labels (BigBiGAN, table 4), and yield its features.
+
+    Its own accuracy goes to `rows`.
 
     Adam on the paper's random crops and flips, for `epochs` passes.
     """

@@ -16,7 +16,7 @@ from PIL import Image
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # of each of the processes that `pytest -n 2` starts
 
 # The smallest sensible BigBiGAN, as flags.
 TINY_MODEL = {

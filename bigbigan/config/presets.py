@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bigbigan.errors import ConfigError
-from bigbigan.files import printable, read_text
+from bigbigan.files import printable, read_text, write_text_whole
 
 PACKAGE = Path(__file__).parent.parent
 
@@ -255,9 +255,7 @@ def write_yaml(config: Any, path: Path, header: str = "") -> None:
     header: lines that become comments before it.
     """
     text = yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False, allow_unicode=True)
-    beside = path.with_name(f".{path.name}.tmp")
-    beside.write_text("".join(f"# {line}\n" for line in header.splitlines()) + text)
-    beside.replace(path)
+    write_text_whole(path, "".join(f"# {line}\n" for line in header.splitlines()) + text)
 
 
 def _plain(tree: Any) -> Any:

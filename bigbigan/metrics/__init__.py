@@ -1,4 +1,4 @@
-"""Figures of a model; each file one metric."""
+"""Measure a model: each file is one metric."""
 
 from bigbigan.errors import MetricsError, MetricsUnavailable
 from bigbigan.metrics.cache import cache_folder

@@ -1,5 +1,4 @@
-"""What an encoder beside a generator is for: reconstruction, the latent round trip, and whether D knows its images by
-heart."""
+"""Measure an encoder beside a generator: reconstruction, the latent round trip, whether D knows its images by heart."""
 
 import numpy as np
 import torch
@@ -15,13 +14,15 @@ from bigbigan.networks.layers import pool_to
 
 
 def fit_to(x: Tensor, size: int) -> Tensor:
-    """(N, 3, S, S) → (N, 3, size, size): G's image for E, or E's for G; average-pooled down, bilinear up."""
+    """Return images (N, 3, S, S) at another size, (N, 3, size, size): average-pooled down, bilinear up."""
     return pool_to(x, size) if x.shape[-1] >= size else F.interpolate(x, size=(size, size), mode="bilinear")
 
 
 def with_baseline(a: Tensor, b: Tensor, repeats: int = 10, seed: int = 0) -> tuple[float, float]:
-    """Mean squared difference of the rows of a and b, (N, ...) with N ≥ 2, per number; and of random pairs of rows of
-    a."""
+    """Return the mean squared difference of the rows of a and b, per number, and that of random pairs of rows of a.
+
+    a, b: (N, ...) with N ≥ 2.
+    """
     generator = torch.Generator().manual_seed(seed)
     numbers = a[0].numel()
     pairs = []
@@ -33,15 +34,15 @@ def with_baseline(a: Tensor, b: Tensor, repeats: int = 10, seed: int = 0) -> tup
 
 @torch.inference_mode()
 def there_and_back(model: BigBiGAN, x: Tensor, noise: Tensor, classes: Tensor | None) -> dict[str, Tensor]:
-    """x (N, 3, S, S) at E's size, noise (N, Z) ~ N(0, I) → x and its reconstructions at G's size and their AvePool
-    features.
+    """Return images, their reconstructions at G's size, and the AvePool features of both.
+
+    x: (N, 3, S, S) at E's size.  noise: (N, Z) ~ N(0, I).  classes: (N,) of x in a conditional model.
 
     "x", "mean", "sample": images (N, 3, S', S'), reconstructed from the posterior's mean and from a sample of it;
     "x_feat", "mean_feat": (N, C).
     """
     encoder, generator = model.encoder, model.generator
-    avepool = encoder.avepool(x)
-    posterior = encoder.head(avepool)
+    posterior, avepool = model.infer(x, classes), encoder.avepool(x)
     mean, sample = generator(posterior.mean, classes), generator(posterior.sample(noise), classes)
     features = encoder.avepool(fit_to(mean, encoder.image_size))
     small = fit_to(x, mean.shape[-1])
@@ -50,14 +51,15 @@ def there_and_back(model: BigBiGAN, x: Tensor, noise: Tensor, classes: Tensor | 
 
 @torch.inference_mode()
 def round_trip(model: BigBiGAN, n: int, seed: int, batch_size: int = 256) -> tuple[Tensor, Tensor, Tensor]:
-    """z ~ p(z) and the mean of E(G(z)), (n, Z) each, with the images G(z), (n, 3, S, S)."""
+    """Return z ~ p(z) and the mean of E(G(z)), (n, Z) each, and the images G(z), (n, 3, S, S)."""
     device = next(model.encoder.parameters()).device
     prior = model.prior
     z = sample_prior(prior, seed, "round trip", np.arange(n), model.generator.latent_dim)
     back, images = [], []
     for part, labels in zip(z.split(batch_size), some_classes(model, n, seed).split(batch_size), strict=True):
-        image = model.generator(part.to(device), labels.to(device) if model.generator.classes else None)
-        back.append(model.encoder(fit_to(image, model.encoder.image_size)).mean.cpu())
+        classes = labels.to(device) if model.generator.classes else None
+        image = model.generator(part.to(device), classes)
+        back.append(model.infer(fit_to(image, model.encoder.image_size), classes).mean.cpu())
         images.append(image.float().cpu())
     return z, torch.cat(back), torch.cat(images)
 
@@ -92,7 +94,7 @@ def decision_boundary(model: BigBiGAN, encoder_total: Tensor, n: int = 256, seed
 @torch.inference_mode()
 def encoder_pair_scores(model: BigBiGAN, x: Tensor, classes: Tensor | None = None) -> Scores:
     """Return D's trained scores of the pairs (x, E(x)), (N,) each; x (N, 3, S, S) at E's size."""
-    return trained_scores(model, model.for_discriminator(x), model.encoder(x).mean, classes)
+    return trained_scores(model, model.for_discriminator(x), model.infer(x, classes).mean, classes)
 
 
 def scored_as_encoder_pairs(
@@ -127,5 +129,5 @@ def _loss(model: BigBiGAN) -> dict:
 
 
 def some_classes(model: BigBiGAN, n: int, seed: int) -> Tensor:
-    """(n,) classes for a conditional G, drawn evenly; zeros for an unconditional one."""
+    """Return (n,) classes for a conditional G, drawn evenly; zeros for an unconditional one."""
     return torch.randint(max(1, model.generator.classes), (n,), generator=torch.Generator().manual_seed(seed))

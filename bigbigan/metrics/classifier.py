@@ -1,4 +1,4 @@
-"""A classifier trained on labelled images: any network that yields features, and a linear layer."""
+"""Train a classifier on labelled images: any network that yields features, and a linear layer."""
 
 import math
 
@@ -18,7 +18,7 @@ WARM_UP = 0.1  # share of the steps in which the learning rate rises
 
 
 class Classifier(nn.Module):
-    """x (N, 3, S, S) in [−1, 1] → (features (N, trunk.num_features), logits (N, classes))."""
+    """Return features (N, trunk.num_features) and logits (N, classes) of images x (N, 3, S, S) in [−1, 1]."""
 
     def __init__(self, trunk: nn.Module, classes: int):
         super().__init__()
@@ -31,7 +31,7 @@ class Classifier(nn.Module):
 
 
 def class_count(images: Images) -> int:
-    """How many classes `images` have; MetricsError if they are not labelled with two or more."""
+    """Return how many classes `images` have; MetricsError if they are not labelled with two or more."""
     if images.labels is None:
         raise MetricsError(
             f"classifier: expected labelled images, found none in {images.origin}; see --data.label_column"
@@ -49,14 +49,16 @@ def train_classifier(
     steps: int,
     batch_size: int = 128,
     rate: float = 3e-3,
+    *,
     weight_decay: float = 0.0,
     augment: str = "none",
     flip: bool = False,
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> Classifier:
-    """Train `trunk`, (N, 3, S, S) → (N, num_features), and a linear layer by cross-entropy with Adam → the Classifier,
-    evaluating.
+    """Train `trunk`, (N, 3, S, S) → (N, num_features), and a linear layer by cross-entropy with Adam.
+
+    Returns the Classifier in evaluation mode.
 
     images: labelled.  size: S.  rate: the learning rate's peak, reached by a straight line and left by a half cosine.
     augment,
@@ -91,7 +93,7 @@ def train_classifier(
 
 @torch.no_grad()
 def accuracy(classifier: Classifier, images: Images, size: int, batch_size: int = 256) -> float:
-    """The share of `images` whose largest logit is their label's, over all processes."""
+    """Return the share of `images` whose largest logit is their label's, over all processes."""
     device = next(classifier.parameters()).device
     mine = np.arange(rank(), len(images), world_size())
     right = seen = 0
@@ -106,7 +108,7 @@ def accuracy(classifier: Classifier, images: Images, size: int, batch_size: int 
 
 
 def _schedule(progress: float) -> float:
-    """The learning rate's share of its peak at `progress` in (0, 1]."""
+    """Return the learning rate's share of its peak at `progress` in (0, 1]."""
     return (
         progress / WARM_UP
         if progress < WARM_UP
@@ -115,7 +117,7 @@ def _schedule(progress: float) -> float:
 
 
 def _join_gradients(network: nn.Module) -> None:
-    """Every process's gradient becomes the sum of all, in one collective."""
+    """Replace every process's gradient by the sum of all, in one collective."""
     if world_size() > 1:
         gradients = [p.grad for p in network.parameters() if p.grad is not None]
         flat = summed(torch.cat([g.flatten() for g in gradients]))

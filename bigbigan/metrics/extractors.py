@@ -1,4 +1,4 @@
-"""The reference features of published figures: the Inception network of 2015-12-05, as torch-fidelity carries it.
+"""Load the extractor of published figures: the Inception network of 2015-12-05, as torch-fidelity carries it.
 
 An extractor is any callable: images uint8 (N, 3, S, S) → (features float32 (N, D), logits float32 (N, K)), on its own
 device, with
@@ -8,8 +8,6 @@ device, with
 """
 
 import hashlib
-import os
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from torch import Tensor
 from bigbigan.distributed.collectives import rank
 from bigbigan.distributed.gather import everywhere
 from bigbigan.errors import MetricsUnavailable
+from bigbigan.files import write_whole
 
 WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
 URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{WEIGHTS}"
@@ -28,8 +27,10 @@ PATIENCE = 30  # seconds without an answer
 
 
 class Inception2015:
-    """Pool features (N, 2048) and logits without bias (N, 1008) of uint8 images, resized to 299 px as TensorFlow 1
-    did."""
+    """Compute pool features (N, 2048) and logits without bias (N, 1008) of uint8 images.
+
+    They are resized to 299 px as TensorFlow 1 did.
+    """
 
     name = "inception2015"
     accuracy = None
@@ -46,7 +47,7 @@ class Inception2015:
 def inception2015(
     weights: str | Path | None = None, device: torch.device | str = "cpu", download: bool = True
 ) -> Inception2015:
-    """The extractor of published IS and FID.
+    """Return the extractor of published IS and FID.
 
     weights: the file; None looks in TORCH_HOME/hub/checkpoints, then downloads it there if `download`. Where it cannot
     be had, on any process, every process raises MetricsUnavailable, whose message says what is missing and where to put
@@ -73,26 +74,26 @@ def _sentence(found: str) -> str:
 
 
 def _find(download: bool) -> Path:
-    """The file in torch's cache, downloaded first if it is not there."""
+    """Return the file in torch's cache, downloaded first if it is not there."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS
     if path.is_file():
         return path
     if not download:
         raise MetricsUnavailable(_sentence(f"{path} is not there"))
-    partial = path.with_name(f"{WEIGHTS}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(URL, timeout=PATIENCE) as answer, partial.open("wb") as file:
-            while block := answer.read(2**20):
-                file.write(block)
-        if not _checksum(partial).startswith(CHECKSUM):
-            raise MetricsUnavailable(_sentence("the download was cut short or is another file"))
-        os.replace(partial, path)
+        write_whole(path, _download)
     except OSError as error:  # urllib's errors and time-outs too
         raise MetricsUnavailable(_sentence(f"the download failed ({getattr(error, 'reason', error)})")) from None
-    finally:
-        partial.unlink(missing_ok=True)
     return path
+
+
+def _download(path: Path) -> None:
+    with urllib.request.urlopen(URL, timeout=PATIENCE) as answer, path.open("wb") as file:
+        while block := answer.read(2**20):
+            file.write(block)
+    if not _checksum(path).startswith(CHECKSUM):
+        raise MetricsUnavailable(_sentence("the download was cut short or is another file"))
 
 
 def _checksum(path: Path) -> str:
@@ -105,7 +106,8 @@ def _load(path: Path) -> torch.nn.Module:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except ImportError:
         raise MetricsUnavailable(
-            "figures of the Inception network of 2015 need torch-fidelity, which is not installed: pip install 'bigbigan[metrics]'"
+            "figures of the Inception network of 2015 need torch-fidelity, which is not installed: "
+            "pip install 'bigbigan[metrics]'"
         ) from None
     if not path.is_file():
         raise MetricsUnavailable(_sentence(f"{path} is not there"))

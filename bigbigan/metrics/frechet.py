@@ -1,4 +1,4 @@
-"""The Fréchet distance of two Gaussians, FID when their features are Inception's (Heusel et al. 2017, equation 6)."""
+"""Compute the Fréchet distance of two Gaussians; FID, if their features are Inception's (Heusel et al. 2017, eq. 6)."""
 
 import numpy as np
 from scipy.linalg import eigvalsh, lapack
@@ -6,10 +6,12 @@ from threadpoolctl import threadpool_limits
 
 from bigbigan.errors import MetricsError
 from bigbigan.metrics.moments import Moments
+from bigbigan.metrics.sets import Comparison, Metric
+from eval_linear.result import FigureInfo
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
-    """d² = ‖m₁ − m₂‖² + tr(C₁ + C₂ − 2 (C₁C₂)^½) of two sets of D features each, ≥ 0, with unbiased covariances."""
+    """Return d² = ‖m₁ − m₂‖² + tr(C₁ + C₂ − 2 (C₁C₂)^½) of two sets of D features each, ≥ 0, C unbiased."""
     first, second = sorted(
         (a, b), key=lambda moments: moments.count
     )  # fewer images may mean a lower rank: the quicker factor
@@ -19,7 +21,7 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 
 
 def gaussian_distance(mean1: np.ndarray, c1: np.ndarray, mean2: np.ndarray, c2: np.ndarray) -> float:
-    """The same from means (D,) and covariances (D, D), float64; singular covariances are welcome. Raises MetricsError.
+    """Return d² from means (D,) and covariances (D, D), float64, which may be singular. Raises MetricsError.
 
     tr (C₁C₂)^½ is the sum of the roots of the eigenvalues of C₁C₂. With C₁ = LLᵀ these are the eigenvalues of the
     symmetric LᵀC₂L (XY and YX share their nonzero eigenvalues), so neither a matrix root nor an unsymmetric problem has
@@ -41,7 +43,7 @@ def gaussian_distance(mean1: np.ndarray, c1: np.ndarray, mean2: np.ndarray, c2: 
 
 
 def _symmetric_product(c1: np.ndarray, c2: np.ndarray) -> np.ndarray:
-    """LᵀC₂L, (rank, rank), where C₁ = LLᵀ up to a common reordering of both; only its lower triangle is meant.
+    """Return LᵀC₂L, (rank, rank), where C₁ = LLᵀ up to a common reordering of both; its lower triangle alone counts.
 
     The Cholesky factor with pivots (LAPACK dpstrf) exists for singular covariances too: L then has as many columns as
     C₁ has rank.
@@ -53,3 +55,11 @@ def _symmetric_product(c1: np.ndarray, c2: np.ndarray) -> np.ndarray:
         return lapack.dsygst(c2, factor, itype=3, lower=1, overwrite_a=1)[0]
     lower = np.tril(factor)[:, :rank]
     return lower.T @ (c2 @ lower)
+
+
+def measure(sets: Comparison) -> dict[str, float]:
+    """Return the Fréchet distance of all generated images to all real ones."""
+    return {f"fid_{sets.end}": frechet_distance(sets.generated.moments, sets.real.moments)}
+
+
+METRIC = Metric((FigureInfo("fid", "Fréchet distance", better="lower"),), measure, in_training=("fid",))

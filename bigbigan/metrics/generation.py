@@ -1,12 +1,10 @@
-"""Figures of generated images beside real ones: IS, FID, KID, precision and recall, density and coverage; SWD and
-MS-SSIM.
+"""Measure generated images beside real ones: IS, FID, KID, precision, recall, density, coverage, SWD, MS-SSIM.
 
 The name of a figure says which features, which reference split and how many generated images:
 `fid_inception2015_train_n10000`.
 """
 
 import itertools
-import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,19 +17,23 @@ from bigbigan.data import Images, evaluation_batches
 from bigbigan.distributed.collectives import rank, world_size
 from bigbigan.distributed.gather import everywhere, gather_scattered, shares
 from bigbigan.errors import MetricsError
+from bigbigan.metrics.frechet import METRIC as FRECHET
 from bigbigan.metrics.frechet import frechet_distance
-from bigbigan.metrics.kid import kernel_distance
-from bigbigan.metrics.manifold import manifold_figures
-from bigbigan.metrics.ms_ssim import pairs_ms_ssim, scales
-from bigbigan.metrics.reference import KEPT, Statistics, gather, real_statistics
-from bigbigan.metrics.sliced_wasserstein import IMAGES, level_sizes, sliced_wasserstein
+from bigbigan.metrics.inception_score import METRIC as INCEPTION_SCORE
+from bigbigan.metrics.kid import METRIC as KID
+from bigbigan.metrics.manifold import METRIC as MANIFOLD
+from bigbigan.metrics.ms_ssim import METRIC as MS_SSIM
+from bigbigan.metrics.reference import KEPT, gather, real_statistics
+from bigbigan.metrics.sets import Comparison, Metric, Pixels, Statistics
+from bigbigan.metrics.sliced_wasserstein import IMAGES
+from bigbigan.metrics.sliced_wasserstein import METRIC as SLICED_WASSERSTEIN
 
+# A metric is a file of its own, which declares a METRIC, and its name here.
+OF_FEATURES: tuple[Metric, ...] = (INCEPTION_SCORE, FRECHET, KID, MANIFOLD)
+OF_PIXELS: tuple[Metric, ...] = (SLICED_WASSERSTEIN, MS_SSIM)
 Sample = Callable[
     [np.ndarray], Tensor
 ]  # indices (n,) of samples ≥ 0 → uint8 (n, 3, S, S), a function of the indices alone
-K_PRECISION, K_DENSITY = 3, 5
-KID_SUBSET = 1000
-log = logging.getLogger(__name__)
 
 
 def evaluate_generation(
@@ -41,11 +43,12 @@ def evaluate_generation(
     extractor,
     n: int,
     split_name: str,
+    *,
     cache: Path | None = None,
     batch_size: int = 64,
     kept: int = KEPT,
 ) -> dict[str, float]:
-    """IS, FID, KID, precision, recall, density, coverage of n generated images against all of `reals`.
+    """Return IS, FID, KID, precision, recall, density and coverage of n generated images against all of `reals`.
 
     sample: called with this process's share of 0 … n − 1; it must not communicate.  size: S.  extractor: see
     `extractors`.
@@ -53,36 +56,16 @@ def evaluate_generation(
     KID and the four manifold figures look at no more than so many images of either set, which their names then say.
     The same on every process and for any number of them. Raises MetricsError.
     """
-    reference = real_statistics(reals, size, extractor, split_name, cache, batch_size, kept)
+    reference = real_statistics(reals, size, extractor, split_name, cache, batch_size, kept=kept)
     found = _generated(sample, size, extractor, n, batch_size, kept)
-    end = f"{extractor.name}_{split_name}_n{n}"
-    figures = {
-        f"is_{extractor.name}_n{n}": found.score[0],
-        f"is_sd_{extractor.name}_n{n}": found.score[1],
-        f"is_real_{extractor.name}_{split_name}_n{reference.moments.count}": reference.score[0],
-        f"fid_{end}": frechet_distance(found.moments, reference.moments),
-    }
-    figures |= _figures_of_kept(
-        found.kept, reference.kept, f"{extractor.name}_{split_name}", getattr(extractor, "device", "cpu")
-    )
+    device = getattr(extractor, "device", "cpu")
+    sets = Comparison(found, reference, extractor.name, split_name, n, device)
+    figures: dict[str, float] = {}
+    for metric in OF_FEATURES:
+        figures |= metric.measure(sets)
     if extractor.accuracy is not None:
         figures[f"accuracy_{extractor.name}"] = extractor.accuracy
     return figures
-
-
-def _figures_of_kept(generated: Tensor, real: Tensor, end: str, device) -> dict[str, float]:
-    """KID and the manifold figures; a subset of KID is all of the smaller set where that has fewer than 1,000."""
-    generated, real = generated.to(device), real.to(device)
-    fewest, end = min(len(generated), len(real)), f"{end}_n{len(generated)}"
-    kid, kid_sd = kernel_distance(generated, real, subset_size=min(KID_SUBSET, fewest))
-    figures = {f"kid_{end}": kid, f"kid_sd_{end}": kid_sd}
-    if fewest <= max(K_PRECISION, K_DENSITY):
-        log.info(
-            "precision, recall, density, coverage: expected more than %d images, found %d; left out", K_DENSITY, fewest
-        )
-        return figures
-    manifold = manifold_figures(generated, real, K_PRECISION, K_DENSITY)
-    return figures | {f"{name}_{end}": value for name, value in vars(manifold).items()}
 
 
 def _generated(sample: Sample, size: int, extractor, n: int, batch_size: int, kept: int) -> Statistics:
@@ -94,7 +77,8 @@ def _samples(sample: Sample, size: int, n: int, batch_size: int) -> Iterator[tup
         images = sample(indices)
         if images.dtype != torch.uint8 or tuple(images.shape) != (len(indices), 3, size, size):
             raise MetricsError(
-                f"generated images: expected uint8 ({len(indices)}, 3, {size}, {size}), found {images.dtype} {tuple(images.shape)}"
+                f"generated images: expected uint8 ({len(indices)}, 3, {size}, {size}), "
+                f"found {images.dtype} {tuple(images.shape)}"
             )
         yield images, indices
 
@@ -106,13 +90,15 @@ def truncation_curve(
     validation: Images | None,
     size: int,
     extractor,
+    *,
     n: int,
     split_name: str,
     cache: Path | None = None,
     batch_size: int = 64,
 ) -> dict:
-    """FID and IS over truncation thresholds, and BigGAN's three points on the curve (Brock et al. 2019, Table 2 and
-    appendix D).
+    """Return FID and IS over truncation thresholds, and BigGAN's three points on the curve.
+
+    Brock et al. 2019, table 2 and appendix D.
 
     sampler: threshold → a `Sample` whose batch norms carry statistics re-estimated at that threshold: with those of
     another, what truncation does to IS and FID is lost.  thresholds: None is no truncation.  reals: FID's reference,
@@ -146,8 +132,9 @@ def truncation_curve(
 
 
 def at_score(points: list[dict], score: float) -> dict | None:
-    """The point of the curve where IS equals `score`: linear between the two neighbouring thresholds whose IS enclose
-    it.
+    """Return the point of the curve where IS equals `score`.
+
+    It is linear between the two neighbouring thresholds whose IS enclose it.
 
     From the mildest truncation on, the first crossing counts. The threshold too is interpolated, and None between no
     truncation and the mildest.  → None where IS never crosses `score`.
@@ -166,7 +153,7 @@ def at_score(points: list[dict], score: float) -> dict | None:
 
 
 def curve_figures(curve: dict) -> dict[str, float]:
-    """The three points of `truncation_curve` as named figures: `fid_at_min_fid_…`, `is_at_min_fid_…`, and so on."""
+    """Return the three points of `truncation_curve` as named figures: `fid_at_min_fid_…`, `is_at_min_fid_…`, ..."""
     end = f"{curve['extractor']}_{curve['split']}_n{curve['n']}"
     points = {name: point for name, point in curve["summary"].items() if point is not None}
     return {f"{figure}_at_{name}_{end}": point[figure] for name, point in points.items() for figure in ("fid", "is")}
@@ -179,11 +166,11 @@ def evaluate_pixels(
     split_name: str,
     n: int = IMAGES,
     batch_size: int = 64,
+    *,
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> dict[str, float]:
-    """PGGAN's figures, without any network: sliced Wasserstein distance (× 10³) of each level and their mean; MS-SSIM
-    of pairs.
+    """Return PGGAN's figures, which need no network: sliced Wasserstein distance × 10³ of each level, MS-SSIM of pairs.
 
     n: images of either set, at most as many as there are real ones; n // 2 pairs. The MS-SSIM of real images stands
     beside: theirs is the variety to reach. Images below 16 px have one level, and SSIM in the place of MS-SSIM, which
@@ -202,13 +189,8 @@ def evaluate_pixels(
     real, _ = gather_scattered(parts, len(chosen))
     n = len(real)
     generated, _ = gather_scattered([(at, x) for x, at in _samples(sample, size, n, batch_size)], n)
-    similarity = "ms_ssim" if scales(size) > 1 else "ssim"
-    distances = sliced_wasserstein(generated, real, seed, device)
-    if level_sizes(size) == [size] and size < 32:
-        log.info("sliced Wasserstein distance: images of %d px have no coarser level; full resolution alone", size)
-    return {
-        **{f"swd_{resolution}px_{split_name}_n{n}": value for resolution, value in distances.items()},
-        f"swd_mean_{split_name}_n{n}": float(np.mean(list(distances.values()))),
-        f"{similarity}_n{n}": pairs_ms_ssim(generated.to(device), seed),
-        f"{similarity}_real_{split_name}_n{n}": pairs_ms_ssim(real.to(device), seed),
-    }
+    sets = Pixels(generated, real, split_name, seed, device)
+    figures: dict[str, float] = {}
+    for metric in OF_PIXELS:
+        figures |= metric.measure(sets)
+    return figures

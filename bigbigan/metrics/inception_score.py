@@ -1,5 +1,4 @@
-"""The Inception score, exp E_x KL(p(y|x) ‖ p(y)) (Salimans et al. 2016, section 4), summed up while the images pass
-by."""
+"""Compute the Inception score, exp E_x KL(p(y|x) ‖ p(y)) (Salimans et al. 2016, section 4), batch by batch."""
 
 import numpy as np
 import torch
@@ -7,10 +6,12 @@ from torch import Tensor
 
 from bigbigan.distributed.gather import summed
 from bigbigan.errors import MetricsError
+from bigbigan.metrics.sets import Comparison, Metric
+from eval_linear.result import FigureInfo
 
 
 class InceptionScore:
-    """Mean and standard deviation of the score over `splits` parts of n images.
+    """Sum up the mean and standard deviation of the score over `splits` parts of n images.
 
     An image's part depends on its position alone: a permutation drawn from `seed` is cut in equal stretches, as
     torch-fidelity does with the features of all images in memory. Here each part keeps three sums, because
@@ -42,7 +43,7 @@ class InceptionScore:
         self.counts.index_add_(0, part, torch.ones(len(p), dtype=torch.float64))
 
     def result(self) -> tuple[float, float]:
-        """(mean, standard deviation over the parts) from all processes' images; between 1 and K."""
+        """Return (mean, standard deviation over the parts) of all processes' images; between 1 and K."""
         if self.probabilities is None:
             raise MetricsError("Inception score: expected images on every process, found none")
         counts, negentropy, sums = summed(self.counts), summed(self.negentropy), summed(self.probabilities)
@@ -57,3 +58,13 @@ class InceptionScore:
                 "Inception score: expected finite logits, found NaN or infinity; look at the images or the extractor"
             )
         return float(scores.mean()), float(scores.std(unbiased=False))
+
+
+def measure(sets: Comparison) -> dict[str, float]:
+    """Return the Inception score of generated images, its standard deviation over parts, and that of real images."""
+    mean, sd = sets.generated.score
+    real = f"is_real_{sets.extractor}_{sets.split}_n{sets.real.moments.count}"
+    return {f"is_{sets.extractor}_n{sets.n}": mean, f"is_sd_{sets.extractor}_n{sets.n}": sd, real: sets.real.score[0]}
+
+
+METRIC = Metric((FigureInfo("is", "Inception score"),), measure, in_training=("is",))

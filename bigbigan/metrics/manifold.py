@@ -1,6 +1,6 @@
-"""Fidelity and variety apart: precision and recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al.
-2020)."""
+"""Compute precision and recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al. 2020)."""
 
+import logging
 from dataclasses import dataclass
 
 import torch
@@ -8,13 +8,17 @@ from torch import Tensor
 
 from bigbigan.errors import MetricsError
 from bigbigan.metrics.kid import check_features
+from bigbigan.metrics.sets import Comparison, Metric
+from eval_linear.result import FigureInfo
 
 CHUNK = 2**24  # distances held at a time, 64 MiB
+K_PRECISION, K_DENSITY = 3, 5  # neighbours, see `manifold_figures`
+log = logging.getLogger(__name__)
 
 
 @dataclass
 class Manifold:
-    """Shares in [0, 1], but density, which may exceed 1."""
+    """Hold shares in [0, 1], and a density that may exceed 1."""
 
     precision: float  # of generated images inside some real image's ball
     recall: float  # of real images inside some generated image's ball
@@ -23,7 +27,7 @@ class Manifold:
 
 
 def manifold_figures(generated: Tensor, real: Tensor, k: int = 3, k_density: int = 5) -> Manifold:
-    """The four figures of features generated (n, D), real (m, D), on their device, in chunks of rows.
+    """Return the four figures of features generated (n, D), real (m, D), on their device, in chunks of rows.
 
     An image's ball reaches to its k-th nearest neighbour in its own set.  k: for precision and recall (3: Kynkäänniemi
     et al., section 3).  k_density: for density and coverage (5: Naeem et al., section 4).  Raises MetricsError.
@@ -32,8 +36,8 @@ def manifold_figures(generated: Tensor, real: Tensor, k: int = 3, k_density: int
     fewest, most = min(len(generated), len(real)), max(k, k_density)
     if not 1 <= min(k, k_density) <= most < fewest:
         raise MetricsError(
-            f"precision and recall: expected k from 1 to below the smaller set's {fewest} images, found {k} and {k_density}; "
-            "give more images or a smaller k"
+            f"precision and recall: expected k from 1 to below the smaller set's {fewest} images, "
+            f"found {k} and {k_density}; give more images or a smaller k"
         )
     centre = real.mean(0)  # small coordinates keep their digits in |x|² + |y|² − 2xᵀy
     generated, real = generated - centre, real - centre
@@ -62,7 +66,22 @@ def manifold_figures(generated: Tensor, real: Tensor, k: int = 3, k_density: int
 
 
 def _radii(x: Tensor, ks: tuple[int, ...]) -> list[Tensor]:
-    """The distance of every row of x (n, D) to its k-th nearest neighbour among the others, (n,) for each k."""
+    """Return the distance of every row of x (n, D) to its k-th nearest neighbour among the others, (n,) for each k."""
     parts = [torch.cdist(rows, x).topk(max(ks) + 1, largest=False).values for rows in x.split(max(1, CHUNK // len(x)))]
     nearest = torch.cat(parts)  # the nearest of all is the row itself
     return [nearest[:, k].contiguous() for k in ks]
+
+
+def measure(sets: Comparison) -> dict[str, float]:
+    """Return the four figures of the kept features; none of sets that have too few images for them."""
+    generated, real = sets.kept
+    fewest = min(len(generated), len(real))
+    if fewest <= max(K_PRECISION, K_DENSITY):
+        text = "precision, recall, density, coverage: expected more than %d images, found %d; left out"
+        log.info(text, K_DENSITY, fewest)
+        return {}
+    found = manifold_figures(generated, real, K_PRECISION, K_DENSITY)
+    return {f"{name}_{sets.end_of_kept}": value for name, value in vars(found).items()}
+
+
+METRIC = Metric(tuple(FigureInfo(name, name.capitalize()) for name in Manifold.__annotations__), measure)

@@ -1,4 +1,4 @@
-"""Mean and covariance of features that pass by in batches, on any number of processes, in float64."""
+"""Compute mean and covariance of features batch by batch, on any number of processes, in float64."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from bigbigan.errors import MetricsError
 
 
 class Moments:
-    """Count, mean (D,) and scatter Σ (x − mean)(x − mean)ᵀ (D, D) of the rows seen, float64 on the CPU.
+    """Sum up count, mean (D,) and scatter Σ (x − mean)(x − mean)ᵀ (D, D) of rows, float64 on the CPU.
 
     Batches are joined by the update of Chan et al. 1979, which unlike E[xxᵀ] − mean meanᵀ loses no digits to a large
     mean.
@@ -37,8 +37,7 @@ class Moments:
         self.count = total
 
     def joined(self) -> "Moments":
-        """The moments of all processes' rows, the same on each of them. Raises MetricsError for rows that are not
-        finite."""
+        """Return the moments of all processes' rows, the same on each. Raises MetricsError where one is not finite."""
         whole = Moments(len(self.mean))
         rows = summed_rows(torch.cat([self.mean.new_tensor([self.count]), self.mean]))  # (P, 1 + D)
         counts, means = rows[:, :1], rows[:, 1:]
@@ -56,14 +55,14 @@ class Moments:
         return whole
 
     def covariance(self) -> Tensor:
-        """The unbiased covariance (D, D), float64: scatter / (count − 1)."""
+        """Return the unbiased covariance (D, D), float64: scatter / (count − 1)."""
         if self.count < 2:
             raise MetricsError(f"covariance of features: expected at least 2 images, found {self.count}")
         return self.scatter / (self.count - 1)
 
 
 def summed_rows(row: Tensor) -> Tensor:
-    """(C,) on each of P processes → (P, C) on all of them, whatever devices the backend can move."""
+    """Return (P, C) of a row (C,) on each of P processes, whatever devices the backend can move."""
     if world_size() > 1 and torch.distributed.get_backend() == "nccl":
         return all_gather_rows(row.to("cuda")).to("cpu")
     return all_gather_rows(row)

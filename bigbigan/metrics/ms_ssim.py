@@ -1,5 +1,6 @@
-"""MS-SSIM of random pairs, a measure of variety: high where images look alike (Karras et al. 2018, section 5; Odena et
-al. 2017).
+"""Compute MS-SSIM of random pairs, which is high where images look alike.
+
+Karras et al. 2018, section 5; Odena et al. 2017.
 
 The definition is that of the PGGAN code, after Wang et al. 2003: it differs from others in the window on small scales.
 """
@@ -10,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bigbigan.errors import MetricsError
+from bigbigan.metrics.sets import Metric, Pixels
+from eval_linear.result import FigureInfo
 
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of the five scales (Wang et al. 2003, section 3.2)
 WINDOW, SIGMA = 11, 1.5
@@ -17,14 +20,14 @@ C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2  # Wang et al. 2004, section III.B
 
 
 def scales(size: int) -> int:
-    """How many of the scales images of `size` px have: five from 16 px; below only their own, which makes it plain
-    SSIM."""
+    """Return how many scales images of `size` px have: five from 16 px; below only their own, which is plain SSIM."""
     return len(WEIGHTS) if size >= 2 ** (len(WEIGHTS) - 1) else 1
 
 
 def pairs_ms_ssim(images: Tensor, seed: int = 0, batch_size: int = 256) -> float:
-    """Mean MS-SSIM of n // 2 disjoint random pairs of images: uint8 (n, 3, S, S), n ≥ 2, in [0, 1]. The paper takes
-    10,000 pairs.
+    """Return the mean MS-SSIM, in [0, 1], of n // 2 disjoint random pairs of images: uint8 (n, 3, S, S), n ≥ 2.
+
+    The paper takes 10,000 pairs.
 
     Below 16 px it is the SSIM of the full resolution alone. Raises MetricsError.
     """
@@ -39,7 +42,7 @@ def pairs_ms_ssim(images: Tensor, seed: int = 0, batch_size: int = 256) -> float
 
 
 def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
-    """The similarity of each pair: a, b float (n, C, S, S) in 0 … 255 → (n,) in [0, 1].
+    """Return the similarity of each pair, (n,) in [0, 1], of a, b float (n, C, S, S) in 0 … 255.
 
     ∏_j cs_j^w_j over the coarse-to-fine scales but the last, times ssim^w of the last (Wang et al. 2003, equation 7);
     negative terms count as 0.
@@ -56,8 +59,10 @@ def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _ssim(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """(SSIM, its contrast and structure terms), means over channels and places, (n,) each (Wang et al. 2004, equation
-    13)."""
+    """Return SSIM and its contrast and structure terms, means over channels and places, (n,) each.
+
+    Wang et al. 2004, equation 13.
+    """
     size = min(WINDOW, *a.shape[2:])
     window = _gaussian(size, SIGMA * size / WINDOW).to(a)
     local = lambda x: _filter(x, window)  # noqa: E731
@@ -75,7 +80,23 @@ def _gaussian(size: int, sigma: float) -> Tensor:
 
 
 def _filter(x: Tensor, window: Tensor) -> Tensor:
-    """Both directions in turn, where the window fits inside the image."""
+    """Filter images in both directions in turn, where the window fits inside them."""
     channels = x.shape[1]
     x = F.conv2d(x, window.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
     return F.conv2d(x, window.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
+
+
+def measure(sets: Pixels) -> dict[str, float]:
+    """Return the MS-SSIM of pairs of generated images, and of real ones; the SSIM of images below 16 px."""
+    n = len(sets.real)
+    name = "ms_ssim" if scales(sets.real.shape[-1]) > 1 else "ssim"
+    return {
+        f"{name}_n{n}": pairs_ms_ssim(sets.generated.to(sets.device), sets.seed),
+        f"{name}_real_{sets.split}_n{n}": pairs_ms_ssim(sets.real.to(sets.device), sets.seed),
+    }
+
+
+METRIC = Metric(
+    (FigureInfo("ms_ssim", "MS-SSIM of pairs", better="lower"), FigureInfo("ssim", "SSIM of pairs", better="lower")),
+    measure,
+)

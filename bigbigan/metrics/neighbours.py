@@ -1,4 +1,4 @@
-"""Nearest neighbours among training images, and what they say of memorising."""
+"""Find nearest neighbours among training images, and measure memorising by them."""
 
 import torch
 from torch import Tensor
@@ -7,8 +7,10 @@ BLOCK = 2**25  # numbers of a distance table at a time
 
 
 def nearest(queries: Tensor, reference: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
-    """L2 distances and indices of the k nearest rows of `reference` (n, C), nearest first: queries (m, C) → (m, k)
-    each."""
+    """Return L2 distances and indices of the k rows of `reference` (n, C) nearest to each of `queries` (m, C).
+
+    Both are (m, k), nearest first.
+    """
     if not 1 <= k <= len(reference):
         raise ValueError(f"k: expected 1 … {len(reference)} neighbours, found {k}")
     found = [
@@ -19,8 +21,9 @@ def nearest(queries: Tensor, reference: Tensor, k: int = 1) -> tuple[Tensor, Ten
 
 
 def memorisation(samples: Tensor, held_out: Tensor, training: Tensor) -> float:
-    """Median distance of samples to their nearest training image, over that of held-out images to theirs: (m, C), (h,
-    C), (n, C).
+    """Return the median distance of samples to their nearest training image, over that of held-out images.
+
+    samples (m, C), held_out (h, C), training (n, C).
 
     Held-out images are new by construction. Near 1 the samples are as new as they are; well below 1 they are copies;
     above 1 they are far from all data, as blurred or broken images are.

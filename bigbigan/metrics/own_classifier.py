@@ -1,10 +1,9 @@
-"""An extractor of one's own domain: a small classifier of the training split, for those offline or far from ImageNet.
+"""Train a small classifier of the data's own classes as extractor, for use offline or far from ImageNet.
 
 Its IS and FID compare models of one data set with each other, under a name that says so; they are not the published
 figures.
 """
 
-import hashlib
 import json
 import logging
 import re
@@ -13,15 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bigbigan.data import Images, fingerprint, to_signed
-from bigbigan.distributed.collectives import rank
-from bigbigan.distributed.gather import everywhere
 from bigbigan.errors import MetricsError
-from bigbigan.metrics.cache import store
+from bigbigan.metrics.cache import digest, entry, get_or_make, store
 from bigbigan.metrics.classifier import Classifier, accuracy, class_count, train_classifier
 from bigbigan.networks.encoder import automatic_stem, build_trunk
 
@@ -32,7 +28,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the classifier is made; a change makes another one in the cache."""
+    """Hold how the classifier is made; another recipe makes another one in the cache."""
 
     backbone: str = "resnetv2_18"
     width: float = 0.25  # 128 features: enough for a FID, cheap enough for two CPU cores
@@ -46,7 +42,7 @@ class Recipe:
 
 
 class ClassifierExtractor:
-    """Pooled features (N, D) and logits (N, K) of the classifier: images uint8 (N, 3, S, S), S its own size.
+    """Compute features (N, D) and logits (N, K) of uint8 images (N, 3, S, S), S the classifier's own size.
 
     accuracy: on `held_out` images it was not trained on; majority: what guessing the commonest class would reach there.
     """
@@ -59,20 +55,21 @@ class ClassifierExtractor:
 
     @property
     def trusted(self) -> bool:
-        """Whether it tells the classes apart well enough for its figures to mean something."""
+        """Whether the classifier tells the classes apart well enough for its figures to mean something."""
         return self.accuracy >= self.majority + TRUSTED * (1 - self.majority)
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         if images.dtype != torch.uint8 or images.shape[1:] != (3, self.size, self.size):
             raise MetricsError(
-                f"{self.name}: expected uint8 images (n, 3, {self.size}, {self.size}), found {images.dtype} {tuple(images.shape)}"
+                f"{self.name}: expected uint8 images (n, 3, {self.size}, {self.size}), "
+                f"found {images.dtype} {tuple(images.shape)}"
             )
         features, logits = self.classifier(to_signed(images.to(self.device)))
         return features.float(), logits.float()
 
     def note(self) -> str:
-        """A sentence to print beside its figures."""
+        """Return a sentence to print beside the figures."""
         verdict = "" if self.trusted else ": too few to trust its figures"
         return f"{self.name} names the class of {self.accuracy:.1%} of {self.held_out:,} held-out images{verdict}"
 
@@ -85,8 +82,7 @@ def in_domain_extractor(
     device: torch.device | str = "cpu",
     recipe: Recipe | None = None,
 ) -> ClassifierExtractor:
-    """The extractor `classifier_<name>` of the labelled training split `images` at `size` px, from the cache or trained
-    now.
+    """Return the extractor `classifier_<name>` of labelled training images at `size` px, from the cache or trained now.
 
     cache: a folder; None keeps nothing. Every process of a job must call this: they train together. Raises MetricsError
     for images without labels.
@@ -94,23 +90,15 @@ def in_domain_extractor(
     recipe = recipe or Recipe()
     classes = class_count(images)
     key = [FORMAT, fingerprint(images), size, classes, *asdict(recipe).values()]
-    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
+    described = {"recipe": asdict(recipe), "size": size, "classes": classes, "trained_on": images.origin}
+    classifier, facts = get_or_make(
+        entry(cache, "classifier", json.dumps(key)),
+        read=lambda path: _read(path, recipe, size, classes),
+        make=lambda: _train(images, size, recipe, device),
+        write=lambda path, made: _write(path, made[0], made[1] | described),
+    )
     name = "classifier_" + re.sub(r"\W+", "_", name).strip("_").lower()
-    path = None if cache is None else cache / f"classifier-{digest}.safetensors"
-    stored = None if path is None else _stored(path, recipe, size, classes)
-    if everywhere(stored is not None):
-        extractor = ClassifierExtractor(*stored[:1], name, size, stored[1], device)
-    else:
-        classifier, facts = _train(images, size, recipe, device)
-        tensors = {k: v.cpu().contiguous() for k, v in classifier.state_dict().items()}
-        facts["sha256"] = _digest(tensors)
-        if path is not None and rank() == 0:
-            _keep(
-                path,
-                tensors,
-                facts | {"recipe": asdict(recipe), "size": size, "classes": classes, "trained_on": images.origin},
-            )
-        extractor = ClassifierExtractor(classifier, name, size, facts, device)
+    extractor = ClassifierExtractor(classifier, name, size, facts, device)
     log.log(logging.INFO if extractor.trusted else logging.WARNING, "%s", extractor.note())
     return extractor
 
@@ -141,32 +129,23 @@ def _train(images: Images, size: int, recipe: Recipe, device) -> tuple[Classifie
         seed=recipe.seed,
         device=device,
     )
-    majority = float(np.bincount(held_out.labels).max() / count)
-    return classifier, {"accuracy": accuracy(classifier, held_out, size), "majority": majority, "held_out": count}
+    facts = {"accuracy": accuracy(classifier, held_out, size), "held_out": count}
+    facts |= {"majority": float(np.bincount(held_out.labels).max() / count), "sha256": digest(classifier.state_dict())}
+    return classifier, facts
 
 
-def _digest(tensors: dict[str, Tensor]) -> str:
-    found = hashlib.sha256()
-    for name, value in sorted(tensors.items()):
-        found.update(name.encode() + value.flatten().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
-
-
-def _keep(path: Path, tensors: dict[str, Tensor], facts: dict) -> None:
-    """The weights first and the facts that vouch for them last, each by a rename: a kill leaves nothing that looks
-    whole."""
+def _write(path: Path, classifier: Classifier, facts: dict) -> None:
+    """Write the weights first and the facts that vouch for them last: a kill leaves nothing that looks whole."""
+    tensors = {k: v.cpu().contiguous() for k, v in classifier.state_dict().items()}
     store(path, lambda beside: save_file(tensors, beside))
     store(path.with_suffix(".json"), lambda beside: beside.write_text(json.dumps(facts, indent=2) + "\n"))
 
 
-def _stored(path: Path, recipe: Recipe, size: int, classes: int) -> tuple[Classifier, dict] | None:
-    """The classifier kept at `path` if it is there and whole."""
-    try:
-        facts = json.loads(path.with_suffix(".json").read_text())
-        tensors = load_file(path)
-        if _digest(tensors) != facts["sha256"] or not {"accuracy", "majority", "held_out"} <= facts.keys():
-            return None
-    except (OSError, ValueError, KeyError, SafetensorError):  # not there, or cut short by a kill: trained anew
+def _read(path: Path, recipe: Recipe, size: int, classes: int) -> tuple[Classifier, dict] | None:
+    """Return the classifier kept at `path` with its facts; None where the weights are not those of the facts."""
+    facts = json.loads(path.with_suffix(".json").read_text())
+    tensors = load_file(path)
+    if digest(tensors) != facts["sha256"] or not {"accuracy", "majority", "held_out"} <= facts.keys():
         return None
     with torch.random.fork_rng([]):
         classifier = Classifier(_build(recipe, size), classes)

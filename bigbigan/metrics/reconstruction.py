@@ -1,25 +1,32 @@
-"""Reconstruction figures, each beside its random-pair baseline (Donahue et al. 2017 report both)."""
+"""Measure reconstructions beside the baseline of random pairs (Donahue et al. 2017 report both)."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bigbigan.data import Images, evaluation_batches, to_signed
+from bigbigan.metrics.neighbours import nearest
 from bigbigan.model import BigBiGAN
 from bigbigan.networks.layers import pool_to
+from eval_linear.result import FigureInfo
 
 EVALUATION_LIMIT = 2048  # held-out images that the figures look at
 NEIGHBOURS_LIMIT = 20_000  # training images up to which their pixels are searched for neighbours
+FIGURES = (
+    FigureInfo("reconstruction_error_relative", "Reconstruction error, 1 = random pairs", better="lower"),
+    FigureInfo("reconstruction_1nn_agreement", "Reconstructions that keep their class by 1-NN", "share"),
+)
 
 
 def squared_error(a: Tensor, b: Tensor) -> Tensor:
-    """Squared L2 distance of each pair: a, b (N, 3, S, S) in [−1, 1] → (N,)."""
+    """Return the squared L2 distance (N,) of each pair of a, b (N, 3, S, S) in [−1, 1]."""
     return (a - b).square().flatten(1).sum(1)
 
 
 def relative_error(x: Tensor, reconstructions: Tensor, repeats: int = 10, seed: int = 0) -> float:
-    """Mean squared error of reconstructions over that of random pairs of images: 0 is perfect, 1 is no better than
-    another image.
+    """Return the mean squared error of reconstructions over that of random pairs of images.
+
+    0 is perfect, 1 is no better than another image.
 
     x, reconstructions: (N, 3, S, S), N ≥ 2. The baseline pairs every x with another x, drawn `repeats` times.
     """
@@ -31,23 +38,20 @@ def relative_error(x: Tensor, reconstructions: Tensor, repeats: int = 10, seed: 
 
 
 def nearest_neighbour_agreement(reconstructions: Tensor, labels: Tensor, real: Tensor, real_labels: Tensor) -> float:
-    """Share of reconstructions whose nearest real image (L2 in pixels) has the label of the image they reconstruct.
+    """Return the share of reconstructions whose nearest real image (L2 in pixels) has their image's label.
 
     reconstructions (N, 3, S, S), labels (N,); real (M, 3, S, S), real_labels (M,).
     """
-    nearest = torch.cat(
-        [torch.cdist(part, real.flatten(1)).argmin(1) for part in reconstructions.flatten(1).split(1024)]
-    )
-    return float((real_labels[nearest] == labels).double().mean())
+    found = nearest(reconstructions.flatten(1), real.flatten(1))[1][:, 0]
+    return float((real_labels[found] == labels).double().mean())
 
 
 @torch.no_grad()
 def reconstruction_figures(model: BigBiGAN, train: Images, test: Images, neighbours: bool = True) -> dict[str, float]:
-    """G(z_mean) of held-out images, beside random pairs → {} with fewer than two, else
+    """Return figures of G(z_mean) of held-out images by name; {} without E, or of fewer than two images.
 
-    reconstruction_error_relative (`relative_error`), n_test; and with labels and not too many training images
-    reconstruction_1nn_agreement (`nearest_neighbour_agreement`). A conditional G is told the images' classes. {}
-    without E.
+    reconstruction_error_relative (`relative_error`) and n_test; with labels and not too many training images also
+    reconstruction_1nn_agreement (`nearest_neighbour_agreement`). A conditional G is given the images' classes.
     """
     if model.encoder is None:
         return {}
@@ -56,7 +60,7 @@ def reconstruction_figures(model: BigBiGAN, train: Images, test: Images, neighbo
     for pixels, indices in evaluation_batches(test, model.encoder.image_size, 256, EVALUATION_LIMIT):
         part = to_signed(pixels).to(device)
         classes = torch.from_numpy(test.labels[indices]).to(device) if model.generator.classes else None
-        y.append(model.generator(model.encoder(part).mean, classes).float().cpu())
+        y.append(model.generator(model.infer(part, classes).mean, classes).float().cpu())
         x.append(pool_to(part, y[-1].shape[-1]).cpu())
         at.append(indices)
     if sum(map(len, at)) < 2:

@@ -1,15 +1,11 @@
-"""What a set of images is in an extractor's eyes, gathered once while they pass by; that of the real images is
-cached."""
+"""Gather what an extractor sees of a set of images, batch by batch; that of real images is cached."""
 
-import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -17,29 +13,20 @@ from bigbigan.data import Images, evaluation_batches, fingerprint
 from bigbigan.distributed.collectives import rank, world_size
 from bigbigan.distributed.gather import everywhere, gather_scattered
 from bigbigan.errors import MetricsError
-from bigbigan.metrics.cache import store
+from bigbigan.metrics.cache import TRANSFORM, entry, get_or_make, store
 from bigbigan.metrics.inception_score import InceptionScore
 from bigbigan.metrics.moments import Moments
+from bigbigan.metrics.sets import Statistics
 
 FORMAT = 1
-TRANSFORM = "centre square, bicubic"
 KEPT = 10_000  # features kept for KID, precision and recall: 82 MB of Inception's
 SPLITS = 10  # of the Inception score (Salimans et al. 2016)
 
 
-@dataclass
-class Statistics:
-    """moments: of all features.  score: Inception score, (mean, sd).  kept: features (k, D) of some images, on the
-    CPU."""
-
-    moments: Moments
-    score: tuple[float, float]
-    kept: Tensor
-
-
 def gather(batches: Iterable[tuple[Tensor, np.ndarray]], extractor, n: int, keep: np.ndarray) -> Statistics:
-    """Statistics of n images in all, of which this process sees `batches`: (uint8 (m, 3, S, S), positions (m,) in 0 … n
-    − 1).
+    """Return the statistics of n images in all, of which this process sees `batches`.
+
+    batches: (uint8 (m, 3, S, S), positions (m,) in 0 … n − 1).
 
     keep: sorted positions whose features are kept. The result is the same on every process, and for any number of them.
     """
@@ -63,40 +50,28 @@ def gather(batches: Iterable[tuple[Tensor, np.ndarray]], extractor, n: int, keep
 
 
 def real_statistics(
-    reals: Images, size: int, extractor, split_name: str, cache: Path | None, batch_size: int, kept: int = KEPT
+    reals: Images, size: int, extractor, split_name: str, cache: Path | None, batch_size: int, *, kept: int = KEPT
 ) -> Statistics:
-    """Statistics of all `reals`' centre squares at `size` px, of `kept` of them with features; unreadable images are
-    left out.
+    """Return the statistics of all `reals`' centre squares at `size` px, with the features of `kept` of them.
+
+    Unreadable images are left out.
 
     cache: a folder where they stay under a key of data, split, size, transform and features; None keeps nothing.
     """
-    key = [
-        FORMAT,
-        fingerprint(reals),
-        split_name,
-        size,
-        TRANSFORM,
-        extractor.name,
-        getattr(extractor, "digest", ""),
-        kept,
-        SPLITS,
-    ]
-    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
-    path = None if cache is None else cache / f"reference-{digest}.safetensors"
-    stored = None if path is None else _stored(path)
-    if everywhere(stored is not None):
-        return stored
-    mine = np.arange(rank(), len(reals), world_size())
-    batches = ((x, mine[at]) for x, at in evaluation_batches(reals.subset(mine), size, batch_size))
-    # Spread over the split, which may be sorted by class.
-    keep = np.sort(np.random.default_rng(0).permutation(len(reals))[:kept])
-    found = gather(batches, extractor, len(reals), keep)
-    if path is not None and rank() == 0:
-        _keep(path, found)
-    return found
+    known = [FORMAT, fingerprint(reals), split_name, size, TRANSFORM]
+    key = [*known, extractor.name, getattr(extractor, "digest", ""), kept, SPLITS]
+
+    def make() -> Statistics:
+        mine = np.arange(rank(), len(reals), world_size())
+        batches = ((x, mine[at]) for x, at in evaluation_batches(reals.subset(mine), size, batch_size))
+        # Spread over the split, which may be sorted by class.
+        keep = np.sort(np.random.default_rng(0).permutation(len(reals))[:kept])
+        return gather(batches, extractor, len(reals), keep)
+
+    return get_or_make(entry(cache, "reference", json.dumps(key)), _read, make, _write)
 
 
-def _keep(path: Path, found: Statistics) -> None:
+def _write(path: Path, found: Statistics) -> None:
     tensors = {
         "count": torch.tensor(found.moments.count),
         "mean": found.moments.mean,
@@ -107,11 +82,8 @@ def _keep(path: Path, found: Statistics) -> None:
     store(path, lambda beside: save_file(tensors, beside))
 
 
-def _stored(path: Path) -> Statistics | None:
-    try:
-        tensors = load_file(path)
-        moments = Moments(len(tensors["mean"]))
-        moments.count, moments.mean, moments.scatter = int(tensors["count"]), tensors["mean"], tensors["scatter"]
-        return Statistics(moments, tuple(tensors["score"].tolist()), tensors["kept"])
-    except (OSError, KeyError, SafetensorError):  # not there, or cut short: gathered anew
-        return None
+def _read(path: Path) -> Statistics:
+    tensors = load_file(path)
+    moments = Moments(len(tensors["mean"]))
+    moments.count, moments.mean, moments.scatter = int(tensors["count"]), tensors["mean"], tensors["scatter"]
+    return Statistics(moments, tuple(tensors["score"].tolist()), tensors["kept"])

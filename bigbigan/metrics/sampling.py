@@ -1,5 +1,7 @@
-"""Samples of G for the generation metrics: a function of their index alone, with the sampling statistics of their
-truncation."""
+"""Draw samples of G for the generation metrics, as a function of their index alone.
+
+G has the sampling statistics of the truncation.
+"""
 
 import copy
 from collections.abc import Callable
@@ -24,7 +26,7 @@ def sampler(
     statistics_latents: int = STATISTICS_LATENTS,
     batch_size: int = 256,
 ) -> Callable[[np.ndarray], Tensor]:
-    """→ a function from indices of samples, (n,), to their images, uint8 (n, 3, S, S) on G's device.
+    """Return a function from indices of samples (n,) to their images, uint8 (n, 3, S, S) on G's device.
 
     threshold: truncation of z (BigGAN, section 3.1), normal prior only; G's standing statistics are then estimated anew
     from truncated latents, in a copy, since the activations shrink with z (BigGAN's released models hold one set per

@@ -70,8 +70,8 @@ class ImageTrunk(nn.Module):
         for *_, halves in plan:
             size //= 2 if halves else 1
             sizes.append(size)
-        # after the first block of that resolution alone
-        self.attention_after = place_of_attention(attention, sizes, "discriminator")
+        # After the first block of that resolution; in BigGAN-deep after the second, as in G (BigGAN, tables 7 to 9).
+        self.attention_after = place_of_attention(attention, sizes, "discriminator") + (deep and attention > 0)
         self.attention = SelfAttention(plan[self.attention_after][1]) if attention else None
         self.features = channels[-1]
         self.checkpointing = False

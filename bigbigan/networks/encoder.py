@@ -38,7 +38,8 @@ class Encoder(nn.Module):
         "tanh" (z in (−1, 1), for the uniform prior).
     blocks: blocks in each stage of a ResNet-v2 or RevNet; () for the backbone's own.
 
-    forward: x (N, 3, S, S) in [−1, 1] → Posterior(mean, stddev), (N, Z) each.
+    forward: x (N, 3, S, S) in [−1, 1] → Posterior(mean, stddev), (N, Z) each. It and `head` are given the classes (N,)
+    of x in a conditional model, and ignore them: this E sees no labels.
     """
 
     def __init__(
@@ -106,7 +107,7 @@ class Encoder(nn.Module):
         normalised = self.feature_norm(avepool)
         return torch.cat([F.relu(normalised), F.relu(-normalised)], dim=1)
 
-    def head(self, avepool: Tensor) -> Posterior:
+    def head(self, avepool: Tensor, classes: Tensor | None = None) -> Posterior:
         """Return the Posterior, mean and stddev (N, Z) each, of an AvePool feature (N, features)."""
         out = self.linear(self.mlp(avepool))
         out = out if out.dtype == torch.float64 else out.float()
@@ -116,8 +117,8 @@ class Encoder(nn.Module):
         mean = torch.tanh(out) if self.posterior == "tanh" else out
         return Posterior(mean, torch.zeros_like(mean))
 
-    def forward(self, x: Tensor) -> Posterior:
-        return self.head(self.avepool(x))
+    def forward(self, x: Tensor, classes: Tensor | None = None) -> Posterior:
+        return self.head(self.avepool(x), classes)
 
 
 def automatic_stem(image_size: int) -> str:

@@ -16,12 +16,13 @@ class GeneratorInterface:
     """Number of classes that it is conditioned on; 0 for an unconditional one."""
 
     def prepare(self, x: Tensor) -> Tensor:
-        """Return real images (N, 3, S, S) as D and E shall see them beside this G's; overridden by networks that grow."""
+        """Return real images (N, 3, S, S) as D and E see them beside this G's; networks that grow override this."""
         return x
 
 
 class DiscriminatorInterface:
-    """D.  forward: x (N, 3, S, S), z (N, latent_dim) or None, classes (N,) or None, noise or None → Scores, (N,) each."""
+    """D.  forward: x (N, 3, S, S), z (N, latent_dim), classes (N,), noise; each but x may be None → Scores, (N,)
+    each."""
 
     image_size: int
     latent_dim: int

@@ -40,13 +40,14 @@ class ReversibleStage(nn.Module):
     """A stage runs blocks of equal width: (x₁, x₂) → (x₂, x₁ + f(x₂)), where x₁ and x₂ are halves of the channels.
 
     reversible: False keeps the activations; outputs are then equal bit for bit, gradients up to rounding.
+    zeros: how many of the last channels of its input are zeros everywhere, see `pool_and_double`.
     forward: (N, C, H, W) → the same shape.
     """
 
-    def __init__(self, channels: int, blocks: int, reversible: bool = True):
+    def __init__(self, channels: int, blocks: int, reversible: bool = True, zeros: int = 0):
         super().__init__()
         self.blocks = nn.ModuleList(Bottleneck(channels // 2) for _ in range(blocks))
-        self.reversible = reversible
+        self.reversible, self.zeros = reversible, zeros
 
     def forward(self, x: Tensor) -> Tensor:
         if self.reversible and torch.is_grad_enabled():
@@ -90,7 +91,11 @@ class _Recomputed(torch.autograd.Function):
         grad1, grad2 = grad.chunk(2, dim=1)
         gradients = {}
         with unrecorded(ctx.stage):
-            for f in reversed(ctx.stage.blocks):
+            for i, f in reversed([*enumerate(ctx.stage.blocks)]):
+                if i == 0 and ctx.stage.zeros:
+                    # Differences leave rounding in place of zeros, which a norm without bias puts on either side of its
+                    # ReLU's kink; so the zeros of the input are restored.
+                    y1 = torch.cat([y1[:, : -ctx.stage.zeros], torch.zeros_like(y1[:, -ctx.stage.zeros :])], dim=1)
                 x2 = y1.detach().requires_grad_()
                 with torch.enable_grad(), ctx.precision():
                     residual = f(x2)
@@ -133,7 +138,10 @@ class RevNet(nn.Module):
         self.stem = nn.Sequential()
         self.stem.add_module("conv", nn.Conv2d(3, channels, 7, stride=2, padding=3, bias=False))
         self.stem.add_module("pool", nn.MaxPool2d(3, stride=2, padding=1))
-        self.stages = nn.ModuleList(ReversibleStage(channels * 2**i, n, reversible) for i, n in enumerate(blocks))
+        self.stages = nn.ModuleList(
+            ReversibleStage(channels * 2**i, n, reversible, zeros=channels * 2**i // 4 if i else 0)
+            for i, n in enumerate(blocks)
+        )
         self.num_features = channels * 2 ** (len(blocks) - 1)
         self.norm = CrossReplicaBatchNorm(self.num_features, EPS)
         for layer in self.modules():

@@ -1,4 +1,4 @@
-"""A model to give away: `python -m bigbigan.release.export CKPT FOLDER [--limit_mb 8] [--data NAME]`.
+"""Export a model to give away: `python -m bigbigan.release.export CKPT FOLDER [--limit_mb 8] [--data NAME]`.
 
 Averaged E and G in bf16, without D unless asked for, as a release folder with a card, which says what the rounding
 changed.
@@ -17,20 +17,21 @@ from safetensors.torch import save
 from torch import Tensor
 
 from bigbigan.errors import ExportError, exit_with_a_sentence
-from bigbigan.files import read_json
 from bigbigan.latents import sample_prior
 from bigbigan.metrics.bidirectional import fit_to, some_classes
 from bigbigan.model import BigBiGAN
+from bigbigan.release.card import worth
 from bigbigan.release.format import write_release
 from bigbigan.release.load import load_model
+from eval_linear.result import ProbeResult
 
 IMAGES = 64  # that the exported model is compared with the original on
 USE = """
 ## What it is for, and what not
 
-Features and latents of images like its training images, at {size} px; comparing methods; trying the library. It is small and has
-seen one data set: it is no general image encoder, its samples are no photographs, and nobody should be judged by it. Whatever
-imbalance the training images have, it has too.
+Features and latents of images like its training images, at {size} px; comparing methods; trying the library. It is
+small and has seen one data set: it is no general image encoder, its samples are no photographs, and nobody should be
+judged by it. Whatever imbalance the training images have, it has too.
 """
 
 
@@ -60,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def export(options: Export) -> str:
-    """Write the release and its card → a sentence: size and what the precision changed."""
+    """Write the release and its card, and return a sentence: size and what the precision changed."""
     model = load_model(options.ckpt)
     if model.encoder is None:
         raise ExportError(f"{options.ckpt}: expected a model with an encoder, found a GAN")
@@ -91,7 +92,7 @@ def export(options: Export) -> str:
 
 
 def lighter(model: BigBiGAN, precision: str, discriminator: bool) -> BigBiGAN:
-    """A copy whose weights of two dimensions and more are in `precision`; without D unless it is wanted."""
+    """Return a copy whose weights of two dimensions and more are in `precision`; without D unless it is wanted."""
     kept = copy.deepcopy(model.discriminator) if discriminator else None
     small = BigBiGAN(copy.deepcopy(model.generator), copy.deepcopy(model.encoder), kept, model.config)
     for tensor in (*small.parameters(), *small.buffers()):
@@ -102,9 +103,11 @@ def lighter(model: BigBiGAN, precision: str, discriminator: bool) -> BigBiGAN:
 
 @torch.inference_mode()
 def changes(model: BigBiGAN, other: BigBiGAN) -> dict[str, float]:
-    """Root mean square difference of `other` from `model`, relative to the size of what differs: images, features,
-    latents."""
-    prior, width = model.config.prior, model.generator.latent_dim
+    """Return the root mean square difference of `other` from `model` in images, features and latents.
+
+    Each is relative to the size of what differs.
+    """
+    prior, width = model.prior, model.generator.latent_dim
     z = sample_prior(prior, 0, "export", np.arange(IMAGES), width)
     classes = some_classes(model, IMAGES, 0) if model.generator.classes else None
     x = model.generate(z, classes)
@@ -120,45 +123,14 @@ def _relative(a: Tensor, b: Tensor) -> float:
 
 
 def _figures(ckpt: str) -> str:
-    """`worth` of the run's probe.json; nothing of a run that was not probed. Raises ExportError."""
+    """Return the card's table of the run's probe.json; "" for a run that was not probed. Raises ProbeError."""
     path = Path(ckpt) / "probe.json"
-    try:
-        return worth(read_json(path) if path.is_file() else None)
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise ExportError(f"{path}: expected what eval_linear/probe.py writes, found {error!r}; probe anew") from None
-
-
-def worth(probe: dict | None) -> str:
-    """What probe.json says, as the card's table: each figure of the encoder beside the untrained one, pixels and the
-    majority."""
-    if probe is None:
+    if not path.is_file():
         return ""
-    lines = [
-        "", "## What it is worth", "", f"{probe['n_test']:,} test images, {probe['classes']} classes.",
-        "", "| figure | encoder | feature | value | n |", "|---|---|---|---|---|",
-    ]  # fmt: skip
-    for row in probe["rows"]:
-        if not row["protocol"].startswith(("linear", "k-NN, cosine")):
-            continue
-        share = "" if row["labels"] == 1 else f", {100 * row['labels']:g} % of the labels"
-        for name, figure in row["figures"].items():
-            if name == "top5" or figure is None:
-                continue
-            value = f"{100 * figure['mean']:.1f}" + (f" ± {100 * figure['sd']:.1f}" if figure["sd"] is not None else "")
-            lines.append(
-                f"| {row['protocol']}{share}, {name} % | {row['encoder']} | {row['feature']} | {value} | {figure['n']} |"
-            )
-    for pair in probe["bidirectional"] or []:
-        lines.append(
-            f"| {pair['name']} ({pair['baseline_name']} {pair['baseline']:.4g}) | | | {pair['value']:.4g} | {pair['n']:,} |"
-        )
-    for result in (probe["generation"] or {"results": []})["results"]:
-        lines += [
-            f"| {name} | | | {value:.4g} | |"
-            for name, value in result["figures"].items()
-            if name.startswith(("fid_", "is_"))
-        ]
-    return "\n".join([*lines, ""])
+    result = ProbeResult.read(path)
+    if result.n_test is None:
+        raise ExportError(f"{path}: expected what eval_linear/probe.py writes, found no key n_test; probe anew")
+    return worth(result)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""The pictures of a run as data URLs: the film of its grids, and the sheets of its evaluation."""
+"""Read the pictures of a run as data URLs: the film of its grids, and the sheets of its evaluation."""
 
 import base64
 import io
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
-from bigbigan.report.tables import Html, tag
+from eval_linear.result import ProbeResult
 
 FRAMES = 40  # at most
 FILM_LIMIT, SHEETS_LIMIT = 9_000_000, 4_500_000  # characters of data URLs; with them the page stays below 15 MB
@@ -15,18 +16,17 @@ PIXEL_ART = 800  # a picture narrower than this is enlarged without smoothing
 
 
 def read_film(folder: Path) -> dict:
-    """At most FRAMES times, evenly spread from the first to the last, and the grids there; fewer where pictures are
-    large.
+    """Return the grids of at most FRAMES times, evenly spread from first to last; of fewer where they are large.
 
-    → {"times": [images seen], "samples": [picture or None], "reconstructions": [picture or None]}, one of each per
-    time.
+    The result is {"times": [images seen], "samples": [picture or None], "reconstructions": [picture or None]}, with one
+    of each for every time.
     """
     found = {kind: _by_time(folder / kind) for kind in ("samples", "reconstructions")}
     every = sorted(set().union(*found.values()))
     read: dict[Path, dict | None] = {}
     count = min(FRAMES, len(every))
     while True:
-        times = spread(every, count)
+        times = evenly_spaced(every, count)
         for paths in found.values():
             read |= {paths[time]: picture(paths[time]) for time in times if time in paths and paths[time] not in read}
         film = {kind: [read.get(paths.get(time)) for time in times] for kind, paths in found.items()}
@@ -40,9 +40,11 @@ def _by_time(folder: Path) -> dict[int, Path]:
     return {int(path.stem): path for path in folder.glob("*.png") if path.stem.isdecimal()}
 
 
-def spread(times: list[int], count: int) -> list[int]:
-    """`count` of the sorted times, those nearest to an even spacing between the first and the last; of one, the
-    last."""
+def evenly_spaced(times: list[int], count: int) -> list[int]:
+    """Return `count` of the sorted times, those nearest to an even spacing from the first to the last.
+
+    A count of 1 gives the last.
+    """
     if count <= 1:
         return times[-1:] if count else []
     steps = [times[0] + i * (times[-1] - times[0]) / (count - 1) for i in range(count)]
@@ -56,7 +58,7 @@ def spread(times: list[int], count: int) -> list[int]:
 
 
 def picture(path: Path) -> dict | None:
-    """A PNG or JPEG → {"src": data URL, "width", "height"}, or None where it is absent or damaged.
+    """Return a PNG or JPEG as {"src": data URL, "width", "height"}, or None where it is absent or damaged.
 
     A file of more than PLAIN_BYTES or a side of more than LONGEST_SIDE becomes a JPEG without chroma subsampling.
     """
@@ -82,24 +84,40 @@ def picture(path: Path) -> dict | None:
     return {"src": f"data:image/{kind};base64,{text}", "width": image.width, "height": image.height}
 
 
-def sheets(folder: Path, probe: dict) -> Html:
-    """The pictures that the evaluation made, such as neighbours and filters; none from outside the run folder."""
-    parts, left = [], SHEETS_LIMIT
-    for sheet in probe.get("sheets") or []:
-        title, path = str(sheet.get("title", "")), str(sheet.get("path", ""))
-        inside = (folder / path).resolve().is_relative_to(folder.resolve())
-        found = picture(folder / path) if inside else None
-        if found and len(found["src"]) <= left:
-            left -= len(found["src"])
-            image = tag("img", alt=title, class_="pixels" if found["width"] < PIXEL_ART else None, **found)
-            parts.append(tag("figure", tag("h3", title), image, tag("figcaption", sheet.get("caption", ""))))
+@dataclass
+class SheetView:
+    """Hold a picture of the evaluation with its title and caption; image None: `reason` says why it is not shown."""
+
+    title: str
+    path: str
+    caption: str
+    image: dict | None
+    reason: str = ""
+
+    @property
+    def pixels(self) -> bool:
+        """Whether the picture is so small that it is enlarged without smoothing."""
+        return self.image is not None and self.image["width"] < PIXEL_ART
+
+
+def sheets(folder: Path, probe: ProbeResult) -> list[SheetView]:
+    """Return the pictures that the evaluation made, such as neighbours; none from outside the run folder."""
+    found, left = [], SHEETS_LIMIT
+    for sheet in probe.sheets:
+        inside = _is_inside(folder, sheet.path)
+        image = picture(folder / sheet.path) if inside else None
+        if image and len(image["src"]) <= left:
+            left -= len(image["src"])
+            found.append(SheetView(sheet.title, sheet.path, sheet.caption, image))
             continue
-        reason = (
-            "is outside the run folder"
-            if not inside
-            else "makes the page too large"
-            if found
-            else "is absent or damaged"
-        )
-        parts.append(tag("p", f"{title}: ", tag("code", path), f" {reason} and is not shown.", class_="absent"))
-    return tag("div", *parts, class_="sheets") if parts else Html("")
+        reason = "makes the page too large" if image else "is absent or damaged"
+        found.append(SheetView(sheet.title, sheet.path, "", None, reason if inside else "is outside the run folder"))
+    return found
+
+
+def _is_inside(folder: Path, path: str) -> bool:
+    """Return whether `path` leads to a place in `folder`, links followed; False for what can be no path."""
+    try:
+        return (folder / path).resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):  # a loop of links, a null character, half a character
+        return False

@@ -9,9 +9,9 @@ from bigbigan.model import BigBiGAN
 from bigbigan.release.format import write_readme, write_release
 from bigbigan.release.load import card
 from bigbigan.report import closing_block, write_page
-from bigbigan.report.terminal import chosen_by
 from bigbigan.training import checkpoint
 from bigbigan.training.trainer import Trainer
+from eval_linear.result import Choice
 
 PROBE_LIMIT = 200_000  # training images up to which the first probe, on the CPU, is a matter of minutes
 QUICK_LIMIT = 20_000  # training images up to which its other quick parts are a matter of seconds
@@ -37,7 +37,7 @@ def best_checkpoint(folder: Path) -> str:
     """Return the checkpoint in the folder best/ of a run and what chose it, in words; "" if there is none."""
     for kept in reversed(checkpoint.complete(folder)):
         if note := checkpoint.choice(kept):
-            return f"{kept}, {chosen_by(note)}"
+            return f"{kept}, {Choice(**note).words()}"
     return ""
 
 

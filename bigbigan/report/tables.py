@@ -1,79 +1,90 @@
-"""HTML of numbers and texts. Every text that is not markup already is escaped on its way in."""
+"""Arrange the tables of the page as rows of cells, and write numbers as people do."""
 
-import html
 import math
-import re
-from collections.abc import Iterable
+from dataclasses import dataclass
+
+from bigbigan.metrics.figures import is_share
+from eval_linear.result import Figure
 
 
-class Html(str):
-    """Markup. Any other string that becomes part of markup is escaped."""
+@dataclass
+class Cell:
+    """Hold one cell of a table. A text that names a key is set as code.
 
-
-def tag(name: str, *children: object, **attributes: object) -> Html:
-    """An element; `class_` gives class, `data_x` data-x, and an attribute that is None is left out."""
-    given = [
-        f'{key.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"'
-        for key, value in attributes.items()
-        if value is not None
-    ]
-    opening = f"<{' '.join([name, *given])}>"
-    return Html(opening if name == "img" else f"{opening}{join(children)}</{name}>")
-
-
-def join(children: Iterable[object]) -> Html:
-    return Html("".join(child if isinstance(child, Html) else html.escape(str(child)) for child in children))
-
-
-def table(heads: list[str], rows: list[list[object]], label: str, classes: list[str | None] | None = None) -> Html:
-    """A table in a box that scrolls by itself. The first column names the rows; columns of numbers are set to the
-    right.
-
-    rows: cells, as many as heads.  classes: of each row.
+    spread: the standard deviation of a mean, in a column of its own width so that means stand below means; None for
+    none.  share: a share in [0, 1] that is drawn as a bar before the text, None for none.
     """
-    right = [i > 0 and all(_is_number(row[i]) for row in rows) for i in range(len(heads))]
-    side = ["n" if numeric else None for numeric in right]
-    head = tag("tr", *(tag("th", text, scope="col", class_=c) for text, c in zip(heads, side, strict=True)))
-    body = []
-    for row, kind in zip(rows, classes or [None] * len(rows), strict=True):
-        cells = [tag("td", cell, class_=c) for cell, c in zip(row[1:], side[1:], strict=True)]
-        wide = "long" if len(str(row[0])) > 30 else None  # or a phone would break a sentence into a column of words
-        body.append(tag("tr", tag("th", row[0], scope="row", class_=wide), *cells, class_=kind))
-    return box(tag("table", tag("thead", head), tag("tbody", *body)), label)
+
+    text: str
+    code: bool = False
+    spread: str | None = None
+    share: str | None = None
+
+    @property
+    def wide(self) -> bool:
+        """Whether a phone would break the text into a column of words."""
+        return len(self.text) > (17 if self.code else 30)
+
+    @property
+    def numeric(self) -> bool:
+        """Whether the text is a number, or stands for one that is not there."""
+        return self.text[:1] in ("", "–", "−", "+") or self.text[:1].isdigit() or self.text == "none"
 
 
-def box(content: Html, label: str) -> Html:
-    """What is too wide for a phone scrolls in here, by touch or keyboard, and the page stays."""
-    return tag("div", content, class_="scroll", tabindex="0", role="region", aria_label=label)
+@dataclass
+class TableRow:
+    """Hold the cells of a row; the first names it. ours: whether it is of the trained encoder, and set in bold."""
+
+    cells: list[Cell]
+    ours: bool = False
 
 
-def _is_number(cell: object) -> bool:
-    text = re.sub(r"<[^>]*>", "", str(cell)) if isinstance(cell, Html) else str(cell)
-    return text[:1] in ("", "–", "−", "+") or text[:1].isdigit() or text == "none"
+@dataclass
+class Table:
+    """Hold a table of the page: its heads, its rows with as many cells, and the label that names it."""
+
+    heads: list[str]
+    rows: list[TableRow]
+    label: str
+
+    @property
+    def numeric(self) -> list[bool]:
+        """Whether each column but the first holds numbers alone, which are set to the right."""
+        return [i > 0 and all(row.cells[i].numeric for row in self.rows) for i in range(len(self.heads))]
 
 
-def is_share(name: str) -> bool:
-    """Whether a figure of this name is a share in [0, 1], which is shown in per cent."""
-    return name.startswith(("top1", "top5", "accuracy", "d_right")) or name.endswith("agreement")
+def make_table(heads: list[str], rows: list[list[Cell | str]], label: str) -> Table:
+    """Return a table whose cells may be plain texts."""
+    cells = [[cell if isinstance(cell, Cell) else Cell(cell) for cell in row] for row in rows]
+    return Table(heads, [TableRow(row) for row in cells], label)
+
+
+def figure_cell(name: str, figure: Figure | float | None, bar: bool = False) -> Cell:
+    """Return the cell of the figure `name`, its standard deviation apart, with a bar for its mean if asked for."""
+    mean, sign, spread = shown(name, figure).partition(" ±")
+    if not bar:
+        return Cell(mean, spread=sign + spread)
+    value = figure.mean if isinstance(figure, Figure) else figure
+    share = min(max(value, 0), 1) if finite(value) else 0
+    return Cell(mean, spread=sign + spread, share=f"{share:.4f}")
 
 
 def finite(value: object) -> bool:
+    """Return whether `value` is a number other than NaN and infinity."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def number(value: object) -> str:
-    """A count with its thousands, any other number with four significant digits; a dash for what is no finite
-    number."""
+    """Return a count with its thousands, another number with four significant digits, a dash for what is not finite."""
     if not finite(value):
         return "–"
     text = f"{value:,}" if isinstance(value, int) else f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
     return text.replace("-", "−")
 
 
-def shown(name: str, value: object, unit: bool = False) -> str:
-    """The figure `name`, a number or {"mean", "sd", "n"}: mean ± sd, shares in per cent (the sign % only with
-    `unit`)."""
-    mean, spread = (value.get("mean"), value.get("sd")) if isinstance(value, dict) else (value, None)
+def shown(name: str, value: Figure | float | None, unit: bool = False) -> str:
+    """Return the figure `name` as mean ± standard deviation; shares in per cent, with the sign % if `unit`."""
+    mean, spread = (value.mean, value.sd) if isinstance(value, Figure) else (value, None)
     if not is_share(name) or not finite(mean):
         return number(mean) + (f" ± {number(spread)}" if finite(spread) else "")
     text = f"{100 * mean:.1f}" + (f" ± {100 * spread:.1f}" if finite(spread) else "")
@@ -81,7 +92,7 @@ def shown(name: str, value: object, unit: bool = False) -> str:
 
 
 def duration(seconds: object) -> str:
-    """Seconds in the two units that matter."""
+    """Return seconds in the two units that matter, such as "2 h 2 min"."""
     if not finite(seconds):
         return "–"
     minutes, rest = divmod(round(seconds), 60)

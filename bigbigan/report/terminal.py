@@ -1,49 +1,46 @@
-"""The printed table: rows by protocol, generation, encoder and generator together."""
+"""Print what probe.json holds: rows by protocol, generation, encoder and generator together."""
+
+from pathlib import Path
+
+from eval_linear.result import CurvePoint, Figure, GenerationResult, PairFigure, ProbeResult, Row
 
 ORDER = ("trained", "supervised", "untrained", "none")
 NOTES = (
-    "± is the standard deviation over n fits: on different held-out parts and label subsets (--seeds); of untrained encoders, over "
-    "initialisations"
+    "± is the standard deviation over n fits: on different held-out parts and label subsets (--seeds); of untrained "
+    "encoders, over initialisations"
 )
 
 
-def table(result: dict) -> str:
-    """What probe.json holds, for a terminal."""
-    seen = "an unknown number of" if result["images_seen"] is None else f"{result['images_seen']:,}"
-    lines = [
-        f"{result['checkpoint']}: {seen} images seen",
-        f"data {result['data']}: n_train {result['n_train']:,}, n_test {result['n_test']:,}, "
-        f"{result['classes']} classes",
-    ]
-    lines += [chosen_by(result["chosen"])] if result.get("chosen") else []
-    for protocol, share, data in dict.fromkeys((r["protocol"], r["labels"], r.get("data")) for r in result["rows"]):
-        rows = [r for r in result["rows"] if (r["protocol"], r["labels"], r.get("data")) == (protocol, share, data)]
+def table(result: ProbeResult, folder: Path | None = None) -> str:
+    """Return the figures of a probe as text for a terminal. folder: where probe.json and report.html were written."""
+    seen = "an unknown number of" if result.images_seen is None else f"{result.images_seen:,}"
+    sizes = f"n_train {_count(result.n_train)}, n_test {_count(result.n_test)}, {_count(result.classes)} classes"
+    lines = [f"{result.checkpoint}: {seen} images seen", f"data {result.data}: {sizes}"]
+    lines += [result.chosen.words()] if result.chosen is not None else []
+    for protocol, share, data in dict.fromkeys((r.protocol, r.labels, r.data) for r in result.rows):
+        rows = [r for r in result.rows if (r.protocol, r.labels, r.data) == (protocol, share, data)]
         few = "" if share == 1 else f", {100 * share:g} % of the labels"
         lines += ["", f"{protocol}{few}" + (f", data {data}" if data else "")]
-        lines += _block(sorted(rows, key=lambda r: ORDER.index(r["encoder"])))
-    if any(len(f) for r in result["rows"] for f in r["figures"]):
+        lines += _block(sorted(rows, key=lambda r: (*ORDER, r.encoder).index(r.encoder)))
+    if any(row.figures for row in result.rows):
         lines += [NOTES]
-    lines += _generation(result["generation"]) + _pairs(result["bidirectional"])
-    return "\n".join([*lines, "", *_ending(result)])
+    lines += _generation(result.generation) + _pairs(result.bidirectional)
+    return "\n".join([*lines, "", *_ending(result, folder)])
 
 
-def chosen_by(choice: dict) -> str:
-    """Return which figure on which images chose a checkpoint, from `checkpoint.choice`."""
-    text = f"chosen by {choice['figure']} {choice['value']:.4g} on {choice['chosen_on']}"
-    if "test images" in choice["chosen_on"]:
-        text += "; those figures of the test split that it was chosen by are too good"
-    return text
+def _count(n: int | None) -> str:
+    return "-" if n is None else f"{n:,}"
 
 
-def _block(rows: list[dict]) -> list[str]:
-    names = list(dict.fromkeys(name for row in rows for name in row["figures"]))
+def _block(rows: list[Row]) -> list[str]:
+    names = list(dict.fromkeys(name for row in rows for name in row.figures))
     head = f"  {'encoder':<12}{'feature':<20}" + "".join(f"{_unit(name):>18}" for name in names) + f"{'n':>4}"
     lines = [head]
     for row in rows:
-        cells = "".join(f"{_cell(row['figures'].get(name)):>18}" for name in names)
-        n = max(figure["n"] for figure in row["figures"].values())
-        limit = "" if row.get("converged", True) else "  (not converged)"
-        lines.append(f"  {row['encoder']:<12}{row['feature']:<20}{cells}{n:>4}{limit}")
+        cells = "".join(f"{_cell(row.figures.get(name)):>18}" for name in names)
+        n = max((figure.n for figure in row.figures.values() if figure.n is not None), default="-")
+        limit = "  (not converged)" if row.converged is False else ""
+        lines.append(f"  {row.encoder:<12}{row.feature:<20}{cells}{n:>4}{limit}")
     return lines
 
 
@@ -51,49 +48,53 @@ def _unit(name: str) -> str:
     return name if name == "nmi" else f"{name} %"
 
 
-def _cell(figure: dict | None) -> str:
-    if figure is None:
-        return "-"
-    return f"{100 * figure['mean']:.2f}" + (f" ± {100 * figure['sd']:.2f}" if figure["sd"] is not None else "")
+def _cell(figure: Figure | None) -> str:
+    return "-" if figure is None else figure.percent(2)
 
 
-def _generation(generation: dict | None) -> list[str]:
+def _generation(generation: GenerationResult | None) -> list[str]:
     if generation is None:
         return []
     lines = ["", "generation"]
-    for result in generation["results"]:
-        lines += [f"  {result['extractor']}: {result['note']}"] if result["note"] else []
-        lines += [f"    {name:<58}{value:>12.5g}" for name, value in result["figures"].items()]
-    curve = generation["truncation"]
-    if curve:
-        lines.append(f"  truncation, {curve['extractor']}, {curve['n']:,} samples a threshold")
-        for point in curve["points"]:
-            threshold = "none" if point["threshold"] is None else f"{point['threshold']:g}"
-            lines.append(f"    threshold {threshold:<8} FID {point['fid']:>9.4g}   IS {point['is']:>8.4g}")
-        for name, point in curve["summary"].items():
+    for result in generation.results:
+        lines += [f"  {result.extractor}: {result.note}"] if result.note else []
+        lines += [f"    {name:<58}{value:>12.5g}" for name, value in result.figures.items()]
+    curve = generation.truncation
+    if curve is not None:
+        lines.append(f"  truncation, {curve.extractor}, {_count(curve.n)} samples a threshold")
+        for point in curve.points:
+            fid, score = _number(point.fid), _number(point.inception_score)
+            lines.append(f"    threshold {_threshold(point):<8} FID {fid:>9}   IS {score:>8}")
+        for name, point in vars(curve.summary).items():
             where = "not reached" if point is None else _where(point)
             lines.append(f"    {name.replace('_', ' '):<18} {where}")
-    return lines + [f"  {text}" for text in generation["skipped"]]
+    return lines + [f"  {text}" for text in generation.skipped]
 
 
-def _where(point: dict) -> str:
-    threshold = "none" if point["threshold"] is None else f"{point['threshold']:g}"
-    return f"FID {point['fid']:.4g}, IS {point['is']:.4g} at threshold {threshold}"
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
 
 
-def _pairs(figures: list[dict] | None) -> list[str]:
+def _threshold(point: CurvePoint) -> str:
+    return "none" if point.threshold is None else f"{point.threshold:g}"
+
+
+def _where(point: CurvePoint) -> str:
+    return f"FID {_number(point.fid)}, IS {_number(point.inception_score)} at threshold {_threshold(point)}"
+
+
+def _pairs(figures: list[PairFigure] | None) -> list[str]:
     if not figures:
         return []
     lines = ["", "encoder and generator together"]
     for f in figures:
-        beside = f"{f['baseline_name']} {f['baseline']:.4g}" if f["baseline"] is not None else ""
-        lines.append(f"  {f['name']:<86}{f['value']:>9.4g}  ({beside}, n = {f['n']:,})")
+        beside = f"{f.baseline_name} {f.baseline:.4g}" if f.baseline is not None else ""
+        lines.append(f"  {f.name:<86}{_number(f.value):>9}  ({beside}, n = {_count(f.n)})")
     return lines
 
 
-def _ending(result: dict) -> list[str]:
-    network = "encoder" if result["encoder_sha256"] else "generator"
-    lines = [f"the {network} did not move; {result['seconds']:.0f} s on {result['device']}"]
-    if result.get("folder"):
-        lines[0] += f"; written to {result['folder']}/probe.json and report.html"
-    return lines
+def _ending(result: ProbeResult, folder: Path | None) -> list[str]:
+    network = "encoder" if result.encoder_sha256 else "generator"
+    took = "" if result.seconds is None else f"; {result.seconds:.0f} s on {result.device}"
+    written = "" if folder is None else f"; written to {folder}/probe.json and report.html"
+    return [f"the {network} did not move{took}{written}"]

@@ -21,7 +21,8 @@ def closing_block(folder: Path, images_seen: int, figures: str, page: Path, best
             ("all figures", f"python eval_linear/probe.py {folder}"),
             (
                 "next",
-                f"python -c \"import bigbigan; print(bigbigan.encode('IMAGES', model='{folder}', outputs='avepool_feat').shape)\"",
+                f'python -c "import bigbigan; '
+                f"print(bigbigan.encode('IMAGES', model='{folder}', outputs='avepool_feat').shape)\"",
             ),
         ],
     )

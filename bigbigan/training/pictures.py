@@ -59,6 +59,5 @@ def save_grid(images: Tensor, path: Path, columns: int, pairs: bool = False) -> 
     if pairs:
         tiles = torch.cat([tiles[0::2], tiles[1::2]], dim=3)
         columns //= 2
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, lambda part: save_image(tiles, part, format="png", nrow=columns, padding=4, pad_value=0.35))
     return path

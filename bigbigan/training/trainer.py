@@ -33,7 +33,7 @@ from bigbigan.training.launch import (
 )
 from bigbigan.training.log import RunLog
 from bigbigan.training.optim import build_optimizers
-from bigbigan.training.pictures import draw_grids, has_grids
+from bigbigan.training.pictures import KINDS, draw_grids, has_grids
 from bigbigan.training.schedule import Schedule
 from bigbigan.training.start import shapes_block, start_block
 from bigbigan.training.state import TrainingState
@@ -149,6 +149,8 @@ class Trainer:
         """Open what a run in training needs, and train to the end or to a request to stop."""
         run = self.config.run
         if self.main:
+            for kind in KINDS:
+                (self.folder / kind).mkdir(exist_ok=True)
             write_yaml(self.config, self.folder / "config.yaml", f"bigbigan {bigbigan.__version__}, {revision()}")
         self.accelerator.init_trackers("bigbigan", {k: str(v) for k, v in flatten(self.config).items()})
         track = (lambda values, seen: self.accelerator.log(values, step=seen)) if run.trackers else None

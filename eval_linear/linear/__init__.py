@@ -1,1 +1,1 @@
-"""Linear classifiers on frozen features: the full-batch one with its regularisation path, and the paper's two."""
+"""Fit linear classifiers to frozen features: with a full-batch regularisation path, and as the paper does."""

@@ -1,5 +1,4 @@
-"""The paper's linear probe: a zero classifier trained by Adam, its weights averaged, all learning rates in one pass
-over the data.
+"""Fit the paper's linear probe: Adam from zero weights, which are averaged, with all learning rates in one pass.
 
 Table 1 of BigBiGAN: 5,000 steps at 0.01. Table 2: 100,000 steps, the rate of five chosen on held-out training images.
 """
@@ -17,10 +16,9 @@ PROTOCOLS = {"adam_5k": (5_000, (1e-2,)), "adam_100k": (100_000, (1e-4, 3e-4, 1e
 
 
 class AdamProbe:
-    """One linear classifier per learning rate, (rates, C, classes), trained together: a batch is read once for all of
-    them.
+    """Train one linear classifier for each learning rate together, so that a batch is read once for all of them.
 
-    The first batch's device is theirs. Weights start at zero, and what is evaluated is their moving average (0.9999).
+    They lie on the first batch's device. Weights start at zero, and what is evaluated is their moving average (0.9999).
     """
 
     def __init__(self, features: int, classes: int, rates: tuple[float, ...], device: torch.device | str = "cpu"):
@@ -34,8 +32,10 @@ class AdamProbe:
         )
 
     def step(self, x: Tensor, y: Tensor) -> None:
-        """x (B, C), y (B,): one Adam update of every classifier's mean cross-entropy. They share no weight, so the sum
-        serves."""
+        """Make one Adam update of every classifier on x (B, C), y (B,).
+
+        The loss is the sum of their mean cross-entropies, which serves since they share no weight.
+        """
         logits = (_with_one(x) @ torch.cat(self.weights, dim=1)).unflatten(1, (len(self.rates), self.classes))
         loss = F.cross_entropy(logits.flatten(0, 1), y.repeat_interleave(len(self.rates)), reduction="sum") / len(x)
         self.optimizer.zero_grad(set_to_none=True)
@@ -46,13 +46,13 @@ class AdamProbe:
 
     @torch.no_grad()
     def logits(self, x: Tensor, rate: int) -> Tensor:
-        """x (m, C) → (m, classes) of the averaged classifier number `rate`."""
+        """Return the logits (m, classes) of the averaged classifier number `rate` for x (m, C)."""
         return torch.cat(
             [_with_one(part) @ self.averages[rate] for part in x.to(self.averages[rate].device).split(8192)]
         )
 
     def best(self, x: Tensor, y: Tensor) -> int:
-        """The classifier with the highest accuracy on the held-out x (m, C), y (m,); of equal ones the lowest rate."""
+        """Return the classifier with the highest accuracy on x (m, C), y (m,); of equal ones the lowest rate."""
         scores = [
             float((self.logits(x, r).argmax(1) == y.to(self.averages[r].device)).float().mean())
             for r in range(len(self.rates))
@@ -61,7 +61,7 @@ class AdamProbe:
 
 
 def shuffled(x: Tensor, y: Tensor, seed: int, batch: int = BATCH) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless batches of features: every epoch a new permutation, the last short batch of an epoch left out."""
+    """Yield endless batches of features: each epoch a new permutation, without its last short batch."""
     generator = torch.Generator().manual_seed(seed)
     batch = min(batch, len(x))
     while True:
@@ -70,7 +70,7 @@ def shuffled(x: Tensor, y: Tensor, seed: int, batch: int = BATCH) -> Iterator[tu
 
 
 def train_adam_probe(batches: Iterator[tuple[Tensor, Tensor]], probe: AdamProbe, steps: int) -> AdamProbe:
-    """Feed `steps` batches of (features (B, C), labels (B,))."""
+    """Train the probe on `steps` batches of (features (B, C), labels (B,)), and return it."""
     for _ in range(steps):
         probe.step(*next(batches))
     return probe

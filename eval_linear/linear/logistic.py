@@ -1,5 +1,6 @@
-"""Multinomial logistic regression along a path of strengths: scikit-learn's objective, on CPU or GPU, rows spread over
-processes.
+"""Solve multinomial logistic regression along a path of strengths, with scikit-learn's objective.
+
+Rows may lie on a CPU or GPU, and may be spread over processes.
 
 For n rows x_i in R^D, classes y_i and strength C, with features standardised (zero mean, unit standard deviation) as
 x̂:
@@ -12,7 +13,7 @@ started from a parabola through the last three solutions. What makes it fast is 
 of the averages (as K-FAC does, Martens & Grosse 2015, section 3). In the eigenbases of Σ̂ (D × D, found once) and of S̄
 (K × K, found at each step) its inverse is a division.
 
-Memory beyond x: O(D²) up to `logistic_rows.FULL` features and O(D · RANK) above, some vectors of K · D float64, and a
+Memory beyond x: O(D²) up to `rows.FULL` features and O(D · RANK) above, some vectors of K · D float64, and a
 chunk of rows with its logits (`CHUNK` numbers unless chunk_rows says otherwise; float64 once, for the moments).
 """
 
@@ -26,7 +27,7 @@ import torch
 from scipy.linalg import eigh_tridiagonal
 from torch import Tensor
 
-from eval_linear.linear.rows import Basis, Point, Rows, agreed, penalty
+from .rows import Basis, Point, Rows, agreed, penalty
 
 MARGIN = 0.5  # the part of the tolerance that the estimated gap may take, since it can be a few times too small
 LONG = (
@@ -37,8 +38,9 @@ FRESH = 3.0  # the rise of C in which at least one run is that long: the slow pa
 
 @dataclass
 class Solution:
-    """The minimiser at one strength. weight (K, D) and bias (K,) act on x as it was given, and sum to zero over the
-    classes.
+    """Hold the minimiser at one strength.
+
+    weight (K, D) and bias (K,) act on x as it was given, and sum to zero over the classes.
 
     strength: C of scikit-learn.  objective: F, of the standardised features where they were.  gap: estimate of (F − min
     F) / F.
@@ -55,7 +57,7 @@ class Solution:
     converged: bool
 
     def logits(self, x: Tensor) -> Tensor:
-        """(m, D) → (m, K)."""
+        """Return the logits (m, K) of rows x (m, D)."""
         return x.to(self.weight) @ self.weight.T + self.bias
 
 
@@ -67,10 +69,11 @@ def logistic_path(
     strengths: Iterable[float],
     tolerance: float = 1e-6,
     standardise: bool = True,
+    *,
     max_steps: int = 50,
     chunk_rows: int | None = None,
 ) -> Iterator[Solution]:
-    """Solutions from strong to weak regularisation (rising C), each within `tolerance` of its minimum.
+    """Yield solutions from strong to weak regularisation (rising C), each within `tolerance` of its minimum.
 
     It is a generator: who stops reading stops the work.
     x: (n, D) float16, bfloat16, float32 or float64; products are made in float64 if it is that and in float32
@@ -94,7 +97,9 @@ def logistic_path(
         before = rows.readings
         start = _predict(rows, history, math.log(strength), ridge)
         least = 1 if strength <= FRESH * shown else LONG
-        point, gap, steps, slowest, longest = _newton(rows, basis, start, ridge, tolerance, slowest, max_steps, least)
+        point, gap, steps, slowest, longest = _newton(
+            rows, basis, start, ridge, tolerance, slowest, max_steps=max_steps, least=least
+        )
         shown = strength if longest >= LONG else shown
         history = [*history[-2:], (math.log(strength), point)]
         weight, bias = (part.to(rows.dtype) for part in rows.raw(point.parameters))
@@ -103,8 +108,10 @@ def logistic_path(
 
 
 def _predict(rows: Rows, history: list[tuple[float, Point]], place: float, ridge: float) -> Point:
-    """A start at log C = place: the parabola in log C through the last three solutions, or the last one where that is
-    better."""
+    """Return where to start at log C = place.
+
+    That is the parabola in log C through the last three solutions, or the last solution where it is better.
+    """
     if not history:
         prior = (torch.tensor(rows.counts, dtype=torch.float64, device=rows.x.device) / rows.total).log()
         zeros = torch.zeros(rows.classes, rows.x.shape[1], dtype=torch.float64, device=rows.x.device)
@@ -119,10 +126,19 @@ def _predict(rows: Rows, history: list[tuple[float, Point]], place: float, ridge
 
 
 def _newton(
-    rows: Rows, basis: Basis, point: Point, ridge: float, tolerance: float, slowest: float, max_steps: int, least: int
+    rows: Rows,
+    basis: Basis,
+    point: Point,
+    ridge: float,
+    tolerance: float,
+    slowest: float,
+    *,
+    max_steps: int,
+    least: int,
 ) -> tuple[Point, float, int, float, int]:
-    """Newton's steps from `point` → the last point, its estimated gap, the steps, the smallest Ritz value, the longest
-    run.
+    """Make Newton's steps from `point`.
+
+    Returns the last point, its estimated gap, the steps, the smallest Ritz value and the longest run.
 
     With gradient g and preconditioner M, F − min F ≈ ½ gᵀH⁻¹g ≤ ½ gᵀM⁻¹g / θ, where θ is the smallest eigenvalue of
     M⁻¹H. The
@@ -138,7 +154,9 @@ def _newton(
         if (gap <= MARGIN * tolerance and longest >= least) or stalled or step == max_steps:
             return point, gap, step, slowest, longest
         goal = MARGIN / 2 * tolerance * point.objective
-        direction, fall, ritz, run = _conjugate_gradients(rows, point, apply, ridge, goal, slowest, least - longest)
+        direction, fall, ritz, run = _conjugate_gradients(
+            rows, point, apply, ridge, goal, slowest, least=least - longest
+        )
         slowest, longest = (
             min(slowest, ritz),
             max(longest, run, least),
@@ -150,10 +168,11 @@ def _newton(
 
 
 def _conjugate_gradients(
-    rows: Rows, point: Point, apply, ridge: float, goal: float, slowest: float, least: int, limit: int = 1000
+    rows: Rows, point: Point, apply, ridge: float, goal: float, slowest: float, *, least: int, limit: int = 1000
 ) -> tuple[Tensor, float, float, int]:
-    """H d = −g by preconditioned conjugate gradients → d (K, D + 1), gᵀH⁻¹g as far as known, the smallest Ritz value,
-    the products.
+    """Solve H d = −g by preconditioned conjugate gradients.
+
+    Returns d (K, D + 1), gᵀH⁻¹g as far as known, the smallest Ritz value and the number of products.
 
     They end when what is left of F, estimated as in `_newton`, is below `goal` or below a part of what the step
     promises that shrinks with it (Nocedal & Wright, section 7.1: superlinear convergence), though not before `least`
@@ -190,8 +209,10 @@ def _conjugate_gradients(
 
 
 def _smallest_ritz(lengths: list[float], ratios: list[float]) -> float:
-    """The smallest eigenvalue of the Lanczos matrix of conjugate gradients (Golub & Van Loan, Matrix Computations, ch.
-    11)."""
+    """Return the smallest eigenvalue of the Lanczos matrix of conjugate gradients.
+
+    Golub & Van Loan, Matrix Computations, chapter 11.
+    """
     lengths, ratios = np.asarray(lengths), np.asarray(ratios[:-1])
     diagonal = 1 / lengths
     diagonal[1:] += ratios / lengths[:-1]
@@ -202,8 +223,9 @@ def _smallest_ritz(lengths: list[float], ratios: list[float]) -> float:
 
 
 def _line_search(rows: Rows, point: Point, direction: Tensor, fall: float, ridge: float) -> Point | None:
-    """The longest step 1, ½, ¼, … with Armijo's decrease (Nocedal & Wright, section 3.1); None if rounding hides all of
-    them.
+    """Return the point after the longest step of 1, ½, ¼, … with Armijo's decrease (Nocedal & Wright, section 3.1).
+
+    None if rounding hides all of them.
 
     Where F hardly changes, its derivative along the step tells more: small at the end means a minimum along it (the
     approximate Wolfe condition of Hager & Zhang 2005, section 4).

@@ -1,5 +1,6 @@
-"""What a solver asks of a linear classifier's rows: loss, gradient and Hessian products in one reading of x each; the
-covariance.
+"""Compute what a solver asks of a linear classifier's rows: loss, gradient, Hessian products and the covariance.
+
+Loss with gradient, and each product, take one reading of x.
 
 Every sum is over the rows of all processes; x may lie on a CPU or GPU and in half precision, and is never copied, only
 its chunks.
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bigbigan.distributed.collectives import all_reduce, rank, world_size
+from bigbigan.distributed import all_reduce, rank, world_size
 
 FULL = 4096  # features up to which Σ̂ is decomposed fully: 10 D³ operations, about a minute of two cores at this size
 RANK = 1024  # directions of Σ̂ that are kept above it
@@ -27,7 +28,7 @@ UNCENTRED = (
 
 @dataclass
 class Point:
-    """Where F was evaluated, all float64. parameters, gradient: (K, D + 1), the last column the intercept.
+    """Hold what F was at a place, all float64. parameters, gradient: (K, D + 1), the last column the intercept.
 
     loss: the mean cross-entropy.  objective: with the penalty.  curvature: S̄ = mean of diag(p_i) − p_i p_iᵀ, (K, K).
     """
@@ -40,7 +41,7 @@ class Point:
 
 
 class Rows:
-    """The rows of all processes: what a reading of them gives, in the coordinates of the standardised features.
+    """Hold this process's share of the rows, and compute sums over all rows in standardised coordinates.
 
     x̂ = (x − mean) / scale. The mean is always taken out, because with a free intercept that changes no minimum.
     """
@@ -76,8 +77,10 @@ class Rows:
             )
 
     def _moments(self, standardise: bool) -> None:
-        """Mean and standard deviation in float64, in two readings; a constant feature is left at scale 1, as in
-        scikit-learn."""
+        """Compute mean and standard deviation in float64, in two readings.
+
+        A constant feature is left at scale 1, as in scikit-learn.
+        """
         chunks = range(0, len(self.x), self.chunk_rows)
         read = lambda i: self.x[i : i + self.chunk_rows].double()  # noqa: E731
         zero = torch.zeros(self.x.shape[1], dtype=torch.float64, device=self.x.device)
@@ -98,7 +101,7 @@ class Rows:
         self.offset = self.mean if self.shift is None else self.mean - self.shift
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """This process's rows (B, m, D) with their labels (B, 1, m), in the dtype of the products."""
+        """Yield this process's rows (B, m, D) with their labels (B, 1, m), in the dtype of the products."""
         for start in range(0, len(self.x), self.chunk_rows):
             x = self.x[start : start + self.chunk_rows].to(self.dtype)
             y = self.y[start : start + self.chunk_rows]
@@ -110,22 +113,22 @@ class Rows:
                 yield x[whole:][None], y[whole:][None, None]
 
     def fold(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        """(K, D + 1) of x̂ → weight (K, D) and bias (K, 1) of what `blocks` gives, in the dtype of the products."""
+        """Return weight (K, D) and bias (K, 1) for what `blocks` yields, of parameters (K, D + 1) for x̂."""
         weight = parameters[:, :-1] / self.scale
         return weight.to(self.dtype), (parameters[:, -1:] - (weight @ self.offset)[:, None]).to(self.dtype)
 
     def raw(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        """(K, D + 1) of x̂ → weight (K, D) and bias (K,) of x, float64."""
+        """Return weight (K, D) and bias (K,) for x, float64, of parameters (K, D + 1) for x̂."""
         weight = parameters[:, :-1] / self.scale
         return weight, parameters[:, -1] - weight @ self.mean
 
     def unfold(self, by_feature: Tensor, by_row: Tensor) -> Tensor:
-        """Σ r_i x_iᵀ (K, D) and Σ r_i (K, 1) of all processes → Σ r_i (x̂_i, 1)ᵀ / n, (K, D + 1) float64."""
+        """Return Σ r_i (x̂_i, 1)ᵀ / n, (K, D + 1) float64, of Σ r_i x_iᵀ (K, D) and Σ r_i (K, 1) of all processes."""
         weight = (by_feature - by_row * self.offset) / self.scale
         return torch.cat([weight, by_row], 1) / self.total
 
     def evaluate(self, parameters: Tensor, ridge: float) -> Point:
-        """Loss, gradient and S̄ in one reading of x and one collective."""
+        """Return loss, gradient and S̄ in one reading of x and one collective."""
         parameters = of_first_process(parameters)
         weight, bias = self.fold(parameters)
         classes, features = weight.shape
@@ -153,8 +156,10 @@ class Rows:
         return Point(parameters, mean, mean + penalty(parameters, ridge), gradient, curvature)
 
     def product(self, point: Point, direction: Tensor, ridge: float) -> Tensor:
-        """The Hessian at `point`, the last one evaluated, times a direction (K, D + 1), in one reading of x and one
-        collective."""
+        """Return the Hessian at `point`, the last one evaluated, times a direction (K, D + 1).
+
+        It takes one reading of x and one collective.
+        """
         weight, bias = self.fold(direction)
         here, here_bias = self.fold(point.parameters)
         classes, features = weight.shape
@@ -179,8 +184,9 @@ class Rows:
 
 
 class Basis:
-    """Eigenvectors (D, r) and eigenvalues (r,) of Σ̂, and the mean eigenvalue `rest` of what they leave out (r = D:
-    nothing).
+    """Hold eigenvectors (D, r) and eigenvalues (r,) of Σ̂, and the mean eigenvalue `rest` of what they leave out.
+
+    With r = D they leave out nothing.
 
     Above `FULL` features, r = `RANK` directions from a random sketch (Halko, Martinsson & Tropp 2011, algorithms 4.1
     and 5.3).
@@ -206,7 +212,7 @@ class Basis:
         self.rest = max(total - float(self.values.sum()), 0.0) / left if left else None
 
     def _times(self, sketch: Tensor | None) -> Tensor:
-        """Σ̂ (D, D), or Σ̂ times a sketch (D, r)."""
+        """Return Σ̂ (D, D), or Σ̂ times a sketch (D, r)."""
         rows = self.rows
         scale, offset = rows.scale.to(rows.dtype)[:, None], rows.offset.to(rows.dtype)[:, None]
         right = None if sketch is None else sketch / scale
@@ -220,8 +226,9 @@ class Basis:
         return total / scale if sketch is not None else total / scale / scale.T
 
     def preconditioner(self, curvature: Tensor, ridge: float) -> Callable[[Tensor], Tensor]:
-        """The function r (K, D + 1) → (S̄ ⊗ Σ̂ + λI)⁻¹ r, and S̄⁻¹ r for the intercepts, among what sums to zero over
-        the classes.
+        """Return the function r (K, D + 1) → (S̄ ⊗ Σ̂ + λI)⁻¹ r, with S̄⁻¹ r for the intercepts.
+
+        It works among what sums to zero over the classes.
 
         A part that is the same in all classes is left out: softmax does not see it, and the penalty makes it zero at
         the minimum.
@@ -251,24 +258,27 @@ class Basis:
 
 
 def _softmax(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, K, m) logits, labels (B, 1, m) → probabilities, and −log p[y] (B, 1, m), exact to a relative rounding however
-    small."""
+    """Return probabilities of logits (B, K, m), and −log p[y] (B, 1, m) of labels (B, 1, m).
+
+    Both are exact to a relative rounding however small they are.
+    """
     behind = (logits - logits.gather(1, y)).scatter_(1, y, -torch.inf)
     losses = torch.nn.functional.softplus(behind.logsumexp(1, keepdim=True), threshold=80)
     return behind.sub_(losses).exp_().scatter_(1, y, (-losses).exp_()), losses
 
 
 def penalty(parameters: Tensor, ridge: float) -> float:
+    """Return the penalty λ/2 ‖W‖² of parameters (K, D + 1), whose last column it leaves out."""
     return ridge / 2 * float(parameters[:, :-1].square().sum())
 
 
 def of_first_process(tensor: Tensor) -> Tensor:
-    """The first process's copy, so that rounding on unlike machines leaves no two processes with different numbers."""
+    """Return the first process's copy: rounding on unlike machines would leave processes with different numbers."""
     if world_size() == 1:
         return tensor
     return all_reduce(tensor.clone() if rank() == 0 else torch.zeros_like(tensor))
 
 
 def agreed(scalars: Tensor) -> list[float]:
-    """Float64 scalars as the first process has them: whatever decides is the same everywhere."""
+    """Return float64 scalars as the first process has them, so that decisions are the same everywhere."""
     return of_first_process(scalars.reshape(-1)).tolist()

@@ -1,5 +1,4 @@
-"""Linear classifiers on fixed features: the full-batch one, its strength chosen on held-out training rows, and the
-paper's."""
+"""Fit linear classifiers and choose their strength or learning rate on held-out training rows."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,8 +9,9 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from bigbigan.distributed import local_only
-from eval_linear.linear.adam import BATCH, PROTOCOLS, AdamProbe, shuffled, train_adam_probe
-from eval_linear.linear.logistic import Solution, logistic_path
+
+from .adam import BATCH, PROTOCOLS, AdamProbe, shuffled, train_adam_probe
+from .logistic import Solution, logistic_path
 
 PENALTIES = tuple(10.0 ** (-k / 2) for k in range(-2, 13))  # λ of mean cross-entropy + λ/2 ‖W‖²: from 10 to 1e-6
 PATIENCE = 4  # strengths without a better held-out accuracy after which weaker ones, the slow ones, are not tried
@@ -21,7 +21,7 @@ HELD_OUT_MOST = 10_000  # rows: the paper's train_val
 
 @dataclass
 class LinearFit:
-    """Figures on the test rows.
+    """Hold the figures of a linear classifier on the test rows.
 
     top1, top5: accuracies, top5 None with five classes or fewer.  confusion: (K, K) counts, truth × prediction.
     strength: the chosen C of scikit-learn or learning rate, None if there was none.  converged: whether the last fit
@@ -42,7 +42,7 @@ class LinearFit:
 
 
 def judge(logits: Tensor, y: Tensor, strength: float | None = None, converged: bool = True) -> LinearFit:
-    """Scores of the classes (m, K) against labels y (m,)."""
+    """Return the figures of class scores (m, K) against labels y (m,)."""
     logits, y = logits.cpu(), y.cpu()
     classes = logits.shape[1]
     predicted = logits.argmax(1)
@@ -52,8 +52,10 @@ def judge(logits: Tensor, y: Tensor, strength: float | None = None, converged: b
 
 
 def held_out(y: Tensor, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to fit on, rows to choose on: a fifth of the training rows, at most 10,000, drawn by `seed`, by class if
-    possible."""
+    """Return the rows to fit on and those to choose on: a fifth of the training rows, at most 10,000.
+
+    They are drawn by `seed`, by class if possible.
+    """
     count = max(1, min(round(HELD_OUT * len(y)), HELD_OUT_MOST))
     counts = torch.bincount(y)
     counts = counts[counts > 0]
@@ -62,7 +64,7 @@ def held_out(y: Tensor, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fit_linear(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, classes: int, seed: int) -> LinearFit:
-    """Multinomial logistic regression on standardised features.
+    """Fit multinomial logistic regression to standardised features.
 
     x (n, C), y (n,), x_test (m, C), y_test (m,). Held-out rows choose the strength along a path from strong to weak;
     the classifier is then fitted on all rows. The test rows are looked at once. Rows are this process's own: within a
@@ -89,7 +91,7 @@ def _fit_linear(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, classes: i
 def _path(
     x: Tensor, y: Tensor, classes: int, strengths: tuple[float, ...]
 ) -> Iterator[tuple[Solution, Callable[[Tensor], Tensor]]]:
-    """`logistic_path` for rows that may lack some of the classes: (solution, features (m, C) → scores (m, classes)).
+    """Yield (solution, features (m, C) → scores (m, classes)) of `logistic_path` for rows that may lack some classes.
 
     A class without rows is never named.
     """
@@ -105,14 +107,14 @@ def _path(
 
 
 def _strengths(n: int) -> tuple[float, ...]:
-    """C of scikit-learn for n rows, so that a penalty means the same whatever n."""
+    """Return scikit-learn's C for n rows, so that a penalty means the same whatever n."""
     return tuple(1 / (penalty * n) for penalty in PENALTIES)
 
 
 def fit_adam(
-    protocol: str, x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, classes: int, seed: int, batches=None
+    protocol: str, x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, classes: int, *, seed: int, batches=None
 ) -> LinearFit:
-    """The paper's probe (`adam.PROTOCOLS`): as `fit_linear`, the rate chosen on held-out training rows.
+    """Fit the paper's probe (`adam.PROTOCOLS`) as `fit_linear` does; held-out training rows choose the rate.
 
     batches: a function (rows to fit on) → endless (features, labels) of augmented images, in place of the rows of x
     themselves.

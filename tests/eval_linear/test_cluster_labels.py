@@ -42,7 +42,8 @@ def test_from_a_release_to_a_conditional_gan(run_folder, tmp_path, capsys):
 
     small = [f"--model.{name}={value}" for name, value in TINY_MODEL.items() if not name.startswith("encoder")]
     train(
-        tmp_path, "--config=table1_digits/no_e", *small, "--model.encoder=none", "--model.classes=7", f"--data.path={out}",
+        tmp_path, "--config=table1_digits/no_e", *small, "--model.encoder=none", "--model.classes=7",
+        f"--data.path={out}",
         "--run.name=gan", "--run.images=64",
     )  # fmt: skip
     card = json.loads((tmp_path / "gan" / "release" / "config.json").read_text())

@@ -22,7 +22,8 @@ from tests.helpers.children import cheapen
 
 SMALL = {"encoder_blocks": (1, 1, 1, 1), "encoder_width": 0.03125}
 RUN = [
-    "--run.name=classes", "--model.classes=10", "--run.images=96", "--run.sample_every=96", "--model.encoder_width=0.03125",
+    "--run.name=classes", "--model.classes=10", "--run.images=96", "--run.sample_every=96",
+    "--model.encoder_width=0.03125",
     "--model.encoder_blocks", "1", "1", "1", "1",
 ]  # fmt: skip
 
@@ -132,12 +133,12 @@ def test_leakage_counts_and_shows_what_is_seen_as_another_class(tmp_path, wrong)
     (figure,) = conditional.leakage(sheets, model, Reader(), ["a", "b", "c", "d"], 256, 0)
     z = conditional.latents(model, "leakage", conditional.SAMPLES, 0)
     expected = float((torch.special.ndtr(z[:, 0]) < wrong).double().mean())
-    assert figure["value"] == expected == pytest.approx(wrong, abs=0.04)
-    assert figure["baseline"] == 0.125 and figure["n"] == 2048 and "reader" in figure["name"]
+    assert figure.value == expected == pytest.approx(wrong, abs=0.04)
+    assert figure.baseline == 0.125 and figure.n == 2048 and "reader" in figure.name
     if wrong:
         (entry,) = sheets.entries
-        assert (tmp_path / entry["path"]).is_file() and f"{figure['value']:.1%}" in entry["caption"]
-        shown = re.findall(r"([abcd])→([abcd])(?! \d)", entry["caption"])
+        assert (tmp_path / entry.path).is_file() and f"{figure.value:.1%}" in entry.caption
+        shown = re.findall(r"([abcd])→([abcd])(?! \d)", entry.caption)
         assert len(shown) >= 64 and set(shown) == {("a", "b"), ("b", "c"), ("c", "d"), ("d", "a")}
     else:
         assert sheets.entries == []

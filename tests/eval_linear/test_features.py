@@ -138,7 +138,7 @@ def digits():
 
 def test_random_crops_differ_from_time_to_time_and_keep_their_labels(digits):
     encoder = tiny_model().encoder.eval()
-    stream = augmented(encoder, digits.train, ("avepool_feat",), "resnet", 0, 300, 128)
+    stream = augmented(encoder, digits.train, ("avepool_feat",), "resnet", 0, 300, step=128)
     (first, y), (second, _) = next(stream), next(stream)
     assert first["avepool_feat"].shape[0] == 300 and sorted(y.tolist()) == sorted(digits.train.labels.tolist())
     assert not torch.allclose(first["avepool_feat"].sort(0).values, second["avepool_feat"].sort(0).values)
@@ -152,10 +152,10 @@ def test_the_rows_of_the_papers_probe_say_which_crops_they_were_trained_on(digit
     rows = measures.Rows()
     encoder = tiny_model().encoder.eval()
     for r in of_encoder("trained", encoder, digits, ("avepool_feat",), 128):
-        measures.linear(rows, r, digits, "adam_5k", 1.0, 0, "resnet", 128)
+        measures.linear(rows, r, digits, "adam_5k", 1.0, 0, augment="resnet", batch_size=128)
     for r in of_pixels(digits, 8, 128):
-        measures.linear(rows, r, digits, "adam_5k", 1.0, 0, "resnet", 128)
-    found = {(row["feature"], row["protocol"]) for row in rows}
+        measures.linear(rows, r, digits, "adam_5k", 1.0, 0, augment="resnet", batch_size=128)
+    found = {(row.feature, row.protocol) for row in rows}
     start = "linear, Adam 30 steps, rate 0.01, "
     assert ("AvePool", start + "the paper's random crops") in found and ("pixels 8×8", start + "centre crop") in found
 
@@ -166,9 +166,7 @@ def test_the_same_architecture_trained_with_labels_stands_beside(digits):
     (r,) = of_supervised(model, digits, ("avepool_feat",), 128, epochs=2, rows=rows)
     assert torch.equal(before, torch.get_rng_state())
     (row,) = rows
-    assert (row["encoder"], row["feature"]) == ("supervised", "its own output") and 0 <= row["figures"]["top1"][
-        "mean"
-    ] <= 1
+    assert (row.encoder, row.feature) == ("supervised", "its own output") and 0 <= row.figures["top1"].mean <= 1
     assert r.encoder == "supervised" and not torch.equal(
         r.network.trunk.stem.conv.weight, model.encoder.trunk.stem.conv.weight
     )

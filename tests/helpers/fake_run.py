@@ -13,7 +13,10 @@ from pathlib import Path
 from PIL import Image
 
 TOTAL = 691_200
-HOSTILE = """</script><script>window.hacked = 1</script><img src=x onerror="window.hacked = 2">"'&<!--{{data}}"""
+HOSTILE = (
+    """</script><script>window.hacked = 1</script><img src=x onerror="window.hacked = 2">"'&<!--"""
+    """{{data}}{% include 'page.html' %}"""
+)
 PARTIAL = {  # what of a run folder is there
     "empty": [],
     "begun": ["config.yaml"],
@@ -103,11 +106,12 @@ def probe(classes: int) -> dict:
     ]
     return {
         "checkpoint": "runs/digits", "images_seen": TOTAL, "encoder_sha256": "0" * 64, "data": "digits (scikit-learn)",
-        "n_train": 1438, "n_test": 359, "classes": classes, "class_names": [f"class {i}" for i in range(classes)], "seeds": 3,
-        "seconds": 61.5, "rows": rows, "confusion": {"row": "linear probe, AvePool, trained", "matrix": confusion(classes)},
+        "n_train": 1438, "n_test": 359, "classes": classes, "class_names": [f"class {i}" for i in range(classes)],
+        "seeds": 3, "seconds": 61.5, "rows": rows,
+        "confusion": {"row": "linear probe, AvePool, trained", "matrix": confusion(classes)},
         "generation": generation(), "bidirectional": bidirectional(),
         "sheets": [
-            sheet("Neighbours in pixels", "evaluation/neighbours-pixels.png", "Left a sample, right its nearest images."),
+            sheet("Neighbours in pixels", "evaluation/neighbours-pixels.png", "A sample, then its nearest images."),
             sheet("First filters of E", "evaluation/filters.png", "Each scaled to its own range."),
         ],
     }  # fmt: skip
@@ -183,11 +187,12 @@ def partial_run(run: Path, folder: Path, kept: list[str]) -> Path:
 
 
 def hostile_run(run: Path, copy: Path) -> Path:
-    """A copy of a run with markup in every text and as a key of every object."""
+    """Copy a run with markup in every text, as the name of a figure, and as a further key of every other object."""
 
-    def poisoned(value):
+    def poisoned(value, key=""):
         if isinstance(value, dict):
-            return {key: poisoned(inner) for key, inner in value.items()} | {HOSTILE: HOSTILE}
+            further = 0.5 if key == "figures" else HOSTILE
+            return {key: poisoned(inner, key) for key, inner in value.items()} | {HOSTILE: further}
         if isinstance(value, list):
             return [poisoned(inner) for inner in value]
         return value + HOSTILE if isinstance(value, str) and value not in ("trained", "none") else value

@@ -34,14 +34,20 @@ FIXTURE = next((ROOT / "tests" / "fixtures" / "checkpoint-format-1").iterdir())
 
 few = settings(
     max_examples=100, derandomize=True, deadline=DEADLINE, database=None, suppress_health_check=list(HealthCheck)
-)  # fmt: skip
+)
 many = settings(few, max_examples=CASES, derandomize=False, print_blob=True)
 
 leaves = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.integers(-(2**70), 2**70), st.floats(), st.text(max_size=12), st.dates(),
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.integers(-(2**70), 2**70),
+    st.floats(),
+    st.text(max_size=12),
+    st.dates(),
     st.sampled_from(["${oc.env:HOME}", "${data.path}", "???", "1e3", "!!int 3", "0x1F", "-.inf", "digits", "hinge"]),
     st.sampled_from(["\udcff", "\0", "../x", "", "true", "null", "a\nb"]),
-)  # fmt: skip
+)
 trees = st.recursive(
     leaves, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4)
 )
@@ -86,10 +92,17 @@ def model():
 
 
 pixels = st.one_of(
-    hnp.integer_dtypes(), hnp.unsigned_integer_dtypes(), hnp.floating_dtypes(), hnp.boolean_dtypes(), st.just(np.dtype("u1")),
+    hnp.integer_dtypes(),
+    hnp.unsigned_integer_dtypes(),
+    hnp.floating_dtypes(),
+    hnp.boolean_dtypes(),
+    st.just(np.dtype("u1")),
     hnp.complex_number_dtypes(),
-    hnp.byte_string_dtypes(), hnp.unicode_string_dtypes(), hnp.datetime64_dtypes(), st.just(np.dtype(object)),
-)  # fmt: skip
+    hnp.byte_string_dtypes(),
+    hnp.unicode_string_dtypes(),
+    hnp.datetime64_dtypes(),
+    st.just(np.dtype(object)),
+)
 shapes = st.one_of(
     hnp.array_shapes(min_dims=0, max_dims=5, min_side=0, max_side=12),
     st.tuples(st.integers(1, 3), st.integers(1, 20), st.integers(1, 20), st.sampled_from([1, 3, 4])),

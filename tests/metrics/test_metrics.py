@@ -278,8 +278,9 @@ def test_truncation_curve(sets):
         images = (128 + (2 if threshold is None else threshold) * noise).clamp(0, 255).to(torch.uint8)
         return lambda at: images[torch.from_numpy(at)]
 
+    real, validation = as_images(sets[1]), as_images(sets[1][:100])
     curve = truncation_curve(
-        sampler, [None, 1.0, 0.5, 0.1], as_images(sets[1]), as_images(sets[1][:100]), SIZE, SmallNet(), 120, "train"
+        sampler, [None, 1.0, 0.5, 0.1], real, validation, SIZE, SmallNet(), n=120, split_name="train"
     )
     assert [p["threshold"] for p in curve["points"]] == [None, 1.0, 0.5, 0.1]
     point = evaluate_generation(sampler(0.5), as_images(sets[1]), SIZE, SmallNet(), 120, "train")
@@ -385,9 +386,11 @@ def test_ms_ssim_of_pairs():
 
 def test_pixel_figures_have_honest_names(sets, caplog):
     images = {size: as_tensor(pictures(40, 1, size)) for size in (8, 32)}
-    of = lambda size: evaluate_pixels(
-        lambda at: images[size][torch.from_numpy(at)], as_images(pictures(20, 3, size)), size, "test"
-    )
+
+    def of(size):
+        reals = as_images(pictures(20, 3, size))
+        return evaluate_pixels(lambda at: images[size][torch.from_numpy(at)], reals, size, "test")
+
     with caplog.at_level("INFO"):
         small = of(8)
     assert set(small) == {"swd_8px_test_n20", "swd_mean_test_n20", "ssim_n20", "ssim_real_test_n20"}

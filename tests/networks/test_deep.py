@@ -144,7 +144,7 @@ def test_the_discriminator_written_out():
         h = convolved(block.conv4, h)
         x = torch.cat([x, convolved(block.added, x)], dim=1) if h.shape[1] > x.shape[1] else x
         h = h + x
-        if i == 0:
+        if i == 1:  # after the second block at 64 px, as in G (BigGAN, tables 7 to 9)
             h = f.attention(h)
     assert h.shape == (2, 64, 4, 4)
     torch.testing.assert_close(f(pixels), F.relu(h).sum((2, 3)))
@@ -169,6 +169,20 @@ def test_folded_upsampling_equals_the_plain_form():
     folded = block(x, c)
     set_folded(block, False)
     torch.testing.assert_close(block(x, c), folded)
+
+
+@pytest.mark.parametrize(("size", "place"), [(128, 64), (256, 64), (512, 64), (256, 128), (32, 8)])
+def test_attention_of_d_mirrors_that_of_g(size, place):
+    """It stands after the second of the two blocks whose output has that resolution."""
+    with torch.device("meta"):
+        f = Discriminator(8, size, 8, mlp_width=8, attention=place, architecture="biggan_deep").f
+    seen = []
+    for i, block in enumerate(f.blocks):
+        block.register_forward_hook(lambda *_, i=i: seen.append(i))
+    f.attention.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape[2:])))
+    f(torch.zeros(2, 3, size, size, device="meta"))
+    at = seen.index((place, place))
+    assert seen[at - 1] % 2 == 1 and seen[at + 1] == seen[at - 1] + 1
 
 
 def test_attention_stands_once():

@@ -12,6 +12,7 @@ from benchmarks.revnet_memory import encoder_saved, peak, saved_bytes, stages_sa
 from bigbigan.networks.encoder import Encoder
 from bigbigan.networks.layers import record_statistics
 from bigbigan.networks.revnet import ReversibleStage, RevNet, pool_and_double
+from bigbigan.training.ema import standing_statistics
 from tests.conftest import train
 from tests.helpers.children import free_port
 from tests.runs.test_distributed import spawn
@@ -53,6 +54,27 @@ def test_gradients_equal_the_twins(training):
         torch.testing.assert_close(
             found[name] / scale, value / scale, rtol=0, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}"
         )
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("changes", [{}, {"blocks": (1, 1, 1, 1)}, {"blocks": (3, 4, 6, 3), "width": 0.125}])
+def test_gradients_equal_the_twins_at_initialisation(training, dtype, changes):
+    """There the first norm of a stage has no bias, and its channels of zeros lie on the kink of the ReLU.
+
+    In evaluation the norms have the statistics of the images, as in any use.
+    """
+    torch.manual_seed(0)
+    network, x = RevNet(**{**SMALL, **changes}).to(dtype), torch.randn(3, 3, 40, 48, dtype=dtype)
+    with torch.no_grad(), standing_statistics(network):
+        network(x)
+    kept = copy.deepcopy(network)
+    for stage in kept.stages:
+        stage.reversible = False
+    found, expected = gradients(network.train(training), x), gradients(kept.train(training), x)
+    for name, value in expected.items():
+        apart = (found[name] - value).norm() / value.norm().clamp_min(1e-12)
+        assert apart < (1e-9 if dtype == torch.float64 else 2e-2), f"{name} is off by {apart:.1%}"
 
 
 def test_the_graph_written_out():

@@ -12,8 +12,10 @@ from bigbigan.config import Config, find_config, read_yaml
 from bigbigan.errors import CheckpointError, ExportError, InputError
 from bigbigan.model import BigBiGAN
 from bigbigan.release import load as release
-from bigbigan.release.export import Export, export, lighter, main, worth
+from bigbigan.release.card import worth
+from bigbigan.release.export import Export, export, lighter, main
 from bigbigan.release.format import write_release
+from eval_linear.result import ProbeResult
 from tests.conftest import picture, tiny_model, train
 
 ABOUT = {"name": "tiny", "images_seen": 1234, "seed": 0, "data": {"path": "somewhere/digits", "split": "train"}}
@@ -127,7 +129,8 @@ def test_the_card_shows_each_figure_beside_its_baseline():
     rows = [
         row | {"encoder": e, "figures": {"top1": {"mean": m, "sd": s, "n": n}, "top5": None}} for e, m, s, n in figures
     ]
-    table = worth({"n_test": 1000, "classes": 10, "rows": rows, "bidirectional": None, "generation": None})
+    probe = {"n_test": 1000, "classes": 10, "rows": rows, "bidirectional": None, "generation": None}
+    table = worth(ProbeResult.from_json(probe))
     assert "| linear, full batch, 10 % of the labels, top1 % | trained | AvePool | 70.0 | 1 |" in table
     assert "| untrained | AvePool | 40.0 ± 1.0 | 3 |" in table
     assert worth(None) == ""

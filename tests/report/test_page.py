@@ -10,13 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from jinja2 import UndefinedError
 from PIL import Image
 
 from bigbigan.report import write_page
 from bigbigan.report.evaluation import confusion
-from bigbigan.report.film import FRAMES, read_film, spread
+from bigbigan.report.film import FRAMES, evenly_spaced, read_film
 from bigbigan.report.page import charts, read_stats, thin, training_seconds
 from bigbigan.report.tables import duration, number
+from bigbigan.report.template import ENVIRONMENT, render
+from eval_linear.result import Confusion, ProbeResult
 from tests.helpers.fake_run import HOSTILE, PARTIAL, changed_run, fake_run, hostile_run, partial_run, sheet
 
 
@@ -62,7 +65,7 @@ def test_closing_table(page):
     assert "FID 9.4 fid_classifier_digits_train_n1438 Inception score 7.1 is_classifier_digits_n1438" in text
     assert "Reconstruction error 0.242 1 = random pairs; 86.8 % keep their class by 1-NN" in text
     assert "finished at 691,200 images" in text
-    assert "{{" not in page.read_text()  # every place of the template is filled
+    assert "{{" not in page.read_text() and "{%" not in page.read_text()  # every place of the template is filled
 
 
 def test_rows_by_protocol_and_data(run, tmp_path):
@@ -117,6 +120,23 @@ def test_curves_are_those_of_the_log(run, page):
     assert not any("n_test" in c["title"] for c in found) and "n_test 359 691,200" in Text(page).text
 
 
+def test_alarms_and_recoveries_are_told_by_their_kind(tmp_path):
+    """Lines of versions that wrote no kind are told by their keys."""
+    lines = [
+        {"images_seen": 10, "alarm": "D remembers"},
+        {"images_seen": 20, "kind": "recovery", "recovery": "a loss was NaN"},
+        {"images_seen": 30, "kind": "training", "loss_d": 1.0, "alarm": "no alarm"},
+        {"images_seen": 40, "kind": "spectra", "spectra": {"stem": [3.0, 2.0, 1.0]}},
+        {"images_seen": 50, "kind": "evaluation", "spectra": {"stem": [9.0, 9.0, 9.0]}},
+    ]
+    (tmp_path / "stats.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = Text(write_page(tmp_path))
+    assert "alarm at 10 images: D remembers" in text.text and "recovery at 20 images: a loss was NaN" in text.text
+    assert "no alarm" not in text.text
+    (spectra,) = [chart for chart in text.embedded()["charts"] if chart["group"] == "spectra"]
+    assert [line["points"] for line in spectra["lines"]] == [[[40, 3.0]], [[40, 2.0]], [[40, 1.0]]]
+
+
 def test_non_finite_values_are_no_points(tmp_path):
     lines = [
         '{"images_seen": 1, "loss_d": 1.0}',
@@ -158,10 +178,14 @@ def test_numbers_as_people_write_them():
     assert [duration(s) for s in (4, 294, 7320, 400_000, None)] == ["4 s", "4 min 54 s", "2 h 2 min", "4 d 15 h", "–"]
 
 
+def drawn_confusion(probe: ProbeResult) -> str:
+    return str(ENVIRONMENT.get_template("parts.html").module.confusion(confusion(probe)))
+
+
 @pytest.mark.parametrize("classes", [2, 60])
 def test_confusion_matrix_is_drawn(classes):
     matrix = np.random.default_rng(classes).integers(1, 9, (classes, classes))
-    drawn = confusion({"confusion": {"row": "r", "matrix": matrix.tolist()}, "class_names": ["a"]})
+    drawn = drawn_confusion(ProbeResult(confusion=Confusion("r", matrix.tolist()), class_names=["a"]))
     cells = np.array(re.findall(r'<td style="--share:([\d.]+)"[^>]*>(\d+)<', drawn.replace(' class="full"', "")), float)
     np.testing.assert_array_equal(cells[:, 1], matrix.ravel())
     np.testing.assert_allclose(cells[:, 0], (matrix / matrix.sum(1, keepdims=True)).ravel(), atol=5e-4)
@@ -170,7 +194,7 @@ def test_confusion_matrix_is_drawn(classes):
 
 def test_many_classes_are_listed_by_their_confusions():
     matrix = np.random.default_rng(0).permutation(1000 * 1000).reshape(1000, 1000)
-    drawn = confusion({"confusion": {"matrix": matrix.tolist()}})
+    drawn = drawn_confusion(ProbeResult(confusion=Confusion(matrix=matrix.tolist())))
     off = np.where(np.eye(1000, dtype=bool), -1, matrix).ravel()
     expected = [divmod(int(k), 1000) for k in np.argsort(-off)[:30]]
     assert [
@@ -188,6 +212,32 @@ def test_texts_are_escaped(run, tmp_path):
     assert not any("onerror" in attributes for _, attributes in found.tags)
     assert HOSTILE in [chart["title"] for chart in found.embedded()["charts"]]
     assert sum('"charts"' in text for text in found.texts) == 1  # nor does a text stand for a place of the template
+
+
+def test_a_probe_of_another_form_is_a_sentence_beside_the_rest(run, tmp_path):
+    """The sentence names the key, and its text is no markup either."""
+    found = Text(write_page(changed_run(run, tmp_path / "run", rows=[{"figures": {HOSTILE: "many"}}])))
+    assert "probe.json is left out: expected what eval_linear/probe.py writes, found another form" in found.text
+    assert f"rows[0].figures.{' '.join(HOSTILE.split())}: expected an object, found a text" in found.text
+    assert "has not been probed" in found.text and found.embedded()["charts"]
+    assert [tag for tag, _ in found.tags].count("script") == 2
+
+
+def test_half_a_character_is_no_reason_to_end(run, tmp_path):
+    rows = [{"protocol": "linear \ud83d", "encoder": "trained", "figures": {"top1\udc00": 0.5}}]
+    folder = changed_run(run, tmp_path / "run", rows=rows, sheets=[sheet("a\ud83d", "b\udc00\0")])
+    text = Text(write_page(folder)).text
+    assert "linear \\ud83d" in text and "a\\ud83d" in text and "is outside the run folder" in text
+
+
+def test_nan_does_not_reach_the_data():
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        ENVIRONMENT.from_string("{{ data|tojson }}").render(data={"x": float("nan")})
+
+
+def test_a_place_that_nothing_is_given_for_is_an_error():
+    with pytest.raises(UndefinedError, match="closing"):
+        render("page.html", {"name": "a", "state": "", "share": "0"})
 
 
 @pytest.mark.parametrize("kept", PARTIAL.values(), ids=PARTIAL)
@@ -254,7 +304,7 @@ def test_written_whole_or_not_at_all(run, tmp_path, monkeypatch):
     folder = shutil.copytree(run, tmp_path / "run")
     before = write_page(folder).read_bytes()
     names = sorted(path.name for path in folder.iterdir())
-    monkeypatch.setattr("bigbigan.report.page.embedded", lambda data: 1 / 0)
+    monkeypatch.setattr("bigbigan.report.page.charts", lambda records: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_page(folder)
     assert (folder / "report.html").read_bytes() == before and sorted(path.name for path in folder.iterdir()) == names
@@ -265,7 +315,7 @@ def test_written_whole_or_not_at_all(run, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("times", [[], [7], list(range(0, 41)), list(range(0, 10_000, 7)), [2**k for k in range(60)]])
 def test_spread_over_the_run(times):
-    chosen = spread(times, min(FRAMES, len(times)))
+    chosen = evenly_spaced(times, min(FRAMES, len(times)))
     assert (
         len(set(chosen)) == len(chosen) == min(FRAMES, len(times))
         and chosen == sorted(chosen)

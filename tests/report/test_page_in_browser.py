@@ -54,7 +54,8 @@ def test_opens_at_every_width(browser, page, dark):
 
 
 COLOUR = """(async () => { const image = document.getElementById("KIND"); await image.decode();
-  const canvas = Object.assign(document.createElement("canvas"), { width: 1, height: 1 }), context = canvas.getContext("2d");
+  const canvas = Object.assign(document.createElement("canvas"), { width: 1, height: 1 });
+  const context = canvas.getContext("2d");
   context.drawImage(image, 0, 0, 1, 1); return [...context.getImageData(0, 0, 1, 1).data].slice(0, 3); })()"""
 
 
@@ -83,8 +84,8 @@ def test_slider_changes_the_picture(browser, page):
 def test_play(browser, page):
     """A click plays from the first to the last frame and stops there; a second click pauses."""
     browser.open(page, 1280)
-    browser.run("""window.seen = []; new MutationObserver(() => seen.push(document.getElementById("time-shown").textContent))
-        .observe(document.getElementById("time-shown"), { childList: true })""")
+    browser.run("""window.seen = []; window.shown = document.getElementById("time-shown");
+        new MutationObserver(() => seen.push(shown.textContent)).observe(shown, { childList: true })""")
     box = browser.run(
         "(() => { const b = document.getElementById('play').getBoundingClientRect(); return [b.x + 5, b.y + 5]; })()"
     )
@@ -96,7 +97,8 @@ def test_play(browser, page):
     browser.run("seen.length = 0; document.getElementById('time').value = document.getElementById('time').max")
     browser.point(*box, click=True)
     browser.run(
-        f"new Promise((done) => {{ const wait = setInterval(() => {state} === 'Play' && (clearInterval(wait), done()), 20); }})"
+        "new Promise((done) => { const wait = setInterval("
+        f"() => {state} === 'Play' && (clearInterval(wait), done()), 20); }})"
     )
     assert browser.run("seen") == [f"{TOTAL * k // 12:,} images" for k in range(1, 13)]
     assert browser.errors == []
@@ -107,17 +109,15 @@ def test_curves_are_read_by_mouse_and_keys(browser, run, page):
     browser.open(page, 1280, height=4000)
     chart = "document.querySelectorAll('#scores .chart')[1]"
     box = browser.run(
-        f"(() => {{ const b = {chart}.querySelector('svg').getBoundingClientRect(); return [b.x, b.y, b.width, b.height]; }})()"
+        f"(() => {{ const b = {chart}.querySelector('svg').getBoundingClientRect(); "
+        "return [b.x, b.y, b.width, b.height]; })()"
     )
     said = lambda: browser.run(f"{chart}.querySelector('.readout').innerText").replace("−", "-").split()  # noqa: E731
-    expected = lambda r: [
-        "real",
-        f"{r['score_z_real']:+.2f}",
-        "fake",
-        f"{r['score_z_fake']:+.2f}",
-        "at",
-        f"{r['images_seen']:,}",
-    ]
+
+    def expected(r):
+        real, fake = (f"{r[f'score_z_{side}']:+.2f}" for side in ("real", "fake"))
+        return ["real", real, "fake", fake, "at", f"{r['images_seen']:,}"]
+
     assert said() == expected(records[-1])
     browser.point(box[0] + box[2] / 2, box[1] + box[3] / 2)
     middle = next(r for r in records if f"{r['images_seen']:,}" == said()[-1])

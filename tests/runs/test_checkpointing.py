@@ -1,11 +1,13 @@
 """A run with --model.checkpointing: the same weights, and it may be turned on for a run that has begun."""
 
-from safetensors.torch import load_file
+import load_file
+from safetensors.torch import pytest
 
 from bigbigan.release.load import load_model
 from tests.conftest import train
 
 
+@pytest.mark.run
 def test_a_run_that_turns_it_on_half_way_ends_at_the_same_weights(tmp_path):
     train(tmp_path, "--run.name=plain", "--run.probe=False", "--run.images=96")
     train(tmp_path, "--run.name=again", "--run.probe=False", "--run.images=48")

@@ -133,8 +133,8 @@ def test_a_file_system_that_may_only_be_read(tmp_path):
     with file_system(root):
         train(root, *FLAGS, "--run.images=24")
         subprocess.run(["mount", "-o", "remount,ro", root], check=True)
-        message = f"--run.root: expected a place to write the run folder {root}/run, found Read-only file system; choose another"
-        assert message in failed(root, code=2)
+        message = f"expected a place to write the run folder {root}/run, found Read-only file system; choose another"
+        assert f"--run.root: {message}" in failed(root, code=2)
         assert "--run.root: expected a place to write" in failed(root, "--run.name=other", code=2)
         assert sound(root / "run") == [24]
         subprocess.run(["mount", "-o", "remount,rw", root], check=True)

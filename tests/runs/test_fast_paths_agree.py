@@ -20,10 +20,21 @@ from tests.conftest import make_step, train
 
 ITERATIONS = 20
 SMALL = Model(
-    image_size=8, latent_dim=8, embedding_dim=4, generator_width=8, generator_attention=0, discriminator_width=8,
-    discriminator_attention=0, mlp_width=32, mlp_layers=2, encoder="resnetv2_18", encoder_width=0.125, encoder_blocks=(1, 1, 1, 1),
-    encoder_mlp_width=32, encoder_mlp_layers=2,
-)  # fmt: skip
+    image_size=8,
+    latent_dim=8,
+    embedding_dim=4,
+    generator_width=8,
+    generator_attention=0,
+    discriminator_width=8,
+    discriminator_attention=0,
+    mlp_width=32,
+    mlp_layers=2,
+    encoder="resnetv2_18",
+    encoder_width=0.125,
+    encoder_blocks=(1, 1, 1, 1),
+    encoder_mlp_width=32,
+    encoder_mlp_layers=2,
+)
 
 
 class Twin:

@@ -32,13 +32,24 @@ from tests.runs.test_distributed import spawn
 from tests.runs.test_train import same, stats, weights
 
 TINY = {
-    "family": "progressive", "image_size": 16, "latent_dim": 8, "feature_base": 16, "feature_limit": 8, "mlp_width": 16,
-    "mlp_layers": 2, "encoder": "progressive", "encoder_mlp_width": 16, "encoder_mlp_layers": 2,
-}  # fmt: skip
+    "family": "progressive",
+    "image_size": 16,
+    "latent_dim": 8,
+    "feature_base": 16,
+    "feature_limit": 8,
+    "mlp_width": 16,
+    "mlp_layers": 2,
+    "encoder": "progressive",
+    "encoder_mlp_width": 16,
+    "encoder_mlp_layers": 2,
+}
 # Iterations of 24 images: 4 px, from 48 a fade, from 96 8 px, from 144 a fade, from 192 16 px.
 GROWING = [f"--model.{k}={v}" for k, v in TINY.items()] + [
-    "--grow.first_size=4", "--grow.hold_images=48", "--grow.fade_images=48", "--run.probe=False",
-]  # fmt: skip
+    "--grow.first_size=4",
+    "--grow.hold_images=48",
+    "--grow.fade_images=48",
+    "--run.probe=False",
+]
 
 
 def model(dtype=torch.float64, **changes):
@@ -387,9 +398,16 @@ ABLATION = {
     "d": (
         "c",
         {
-            "model.generator_norm": "none", "model.discriminator_norm": "none", "model.generator_slope": 0.2,
-            "model.generator_tanh": False, "model.normalise_latents": True, "model.latent_dim": 512, "loss.drift": 0.001,
-            "optim.betas": (0.0, 0.99), "optim.d_steps": 1, "optim.ema_decay": 0.999,
+            "model.generator_norm": "none",
+            "model.discriminator_norm": "none",
+            "model.generator_slope": 0.2,
+            "model.generator_tanh": False,
+            "model.normalise_latents": True,
+            "model.latent_dim": 512,
+            "loss.drift": 0.001,
+            "optim.betas": (0.0, 0.99),
+            "optim.d_steps": 1,
+            "optim.ema_decay": 0.999,
         },
     ),
     "e_star": ("d", {"model.minibatch": "discrimination"}),
@@ -397,7 +415,7 @@ ABLATION = {
     "f": ("e", {"model.equalised": True, "optim.generator_lr": 1e-3, "optim.discriminator_lr": 1e-3}),
     "g": ("f", {"model.generator_norm": "pixel"}),
     "h": ("g", {"model.feature_base": 8192, "run.images": 20_000_000}),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("row", ABLATION)

@@ -255,5 +255,6 @@ def test_soak_random_kills(settings, uninterrupted, tmp_path, name):
     share = len(range(NAMES.index(name), KILLS, len(NAMES))[PART - 1 :: PARTS])
     ends, found = kill_at_random(tmp_path, name, settings, uninterrupted, share, seed=f"{name} {PART}/{PARTS}")
     print(
-        f"{name}, part {PART}/{PARTS}: {share} kills, by newest checkpoint {found}; {ends} runs ended, {ends} as without a kill"
+        f"{name}, part {PART}/{PARTS}: {share} kills, by newest checkpoint {found}; "
+        f"{ends} runs ended, {ends} as without a kill"
     )

@@ -36,7 +36,8 @@ def judge(name: str, seen: list[tuple[int, int]]) -> None:
     slope = np.polyfit(np.arange(len(seen)), sizes, 1)[0] / 1024
     print(
         f"{name}, at {len(seen)} times: resident {first:.1f} MiB in the first third, {last:.1f} in the last, "
-        f"slope {slope:+.3f} KiB from one to the next; most open files {files[:third].max():.0f} and {files[-third:].max():.0f}"
+        f"slope {slope:+.3f} KiB from one to the next; "
+        f"most open files {files[:third].max():.0f} and {files[-third:].max():.0f}"
     )
     assert last - first < max(0.02 * first, 8), "memory grows"
     assert files[-third:].max() <= files[:third].max(), "open files grow"

@@ -197,6 +197,7 @@ def test_a_process_with_decoding_workers_ends_too_when_another_dies(tmp_path):
     assert run.wait(30) == [1, -9] and "Traceback" not in run.text()
 
 
+@pytest.mark.run
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_any_number_of_decoding_workers_gives_the_same_run(tmp_path_factory, tmp_path, workers):
     folder = tmp_path / "photos"

@@ -298,8 +298,12 @@ def test_evaluations_are_written_down_keep_the_best_and_do_not_disturb_the_run(t
     figures = [line for line in stats(tmp_path / "looked" / "a") if "top1_linear" in line]
     assert [line["images_seen"] for line in figures] == [72, 144]
     expected = {
-        "top1_linear", "top1_knn", "is_classifier_digits_n60", "fid_classifier_digits_train_n60", "reconstruction_error_relative",
-    }  # fmt: skip
+        "top1_linear",
+        "top1_knn",
+        "is_classifier_digits_n60",
+        "fid_classifier_digits_train_n60",
+        "reconstruction_error_relative",
+    }
     assert expected <= set(figures[0]) and "top1_linear" in out
     (kept,) = (tmp_path / "looked" / "a" / "best").iterdir()
     best = max(figures, key=lambda line: line["top1_linear"])

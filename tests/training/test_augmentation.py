@@ -52,9 +52,20 @@ def numbers(n, width, seed=0, dtype=F64):
 
 # ADA's numbers: a gate before each transform's values; 0 is below every probability, 1 below none.
 GATES = {
-    "flip": 0, "turn": 2, "move": 4, "scale": 7, "first": 9, "stretch": 11, "second": 13, "shift": 15,
-    "brightness": 18, "contrast": 20, "luma": 22, "hue": 24, "saturation": 26,
-}  # fmt: skip
+    "flip": 0,
+    "turn": 2,
+    "move": 4,
+    "scale": 7,
+    "first": 9,
+    "stretch": 11,
+    "second": 13,
+    "shift": 15,
+    "brightness": 18,
+    "contrast": 20,
+    "luma": 22,
+    "hue": 24,
+    "saturation": 26,
+}
 
 
 def only(transform, *values, n=3):
@@ -91,10 +102,17 @@ def mapped(x, matrix):
     """scipy: `matrix` (2, 2) of places (row, column) from the centre, and an offset."""
     matrix, offset = matrix
     centre = (np.array(x.shape[-2:]) - 1) / 2
-    return np.stack([
-        [ndimage.affine_transform(c, matrix, centre + np.asarray(offset) - matrix @ centre, order=1, mode="mirror") for c in image]
-        for image in x.numpy()
-    ])  # fmt: skip
+    return np.stack(
+        [
+            [
+                ndimage.affine_transform(
+                    c, matrix, centre + np.asarray(offset) - matrix @ centre, order=1, mode="mirror"
+                )
+                for c in image
+            ]
+            for image in x.numpy()
+        ]
+    )
 
 
 def rotation(angle):

@@ -429,9 +429,16 @@ def test_a_collapse_rolls_back_with_lower_rates_even_past_rotation(tmp_path, mon
 
 
 HEALTHY = {
-    "d_right_on_training_images": 0.9, "d_right_on_held_out_images": 0.85, "d_right_on_samples": 0.9, "score_gap": 3.0,
-    "score_gap_held_out": 2.9, "memorised": 0.55, "sample_diversity": 0.9, "sigma0_generator": 2.0, "sigma0_discriminator": 2.0,
-}  # fmt: skip
+    "d_right_on_training_images": 0.9,
+    "d_right_on_held_out_images": 0.85,
+    "d_right_on_samples": 0.9,
+    "score_gap": 3.0,
+    "score_gap_held_out": 2.9,
+    "memorised": 0.55,
+    "sample_diversity": 0.9,
+    "sigma0_generator": 2.0,
+    "sigma0_discriminator": 2.0,
+}
 
 
 def test_there_are_no_signs_in_a_healthy_look():

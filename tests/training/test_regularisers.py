@@ -216,10 +216,18 @@ def test_a_frozen_network_stands_still(freeze, moving):
 
 
 REMEDIES = (
-    *SMALLEST, "--run.sample_every=144", "--run.images=144", "--run.checkpoint_every=24",
-    "--loss.r1=0.1", "--loss.r1_interval=4", "--optim.dropout=0.2", "--optim.sigma_clamp_ratio=1.2", "--optim.sigma_networks=both",
-    "--optim.lower_after=96", "--optim.freeze=encoder",
-)  # fmt: skip
+    *SMALLEST,
+    "--run.sample_every=144",
+    "--run.images=144",
+    "--run.checkpoint_every=24",
+    "--loss.r1=0.1",
+    "--loss.r1_interval=4",
+    "--optim.dropout=0.2",
+    "--optim.sigma_clamp_ratio=1.2",
+    "--optim.sigma_networks=both",
+    "--optim.lower_after=96",
+    "--optim.freeze=encoder",
+)
 
 
 @pytest.mark.run

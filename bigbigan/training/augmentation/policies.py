@@ -14,7 +14,8 @@ from bigbigan.training.augmentation.transforms import cut_out, recolour, shift, 
 
 DIFFAUGMENT_NUMBERS, ADA_NUMBERS = 7, 28
 TRANSLATION, CUTOUT = 0.125, 0.5  # of the image's side (Zhao et al.)
-# Of the side: the largest translation by whole pixels, and the standard deviation of the other (Karras et al., appendix B).
+# Of the side: the largest translation by whole pixels, and the standard deviation of the other (Karras et al., appendix
+# B).
 SHIFT = 0.125
 SCALE, ANISOTROPY, CONTRAST, SATURATION = 0.2, 0.2, 0.5, 1.0  # standard deviations of log₂ of the factors
 BRIGHTNESS = 0.2  # standard deviation

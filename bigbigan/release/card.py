@@ -1,0 +1,41 @@
+"""Render a probe.json as the section of a model card that says what the model is worth.
+
+It stands in `release`, beside the file that writes the card, and not in `report`, which is on a floor above.
+"""
+
+from eval_linear.result import GenerationResult, PairFigure, ProbeResult, Row
+
+PROTOCOLS = ("linear", "k-NN, cosine")  # the beginnings of the protocols that a card shows
+
+
+def worth(result: ProbeResult | None) -> str:
+    """Return the section "What it is worth" in Markdown: the encoder's figures beside their baselines; "" of None."""
+    if result is None:
+        return ""
+    counted = [f"{result.n_test:,} test images"] if result.n_test is not None else []
+    counted += [f"{result.classes} classes"] if result.classes is not None else []
+    lines = ["", "## What it is worth", "", *[f"{', '.join(counted)}.", ""] * bool(counted)]
+    lines += ["| figure | encoder | feature | value | n |", "|---|---|---|---|---|"]
+    lines += [line for row in result.rows if row.protocol.startswith(PROTOCOLS) for line in _row(row)]
+    lines += [_pair(pair) for pair in result.bidirectional or []]
+    return "\n".join([*lines, *_generation(result.generation), ""])
+
+
+def _row(row: Row) -> list[str]:
+    share = "" if row.labels == 1 else f", {100 * row.labels:g} % of the labels"
+    return [
+        f"| {row.protocol}{share}, {name} % | {row.encoder} | {row.feature} | {figure.percent(1)} | {figure.n or ''} |"
+        for name, figure in row.figures.items()
+        if name != "top5"
+    ]
+
+
+def _pair(pair: PairFigure) -> str:
+    beside = "" if pair.baseline is None else f" ({pair.baseline_name} {pair.baseline:.4g})"
+    value, n = "" if pair.value is None else f"{pair.value:.4g}", "" if pair.n is None else f"{pair.n:,}"
+    return f"| {pair.name}{beside} | | | {value} | {n} |"
+
+
+def _generation(generation: GenerationResult | None) -> list[str]:
+    figures = [item for result in generation.results for item in result.figures.items()] if generation else []
+    return [f"| {name} | | | {value:.4g} | |" for name, value in figures if name.startswith(("fid_", "is_"))]
