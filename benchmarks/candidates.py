@@ -21,7 +21,7 @@ CANDIDATES: dict[str, tuple[str, str]] = {
     "width 96": (BASE, "--model.generator_width 96 --model.discriminator_width 96"),
     "G, D rates x2": (BASE, "--optim.generator_lr 4e-4 --optim.discriminator_lr 4e-4 --optim.encoder_lr 4e-3"),
     "z 128": (BASE, "--model.latent_dim 128"),
-    "short average": (BASE, "--optim.ema_half_life 100000"),
+    "short average": (BASE, "--optim.ema_decay 0.99469"),
     "base, seed 2": (BASE, "--run.seed 2"),
     "deterministic E": (BASE, "--model.posterior deterministic"),
     "batch 512": (BASE, "--data.batch_size 512"),

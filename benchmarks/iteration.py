@@ -51,7 +51,7 @@ class Iteration:
         self.step = build_step(config, self.model, optimizers, autocast)
         if compiled:
             self.step.compile(compiled)
-        self.averages = Averages(self.model.generator, self.model.encoder, o.ema_half_life, o.ema_rampup)
+        self.averages = Averages(self.model.generator, self.model.encoder, o.ema_decay, o.ema_rampup)
         size, width = self.model.encoder.image_size, self.model.generator.latent_dim
         x = (torch.rand(batch_size, 3, size, size, device=device) * 2 - 1).contiguous(memory_format=layout)
         self.batch = Batch(
@@ -63,7 +63,7 @@ class Iteration:
         for _ in range(self.d_steps):
             self.step.discriminator_update(self.batch)
         self.step.encoder_generator_update(self.batch)
-        self.averages.update(self.seen, (self.d_steps + 1) * len(self.batch))
+        self.averages.update(self.seen)
 
     def parts(self) -> dict:
         """Return the parts of an iteration, to be timed alone: forward and backward of each network, and the rest."""

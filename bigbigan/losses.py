@@ -75,6 +75,27 @@ def _pair_loss(scores: Scores, y: int, form: str) -> Tensor:
     raise ValueError(f"loss form: expected hinge, joint_hinge, logistic, wgan_gp or lsgan; found {form!r}")
 
 
+def decision_boundary(form: str, encoder_total: Tensor, generator_total: Tensor) -> float:
+    """Return the summed score above which D takes a pair for an encoder pair, half way between its targets.
+
+    0 for the losses with targets of opposite sign; 0.5 for "lsgan", whose targets are 1 and 0; for "wgan_gp", which has
+    no targets and leaves the level of the scores open, half way between the mean scores of the two kinds of pairs.
+    encoder_total, generator_total: summed scores of encoder pairs and of generator pairs, (N,) and (M,).
+    """
+    if form == "wgan_gp":
+        return float(encoder_total.mean() + generator_total.mean()) / 2
+    return 0.5 if form == "lsgan" else 0.0
+
+
+def inverted_gap(form: str) -> float:
+    """Return the mean score of encoder pairs over that of generator pairs at which D has lost.
+
+    -3 is one margin of the hinge for each of three scores, on the wrong side; -1 for "lsgan", whose targets are then
+    exchanged.
+    """
+    return -1.0 if form == "lsgan" else -3.0
+
+
 def gradient_penalty(gradients: list[Tensor], weight: float = 10.0, target: float = 1.0) -> Tensor:
     """Return weight/γ² · E[(‖∇Σs‖ − γ)²], the penalty of WGAN-GP (Gulrajani et al. 2017, equation 3).
 

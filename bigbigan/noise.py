@@ -40,10 +40,11 @@ def normal_noise(seed: int, purpose: str, indices: np.ndarray, width: int) -> Te
     return torch.special.ndtri(torch.from_numpy(uniforms(seed, purpose, indices, width))).float()
 
 
-def dropout_factors(seed: int, indices: np.ndarray, width: int, share: float) -> Tensor:
+def dropout_factors(seed: int, indices: np.ndarray, width: int, share: float, purpose: str = "dropout") -> Tensor:
     """Return dropout masks on the CPU, float32 (len(indices), 2, width), of the values 0 and 1/(1 − share).
 
-    share: the probability of 0.  Axis 1 holds the mask of the place's encoder pair and that of its generator pair.
+    share: the probability of 0.  purpose: see `uniforms`.  Axis 1 holds the mask of the place's encoder pair and that
+    of its generator pair.
     """
-    u = torch.from_numpy(uniforms(seed, "dropout", indices, 2 * width)).unflatten(1, (2, width))
+    u = torch.from_numpy(uniforms(seed, purpose, indices, 2 * width)).unflatten(1, (2, width))
     return (u >= share).float() / (1 - share)

@@ -15,27 +15,31 @@ log = logging.getLogger(__name__)
 def evaluate(trainer: Trainer) -> None:
     """Write quick figures of the averaged networks, and keep the best checkpoint by `run.best`.
 
-    The weights, statistics and random numbers of the run stay as they were.
+    They are measured on the training images that the run holds out for choices. The weights, statistics and random
+    numbers of the run stay as they were.
     """
     run, seen = trainer.config.run, trainer.clock.seen
     name = Path(trainer.config.data.path).name
     try:
         with local_only():
-            model, splits = trainer.averaged_model(), (trainer.train_images, trainer.test_images)
+            model, splits = trainer.averaged_model(), (trainer.train_images, trainer.held_out_images)
             figures = quick.quick_figures(model, *splits, name, run.evaluate_images, run.seed)
     except ValueError as error:  # such as too few images of a class; no reason to end the run
         log.warning("no figures at %s images: %s", f"{seen:,}", error)
         return
     if run.best:
         keep_best(trainer, figures)
-    trainer.log.evaluation(figures, seen, trainer.state.iterations)  # last: this line says that all of it was done
+    on = trainer.held_out_name
+    trainer.log.evaluation(figures, seen, trainer.state.iterations, on)  # last: this line says that all of it was done
 
 
 def keep_best(trainer: Trainer, figures: dict[str, float]) -> None:
     """Copy the newest checkpoint to best/ if its figure `run.best` is better than that of the one kept there."""
     name, folder = quick.chosen(trainer.config.run.best, figures), trainer.folder / "best"
     if quick.better(name, figures[name], checkpoint.best_value(folder, name)):
-        checkpoint.keep_best(folder, trainer.saved, name, figures[name])
+        of_samples = name.startswith(("fid", "is"))  # judged beside the training images, as published figures are
+        chosen_on = "samples beside the training images" if of_samples else trainer.held_out_name
+        checkpoint.keep_best(folder, trainer.saved, name, figures[name], chosen_on)
 
 
 def first_probe(folder: Path, parts: tuple[str, ...]) -> str:

@@ -5,7 +5,15 @@ import torch
 from torch import Tensor
 
 from bigbigan.data import Images, evaluation_batches, to_signed
-from bigbigan.metrics.bidirectional import fit_to, round_trip, scored_as_encoder_pairs, there_and_back, with_baseline
+from bigbigan.metrics.bidirectional import (
+    decision_boundary,
+    encoder_pair_scores,
+    fit_to,
+    round_trip,
+    scored_as_encoder_pairs,
+    there_and_back,
+    with_baseline,
+)
 from bigbigan.metrics.neighbours import memorisation
 from bigbigan.model import BigBiGAN
 from bigbigan.noise import normal_noise
@@ -75,10 +83,12 @@ def _by_heart(model: BigBiGAN, seen: tuple, held_out: tuple, batch_size: int) ->
     if model.discriminator is None:
         return []
     shares = []
+    totals = [encoder_pair_scores(model, *batch).total() for batch in _batches(model, *held_out, batch_size)]
+    boundary = decision_boundary(model, torch.cat(totals))
     for x, classes in (seen, held_out):
         total: dict[str, float] = {}
         for part, labels in _batches(model, x, classes, batch_size):
-            for name, share in scored_as_encoder_pairs(model, part, labels).items():
+            for name, share in scored_as_encoder_pairs(model, part, labels, boundary).items():
                 total[name] = total.get(name, 0.0) + share * len(part) / len(x)
         shares.append(total)
     names = {

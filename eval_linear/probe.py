@@ -28,13 +28,14 @@ from bigbigan.metrics.cache import digest
 from bigbigan.model import BigBiGAN
 from bigbigan.report import write_page
 from bigbigan.report.terminal import table
+from bigbigan.training.checkpoint import choice, complete
 from eval_linear import measures
 from eval_linear.conditional import conditional
 from eval_linear.features import check_names, label
 from eval_linear.generation import Generation, generation
 from eval_linear.pairs import bidirectional
 from eval_linear.representations import Splits, flips, of_encoder, of_pixels, of_supervised, of_untrained
-from eval_linear.result import Confusion, ProbeResult, Row
+from eval_linear.result import Choice, Confusion, ProbeResult, Row
 from eval_linear.sheets import Sheets
 
 Part = Literal["linear", "knn", "kmeans", "generation", "pairs", "classes"]
@@ -149,6 +150,7 @@ def run_probe(probe: Probe) -> str:
         seeds=probe.seeds,
         seconds=round(time.perf_counter() - started, 1),
         device=str(next(probed.parameters()).device),
+        chosen=choice_of(probe.ckpt),
         rows=rows,
         confusion=confusion,
         generation=generated,
@@ -229,6 +231,13 @@ def labelled_splits(data: ProbeData, model: BigBiGAN) -> Splits:
     if len(np.unique(train.labels)) < 2:
         raise ProbeError(f"{path}: expected at least two classes in the training split, found one")
     return splits
+
+
+def choice_of(ckpt: str) -> Choice | None:
+    """Return what chose the checkpoint, if CKPT is the best one of a run or the folder that holds it."""
+    folder = Path(ckpt).expanduser()
+    kept = [folder, *complete(folder)[-1:]] if folder.is_dir() else []
+    return next((Choice(**note) for note in map(choice, kept) if note is not None), None)
 
 
 def results_folder(ckpt: str) -> Path | None:

@@ -18,10 +18,9 @@ BATCH = 256
 
 
 def quick_figures(model: BigBiGAN, train: Images, test: Images, name: str, limit: int, seed: int) -> dict[str, float]:
-    """Return figures by name, each on at most `limit` training images, test images and samples.
+    """Return figures by name, each on at most `limit` training images, held-out images and samples.
 
-    They are a function of model, data and seed.
-
+    test: the images to judge on, which the model was not trained on. The figures depend on model, data and seed alone.
     top1_linear, top1_knn (weighted cosine, k = 20) and top1_1nn (BiGAN's: the nearest by ‖a − b‖) of AvePool features,
     with labels; FID and IS of the in-domain extractor, with labels; reconstruction_error_relative. Without an encoder,
     FID and IS alone. The global random state stays as it is.

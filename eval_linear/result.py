@@ -184,11 +184,28 @@ class Sheet:
 
 
 @dataclass
+class Choice:
+    """Hold what chose a kept checkpoint among those of its run: a figure, its value, and on which images, in words."""
+
+    figure: str = ""
+    value: float = math.nan
+    chosen_on: str = ""
+
+    def words(self) -> str:
+        """Return the choice for a table; test images that chose are said to be no fair judges."""
+        text = f"chosen by {self.figure} {self.value:.4g} on {self.chosen_on}"
+        if "test images" in self.chosen_on:
+            text += "; those figures of the test split that it was chosen by are too good"
+        return text
+
+
+@dataclass
 class ProbeResult:
     """Hold all that one call of `eval_linear/probe.py` measured; a part that was not measured is None or empty.
 
     checkpoint: what was probed.  encoder_sha256: of E's weights and statistics, None of a GAN.  data: the data set.
     seeds: fits a row.  seconds, device: what the probe took, and on what.  bidirectional: E and G together.
+    chosen: what chose the checkpoint, if it is the best one of a run.
     """
 
     checkpoint: str = ""
@@ -207,6 +224,7 @@ class ProbeResult:
     generation: GenerationResult | None = None
     bidirectional: list[PairFigure] | None = None
     sheets: list[Sheet] = field(default_factory=list)
+    chosen: Choice | None = optional()
 
     def to_json(self) -> dict:
         """Return the content of probe.json."""

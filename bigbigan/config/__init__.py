@@ -1,7 +1,7 @@
 """Settings: the dataclass tree with its bounds, and how YAML files and the command line fill it."""
 
 from bigbigan.config.cli import parse
-from bigbigan.config.comparison import EARLIER, differences, flatten
+from bigbigan.config.comparison import EARLIER, differences, flatten, older_settings
 from bigbigan.config.cross_checks import augment_parts, check_model, check_value_range
 from bigbigan.config.presets import (
     find_config,
@@ -33,6 +33,7 @@ __all__ = [
     "flatten",
     "lineage",
     "merged",
+    "older_settings",
     "parse",
     "preset_name",
     "presets",

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from bigbigan.config.cross_checks import OWN_ENCODERS, RESNET_DEFAULTS, takes_resnet_settings
-from bigbigan.config.presets import find_config, preset_list, read_yaml, run_name
+from bigbigan.config.presets import check_removed, find_config, preset_list, read_yaml, run_name
 from bigbigan.config.schema import Config, Model
 from bigbigan.errors import ConfigError
 
@@ -24,6 +24,7 @@ def parse(argv: list[str] | None = None, tree: type = Config) -> tuple[Any, argp
     before.add_argument("--dry-run", action="store_true")
     options, flags = before.parse_known_args(argv)
     try:
+        check_removed(map(_flag_name, flags), "command line")
         config = _with_flags(read_yaml(find_config(options.config), tree()), flags)
         if not config.run.name:
             config.run.name = run_name(find_config(options.config))
@@ -46,7 +47,7 @@ def drop_resnet_settings(model: Model, flags: list[str]) -> list[str]:
     """
     if takes_resnet_settings(model.encoder) or model.encoder in (*OWN_ENCODERS, "none"):
         return []
-    given = {flag.split("=")[0].removeprefix("--").replace("-", "_") for flag in flags if flag.startswith("--")}
+    given = {_flag_name(flag) for flag in flags if flag.startswith("--")}
     dropped = []
     for name, default in RESNET_DEFAULTS.items():
         value = getattr(model, name)
@@ -61,6 +62,11 @@ def drop_resnet_settings(model: Model, flags: list[str]) -> list[str]:
                 "and the resnetv2 family have stems to choose"
             )
     return dropped
+
+
+def _flag_name(flag: str) -> str:
+    """Return section.field of --section.field or --section.field=VALUE, however it is hyphenated."""
+    return flag.split("=")[0].removeprefix("--").replace("-", "_")
 
 
 def _with_flags(default: Any, flags: list[str]) -> Any:

@@ -10,13 +10,22 @@ from bigbigan.config.schema import Config
 FREE_TO_CHANGE = {
     "run.name", "run.root", "run.images", "run.threads", "run.compile", "run.log_every", "run.sample_every", "run.grid",
     "run.checkpoint_every", "run.keep_checkpoints", "run.trackers", "run.accept_changes", "run.probe", "run.best",
-    "run.evaluate_every", "run.evaluate_images", "run.stop_after", "run.timeout", "run.spectra_every",
-    "run.on_nonfinite", "run.on_collapse", "run.recoveries",
+    "run.evaluate_every", "run.evaluate_images", "run.selection_share", "run.stop_after", "run.timeout",
+    "run.spectra_every", "run.on_nonfinite", "run.on_collapse", "run.recoveries",
     "model.checkpointing", "data.workers", "data.cache", "data.cache_gib", "data.max_unreadable", "data.follow_links",
 }  # fmt: skip
 
 # What a setting that is younger than a checkpoint was then, where that is not its default now.
 EARLIER = {"data.split_rule": "permutation"}
+
+
+# Settings of older versions by which their runs go on, {name: the one in its place}: another unit, nothing to compare.
+OLDER_UNITS = {"optim.ema_half_life": "optim.ema_decay"}
+
+
+def older_settings(old: dict) -> dict[str, Any]:
+    """Return the settings of older versions that a checkpoint's flat config holds, see `OLDER_UNITS`."""
+    return {name: old[name] for name in OLDER_UNITS if name in old}
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
@@ -35,7 +44,10 @@ def differences(old: dict, new: Config) -> list[str]:
     or had its default.
     """
     before, after = flatten(Config()) | EARLIER | flatten(old), flatten(new)
-    free = FREE_TO_CHANGE if takes_resnet_settings(new.model.encoder) else FREE_TO_CHANGE | _UNUSED
+    free = FREE_TO_CHANGE | set(OLDER_UNITS)
+    if not takes_resnet_settings(new.model.encoder):
+        free = free | _UNUSED
+    free |= {newer for older, newer in OLDER_UNITS.items() if older in before}
     return [
         f"{key}: {before.get(key, 'absent')} → {after.get(key, 'absent')}"
         for key in sorted(before.keys() | after.keys())

@@ -152,6 +152,11 @@ def _check_run(config: "Config", processes: int) -> None:
         raise ConfigError(
             f"--run.best {r.best}: expected --run.evaluate_every too, the number of images between evaluations"
         )
+    if r.best and not r.selection_share:
+        raise ConfigError(
+            f"--run.best {r.best} with --run.selection_share 0: expected a share of the training images above 0, such "
+            "as 0.1, that is held out to choose with; test images must not choose"
+        )
     if r.on_collapse != "alarm" and not r.spectra_every:
         raise ConfigError(
             f"--run.on_collapse {r.on_collapse}: expected --run.spectra_every too, the number of images between checks"

@@ -7,7 +7,7 @@ import dataclasses
 import difflib
 import io
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -56,6 +56,15 @@ ALIASES = {
     "progan_lsun": "progan/lsun",
     "sagan128": "biggan/sagan128",
     "small": "own/small",
+}
+
+
+# Settings of older versions: {name: what says so now}. Their unit changed, so the old name does not take a new meaning.
+REMOVED = {
+    "optim.ema_half_life": (
+        "--optim.ema_decay, the decay per E+G update: 0.5 ** (images of an iteration / half-life in images), 0 for no "
+        "averages"
+    )
 }
 
 
@@ -180,6 +189,7 @@ def merged(default: Any, content: Any, where: str) -> Any:
     """
     try:
         content = OmegaConf.create(content)
+        check_removed(nested_names(content), where)
         for text in _texts(OmegaConf.to_container(content)):
             if "${" in text or text == "???":
                 raise ConfigError(f"{where}: expected values, found {text!r}; write what it stands for")
@@ -188,6 +198,23 @@ def merged(default: Any, content: Any, where: str) -> Any:
         raise
     except (OmegaConfBaseException, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{where}: {_in_one_line(error)}") from None
+
+
+def check_removed(names: Iterable[str], where: str) -> None:
+    """Raise ConfigError for the name of a setting that no longer exists, as "section.field".
+
+    where: the file or the flag, for the error message.
+    """
+    for name in names:
+        if name in REMOVED:
+            raise ConfigError(f"{where}: {name} is a setting of an older version; use {REMOVED[name]}")
+
+
+def nested_names(content: Any) -> Iterator[str]:
+    """Yield "section.field" of every setting in a parsed file."""
+    for section, fields in content.items() if isinstance(content, Mapping) else ():
+        for name in fields if isinstance(fields, Mapping) else ():
+            yield f"{section}.{name}"
 
 
 def _texts(tree: Any) -> Iterator[str]:

@@ -177,11 +177,11 @@ class Optim:
     simultaneous: bool = False
     """Compute the gradients of D and of E and G on one batch before either optimiser steps (BiGAN, ALI).
     (Needs d_steps 1. False: D updates first, then E and G on fresh images.)"""
-    ema_half_life: Positive = 14e6
-    """Half-life of the moving averages of E and G, counted in images seen, those of D updates included.
-    (14 M: the paper's decay 0.9999 at batch 2,048.)"""
+    ema_decay: BelowOne = 0.9999
+    """Decay of the moving averages of E and G in each E+G update, whatever the batch size and the number of D updates.
+    (0.9999: the paper's, a half-life of 6,931 updates. 0: no averages, the newest weights.)"""
     ema_rampup: Positive = 0.05
-    """Upper limit of that half-life as a share of the images seen so far."""
+    """Upper limit of the half-life of these averages, as a share of the E+G updates made so far."""
     lower_after: NotNegative = 0
     """Images seen after which the learning rates of lower_networks are multiplied by lower_factor; 0: never."""
     lower_factor: BelowOne = 0.1
@@ -325,6 +325,10 @@ class Run:
     """Upper limit of the training images, test images and samples, each, that such an evaluation uses."""
     best: str = ""
     """Keep the checkpoint that is best by this figure of the evaluations, such as top1_linear or fid; empty: none."""
+    selection_share: BelowOne = 0.1
+    """Share of the training images, at most 10,000, that a run with evaluate_every holds out: its evaluations and best
+    look at these images, and the test split is kept for the figures at the end.
+    (0: train on all of them; evaluations then look at test images, and best is refused.)"""
     statistics_images: Annotated[int, Bounds(least=2)] = 16_384
     """Images and latents for the sampling statistics of averaged E and G before each evaluation."""
     grid: AtLeastOne = 8

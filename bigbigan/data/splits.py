@@ -1,7 +1,7 @@
-"""Hold out a share of the images where a data set has no splits of its own.
+"""Hold out images: for tests where a data set has no splits of its own, and for choices during a run.
 
-Whether an image is held out is decided by a hash of what it is: its path within the data set, or the bytes of a table
-row's image. So an image stays on its side while others are added or deleted, and wherever the data set is moved.
+Whether an image is a test image is decided by a hash of what it is: its path within the data set, or the bytes of a
+table row's image. So an image stays on its side while others are added or deleted, and wherever the data set is moved.
 """
 
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ from bigbigan.data.images import Images
 from bigbigan.errors import DataError
 
 SALT = b"9"  # of the hashes: any would do, but another one holds out other images
+MOST_FOR_CHOICES = 10_000  # images: the paper's train_val (BigBiGAN, section 3)
 
 
 def hold_out(images: Images, share: float, rule: str = "hash") -> tuple[Images, Images]:
@@ -27,6 +28,33 @@ def hold_out(images: Images, share: float, rule: str = "hash") -> tuple[Images, 
         )
     chosen = _permuted(len(images), share) if rule == "permutation" else held_out(images, share)
     return images.subset(np.flatnonzero(~chosen)), images.subset(np.flatnonzero(chosen))
+
+
+def hold_out_for_choices(images: Images, share: float) -> tuple[Images, Images]:
+    """Return (the images to train on, those that choices during a run look at): the same ones whatever the run's seed.
+
+    share: of the images that is held out, at most `MOST_FOR_CHOICES` and at least two. With labels every class gives
+    about the same share, and keeps at least one image to train on.  Raises DataError.
+    """
+    if len(images) < 4:
+        raise DataError(
+            f"{images.origin}: expected four training images or more, since --run.selection_share holds at least two "
+            f"of them out; found {len(images)}"
+        )
+    count = min(max(2, round(share * len(images))), MOST_FOR_CHOICES)
+    order = np.random.default_rng(1).permutation(len(images))
+    if images.labels is not None:
+        order = order[np.argsort(images.labels[order], kind="stable")]  # by class, in a random order within each
+    chosen = order[np.linspace(0, len(order) - 1, count + 2)[1:-1].astype(int)]  # evenly spaced, so alike by class
+    if images.labels is not None:
+        counts, held = (np.bincount(labels, minlength=1) for labels in (images.labels, images.labels[chosen]))
+        held = np.pad(held, (0, len(counts) - len(held)))
+        used_up = np.flatnonzero((held == counts) & (held > 0))
+        for label in used_up:
+            chosen = np.delete(chosen, np.flatnonzero(images.labels[chosen] == label)[0])
+    rest = np.ones(len(images), dtype=bool)
+    rest[chosen] = False
+    return images.subset(np.flatnonzero(rest)), images.subset(np.sort(chosen))
 
 
 def held_out(images: Images, share: float, purpose: str = "test") -> np.ndarray:

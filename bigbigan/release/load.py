@@ -123,7 +123,7 @@ def _from_checkpoint(folder: Path) -> BigBiGAN:
 
 
 def card(config: dict, images_seen: int) -> dict:
-    """Return what a release says about itself: images seen, seed, name and data.
+    """Return what a release says about itself: images seen, seed, name, data, and which scores D was trained on.
 
     config: the flat settings of a checkpoint; those that did not exist when it was written take their defaults, or what
     `EARLIER` says.
@@ -134,7 +134,10 @@ def card(config: dict, images_seen: int) -> dict:
         "follow_links", "value_range", "split_rule",
     )  # fmt: skip
     data = {key: config[f"data.{key}"] for key in kept}
-    return {"images_seen": images_seen, "seed": config["run.seed"], "name": config["run.name"], "data": data}
+    loss = {key: config[f"loss.{key}"] for key in ("form", "unary_x", "unary_z")}
+    return {
+        "images_seen": images_seen, "seed": config["run.seed"], "name": config["run.name"], "data": data, "loss": loss
+    }  # fmt: skip
 
 
 def _found(folder: Path) -> str:

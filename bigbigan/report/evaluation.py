@@ -47,8 +47,8 @@ def closing(
     took = f"evaluation {duration(probe.seconds)}" if probe.seconds is not None else ""
     return [
         Entry("Images seen", seen, f"of {number(total)}" if total else ""),
-        Entry("Linear probe, top-1", *_best(probe, latest, "linear")),
-        Entry("k-NN, top-1", *_best(probe, latest, "knn")),
+        Entry("Linear probe, top-1", *_headline(probe, latest, "linear")),
+        Entry("k-NN, top-1", *_headline(probe, latest, "knn")),
         Entry("FID", *_generation(probe, latest, ("fid",))),
         Entry("Inception score", *_generation(probe, latest, ("is", "inception_score"))),
         Entry("Reconstruction error", *_reconstruction(latest)),
@@ -57,9 +57,10 @@ def closing(
     ]
 
 
-def _best(probe: ProbeResult, latest: dict[str, float], kind: str) -> tuple[str, str]:
-    """Return value and note of the best trained row of that kind of protocol, else of the curves' newest figure.
+def _headline(probe: ProbeResult, latest: dict[str, float], kind: str) -> tuple[str, str]:
+    """Return value and note of the first trained row of that kind of protocol, else of the curves' newest figure.
 
+    It is the first one that was measured, not the highest: the test split chooses no protocol and no feature.
     kind: "linear" or "knn". Rows of fewer labels or of another data set do not count.
     """
     rows = [row for row in probe.rows if _kind(row) == kind and row.labels == 1 and row.mean() > -math.inf]
@@ -67,14 +68,14 @@ def _best(probe: ProbeResult, latest: dict[str, float], kind: str) -> tuple[str,
     trained = [row for row in rows if row.encoder == "trained"]
     if not trained:
         name = max((name for name in latest if name.startswith(f"top1_{kind}")), key=latest.__getitem__, default="")
-        return shown(name, latest.get(name), unit=True), name
-    best = max(trained, key=Row.mean)
+        return shown(name, latest.get(name), unit=True), f"{name}, of an evaluation during training" * bool(name)
+    first = trained[0]
     beside = []
     for row in rows:
         plain = row.encoder == "none"
-        if row.protocol == best.protocol and (plain or row.feature == best.feature) and row is not best:
+        if row.protocol == first.protocol and (plain or row.feature == first.feature) and row is not first:
             beside.append(f"{shown('top1', row.mean())} {row.feature if plain else row.encoder}")
-    return shown("top1", best.figures["top1"], unit=True), f"{best.feature}; {', '.join(beside)}".strip("; ")
+    return shown("top1", first.figures["top1"], unit=True), f"{first.feature}; {', '.join(beside)}".strip("; ")
 
 
 def _kind(row: Row) -> str:
@@ -116,6 +117,7 @@ def origin(probe: ProbeResult) -> str:
     if probe == ProbeResult():
         return ""
     parts = [f"Of {probe.checkpoint or 'an unnamed checkpoint'} at {number(probe.images_seen)} images seen"]
+    parts += [probe.chosen.words()] if probe.chosen is not None else []
     parts += [f"encoder sha256 {probe.encoder_sha256[:12]}"] if probe.encoder_sha256 else []
     return "; ".join([*parts, "n: fits; of untrained encoders, initialisations"])
 

@@ -9,7 +9,9 @@ from bigbigan.model import BigBiGAN
 from bigbigan.release.format import write_readme, write_release
 from bigbigan.release.load import card
 from bigbigan.report import closing_block, write_page
+from bigbigan.training import checkpoint
 from bigbigan.training.trainer import Trainer
+from eval_linear.result import Choice
 
 PROBE_LIMIT = 200_000  # training images up to which the first probe, on the CPU, is a matter of minutes
 QUICK_LIMIT = 20_000  # training images up to which its other quick parts are a matter of seconds
@@ -27,7 +29,16 @@ def finish(trainer: Trainer, probe: Callable[[Path, tuple[str, ...]], str]) -> N
     parts = probe_parts(trainer, model)
     table = probe(folder, parts) if parts else ""
     page = write_page(folder)
-    print(f"{table}\n{closing_block(folder, trainer.state.images_seen, figures, page)}", flush=True)
+    best = best_checkpoint(folder / "best")
+    print(f"{table}\n{closing_block(folder, trainer.state.images_seen, figures, page, best)}", flush=True)
+
+
+def best_checkpoint(folder: Path) -> str:
+    """Return the checkpoint in the folder best/ of a run and what chose it, in words; "" if there is none."""
+    for kept in reversed(checkpoint.complete(folder)):
+        if note := checkpoint.choice(kept):
+            return f"{kept}, {Choice(**note).words()}"
+    return ""
 
 
 def probe_parts(trainer: Trainer, model: BigBiGAN) -> tuple[str, ...]:

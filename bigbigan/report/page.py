@@ -21,6 +21,7 @@ from bigbigan.report.template import render
 from bigbigan.training.records import kind_of
 from eval_linear.result import CurvePoint, ProbeResult, TruncationCurve
 
+PENALTIES = ("gradient_penalty", "drift", "r1")  # drawn with the losses
 CURVE_POINTS = 600  # a longer curve keeps the least and the greatest value of each stretch
 COUNTERS = ("images_seen", "iteration")
 SCORES = {"x": "Unary score of x", "z": "Unary score of z", "xz": "Joint score of (x, z)"}
@@ -170,7 +171,7 @@ def charts(records: list[dict]) -> list[dict]:
             drawn.append(
                 _chart("scores", title, "", {side: points for side, points in pair.items() if points}, signed=True)
             )
-    for key in [key for key in found if key.startswith("loss")]:
+    for key in [key for key in found if key.startswith("loss") or key in PENALTIES]:
         drawn.append(_chart("losses", title_of(key), key, {"": found.pop(key)}))
     for key in sorted(found, key=lambda key: key == "images_per_second"):
         if len(found[key]) > 1:

@@ -16,6 +16,7 @@ def table(result: ProbeResult, folder: Path | None = None) -> str:
     seen = "an unknown number of" if result.images_seen is None else f"{result.images_seen:,}"
     sizes = f"n_train {_count(result.n_train)}, n_test {_count(result.n_test)}, {_count(result.classes)} classes"
     lines = [f"{result.checkpoint}: {seen} images seen", f"data {result.data}: {sizes}"]
+    lines += [result.chosen.words()] if result.chosen is not None else []
     for protocol, share, data in dict.fromkeys((r.protocol, r.labels, r.data) for r in result.rows):
         rows = [r for r in result.rows if (r.protocol, r.labels, r.data) == (protocol, share, data)]
         few = "" if share == 1 else f", {100 * share:g} % of the labels"

@@ -5,8 +5,8 @@ from pathlib import Path
 from bigbigan.training.start import block
 
 
-def closing_block(folder: Path, images_seen: int, figures: str, page: Path) -> str:
-    """Return which files to open, and what to do next."""
+def closing_block(folder: Path, images_seen: int, figures: str, page: Path, best: str = "") -> str:
+    """Return which files to open, and what to do next. best: which checkpoint a choice kept, and by which images."""
     newest = {kind: max((folder / kind).glob("*.png"), default="none") for kind in ("samples", "reconstructions")}
     return block(
         f"finished: {images_seen:,} images",
@@ -17,6 +17,7 @@ def closing_block(folder: Path, images_seen: int, figures: str, page: Path) -> s
             ("curves", str(folder / "stats.jsonl")),
             ("model", str(folder / "release")),
             ("figures", figures),
+            *([("best", best)] if best else []),
             ("all figures", f"python eval_linear/probe.py {folder}"),
             (
                 "next",

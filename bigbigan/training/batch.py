@@ -63,7 +63,7 @@ class Drawer:
         x_classes = z_classes = None
         if self.classes:
             x_classes = real.labels
-            z_classes = torch.from_numpy(uniforms(self.seed, "classes", places, 1)[:, 0] * self.classes).long()
+            z_classes = torch.from_numpy(uniforms(self.seed, f"classes{suffix}", places, 1)[:, 0] * self.classes).long()
             z_classes = to_device(z_classes, self.device)
         x = to_signed(real.x).contiguous(memory_format=torch.channels_last)
         extra = {name: to_device(draw(self.seed, places, suffix), self.device) for name, draw in self.draws.items()}

@@ -5,7 +5,8 @@ A checkpoint is a folder `checkpoints/<images seen>/` of safetensors and one JSO
     averages.safetensors   averaged E and G with their sampling statistics
     optimizer.safetensors  the optimisers' state by parameter name
     data.json              hashes of the names and states of the files of the data, to say how many changed
-    state.json             format, counters, config, SHA-256 of the files above, fingerprint and class names of the data
+    state.json             format, counters, config, SHA-256 of the files above, fingerprint and class names of the
+                           data, and what the guard and ADA remember
 """
 
 import json
@@ -19,12 +20,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bigbigan.config import EARLIER, Config, differences, flatten
+from bigbigan.config import Config, differences, flatten, older_settings
 from bigbigan.data.fingerprint import data_changes, records_from_json, records_to_hashes, records_to_json
 from bigbigan.distributed import all_gather_rows, copy_from_main
 from bigbigan.errors import CheckpointError, Outside
-from bigbigan.files import check_inside, read_json, sha256
-from bigbigan.training.state import FILES, Recovery, TrainingState
+from bigbigan.files import check_inside, read_json, sha256, write_text_whole
+from bigbigan.training.state import FILES, TrainingState
 
 FORMAT = 1
 DATA = "data.json"
@@ -53,15 +54,12 @@ def save(folder: Path, state: TrainingState, config: Config, keep: int) -> Path:
         "iterations": state.iterations,
         "torch": torch.__version__,
         "sha256": checksums,
-        "config": flatten(config),
+        "config": flatten(config) | state.older,
+        **state.numbers(),
     }
     if state.data is not None:
         content["data"] = records_to_json(state.data)
         (beside / DATA).write_text(json.dumps(records_to_hashes(state.data)))
-    if recovered := state.recovery.to_json():
-        content["recovery"] = recovered
-    if state.augmentation is not None and (adapted := state.augmentation.state()):
-        content["augmentation"] = adapted
     (beside / "state.json").write_text(json.dumps(content, indent=2) + "\n")
     _publish(beside, target)
     # A checkpoint ahead of this one was damaged when the run resumed: it does not count, and must not push this one
@@ -71,12 +69,37 @@ def save(folder: Path, state: TrainingState, config: Config, keep: int) -> Path:
     return target
 
 
-def keep_best(folder: Path, checkpoint: Path, figure: str, value: float) -> Path:
+def record_recovery(checkpoint: Path, state: TrainingState) -> None:
+    """Write what was recovered from into the checkpoint that the run went back to: a kill cannot undo it then.
+
+    state.json is replaced as a whole; copies of the checkpoint in other folders keep theirs.
+    """
+    file = checkpoint / "state.json"
+    content = read_json(file) | {"recovery": state.recovery.to_json(), "guard": state.guard.to_json()}
+    write_text_whole(file, json.dumps(content, indent=2) + "\n", sync=True)
+
+
+def saved_config(folder: Path) -> dict | None:
+    """Return the flat config of the newest readable checkpoint of `folder`, without its tensors; None without one."""
+    try:
+        checkpoints = complete(folder)
+    except OSError:
+        return None  # no folder that can be; whoever writes there reports it
+    for path in reversed(checkpoints):
+        try:
+            check_inside(path / "state.json", path)
+            return _read_state(path)["config"]
+        except (OSError, ValueError):  # a CheckpointError and Outside too: `resume` names the damage
+            continue
+    return None
+
+
+def keep_best(folder: Path, checkpoint: Path, figure: str, value: float, chosen_on: str) -> Path:
     """Copy a checkpoint to folder/<images seen>/ with best.json, drop the one kept before, and return the copy.
 
-    best.json holds the figure's name and its value.
+    best.json holds the figure's name, its value, and which images it was measured on (`chosen_on`, in words).
     """
-    target = keep(folder, checkpoint, "best.json", {"figure": figure, "value": value})
+    target = keep(folder, checkpoint, "best.json", {"figure": figure, "value": value, "chosen_on": chosen_on})
     for old in complete(folder):
         if old != target:
             _remove(old)
@@ -136,14 +159,21 @@ def _remove(checkpoint: Path) -> None:
 
 def best_value(folder: Path, figure: str) -> float | None:
     """Return the value by which the checkpoint in `folder` was kept; None if none was kept by this figure."""
-    for kept in complete(folder):
-        try:
-            note = json.loads((kept / "best.json").read_text())
-            if note["figure"] == figure:
-                return float(note["value"])
-        except (OSError, json.JSONDecodeError, KeyError, TypeError, ValueError):
-            continue  # kept by hand, or damaged: whatever comes next is better
-    return None
+    notes = [note for note in map(choice, complete(folder)) if note is not None and note["figure"] == figure]
+    return notes[0]["value"] if notes else None
+
+
+def choice(checkpoint: Path) -> dict | None:
+    """Return what best.json says of a kept checkpoint: "figure", "value" and "chosen_on", in words; None without one.
+
+    A version that did not write "chosen_on" chose by test images.
+    """
+    try:
+        note = read_json(checkpoint / "best.json")
+        chosen_on = note.get("chosen_on", "test images")
+        return {"figure": str(note["figure"]), "value": float(note["value"]), "chosen_on": str(chosen_on)}
+    except (OSError, KeyError, TypeError, ValueError):
+        return None  # kept by hand, or damaged: whatever comes next is better
 
 
 def complete(folder: Path) -> list[Path]:
@@ -227,9 +257,8 @@ def _resume_here(folder: Path, state: TrainingState, config: Config) -> Path | N
             raise CheckpointError(
                 f"{error}; another architecture cannot be resumed, choose another --run.name"
             ) from None
-        state.images_seen, state.iterations = content["images_seen"], content["iterations"]
-        state.recovery = Recovery.from_json(content.get("recovery", {}))
-        _load_augmentation(state, content, path)
+        older = {} if config.run.accept_changes else older_settings(content["config"])
+        _load_numbers(state, content, older, path)
         return path
     if checkpoints:
         raise CheckpointError(
@@ -270,26 +299,10 @@ def _data_changes(path: Path, content: dict, state: TrainingState) -> list[str]:
         ) from None
 
 
-def split_rule(folder: Path) -> str | None:
-    """Return the `data.split_rule` of the newest checkpoint in `folder` that can be read; None without one."""
+def _load_numbers(state: TrainingState, content: dict, older: dict, path: Path) -> None:
     try:
-        checkpoints = complete(folder)
-    except OSError:
-        return None  # no folder that can be; whoever writes there reports it
-    for path in reversed(checkpoints):
-        try:
-            check_inside(path / "state.json", path)
-            return (EARLIER | _read_state(path)["config"])["data.split_rule"]
-        except (OSError, ValueError):
-            continue  # resuming reports the damage and tries the checkpoint before
-    return None
-
-
-def _load_augmentation(state: TrainingState, content: dict, path: Path) -> None:
-    if state.augmentation is None:
-        return
-    try:
-        state.augmentation.load(content.get("augmentation", {}))
+        state.load_numbers(content)
+        state.go_on_by(older)
     except ValueError as error:
         raise CheckpointError(
             f"{path}/state.json: {error}; remove the checkpoint to go on from the one before it"

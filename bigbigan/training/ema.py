@@ -16,29 +16,35 @@ POWER_ITERATIONS = 10  # for u, v of the averaged weights
 class Averages:
     """Exponential moving averages of E's and G's parameters, for evaluation and release (BigBiGAN, section 3; BigGAN).
 
-    encoder: None for a GAN.  half_life: in images.  rampup: the half-life is at most this share of the images seen, so
-    that a short run is not an average of its initial weights.  Buffers are not averaged, see
-    `update_sampling_statistics`.
+    encoder: None for a GAN.  decay: weight of the old average in an E+G update, in [0, 1).  rampup: the half-life is at
+    most this share of the updates made, so that a short run is not an average of its initial weights.  Buffers are not
+    averaged, see `update_sampling_statistics`.
+    `half_life_images`: 0, or the half-life in real images of all updates by which a run of an older version goes on;
+    `decay` then has no effect.
     """
 
-    def __init__(self, generator: nn.Module, encoder: nn.Module | None, half_life: float, rampup: float):
+    def __init__(self, generator: nn.Module, encoder: nn.Module | None, decay: float, rampup: float):
         self.sources = {name: net for name, net in (("generator", generator), ("encoder", encoder)) if net is not None}
         self.networks = (
             nn.ModuleDict({name: copy.deepcopy(net) for name, net in self.sources.items()}).eval().requires_grad_(False)
         )
         self.generator = self.networks["generator"]
         self.encoder = None if encoder is None else self.networks["encoder"]
-        self.half_life, self.rampup = half_life, rampup
+        self.decay, self.rampup = decay, rampup
+        self.half_life_images = 0.0
 
-    def decay(self, images_seen: int, images: int) -> float:
-        """Return the weight of the old average in an update of `images` images, after which `images_seen` are seen."""
-        half_life = min(self.half_life, self.rampup * images_seen)
-        return 0.5 ** (images / half_life)
+    def decay_at(self, updates: int, images: int = 0) -> float:
+        """Return the weight of the old average in the E+G update number `updates`, counted from 1.
+
+        images: real images of the iteration; read with `half_life_images` alone.
+        """
+        decay = 0.5 ** (images / self.half_life_images) if self.half_life_images else self.decay
+        return min(decay, 0.5 ** (1 / (self.rampup * updates)))
 
     @torch.no_grad()
-    def update(self, images_seen: int, images: int) -> None:
-        """Move the averages towards the networks; for the arguments see `decay`."""
-        weight = 1 - self.decay(images_seen, images)
+    def update(self, updates: int, images: int = 0) -> None:
+        """Move the averages towards the networks; for the arguments see `decay_at`."""
+        weight = 1 - self.decay_at(updates, images)
         for average, source in zip(self.networks.values(), self.sources.values(), strict=True):
             torch._foreach_lerp_(list(average.parameters()), list(source.parameters()), weight)
 

@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, InitProcessGroupKwargs, is_torch_xla_available
 
-from bigbigan.config import Config
+from bigbigan.config import EARLIER, Config
 from bigbigan.data import Crop, Images, Stream, open_splits
 from bigbigan.distributed import rank, world_size
 from bigbigan.errors import ConfigError, LostProcess, Outside
@@ -157,6 +157,36 @@ def open_data(config: Config) -> tuple[Images, Images]:
         log.warning("--data.path %s: %s", config.data.path, test.note)
     check_classes(config.model.classes, train, test)
     return train, test
+
+
+def split_rule(config: Config, begun: dict | None) -> str:
+    """Return the rule by which this run holds test images out: it keeps a permutation that it began with.
+
+    begun: the flat config of its newest checkpoint, None if it starts.
+    """
+    rule = "" if begun is None else (EARLIER | begun)["data.split_rule"]
+    return rule if rule == "permutation" else config.data.split_rule
+
+
+def selection_share(config: Config, begun: dict | None) -> float:
+    """Return the share of the training images that this run holds out for choices; 0 if it trains on all of them.
+
+    A run keeps what it began with, since it has been trained on the other images: `begun` is the flat config of its
+    newest checkpoint, None if it starts. One of an older version held none out, and goes on choosing by test images if
+    it did.  Raises ConfigError for a choice that no held-out images can make.
+    """
+    run = config.run
+    if begun is None:
+        return run.selection_share if run.evaluate_every else 0.0
+    share = begun.get("run.selection_share", 0.0)
+    if type(share) not in (int, float) or not 0 <= share < 1:
+        raise ConfigError(f"run.selection_share of the run's checkpoint: expected a share from 0 to 1, found {share!r}")
+    if run.best and not share and not begun.get("run.best"):
+        raise ConfigError(
+            f"--run.best {run.best}: expected a run that has held out training images since its beginning, found one "
+            "that trains on all of them; leave --run.best out, or begin another run (--run.name)"
+        )
+    return share
 
 
 def check_classes(wanted: int, train: Images, test: Images) -> None:

@@ -74,11 +74,11 @@ class RunLog:
         if self.track is not None:
             self.track({"iteration": iteration} | values, images_seen)
 
-    def evaluation(self, figures: dict[str, float], images_seen: int, iteration: int) -> None:
-        """Write, say and track the figures of an evaluation on the way."""
+    def evaluation(self, figures: dict[str, float], images_seen: int, iteration: int, images: str = "") -> None:
+        """Write, say and track the figures of an evaluation on the way. images: which ones it looked at, in words."""
         if not self.main:
             return
-        self.write("evaluation", figures, images_seen, iteration)
+        self.write("evaluation", figures | ({"evaluated_on": images} if images else {}), images_seen, iteration)
         self.say(f"{images_seen:>12,} images  " + "  ".join(f"{name} {value:.4g}" for name, value in figures.items()))
         if self.track is not None:
             self.track(figures, images_seen)

@@ -7,6 +7,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from bigbigan.latents import Posterior
 from bigbigan.losses import (
     Scores,
+    decision_boundary,
     discriminator_loss,
     encoder_generator_loss,
     gradient_penalty,
@@ -17,7 +18,7 @@ from bigbigan.model import BigBiGAN
 from bigbigan.networks.interface import DiscriminatorInterface
 from bigbigan.noise import normal_noise, uniforms
 from bigbigan.training.batch import Batch
-from bigbigan.training.part import Draw, Part
+from bigbigan.training.part import Draw, Part, Penalty
 
 
 class Objective(Part):
@@ -38,6 +39,14 @@ class Objective(Part):
     def discriminator_loss(self, encoder_pairs: Scores, generator_pairs: Scores) -> Tensor:
         """Return L_D, a scalar: low where D scores encoder pairs high and generator pairs low."""
         return discriminator_loss(encoder_pairs, generator_pairs, self.form)
+
+    def regularisation(self, encoder_pairs: Scores) -> dict[str, Tensor]:
+        """Return the terms of `discriminator_loss` that are not adversarial, by the names they are reported under."""
+        return {}
+
+    def boundary(self, encoder_total: Tensor, generator_total: Tensor) -> float:
+        """Return the summed score above which D takes a pair for an encoder pair, see `losses.decision_boundary`."""
+        return decision_boundary(self.form, encoder_total, generator_total)
 
     def encoder_generator_loss(self, encoder_pairs: Scores | None, generator_pairs: Scores) -> Tensor:
         """Return L_EG, a scalar: low where D is wrong. encoder_pairs: None if E has no part in the scores."""
@@ -70,7 +79,11 @@ class WGANGP(Objective):
         """Return the Wasserstein loss with its drift term, a scalar."""
         return discriminator_loss(encoder_pairs, generator_pairs, self.form, self.drift)
 
-    def penalties(self, step, pairs, batch: Batch, number: int) -> list[tuple[str, Tensor]]:
+    def regularisation(self, encoder_pairs: Scores) -> dict[str, Tensor]:
+        """Return the drift term, the weighted mean of the squared scores of encoder pairs."""
+        return {"drift": self.drift * encoder_pairs.total().detach().square().mean()} if self.drift else {}
+
+    def penalties(self, step, pairs, batch: Batch, number: int) -> list[Penalty]:
         """Return λ/γ² · E[(‖∇Σs‖ − γ)²] at points between the encoder pairs and the generator pairs."""
         (x, z_hat, classes, _), (x_hat, z, *_) = pairs.halves()
         points = []
@@ -83,7 +96,7 @@ class WGANGP(Objective):
             total = self.select(step.model.discriminator(*points, classes=classes)).total()
             gradients = torch.autograd.grad(total.sum(), points, create_graph=True, allow_unused=True)
             found = [gradient for gradient in gradients if gradient is not None]
-            return [("loss_d", gradient_penalty(found, self.weight, self.norm))]
+            return [Penalty("gradient_penalty", gradient_penalty(found, self.weight, self.norm))]
 
 
 class LSGAN(Objective):
@@ -132,12 +145,12 @@ class Joint:
 
     def complete(
         self, loss: Tensor, posterior: Posterior | None, pairs, batch: Batch, model: BigBiGAN
-    ) -> tuple[Tensor, Posterior | None]:
-        """Return L_EG and q(z|·), with what E is trained for beside D's scores: nothing here.
+    ) -> tuple[Tensor, Posterior | None, dict[str, Tensor]]:
+        """Return L_EG, q(z|·), and by name what L_EG holds beside D's scores: nothing here.
 
         pairs: D's joined batch, see `step.Pairs`.
         """
-        return loss, posterior
+        return loss, posterior, {}
 
 
 class LatentRegressor(Joint):
@@ -153,12 +166,15 @@ class LatentRegressor(Joint):
         """Return no latents: D does not see them."""
         return None, None
 
-    def complete(self, loss, posterior, pairs, batch: Batch, model: BigBiGAN) -> tuple[Tensor, Posterior]:
+    def complete(
+        self, loss, posterior, pairs, batch: Batch, model: BigBiGAN
+    ) -> tuple[Tensor, Posterior, dict[str, Tensor]]:
         """Add E's error in telling z from G(z), which reaches G with its weight."""
         x_hat = pairs.halves()[1].images
         seen = x_hat.detach().lerp(x_hat, self.weight)  # x̂, with its gradient times the weight
         posterior = model.infer(seen, batch.z_classes)
-        return loss + latent_loss(posterior.mean, batch.z, model.encoder.posterior == "tanh"), posterior
+        error = latent_loss(posterior.mean, batch.z, model.encoder.posterior == "tanh")
+        return loss + error, posterior, {"loss_latent": error}
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

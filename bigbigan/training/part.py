@@ -1,7 +1,7 @@
 """What an objective, a penalty, an augmentation or a regulariser may add to the two updates: a part, with its hooks."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,18 @@ A batch that repeats the places of another has a suffix; a draw whose numbers mu
 """
 
 
+class Penalty(NamedTuple):
+    """A further term of D's loss.
+
+    name: it is reported under.  term: scalar with a graph.  times: how many times as strong as its usual value the term
+    is, because it is computed in one of so many updates; the usual value is reported.
+    """
+
+    name: str
+    term: Tensor
+    times: int = 1
+
+
 class Part:
     """Does nothing. A part overrides the hooks that it needs; `Step` calls all of them and knows none by name."""
 
@@ -36,8 +48,8 @@ class Part:
         """Return random numbers (n, 2, width) that D takes for the encoder pair and the generator pair of an image."""
         return None
 
-    def penalties(self, step: "Step", pairs: "Pairs", batch: "Batch", number: int) -> list[tuple[str, Tensor]]:
-        """Return further terms of D's loss: (the name that it is reported under, "" for none; scalar with a graph).
+    def penalties(self, step: "Step", pairs: "Pairs", batch: "Batch", number: int) -> list[Penalty]:
+        """Return further terms of D's loss.
 
         number: of the D updates of the run before this one.
         """

@@ -22,6 +22,11 @@ def kind_of(record: dict) -> str:
 FIGURES = (
     FigureInfo("loss_d", "Discriminator loss", better=""),
     FigureInfo("loss_eg", "Encoder and generator loss", better=""),
+    FigureInfo("gradient_penalty", "Gradient penalty of WGAN-GP", better=""),
+    FigureInfo("drift", "Drift term of WGAN-GP", better=""),
+    FigureInfo("r1", "R1 penalty", better=""),
+    FigureInfo("loss_latent", "Error of E's prediction of z", better=""),
+    FigureInfo("confidence_d", "LSGAN: 1 − mean score of samples", better=""),
     FigureInfo("images_per_second", "Speed, images/s"),
     FigureInfo("score_gap", "Score of pairs (x, E(x)) over pairs (G(z), z), training images", better=""),
     FigureInfo("score_gap_held_out", "The same, held-out images", better=""),

@@ -1,5 +1,6 @@
 """What a run prints before it begins: the numbers that follow from its settings, its data and its machine."""
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -9,6 +10,7 @@ from bigbigan.config import Config
 from bigbigan.data import Images
 from bigbigan.data.describe import data_rows
 from bigbigan.model import BigBiGAN
+from bigbigan.training.ema import Averages
 
 if TYPE_CHECKING:
     from bigbigan.training.trainer import Trainer
@@ -33,6 +35,7 @@ def start_block(trainer: "Trainer") -> str:
     epochs = total / len(trainer.train_images)
     rows = [
         *data_rows(trainer.train_images, trainer.test_images),
+        *([("choices", choices_line(trainer))] if config.run.evaluate_every else []),
         *values_rows(trainer.train_images),
         ("networks", networks_line(model)),
         ("sizes", f"G and D {m.image_size} px{e_size}; z {model.generator.latent_dim} ({m.prior} prior)"),
@@ -44,6 +47,7 @@ def start_block(trainer: "Trainer") -> str:
             f"{many(o.d_steps, 'D update')} and one of E+G{' at once' * o.simultaneous} on {images:,} images",
         ),
         ("rates", f"D {o.discriminator_lr:g}, G {o.generator_lr:g}, E {o.encoder_lr:g}"),
+        ("averages", averages_line(trainer.averages)),
         ("length", f"{total:,} images = {-(-total // images):,} iterations = {epochs:,.1f} epochs"),
         ("writes", str(trainer.folder)),
     ]
@@ -64,6 +68,23 @@ def values_rows(images: Images) -> list[tuple[str, str]]:
     if low < 0 or high > 1:
         return [("values", f"from {low:.0%} to {high:.0%} of --data.value_range; what lies beyond 0 and 100 % is cut")]
     return []
+
+
+def choices_line(trainer: "Trainer") -> str:
+    """Return which images the evaluations during the run look at."""
+    best = trainer.config.run.best
+    return f"evaluations{f' and --run.best {best}' * bool(best)} look at {trainer.held_out_name}"
+
+
+def averages_line(averages: Averages) -> str:
+    """Return the decay of the averages of E and G, or what they follow in a run of an older version."""
+    if averages.half_life_images:
+        return (
+            f"half-life {averages.half_life_images:,g} images of all updates, as the older version that began this run "
+            "counted; --optim.ema_decay has no effect"
+        )
+    updates = f", a half-life of {math.log(0.5) / math.log(averages.decay):,.0f} updates" if averages.decay else ""
+    return f"decay {averages.decay:g} per E+G update{updates}"
 
 
 def networks_line(model: BigBiGAN) -> str:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import isfinite, nan
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,14 +38,77 @@ class Recovery:
 
     @classmethod
     def from_json(cls, entry: dict) -> "Recovery":
-        """Read the entry "recovery" of state.json, {} if it has none."""
-        return cls(entry.get("times", 0), entry.get("passed_over", 0), dict(entry.get("factors", {})))
+        """Read the entry "recovery" of state.json, {} if it has none. Raises ValueError for what cannot be one."""
+        try:
+            found = cls(entry.get("times", 0), entry.get("passed_over", 0), dict(entry.get("factors", {})))
+            sound = type(found.times) is int and type(found.images_skipped) is int
+            sound = sound and all(map(is_finite, found.factors.values()))
+        except (AttributeError, TypeError, ValueError):
+            sound = False
+        if not sound:
+            raise ValueError(f"recovery: expected times, passed_over and factors, found {entry!r}")
+        return found
+
+
+@dataclass
+class GuardMemory:
+    """What the guard remembers: from one look for signs of collapse to the next, and of its last roll-back.
+
+    good_at: images seen at the last look without a sign.  known: names of the signs that have raised an alarm.
+    spectra: {layer: its largest singular values} at the last look.  rolled_back_to: images seen of the checkpoint that
+    the last roll-back returned to, -1 if there was none.
+    """
+
+    good_at: int = 0
+    known: set[str] = field(default_factory=set)
+    spectra: dict[str, list[float]] = field(default_factory=dict)
+    rolled_back_to: int = -1
+
+    def to_json(self) -> dict:
+        """Return the entry "guard" of state.json; a singular value that is not finite is null there."""
+        spectra = {name: [v if isfinite(v) else None for v in values] for name, values in self.spectra.items()}
+        return {
+            "good_at": self.good_at,
+            "known": sorted(self.known),
+            "spectra": spectra,
+            "rolled_back_to": self.rolled_back_to,
+        }
+
+    @classmethod
+    def from_json(cls, entry: object, images_seen: int) -> "GuardMemory":
+        """Read the entry "guard" of state.json. Raises ValueError for what cannot be one.
+
+        entry: None in a checkpoint of a version that did not keep it; then the checkpoint itself is taken for good.
+        """
+        if entry is None:
+            return cls(images_seen)
+        try:
+            good_at, known, spectra = entry["good_at"], entry["known"], entry["spectra"]
+            rolled_back_to = entry["rolled_back_to"]
+            values = {name: [nan if v is None else v for v in row] for name, row in spectra.items()}
+            sound = (
+                type(good_at) is int
+                and type(rolled_back_to) is int
+                and type(known) is list
+                and all(type(name) is str for name in known)
+                and all(type(v) in (int, float) for row in values.values() for v in row)
+                and all(row for row in values.values())
+            )
+        except (AttributeError, KeyError, TypeError):
+            sound = False
+        if not sound:
+            raise ValueError(
+                "guard: expected good_at and rolled_back_to, numbers of images, known, a list of names, and spectra, "
+                f"lists of numbers by layer; found {entry!r:.200}"
+            )
+        return cls(good_at, set(known), values, rolled_back_to)
 
 
 class TrainingState:
-    """Holds what a checkpoint keeps: networks, averages, optimisers by name, counters, the augmentation's state.
+    """Holds what a checkpoint keeps: networks, averages, optimisers by name, counters, and all that decides later.
 
     augmentation: of what F sees; None if the run has none.  data: records of the splits "train" and "test", or None.
+    `older`: settings of an older version by which the run goes on, see `config.older_settings`.
     """
 
     def __init__(
@@ -58,6 +123,29 @@ class TrainingState:
         self.iterations = 0
         self.recovery = Recovery()
         self.data: dict[str, DataRecord] | None = None
+        self.guard = GuardMemory()
+        self.older: dict[str, Any] = {}
+
+    def numbers(self) -> dict:
+        """Return what state.json keeps beside counters and settings; an entry that says nothing is left out."""
+        augmentation = {} if self.augmentation is None else self.augmentation.state()
+        entries = {"recovery": self.recovery.to_json(), "augmentation": augmentation, "guard": self.guard.to_json()}
+        return {name: entry for name, entry in entries.items() if entry}
+
+    def load_numbers(self, content: dict) -> None:
+        """Take up the counters and what `numbers` returned, from state.json. Raises ValueError for what cannot be."""
+        self.images_seen, self.iterations = content["images_seen"], content["iterations"]
+        self.recovery = Recovery.from_json(content.get("recovery", {}))
+        self.guard = GuardMemory.from_json(content.get("guard"), self.images_seen)
+        if self.augmentation is not None:
+            self.augmentation.load(content.get("augmentation", {}))
+
+    def go_on_by(self, older: dict[str, Any]) -> None:
+        """Take up settings of an older version, {} for none. Raises ValueError for a value that cannot be."""
+        half_life = older.get("optim.ema_half_life", 0.0)
+        if older and not (is_finite(half_life) and half_life > 0):
+            raise ValueError(f"optim.ema_half_life: expected a number of images above 0, found {half_life!r}")
+        self.older, self.averages.half_life_images = older, half_life
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Return {file: {name: tensor on the CPU}} for the files of a checkpoint."""
@@ -126,6 +214,11 @@ def check_adam(tensors: dict[str, Tensor], parameter: Tensor, name: str) -> None
     found = {key: tuple(value.shape) for key, value in tensors.items()}
     if found != expected:
         raise CheckpointError(f"optimizer.safetensors: {name} expected {expected}, found {found}")
+
+
+def is_finite(value: object) -> bool:
+    """Return whether a value of a JSON file is a finite number."""
+    return type(value) in (int, float) and isfinite(value)
 
 
 def is_number(value: object) -> bool:

@@ -81,15 +81,17 @@ class Step:
     def iteration(
         self, real_batches: Iterator[RealImages], draw: Callable[..., Batch], number: int = 0
     ) -> dict[str, Tensor]:
-        """Make `d_steps` D updates, each on a fresh batch, then one E+G update; return their means by name.
+        """Make `d_steps` D updates, each on a fresh batch, then one E+G update; return what they report, by name.
 
-        The E+G update takes a fresh batch if E sees real images (`batches` = d_steps + 1), else new latents for D's
-        last one.
+        A value is that of the last update that reports it.
+        The E+G update takes a fresh batch if E sees real images (`batches` = d_steps + 1), else new latents, and
+        classes, for the places of D's last one.
         draw: adds the random numbers to real images, see `Drawer`.  number: of iterations before this one.
         """
+        values: dict[str, Tensor] = {}
         for i in range(self.d_steps):
             batch = draw(real := next(real_batches))
-            values = self.discriminator_update(batch, number * self.d_steps + i)
+            values |= self.discriminator_update(batch, number * self.d_steps + i)
         batch = draw(next(real_batches)) if self.batches > self.d_steps else draw(real, " of G")
         return values | self.encoder_generator_update(batch)
 
@@ -115,11 +117,11 @@ class Step:
                 loss, encoder_pairs, generator_pairs, pairs = self.discriminator_forward(chunk)
             (loss * share).backward()
             statistics.pool(of_chunk)
-            report.add("loss_d", loss, share)
+            report.add_loss("loss_d", loss, self.objective.regularisation(encoder_pairs), share)
             for part in self.parts:
-                for name, penalty in part.penalties(self, pairs, chunk, number):
-                    (penalty * share).backward()
-                    report.add(name, penalty, share)
+                for penalty in part.penalties(self, pairs, chunk, number):
+                    (penalty.term * share).backward()
+                    report.add(penalty.name, penalty.term / penalty.times, share)
             report.add_scores(encoder_pairs, generator_pairs, share)
             for part in self.parts:
                 for name, value in part.report(encoder_pairs, generator_pairs, chunk).items():
@@ -143,10 +145,10 @@ class Step:
         for chunk in batch.chunks(self.chunks):
             share = len(chunk) / len(batch)
             with self.autocast(), record_statistics(encoder) as of_chunk:
-                loss, posterior = self.encoder_generator_forward(chunk)
+                loss, posterior, others = self.encoder_generator_forward(chunk)
             (loss * share).backward()
             statistics.pool(of_chunk)
-            report.add("loss_eg", loss, share)
+            report.add_loss("loss_eg", loss, others, share)
             if posterior is not None:
                 report.add("posterior_stddev", posterior.stddev.mean(), share)
                 report.add("posterior_mean_square", posterior.mean.square().mean(), share)
@@ -166,8 +168,9 @@ class Step:
         encoder_pairs, generator_pairs = self.scores(pairs)
         return self.objective.discriminator_loss(encoder_pairs, generator_pairs), encoder_pairs, generator_pairs, pairs
 
-    def encoder_generator_forward(self, chunk: Batch) -> tuple[Tensor, Posterior | None]:
-        """Return L_EG and q(z|x), None without E; `compile` makes a graph of this."""
+    def encoder_generator_forward(self, chunk: Batch) -> tuple[Tensor, Posterior | None, dict[str, Tensor]]:
+        """Return L_EG, q(z|x), None without E, and the terms of L_EG that are not adversarial; `compile` makes a graph
+        of this."""
         pairs, posterior = self.pairs(chunk)
         encoder_pairs, generator_pairs = self.scores(pairs)
         loss = self.objective.encoder_generator_loss(None if posterior is None else encoder_pairs, generator_pairs)
@@ -238,9 +241,16 @@ class Report:
         self.joined: dict[str, Tensor] = {}
 
     def add(self, name: str, value: Tensor, share: float) -> None:
-        """Add a chunk's value, weighted by its share of the batch; a value without a name is not reported."""
-        if name:
-            self.values[name] = self.values.get(name, 0) + at_least_float32(value.detach()) * share
+        """Add a chunk's value, weighted by its share of the batch."""
+        self.values[name] = self.values.get(name, 0) + at_least_float32(value.detach()) * share
+
+    def add_loss(self, name: str, loss: Tensor, others: dict[str, Tensor], share: float) -> None:
+        """Add the adversarial part of a chunk's loss under `name`, and its other terms under theirs."""
+        adversarial = loss.detach()
+        for other, term in others.items():
+            self.add(other, term, share)
+            adversarial = adversarial - term.detach()
+        self.add(name, adversarial, share)
 
     def add_scores(self, encoder_pairs: Scores, generator_pairs: Scores, share: float) -> None:
         """Add the mean of each score of a chunk, for real images and for generated ones."""

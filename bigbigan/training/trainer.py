@@ -13,7 +13,7 @@ from torch import Tensor
 
 import bigbigan
 from bigbigan.config import Config, flatten, write_yaml
-from bigbigan.data import RealImages, Stream
+from bigbigan.data import Images, RealImages, Stream, hold_out_for_choices
 from bigbigan.data.fingerprint import record
 from bigbigan.distributed import all_reduce, barrier
 from bigbigan.errors import ConfigError
@@ -24,7 +24,14 @@ from bigbigan.training.batch import Batch, Drawer
 from bigbigan.training.compile import compile_step
 from bigbigan.training.ema import Averages, averaged_model
 from bigbigan.training.guard import CollapseProbe, Guard, StopRequest, check_finite, check_finite_weights
-from bigbigan.training.launch import lock_run_folder, open_data, open_stream, revision
+from bigbigan.training.launch import (
+    lock_run_folder,
+    open_data,
+    open_stream,
+    revision,
+    selection_share,
+    split_rule,
+)
 from bigbigan.training.log import RunLog
 from bigbigan.training.optim import build_optimizers
 from bigbigan.training.pictures import KINDS, draw_grids, has_grids
@@ -61,16 +68,21 @@ class Trainer:
         self.folder = run_folder(config)
         self.checkpoints = self.folder / "checkpoints"
         self.device, self.main = accelerator.device, accelerator.is_main_process
-        if checkpoint.split_rule(self.checkpoints) == "permutation":  # a run keeps the split that it began with
-            config.data.split_rule = "permutation"
+        begun = checkpoint.saved_config(self.checkpoints)
+        config.data.split_rule = split_rule(config, begun)
+        config.run.selection_share = selection_share(config, begun)
         self.train_images, self.test_images = open_data(config)
+        data = {"train": record(self.train_images), "test": record(self.test_images)}
+        self.selection_images: Images | None = None
+        if share := config.run.selection_share:
+            self.train_images, self.selection_images = hold_out_for_choices(self.train_images, share)
         self.model = self.build_model(initial)
         generator, encoder = self.model.generator, self.model.encoder
-        self.averages = Averages(generator, encoder, config.optim.ema_half_life, config.optim.ema_rampup)
+        self.averages = Averages(generator, encoder, config.optim.ema_decay, config.optim.ema_rampup)
         optimizers = build_optimizers(self.model, config.optim)
         self.step = build_step(config, self.model, optimizers, accelerator.autocast)
         self.state = TrainingState(self.model, self.averages, optimizers.named(), augmentation_of(self.step))
-        self.state.data = {"train": record(self.train_images), "test": record(self.test_images)}
+        self.state.data = data
         self.schedule = Schedule(config, [self.model, self.averages.networks], optimizers.named())
         self.clock = Clock(self.state, config.run.images)
         self.drawer = Drawer(
@@ -85,6 +97,17 @@ class Trainer:
         self.saved: Path | None = None  # the newest checkpoint
         self.saved_at = 0
         self.begun = False
+
+    @property
+    def held_out_images(self) -> Images:
+        """The images that evaluations and the guard look at: those held out for choices, or else the test images."""
+        return self.test_images if self.selection_images is None else self.selection_images
+
+    @property
+    def held_out_name(self) -> str:
+        """What `held_out_images` are, for a log or a table."""
+        kind = "test images" if self.selection_images is None else "training images held out for choices"
+        return f"{len(self.held_out_images):,} {kind}"
 
     def build_model(self, initial: BigBiGAN | None) -> BigBiGAN:
         """Return the networks in training mode, with the random weights of the seed, or those of `initial`."""
@@ -138,7 +161,13 @@ class Trainer:
         self.stop = StopRequest(run.stop_after, self.started)
         self.log = RunLog(self.folder, self.clock.seen, run.images, self.main, track)
         probe = partial(
-            CollapseProbe, self.model, self.train_images, self.test_images, self.config.model.prior, run.seed
+            CollapseProbe,
+            self.model,
+            self.train_images,
+            self.held_out_images,
+            self.config.model.prior,
+            run.seed,
+            objective=self.step.objective,
         )
         self.guard = Guard(self.state, self.config, self.checkpoints, self.device, self.log, probe)
         try:
@@ -168,18 +197,18 @@ class Trainer:
             values = self.step.iteration(reals, self.draw, self.state.iterations)  # D updates, one E+G update
 
             clock.advance(self.step.batches * phase.batch_size)
-            self.averages.update(clock.seen, clock.last)
+            self.averages.update(self.state.iterations, clock.last)
             window.add(values | phase.report())
             self.log.advance(clock.seen)
 
-            broken = self.step.health.found(wait=clock.due(run.log_every))
+            drawing, evaluating = clock.due(run.sample_every), clock.due(run.evaluate_every)
+            saving = clock.due(run.checkpoint_every) or evaluating  # so that an evaluation's time puts nothing at risk
+            broken = self.step.health.found(wait=clock.due(run.log_every) or saving)
             if self.guard.rolled_back(broken, clock.due(run.spectra_every)):
                 window = self.open_window()
                 continue
             if clock.due(run.log_every):
                 self.log_means(window.means())
-            drawing, evaluating = clock.due(run.sample_every), clock.due(run.evaluate_every)
-            saving = clock.due(run.checkpoint_every) or evaluating  # so that an evaluation's time puts nothing at risk
             if drawing or saving:
                 self.update_sampling_statistics()
             if drawing:
@@ -188,8 +217,8 @@ class Trainer:
                 self.save()
             if evaluating:
                 self.evaluate()
-        if clock.seen > self.saved_at:  # asked to stop
-            self.update_sampling_statistics()
+        if clock.seen > self.saved_at and not self.guard.rolled_back(self.step.health.found(), looking=False):
+            self.update_sampling_statistics()  # asked to stop
             self.save()
 
     def open_window(self) -> "Window":
@@ -302,7 +331,7 @@ class Window:
         self.stream, self.state = stream, state
         self.size = 0
         self.sums: dict[str, Tensor] = {}
-        self.count = 0
+        self.counts: dict[str, int] = {}
 
     def batches(self, size: int) -> Iterator[RealImages]:
         """Return the stream in batches of `size` images over all processes; another size than before reopens it."""
@@ -312,14 +341,15 @@ class Window:
         return self.open
 
     def add(self, values: dict[str, Tensor]) -> None:
-        """Add what an iteration reports."""
-        self.sums = {name: self.sums.get(name, 0) + value for name, value in values.items()}
-        self.count += 1
+        """Add what an iteration reports; not every iteration has every value (R1 at an interval)."""
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0) + value
+            self.counts[name] = self.counts.get(name, 0) + 1
 
     def means(self) -> dict[str, Tensor]:
-        """Return the means since the last call, and begin anew."""
-        means = {name: value / self.count for name, value in self.sums.items()}
-        self.sums, self.count = {}, 0
+        """Return the mean of each value over the iterations that had it since the last call, and begin anew."""
+        means = {name: value / self.counts[name] for name, value in self.sums.items()}
+        self.sums, self.counts = {}, {}
         return means
 
 

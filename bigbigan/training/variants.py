@@ -14,7 +14,7 @@ from bigbigan.training.augmentation import DiscriminatorAugmentation
 from bigbigan.training.batch import Batch
 from bigbigan.training.objectives import LSGAN, WGANGP, Joint, LatentRegressor, Objective
 from bigbigan.training.optim import Optimizers, Regularisation
-from bigbigan.training.part import Draw, Part
+from bigbigan.training.part import Draw, Part, Penalty
 from bigbigan.training.simultaneous import SimultaneousStep
 from bigbigan.training.step import Pairs, Step
 
@@ -26,7 +26,7 @@ class R1(Part):
     def __init__(self, strength: float, interval: int = 1):
         self.strength, self.interval = strength, interval
 
-    def penalties(self, step: Step, pairs: Pairs, batch: Batch, number: int) -> list[tuple[str, Tensor]]:
+    def penalties(self, step: Step, pairs: Pairs, batch: Batch, number: int) -> list[Penalty]:
         """Return the penalty at the encoder pairs, in the precision of the weights."""
         if number % self.interval:
             return []
@@ -35,7 +35,7 @@ class R1(Part):
         with sdpa_kernel(SDPBackend.MATH):  # the one attention that has second derivatives
             scores = step.model.discriminator(*inputs, *([None] * (latents is None)), *rest)
             penalty = r1_penalty(step.objective.select(scores), inputs)
-        return [("", self.strength / 2 * self.interval * penalty)]
+        return [Penalty("r1", self.strength / 2 * self.interval * penalty, times=self.interval)]
 
 
 class Dropout(Part):
@@ -46,7 +46,11 @@ class Dropout(Part):
 
     def draws(self) -> dict[str, Draw]:
         """Draw (n, 2, width) factors, 0 or 1/(1 − share), for the two pairs of an image."""
-        return {"dropout": lambda seed, places, _: dropout_factors(seed, places, self.width, self.share)}
+
+        def draw(seed, places, suffix):
+            return dropout_factors(seed, places, self.width, self.share, f"dropout{suffix}")
+
+        return {"dropout": draw}
 
     def noise(self, batch: Batch) -> Tensor | None:
         """Return what `draws` drew."""

@@ -182,7 +182,7 @@ def test_a_single_rate_is_fitted_on_all_rows_and_of_several_a_fifth_chooses(
             yield x[fit], y[fit]
 
     monkeypatch.setattr(solvers, "shuffled", lambda x, y, seed, batch: rows(np.arange(len(x))))
-    fit = solvers.fit_adam(protocol, x, y, x, y, 10, 0, rows if crops else None)
+    fit = solvers.fit_adam(protocol, x, y, x, y, 10, seed=0, batches=rows if crops else None)
     (found,) = seen
     assert len(found) == fitted and fit.strength in (1e-2, 1e-3)
 
@@ -193,7 +193,7 @@ def test_a_single_rate_with_one_row_a_class(monkeypatch):
 
     monkeypatch.setitem(solvers.PROTOCOLS, "adam_5k", (200, (1e-2,)))
     x = torch.eye(10)
-    fit = solvers.fit_adam("adam_5k", x, torch.arange(10), x, torch.arange(10), 10, 0)
+    fit = solvers.fit_adam("adam_5k", x, torch.arange(10), x, torch.arange(10), 10, seed=0)
     assert fit.top1 == 1, "each class was seen"
 
 

@@ -1,7 +1,7 @@
 """A run with --model.checkpointing: the same weights, and it may be turned on for a run that has begun."""
 
-import load_file
-from safetensors.torch import pytest
+import pytest
+from safetensors.torch import load_file
 
 from bigbigan.release.load import load_model
 from tests.conftest import train

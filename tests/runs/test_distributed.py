@@ -57,7 +57,7 @@ def train(rank, processes, dtype, iterations=ITERATIONS, size=8, **changes):
     d = torch.optim.SGD(model.discriminator.parameters(), lr=0.01)
     eg = torch.optim.SGD([*model.encoder.parameters(), *model.generator.parameters()], lr=0.01)
     step = make_step(model, {"data.chunks": CHUNKS}, optimizers=(d, eg))
-    averages, draw = Averages(model.generator, model.encoder, 100, 0.5), Drawer(0, "normal", 8)
+    averages, draw = Averages(model.generator, model.encoder, 0.9, 0.5), Drawer(0, "normal", 8)
     images = open_images("digits", "train", "", "", False, 0.1)
     stream = Stream(images, size, 0, Crop("light", True), rank=rank, processes=processes)
 
@@ -77,7 +77,7 @@ def train(rank, processes, dtype, iterations=ITERATIONS, size=8, **changes):
             values = update(next(reals))
             found |= {f"{i} {k}": mean_over(v, processes) for k, v in values.items()} if wanted else {}
             found |= {f"{i} gradient {type(network).__name__} {len(values)} {k}": v for k, v in gradients.items()}
-        averages.update(2 * BATCH * (i + 1), 2 * BATCH)
+        averages.update(i + 1)
     averages.update_sampling_statistics(
         (b.x, b.z, None) for b in batches(0, 10, 10)
     )  # 3, 3, 2, 2 images on four processes

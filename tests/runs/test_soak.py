@@ -1,6 +1,6 @@
 """Long use: neither resident memory nor the number of open files grows with what was done.
 
-`pytest -m soak -s tests/runs/test_soak.py` prints the figures; BIGBIGAN_ENCODES, BIGBIGAN_EVALUATIONS and
+`pytest -n 0 -m soak -s tests/runs/test_soak.py` prints the figures; BIGBIGAN_ENCODES, BIGBIGAN_EVALUATIONS and
 BIGBIGAN_EPOCHS say how much.
 """
 

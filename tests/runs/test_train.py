@@ -291,10 +291,9 @@ def test_help_names_every_section():
 def test_evaluations_are_written_down_keep_the_best_and_do_not_disturb_the_run(tmp_path, monkeypatch):
     monkeypatch.setenv("BIGBIGAN_CACHE", str(tmp_path / "cache"))
     flags = ("--run.name=a", "--run.probe=False", "--run.images=144", "--run.log_every=48")
-    train(tmp_path / "plain", *flags)
-    out, _ = train(
-        tmp_path / "looked", *flags, "--run.evaluate_every=72", "--run.evaluate_images=60", "--run.best=top1_linear"
-    )
+    evaluating = ("--run.evaluate_images=60", "--run.best=top1_linear")
+    train(tmp_path / "plain", *flags, *evaluating, "--run.evaluate_every=144")  # at the end alone
+    out, _ = train(tmp_path / "looked", *flags, *evaluating, "--run.evaluate_every=72")
     assert same(weights(tmp_path / "plain" / "a", 144), weights(tmp_path / "looked" / "a", 144))
     figures = [line for line in stats(tmp_path / "looked" / "a") if "top1_linear" in line]
     assert [line["images_seen"] for line in figures] == [72, 144]
@@ -309,7 +308,9 @@ def test_evaluations_are_written_down_keep_the_best_and_do_not_disturb_the_run(t
     (kept,) = (tmp_path / "looked" / "a" / "best").iterdir()
     best = max(figures, key=lambda line: line["top1_linear"])
     note = json.loads((kept / "best.json").read_text())
-    assert int(kept.name) == best["images_seen"] and note == {"figure": "top1_linear", "value": best["top1_linear"]}
+    on = "144 training images held out for choices"
+    assert int(kept.name) == best["images_seen"]
+    assert note == {"figure": "top1_linear", "value": best["top1_linear"], "chosen_on": on}
     model = load_model(tmp_path / "looked" / "a" / "best")
     assert model.card["images_seen"] == best["images_seen"]
 

@@ -29,7 +29,7 @@ RUN = (
     "--loss.form=logistic",
     "--optim.d_steps=1",
     "--optim.weight_decay=5e-5",
-    "--optim.ema_half_life=1",
+    "--optim.ema_decay=0",
     "--run.images=144",
     "--run.sample_every=144",
     "--optim.lower_after=48",
@@ -380,6 +380,7 @@ def test_settings_that_cannot_be_are_named(changes, message):
 def test_a_bigan_run_resumes_bit_for_bit_and_can_be_used(tmp_path, monkeypatch):
     monkeypatch.setenv("BIGBIGAN_CACHE", str(tmp_path / "cache"))
     flags = (*RUN, "--optim.simultaneous=True", "--run.evaluate_every=144", "--run.evaluate_images=60")
+    flags = (*flags, "--run.selection_share=0")  # as in the preset: all images are trained on
     with mock.patch("eval_linear.quick.quick_generation", return_value={}):  # trains a classifier for its FID
         out, _ = train(tmp_path, "--run.name=straight", *flags)
     assert "1 D update and one of E+G at once on 8 images" in out and "linear, full batch" in out

@@ -18,7 +18,7 @@ from tests.training.test_step import make_batch
 def make_state(seed=0):
     model = tiny_model().double().to(memory_format=torch.channels_last).train()  # as train.py lays it out
     step = make_step(model)
-    averages = Averages(model.generator, model.encoder, 100, 0.5)
+    averages = Averages(model.generator, model.encoder, 0.9, 0.5)
     return TrainingState(model, averages, step.optimizers.named()), step
 
 
@@ -28,7 +28,7 @@ def advance(state, step, updates, start=0):
         step.encoder_generator_update(make_batch(seed=i))
         state.images_seen += 16
         state.iterations += 1
-        state.averages.update(state.images_seen, 16)
+        state.averages.update(state.iterations)
 
 
 CONFIG = Config(model=Model(**TINY_MODEL))
@@ -119,7 +119,7 @@ def test_any_optimiser_resumes_bit_for_bit(tmp_path, name):
     def make():
         model = tiny_model(encoder_width=0.03125, encoder_blocks=(1, 1, 1, 1)).double().train()
         step = make_step(model, betas=(0.9, 0.999), name=name)
-        averages = Averages(model.generator, model.encoder, 100, 0.5)
+        averages = Averages(model.generator, model.encoder, 0.9, 0.5)
         return TrainingState(model, averages, step.optimizers.named()), step
 
     (straight, step), (state, other) = make(), make()

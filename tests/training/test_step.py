@@ -168,26 +168,38 @@ def test_a_high_resolution_encoder_is_pooled_for_d():
 
 def test_the_average_follows_its_half_life():
     model = tiny_model()
-    averages = Averages(model.generator, model.encoder, half_life=1000, rampup=0.1)
+    averages = Averages(model.generator, model.encoder, decay=0.5**0.1, rampup=0.1)
     start = copy.deepcopy(model.generator.state_dict())
     with torch.no_grad():
         for p in model.generator.parameters():
             p += 1
-    for seen in range(100_100, 101_001, 100):  # long after the ramp-up: 1,000 images halve the distance
-        averages.update(seen, 100)
+    for update in range(1001, 1011):  # long after the ramp-up: ten updates halve the distance
+        averages.update(update)
     for name, p in averages.generator.named_parameters():
         torch.testing.assert_close(p, start[name] + 0.5, rtol=1e-4, atol=1e-4)
-    assert averages.decay(100, 10) == pytest.approx(0.5 ** (10 / 10)), "early, a tenth of the images seen"
-    assert averages.decay(10**9, 100) == pytest.approx(0.5**0.1)
+    assert averages.decay_at(10) == pytest.approx(0.5), "early, a half-life of a tenth of the updates made"
+    assert averages.decay_at(10**7) == pytest.approx(0.5**0.1)
     assert not any(p.requires_grad for p in averages.generator.parameters())
+
+
+@pytest.mark.parametrize("batches", [[24] * 40, [48] * 10 + [42] * 10 + [9] * 20])
+def test_a_run_of_an_older_version_averages_by_its_half_life_in_images(batches):
+    model = tiny_model()
+    averages = Averages(model.generator, model.encoder, 0.5, 0.3)
+    averages.half_life_images, seen = 500.0, 0
+    for update, images in enumerate(batches, 1):
+        seen += images
+        if seen > 500 / 0.3 or batches[0] == batches[-1]:  # the ramp-up counted images too
+            expected = 0.5 ** (images / min(500.0, 0.3 * seen))
+            assert averages.decay_at(update, images) == pytest.approx(expected, rel=1e-12)
 
 
 def test_refresh_is_a_function_of_the_state_alone():
     model, step = make()
-    averages = Averages(model.generator, model.encoder, 1000, 0.1)
+    averages = Averages(model.generator, model.encoder, 0.99, 0.1)
     step.discriminator_update(make_batch())
     step.encoder_generator_update(make_batch())
-    averages.update(8, 8)
+    averages.update(1)
     raw = copy.deepcopy(model.state_dict())
     batches = [(make_batch(32).x, normal_noise(0, "z", np.arange(32), 8).double(), None)]
     averages.update_sampling_statistics(batches)

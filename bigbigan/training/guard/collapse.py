@@ -16,12 +16,14 @@ from bigbigan.data import Images, evaluation_batches, to_signed
 from bigbigan.distributed import all_reduce, barrier, local_only, rank
 from bigbigan.errors import DataError, TrainingFailure
 from bigbigan.latents import sample_prior
+from bigbigan.losses import inverted_gap
 from bigbigan.model import BigBiGAN
 from bigbigan.networks.layers import pool_to
 from bigbigan.training import checkpoint
 from bigbigan.training.guard.recovery import RecoveryPolicy
 from bigbigan.training.guard.spectra import spectra
 from bigbigan.training.log import RunLog
+from bigbigan.training.objectives import Objective
 from bigbigan.training.state import TrainingState
 
 logger = logging.getLogger(__name__)
@@ -32,12 +34,24 @@ VALUES = 2**27  # of the pixels of a kind, half a GiB: 170 images of 512 px, 42 
 class CollapseProbe:
     """Measures signs of collapse on the networks as they train, on the same images and latents each time.
 
-    model: in training mode, so it normalises by batch statistics.  train, test: the data.  prior, seed: of the latents.
-    images: of each kind.  Measuring changes nothing and enters no collective.
+    model: in training mode, so it normalises by batch statistics.  train, test: the data; test holds images that the
+    run does not train on.  prior, seed: of the latents.  images: of each kind.  objective: says which scores count, and
+    what D takes for an encoder pair.  Measuring changes nothing and enters no collective.
     """
 
-    def __init__(self, model: BigBiGAN, train: Images, test: Images, prior: str, seed: int, images: int = IMAGES):
+    def __init__(
+        self,
+        model: BigBiGAN,
+        train: Images,
+        test: Images,
+        prior: str,
+        seed: int,
+        images: int = IMAGES,
+        *,
+        objective: Objective | None = None,
+    ):
         self.model, self.device = model, next(model.parameters()).device
+        self.objective = objective or Objective()
         network = model.encoder or model.generator
         size = getattr(network, "full_size", network.image_size)
         images = min(images, VALUES // (3 * size**2))
@@ -67,10 +81,11 @@ class CollapseProbe:
             fake = self._sums(samples, self.z, classes)
             real, held_out = (self._encoder_pairs(*pictures) for pictures in (self.train, self.test))
             tests = self._seen(self.test[0])
+        boundary = self.objective.boundary(real, fake)
         figures = {
-            "d_right_on_training_images": share(real > 0),
-            "d_right_on_held_out_images": share(held_out > 0),
-            "d_right_on_samples": share(fake < 0),
+            "d_right_on_training_images": share(real > boundary),
+            "d_right_on_held_out_images": share(held_out > boundary),
+            "d_right_on_samples": share(fake < boundary),
             "score_gap": float(real.mean() - fake.mean()),
             "score_gap_held_out": float(held_out.mean() - fake.mean()),
             "memorised": higher(real, held_out),
@@ -94,9 +109,9 @@ class CollapseProbe:
         return self.model.generator.prepare(x)
 
     def _sums(self, x: Tensor, z: Tensor, classes: Tensor) -> Tensor:
-        """s_x + s_z + s_xz of every pair, (N,); s_x alone of a GAN without E."""
+        """Return the summed score of every pair, (N,), of the terms that the objective trains."""
         scores = [self.model.discriminator(a, b, self._known(c)) for a, b, c in parts(x, z, classes)]
-        return torch.cat([torch.stack(part.terms()).sum(0) for part in scores])
+        return torch.cat([self.objective.select(part).total() for part in scores])
 
 
 def parts(*columns: Tensor) -> Iterator[tuple[Tensor, ...]]:
@@ -106,16 +121,17 @@ def parts(*columns: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 MEMORISED = 0.75  # chance that D scores a training image above a held-out one; 1/2 where it knows none by heart
-# Score of real pairs over that of G's: one margin of the hinge for each of three scores, on the wrong side.
-INVERTED = -3.0
 ALIKE = 0.2  # of the variance of held-out images
 GROWTH = 2.0  # of a layer's σ0 from one look to the next
 
 
-def signs(figures: dict[str, float], spectra: dict[str, list[float]], before: dict[str, list[float]]) -> dict[str, str]:
+def signs(
+    figures: dict[str, float], spectra: dict[str, list[float]], before: dict[str, list[float]], form: str = "hinge"
+) -> dict[str, str]:
     """Return the signs of collapse in a measurement: {name: a sentence}.
 
     figures, spectra: what `CollapseProbe.measure` returned.  before: the spectra of the measurement before, or {}.
+    form: of the loss, see `losses.inverted_gap`.
     """
     found = {}
     if figures["memorised"] > MEMORISED:
@@ -124,7 +140,7 @@ def signs(figures: dict[str, float], spectra: dict[str, list[float]], before: di
             f"{figures['d_right_on_training_images']:.0%} and {figures['d_right_on_held_out_images']:.0%}): "
             "it learns them by heart"
         )
-    if not figures["score_gap"] > INVERTED:
+    if not figures["score_gap"] > inverted_gap(form):
         found["scores"] = f"G's pairs score {-figures['score_gap']:.3g} higher than real ones: D has lost"
     if not figures["sample_diversity"] > ALIKE:
         found["diversity"] = (
@@ -140,6 +156,7 @@ def signs(figures: dict[str, float], spectra: dict[str, list[float]], before: di
 class Guard:
     """Carries out --run.on_nonfinite and --run.on_collapse after every iteration.
 
+    What it remembers between looks is `TrainingState.guard`: a checkpoint keeps it, and a roll-back takes it back.
     folder: of the checkpoints; the one from before an alarm is kept beside it, in before_collapse/.
     build_probe: returns the `CollapseProbe`; called on the main process alone, before the first look.
     """
@@ -155,11 +172,9 @@ class Guard:
     ):
         self.recovery = RecoveryPolicy(state, config, folder, device, log.note)
         self.state, self.run, self.folder, self.device = state, config.run, folder, device
+        self.form = config.loss.form
         self.log, self.build_probe = log, build_probe
         self.probe: CollapseProbe | None = None
-        self.good_at = state.images_seen  # where the last look without a sign was
-        self.spectra: dict[str, list[float]] = {}
-        self.known: set[str] = set()
 
     def rolled_back(self, broken: str, looking: bool) -> bool:
         """Return whether the run was rolled back: then the caller reopens the data stream and discards running sums.
@@ -174,8 +189,11 @@ class Guard:
 
     def _look(self) -> bool:
         new = self._new_signs() if rank() == 0 else []
-        if not bool(all_reduce(torch.tensor([float(len(new))], device=self.device))):
-            self.good_at = self.good_at if self.known else self.state.images_seen
+        memory = self.state.guard
+        counts = torch.tensor([float(len(new)), float(len(memory.known))], device=self.device)
+        alarm, known = (bool(count) for count in all_reduce(counts))  # the main process alone measures
+        if not alarm:
+            memory.good_at = memory.good_at if known else self.state.images_seen
             return False
         text = "signs of collapse: " + ("; ".join(new) or "see the main process's")
         good = self._from_before()
@@ -192,7 +210,6 @@ class Guard:
             )
         if self.run.on_collapse == "roll_back":
             self.recovery.after_collapse(text, good)
-            self.good_at, self.spectra, self.known = self.state.images_seen, {}, set()
             return True
         return False
 
@@ -205,16 +222,18 @@ class Guard:
         state, (spectra, figures) = self.state, self.probe.measure()
         rounded = {name: [float(f"{value:.6g}") for value in values] for name, values in spectra.items()}
         self.log.write("spectra", {"spectra": rounded} | figures, state.images_seen, state.iterations)
-        found = signs(figures, spectra, self.spectra)
-        self.spectra = spectra
-        new = [text for name, text in found.items() if name not in self.known]
-        self.known |= found.keys()
+        memory = state.guard
+        found = signs(figures, spectra, memory.spectra, self.form)
+        memory.spectra = spectra
+        new = [text for name, text in found.items() if name not in memory.known]
+        memory.known |= found.keys()
         return new
 
     def _from_before(self) -> Path | None:
         """The newest checkpoint from before the first sign; the oldest where there is none so old any more."""
         there = checkpoint.complete(self.folder)  # oldest first, all names of one length
-        return max((path for path in there if int(path.name) <= self.good_at), default=there[0] if there else None)
+        before = [path for path in there if int(path.name) <= self.state.guard.good_at]
+        return before[-1] if before else next(iter(there), None)
 
     def _keep(self, good: Path, text: str) -> Path:
         folder = self.folder.parent / "before_collapse"

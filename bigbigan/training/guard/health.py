@@ -72,7 +72,9 @@ class Health:
         """
         judged = list(self.judged)
         self.judged.clear()
-        known = self.reader.push(torch.stack([j.broken for j in judged]).sum().reshape(1), judged, wait)
+        none = torch.zeros((), device=next(self.model.parameters()).device)
+        broken = torch.stack([j.broken for j in judged]).sum() if judged else none
+        known = self.reader.push(broken.reshape(1), judged, wait)
         broken = any(number for number, _ in known)
         return self._describe([j for _, judged in known for j in judged]) if broken else ""
 

@@ -24,6 +24,7 @@ class RecoveryPolicy:
 
     def __init__(self, state: TrainingState, config: Config, folder: Path, device: torch.device, note: Callable):
         self.state, self.config, self.folder, self.device, self.note = state, config, folder, device, note
+        self.back: Path | None = None  # the checkpoint of a roll-back that is not written down yet
 
     def tell(self, text: str) -> None:
         """Write down and say what was done."""
@@ -45,6 +46,7 @@ class RecoveryPolicy:
             self.tell(f"{found}; the update was left out")
         if again or how == "shrink":
             self._lower(NETWORKS)
+        self._record()
 
     def after_collapse(self, what: str, good: Path | None) -> None:
         """Go back to the checkpoint `good` from before a collapse, with half the rates of E and G.
@@ -60,6 +62,14 @@ class RecoveryPolicy:
         barrier(self.device)
         self._back(found, self.state.images_seen)
         self._lower(("encoder", "generator"))
+        self.state.guard.good_at, self.state.guard.known = self.state.images_seen, set()
+        self._record()
+
+    def _record(self) -> None:
+        """Write a roll-back into its checkpoint, so that a run which is killed before the next one knows of it."""
+        if rank() == 0 and self.back is not None:
+            checkpoint.record_recovery(self.back, self.state)
+        self.back = None
 
     def _count(self, found: str, stop: bool) -> None:
         self.state.recovery.times += 1
@@ -77,16 +87,18 @@ class RecoveryPolicy:
     def _back(self, found: str, seen: int) -> bool:
         """Load the newest checkpoint and skip the images from there to `seen`; return whether this is the second
         time."""
-        before = self.state.recovery
+        before, last = self.state.recovery, self.state.guard.rolled_back_to
         path = checkpoint.resume(self.folder, self.state, self.config, self.device)
         if path is None:
             raise TrainingFailure(
                 f"{found}, before the first checkpoint; lower the rates (--optim.*_lr), see docs/collapse.md"
             )
-        again = before.images_skipped > self.state.recovery.images_skipped  # a return since it was saved
-        before.images_skipped += seen - self.state.images_seen
-        self.state.recovery = before
-        self.tell(f"{found}; back to {path}, and past {seen - self.state.images_seen:,} images")
+        back_at = self.state.images_seen
+        again = back_at in (last, self.state.guard.rolled_back_to)  # a return since it was saved
+        before.images_skipped += seen - back_at
+        self.state.guard.rolled_back_to = back_at
+        self.state.recovery, self.back = before, path
+        self.tell(f"{found}; back to {path}, and past {seen - back_at:,} images")
         return again
 
     def _lower(self, networks: Iterable[str]) -> None:
