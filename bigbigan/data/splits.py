@@ -1,7 +1,7 @@
 """Hold out images: for tests where a data set has no splits of its own, and for choices during a run.
 
-Whether an image is a test image is decided by a hash of what it is: its path within the data set, or the bytes of a
-table row's image. So an image stays on its side while others are added or deleted, and wherever the data set is moved.
+Whether an image is held out is decided by a hash of what it is: its path within the data set, or the bytes of a table
+row's image. So an image stays on its side while others are added or deleted, and wherever the data set is moved.
 """
 
 from collections.abc import Iterator
@@ -34,7 +34,8 @@ def hold_out_for_choices(images: Images, share: float) -> tuple[Images, Images]:
     """Return (the images to train on, those that choices during a run look at): the same ones whatever the run's seed.
 
     share: of the images that is held out, at most `MOST_FOR_CHOICES` and at least two. With labels every class gives
-    about the same share, and keeps at least one image to train on.  Raises DataError.
+    the same share, up to one image, and keeps at least one to train on. Of each class the images with the lowest hashes
+    are held out, so that one image more or less changes at most a few of them.  Raises DataError.
     """
     if len(images) < 4:
         raise DataError(
@@ -42,16 +43,9 @@ def hold_out_for_choices(images: Images, share: float) -> tuple[Images, Images]:
             f"of them out; found {len(images)}"
         )
     count = min(max(2, round(share * len(images))), MOST_FOR_CHOICES)
-    order = np.random.default_rng(1).permutation(len(images))
-    if images.labels is not None:
-        order = order[np.argsort(images.labels[order], kind="stable")]  # by class, in a random order within each
-    chosen = order[np.linspace(0, len(order) - 1, count + 2)[1:-1].astype(int)]  # evenly spaced, so alike by class
-    if images.labels is not None:
-        counts, held = (np.bincount(labels, minlength=1) for labels in (images.labels, images.labels[chosen]))
-        held = np.pad(held, (0, len(counts) - len(held)))
-        used_up = np.flatnonzero((held == counts) & (held > 0))
-        for label in used_up:
-            chosen = np.delete(chosen, np.flatnonzero(images.labels[chosen] == label)[0])
+    _, order, ranks, sizes = _ranked(images, share, "choices")
+    quantile = np.where(ranks < sizes - 1, (ranks + 0.5) / sizes, np.inf)  # of the hash within the class
+    chosen = order[np.argsort(quantile, kind="stable")[: min(count, np.isfinite(quantile).sum())]]
     rest = np.ones(len(images), dtype=bool)
     rest[chosen] = False
     return images.subset(np.flatnonzero(rest)), images.subset(np.sort(chosen))
@@ -66,15 +60,25 @@ def held_out(images: Images, share: float, purpose: str = "test") -> np.ndarray:
     """
     if not share > 0:
         return np.zeros(len(images), bool)
+    place, order, ranks, sizes = _ranked(images, share, purpose)
+    chosen = place < share * 2.0**64
+    chosen[order[ranks == 0]] = True
+    chosen[order[ranks == sizes - 1]] = False
+    return chosen
+
+
+def _ranked(images: Images, share: float, purpose: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the hash of each image, and the images class by class, each class by hash, all (n,).
+
+    The latter as three arrays: indices of images, the rank of each in its class from 0, and the size of its class.
+    """
     labels = np.zeros(len(images), np.int64) if images.labels is None else images.labels
     _, of_class, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     place = _places(images, purpose, np.maximum(1, share * sizes[of_class]))
-    chosen = place < share * 2.0**64
-    order = np.lexsort((place, of_class))  # class by class, in each the first to be held out at the front
-    ends = np.cumsum(sizes)
-    chosen[order[ends - sizes]] = True
-    chosen[order[ends - 1]] = False
-    return chosen
+    order = np.lexsort((place, of_class))
+    sorted_class = of_class[order]
+    ranks = np.arange(len(order)) - (np.cumsum(sizes) - sizes)[sorted_class]
+    return place, order, ranks, sizes[sorted_class]
 
 
 def _places(images: Images, purpose: str, most: np.ndarray) -> np.ndarray:

@@ -69,6 +69,14 @@ def test_there_are_never_more_than_the_papers():
     assert (len(rest), len(chosen)) == (240_000, MOST_FOR_CHOICES)
 
 
+@pytest.mark.parametrize("labels", [None, np.arange(400) % 7])
+def test_one_image_less_changes_few_of_them(labels):
+    whole = images(labels, 400)
+    fewer = whole.subset(np.delete(np.arange(400), 123))
+    before, after = (set(numbers(hold_out_for_choices(given, 0.1)[1])) for given in (whole, fewer))
+    assert len(before - {123} - after) <= 2 and len(before) == len(after) == 40
+
+
 @pytest.mark.parametrize("n", [0, 1, 3])
 def test_too_few_images_are_named(n):
     with pytest.raises(DataError, match=f"--run.selection_share holds at least two of them out; found {n}"):
