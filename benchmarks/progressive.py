@@ -109,7 +109,11 @@ def cost(config: Config, measure: bool) -> None:
     for kind, price in kinds.items():
         table = {level: price(level) for level in levels}  # a fade costs the same at every weight
         print(json.dumps({f"{kind} an image": {f"level {level:g}": float(f"{v:.4g}") for level, v in table.items()}}))
-        at = lambda n, table=table: table[level if (level := growth.level(n)).is_integer() else int(level) + 0.5]  # noqa: E731
+
+        def at(images_seen: int, table=table) -> float:
+            level = growth.level(images_seen)
+            return table[level if level.is_integer() else int(level) + 0.5]
+
         for total in sorted({6_400_000, config.run.images} if config.run.images > 6_400_000 else {config.run.images}):
             grown = sum(at(int(total * (i + 0.5) / PARTS)) for i in range(PARTS)) / PARTS
             print(

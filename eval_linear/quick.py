@@ -50,7 +50,8 @@ def chosen(wanted: str, figures: dict[str, float]) -> str:
         if name.startswith(wanted):
             return name
     raise ConfigError(
-        f"--run.best {wanted}: expected the beginning of one of {', '.join(figures) or 'no figure'}; change it"
+        f"--run.best {wanted}: expected a figure of the evaluations, or how its name begins, found none like it; "
+        f"there are {', '.join(figures) or 'none'}"
     )
 
 

@@ -151,8 +151,8 @@ class GrowingTrunk(Growing):
         all), "discrimination", or "none".
     dense: True: end in a dense layer of all places (F); False: average over places (E's AvePool feature).
     drop: LSGAN's multiplicative noise before every 3×3 convolution (section B): x·(1 + s√C·n) with n ~ N(0, 1) for
-        every image and channel and s = 0.2·max(0, d̂ − 0.5)², where d̂ averages how surely D recognises generated images,
-        see `follow`.
+        every image and channel and s = 0.2·max(0, d̂ − 0.5)², where d̂ averages how surely D recognises generated
+        images, see `follow`.
 
     forward: x (N, 3, S, S) with S = `image_size` at this level; drop (N, `drop_channels`) ~ N(0, 1), or None for no
         noise → (N, num_features).

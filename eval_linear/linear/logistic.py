@@ -118,8 +118,10 @@ def _predict(rows: Rows, history: list[tuple[float, Point]], place: float, ridge
         return rows.evaluate(torch.cat([zeros, (prior - prior.mean())[:, None]], 1), ridge)
     last = history[-1][1]
     if len(history) > 1:
-        weigh = lambda here: math.prod((place - other) / (here - other) for other, _ in history if other != here)  # noqa: E731
-        guess = rows.evaluate(sum(weigh(here) * point.parameters for here, point in history), ridge)
+        places = [here for here, _ in history]
+        weights = [math.prod((place - other) / (here - other) for other in places if other != here) for here in places]
+        points = [point.parameters for _, point in history]
+        guess = rows.evaluate(sum(w * point for w, point in zip(weights, points, strict=True)), ridge)
         if guess.objective <= last.loss + penalty(last.parameters, ridge):
             return guess
     return rows.evaluate(last.parameters, ridge)

@@ -32,7 +32,10 @@ def encoded(format: str, image: Image.Image | None = None, **options) -> bytes:
 
 def png(width: int, height: int, *more: bytes) -> bytes:
     """Make a PNG whose header says it is this large, and which has no pixels."""
-    chunk = lambda name, data: struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))  # noqa: E731
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     return (
         b"\x89PNG\r\n\x1a\n"

@@ -374,7 +374,10 @@ def test_numbers_depend_on_seed_and_place_alone():
 
 def test_the_sign_is_of_s_x_where_it_is_a_score_of_its_own_and_else_of_the_sum():
     scores = Scores(torch.tensor([1.0, -1.0, 2.0, 0.5]), torch.tensor([-9.0, 9.0, 9.0, -9.0]), torch.zeros(4))
-    sign = lambda scores, **changes: float(augmentation("ada", **changes).report(scores, scores, None)["augment_sign"])  # noqa: E731
+
+    def sign(scores, **changes):
+        return float(augmentation("ada", **changes).report(scores, scores, None)["augment_sign"])
+
     assert sign(scores) == 0.5
     assert sign(scores, form="logistic") == 0
     assert sign(scores._replace(x=None)) == 0
