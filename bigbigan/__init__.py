@@ -16,6 +16,7 @@ _PUBLIC = {
     "discriminate": "bigbigan.api",
     "encode": "bigbigan.api",
     "generate": "bigbigan.api",
+    "grid": "bigbigan.api",
     "load": "bigbigan.api",
     "reconstruct": "bigbigan.api",
     "to_pil": "bigbigan.api",

@@ -1,37 +1,65 @@
-"""Use a model in one call: load, encode, generate, reconstruct, discriminate, to_pil."""
+"""Use a model in one call: load, encode, generate, reconstruct, discriminate, to_pil, grid."""
 
 import functools
+import math
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from bigbigan.data import to_uint8
-from bigbigan.data.inputs import count_images, image_batches
-from bigbigan.errors import InputError
-from bigbigan.files import read_json
+from bigbigan.data.inputs import check_batch_size, count_images, image_batches
+from bigbigan.errors import BigBiGANError, CheckpointError, InputError, warn_caller
+from bigbigan.files import printable, read_json
 from bigbigan.latents import sample_prior, truncate
 from bigbigan.model import BigBiGAN
 from bigbigan.noise import normal_noise
 from bigbigan.release.load import load_model, shipped
+from bigbigan.training.pictures import sheet
 
 OUTPUTS = ("z_mean", "z_stdev", "z_sample", "avepool_feat", "bn_crelu_feat")
 LONG = 20  # batches from which a progress bar is shown
+TILE = 64  # pixels: `grid` enlarges smaller images to at least this, so that they can be looked at
+
+P, R = ParamSpec("P"), TypeVar("R")
 
 
+def _short_traceback(function: Callable[P, R]) -> Callable[P, R]:
+    """Let our errors show the caller's line and the sentence, without the lines of this library between them."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except BigBiGANError as error:
+            raise error.with_traceback(None) from None
+
+    return call
+
+
+@_short_traceback
 def load(checkpoint: str | os.PathLike | None = None, device: torch.device | str | None = None) -> BigBiGAN:
     """Load a model with averaged E and G, in evaluation mode. Raises CheckpointError.
 
     checkpoint: a run folder, checkpoint folder, release folder or hub id; None for the model that ships with the
     package.  device: where to put the model; None for a GPU if there is one, else the CPU.
     """
-    return load_model(_default_model() if checkpoint is None else checkpoint).to(device or _default_device())
+    place = _device(device)
+    if checkpoint is not None and not isinstance(checkpoint, (str, os.PathLike)):
+        raise CheckpointError(
+            f"checkpoint: expected a run folder, checkpoint, release or hub id, found {type(checkpoint).__name__}"
+        )
+    return load_model(_default_model() if checkpoint is None else checkpoint).to(place or _default_device())
 
 
+@_short_traceback
 def encode(
     images,
     model: BigBiGAN | str | os.PathLike | None = None,
@@ -46,24 +74,28 @@ def encode(
 ) -> dict[str, Tensor] | Tensor:
     """Encode images to latents and features, named as the published hub module names them.
 
-    images: a path of an image or folder, a list of paths, PIL images, uint8 or float arrays and tensors (float in
-    [−1, 1]), or a `datasets` column; any size and mode: the centre square is resized to the encoder's size.
+    images: a path of an image or folder, PIL images, uint8 or float arrays and tensors (float in [−1, 1]), a list,
+    iterator or `datasets` column of these, or a torch data set or DataLoader, whose labels are left. Any size and mode:
+    the centre square is resized to the encoder's size.
     model: a `BigBiGAN`, or what `load` takes; None for the model that ships with the package, which is named once.
     outputs: z_mean, z_stdev, z_sample (N, Z), avepool_feat (N, C), bn_crelu_feat (N, 2C). One name returns a tensor; a
     tuple of names, or None for all, returns a dictionary. Tensors are float32 on the CPU.
+    batch_size: images encoded at a time; the batches of a DataLoader stay as they are.
     seed: decides z_sample.  progress: show a progress bar; None shows it when the work is long.
     classes: of the images, (N,), for an encoder that sees classes; those of this library do not.
-    value_range: the values of black and white, such as (0, 4095), in grey pictures of more than 8 bits or of floats,
-    and in arrays that are not uint8. None for the range that the model was trained on (`data.value_range`); without
-    one, pictures have the range that their bit depth says, and float pictures are refused.
+    value_range: the values of black and white, such as (0, 1) or (0, 4095), in grey pictures of more than 8 bits or of
+    floats, and in arrays that can hold them. None for the range that the model was trained on (`data.value_range`);
+    without one, pictures have the range that their bit depth says, and float pictures are refused. Float arrays in
+    [0, 1] are refused without it; (-1, 1) says that they are bright.
     Raises InputError for images in another range or shape.
     """
-    names = OUTPUTS if outputs is None else (outputs,) if isinstance(outputs, str) else outputs
-    if not isinstance(names, (tuple, list)) or not names or not set(map(str, names)) <= set(OUTPUTS):
-        raise InputError(f"outputs: expected some of {', '.join(OUTPUTS)}; found {outputs!r}")
+    names = dict.fromkeys(_names(outputs))
+    check_batch_size(batch_size)
+    _check_seed(seed)
     model, device = _ready(model, device)
     if model.encoder is None:
         raise InputError("model: expected one with an encoder, found a GAN, which has no encoder")
+    classes = _class_labels(classes, model)
     collected: dict[str, list[Tensor]] = {name: [] for name in names}
     done = 0
     with torch.inference_mode():
@@ -77,17 +109,20 @@ def encode(
         )
         for x in _progress(batches, count_images(images), batch_size, progress, "encoding"):
             noise = normal_noise(seed, "encode", np.arange(done, done + len(x)), model.encoder.latent_dim)
-            labels = _labels_from(classes, done, len(x), device) if getattr(model.generator, "classes", 0) else None
+            labels = _labels_from(classes, done, len(x), device)
             result = model.encode(x.to(device, non_blocking=True), noise.to(device), labels)
             for name in names:
                 collected[name].append(result[name].float().cpu())
             done += len(x)
     if not done:
         raise InputError("expected at least one image, found none")
+    if classes is not None and len(classes) != done:
+        raise InputError(f"classes: expected one for each image, found {len(classes)} and {done} images")
     joined = {name: torch.cat(parts) for name, parts in collected.items()}
     return joined[outputs] if isinstance(outputs, str) else joined
 
 
+@_short_traceback
 def generate(
     z: int | Tensor | np.ndarray,
     model: BigBiGAN | str | os.PathLike | None = None,
@@ -105,47 +140,29 @@ def generate(
     classes: of a conditional model, (N,), or weights (N, K) over its K classes; None draws them at random.
     Raises InputError.
     """
+    check_batch_size(batch_size)
+    _check_seed(seed)
+    number = isinstance(z, (bool, float, int, np.number, np.bool_))
+    if number and (isinstance(z, (bool, float, np.floating, np.bool_)) or z < 1):
+        raise InputError(f"z: expected a whole number of at least 1, or latents (N, Z), found {z}")
     model, device = _ready(model, device)
     width = model.generator.latent_dim
-    prior = model.prior
-    if isinstance(z, (int, np.integer)):
-        z = sample_prior(prior, seed, "generate", np.arange(int(z)), width)
-    z = torch.as_tensor(z).float()
-    if z.ndim != 2 or z.shape[1] != width:
-        raise InputError(f"z: expected the shape (N, {width}), found {tuple(z.shape)}")
+    z = sample_prior(model.prior, seed, "generate", np.arange(int(z)), width) if number else _latents(z, width)
     if truncation is not None:
-        if prior != "normal":
-            raise InputError(f"truncation: expected a model with the normal prior, found {prior}")
+        _check_truncation(truncation, model.prior)
         z = truncate(z, truncation, seed)
-    number = getattr(model.generator, "classes", 0)
-    if number and classes is None:
-        classes = torch.randint(number, (len(z),), generator=torch.Generator().manual_seed(seed))
-    labels = [None] * len(z.split(batch_size)) if not number else _labels(classes, len(z), number).split(batch_size)
+    classes = _class_labels(classes, model, len(z))
+    if classes is None and (kinds := getattr(model.generator, "classes", 0)):
+        classes = torch.randint(kinds, (len(z),), generator=torch.Generator().manual_seed(seed))
     with torch.inference_mode():
         parts = [
-            model.generate(part.to(device), None if label is None else label.to(device)).float().cpu()
-            for part, label in zip(z.split(batch_size), labels, strict=True)
+            model.generate(part.to(device), _labels_from(classes, i * batch_size, len(part), device)).float().cpu()
+            for i, part in enumerate(z.split(batch_size))
         ]
     return torch.cat(parts)
 
 
-def _labels(classes: Tensor | np.ndarray, n: int, number: int) -> Tensor:
-    labels = torch.as_tensor(classes)
-    if tuple(labels.shape) not in ((n,), (n, number)):
-        raise InputError(f"classes: expected the shape ({n},), or weights ({n}, {number}), found {tuple(labels.shape)}")
-    return labels.long() if labels.ndim == 1 else labels.float()
-
-
-def _labels_from(classes: Tensor | np.ndarray | None, first: int, n: int, device: torch.device) -> Tensor | None:
-    """Return the classes of n images from number `first` on, on the device; None without classes."""
-    if classes is None:
-        return None
-    part = torch.as_tensor(classes[first : first + n])
-    if len(part) != n:
-        raise InputError(f"classes: expected one for each image, found {len(classes)} and more images")
-    return (part.long() if part.ndim == 1 else part.float()).to(device)
-
-
+@_short_traceback
 def reconstruct(
     images,
     model: BigBiGAN | str | os.PathLike | None = None,
@@ -160,8 +177,8 @@ def reconstruct(
 ) -> Tensor:
     """Reconstruct images as G(E(x)): float (N, 3, S, S) in [−1, 1] on the CPU.
 
-    images, model, value_range: as in `encode`.  use_sample: reconstruct from a sample of the posterior, not from its
-    mean.
+    images, model, batch_size, value_range: as in `encode`.  use_sample: reconstruct from a sample of the posterior, not
+    from its mean.
     classes: of a conditional model, (N,), which its generator needs; None draws them at random.
     """
     name = "z_sample" if use_sample else "z_mean"
@@ -170,6 +187,7 @@ def reconstruct(
     return generate(z, model, classes=classes, batch_size=batch_size, device=device, seed=seed)
 
 
+@_short_traceback
 def discriminate(
     images,
     z: Tensor | np.ndarray,
@@ -183,46 +201,190 @@ def discriminate(
     """Score pairs of images and latents with D: a dictionary of score_x, score_z and score_xz, (N,) each.
 
     High scores mean "encoder pair".
-    images, value_range: as in `encode`; arrays and tensors of G's or of E's size are taken as they are.  z: latents (N,
-    Z).
+    images, batch_size, value_range: as in `encode`; arrays and tensors of G's or of E's size are not resized.
+    z: latents (N, Z).
     classes: of a conditional model, which needs them, (N,).  Raises InputError.
     """
+    check_batch_size(batch_size)
     model, device = _ready(model, device)
     if model.discriminator is None:
         raise InputError("model: expected one with a discriminator, found E and G alone")
-    z = torch.as_tensor(z).float()
-    width = model.discriminator.latent_dim
-    if z.ndim != 2 or z.shape[1] != width:
-        raise InputError(f"z: expected the shape (N, {width}), found {tuple(z.shape)}")
-    size = (model.encoder or model.generator).image_size
-    small = model.discriminator.image_size
-    if isinstance(images, (np.ndarray, Tensor)) and small in images.shape[-3:] and size not in images.shape[-3:]:
-        size = small
+    z = _latents(z, model.discriminator.latent_dim)
+    classes = _class_labels(classes, model, len(z), weights=False)
+    if classes is None and getattr(model.generator, "classes", 0):
+        raise InputError(
+            f"classes: expected one for each image, ({len(z)},), since the model is conditional; found none"
+        )
+    batches = image_batches(
+        images,
+        (model.encoder or model.generator).image_size,
+        batch_size,
+        value_range=value_range,
+        trained_on=_trained_on(model),
+        kept_size=model.discriminator.image_size,
+    )
     collected: dict[str, list[Tensor]] = {}
     done = 0
     with torch.inference_mode():
-        ranges = {"value_range": value_range, "trained_on": _trained_on(model)}
-        for x in image_batches(images, size, batch_size, **ranges):
+        for x in batches:
             if done + len(x) > len(z):
-                break
-            place = slice(done, done + len(x))
-            labels = None if classes is None else torch.as_tensor(classes[place]).long().to(device)
-            scores = model.discriminate(x.to(device), z[place].to(device), labels)
+                raise InputError(
+                    f"expected as many images as latents, found {count_images(images) or 'more'} and {len(z)}"
+                )
+            labels = _labels_from(classes, done, len(x), device)
+            scores = model.discriminate(x.to(device), z[done : done + len(x)].to(device), labels)
             for name, value in scores.items():
                 collected.setdefault(name, []).append(value.float().cpu())
             done += len(x)
     if done != len(z):
-        raise InputError(
-            f"expected as many images as latents, found {count_images(images) or 'another number'} and {len(z)}"
-        )
+        raise InputError(f"expected as many images as latents, found {done} and {len(z)}")
     return {name: torch.cat(parts) for name, parts in collected.items()}
 
 
-def to_pil(images: Tensor) -> list:
-    """Turn float images (N, 3, S, S) in [−1, 1] into a list of PIL images."""
-    from PIL import Image
+@_short_traceback
+def to_pil(images: Tensor | np.ndarray) -> list[Image.Image] | Image.Image:
+    """Turn float images in [−1, 1] into PIL images of the same pixels: (N, 3, S, S) into a list, (3, S, S) into one.
 
-    return [Image.fromarray(i) for i in to_uint8(images).permute(0, 2, 3, 1).cpu().numpy()]
+    Values a little beyond the range are cut. Raises InputError for others. `grid` enlarges small images.
+    """
+    tensor = _pictures(images)
+    pictures = [Image.fromarray(i) for i in to_uint8(tensor).permute(0, 2, 3, 1).cpu().numpy()]
+    return pictures[0] if images.ndim == 3 else pictures
+
+
+@_short_traceback
+def grid(images: Tensor | np.ndarray, columns: int | None = None, scale: int | None = None) -> Image.Image:
+    """Draw float images (N, 3, S, S), or one (3, S, S), in [−1, 1] as one PIL image, row by row.
+
+    columns: images a row; None for a sheet that is about square.
+    scale: pixels of the sheet for a pixel of an image, a whole number; None for images at least 64 pixels wide.
+    Raises InputError.
+    """
+    tensor = _pictures(images)
+    for name, value in (("columns", columns), ("scale", scale)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1):
+            raise InputError(f"{name}: expected a whole number of at least 1, or None, found {printable(repr(value))}")
+    columns = columns or math.ceil(math.sqrt(len(tensor)))
+    return sheet(tensor, int(columns), int(scale or math.ceil(TILE / tensor.shape[-1])))
+
+
+def _pictures(images: Tensor | np.ndarray) -> Tensor:
+    """Return images as `generate` returns them, one or more, as (N, 3, S, S). Raises InputError."""
+    expected = "float (N, 3, S, S), or (3, S, S) for one, in [−1, 1], as `generate` returns them"
+    if not isinstance(images, (Tensor, np.ndarray)):
+        raise InputError(f"images: expected {expected}; found {type(images).__name__}")
+    x = _as_numbers(images, "images", expected).detach()
+    if x.ndim not in (3, 4) or x.shape[-3] != 3 or 0 in x.shape:
+        raise InputError(f"images: expected {expected}; found the shape {tuple(x.shape)}")
+    if not x.is_floating_point():
+        raise InputError(f"images: expected {expected}; found {x.dtype}")
+    low, high = (float(value) for value in torch.aminmax(x.float()))
+    if not (low >= -2 and high <= 2):  # nor NaN
+        raise InputError(f"images: expected {expected}; found values from {low:.5g} to {high:.5g}")
+    return x[None] if x.ndim == 3 else x
+
+
+def _names(outputs: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """Return the names of the outputs asked for. Raises InputError."""
+    names = OUTPUTS if outputs is None else (outputs,) if isinstance(outputs, str) else outputs
+    known = isinstance(names, (tuple, list)) and all(isinstance(name, str) and name in OUTPUTS for name in names)
+    if not known or not names:
+        raise InputError(f"outputs: expected some of {', '.join(OUTPUTS)}; found {printable(repr(outputs))}")
+    return tuple(names)
+
+
+def _check_seed(seed) -> None:
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not -(2**63) <= seed < 2**64:
+        raise InputError(f"seed: expected a whole number of 64 bits, found {printable(repr(seed))}")
+
+
+def _check_truncation(truncation, prior: str) -> None:
+    number = isinstance(truncation, (int, float, np.integer, np.floating)) and not isinstance(truncation, bool)
+    if not number or not truncation > 0:
+        raise InputError(f"truncation: expected a number above 0, or None, found {printable(repr(truncation))}")
+    if prior != "normal":
+        raise InputError(f"truncation: expected a model with the normal prior, found {prior}")
+
+
+def _as_numbers(values, name: str, expected: str) -> Tensor:
+    """Return what a caller gave for numbers as a tensor of real numbers. Raises InputError."""
+    try:
+        tensor = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"{name}: expected {expected}, found {type(values).__name__}, which is no tensor") from None
+    if tensor.is_complex() or tensor.layout is not torch.strided or tensor.is_nested or tensor.device.type == "meta":
+        found = f"{tensor.dtype} of layout {tensor.layout} on {tensor.device}"
+        raise InputError(f"{name}: expected {expected}, with real values, found {found}")
+    return tensor
+
+
+def _latents(z: Tensor | np.ndarray, width: int) -> Tensor:
+    """Return latents as float (N, width), N at least 1. Raises InputError."""
+    z = _as_numbers(z, "z", f"the shape (N, {width})").float()
+    if z.ndim != 2 or z.shape[1] != width or not len(z):
+        raise InputError(f"z: expected the shape (N, {width}), found {tuple(z.shape)}")
+    if not z.isfinite().all():
+        raise InputError("z: expected finite values, found NaN or infinity")
+    return z
+
+
+def _class_labels(classes, model: BigBiGAN, n: int | None = None, weights: bool = True) -> Tensor | None:
+    """Return classes as int64 (n,), or weights as float (n, K); None without any. Raises InputError.
+
+    n: the number of images; None if it is not known.  A model without classes ignores them, with a warning.
+    weights: whether weights are taken.
+    """
+    if classes is None:
+        return None
+    number = getattr(model.generator, "classes", 0)
+    if not number:
+        warn_caller("classes are ignored: the model is not conditional")
+        return None
+    name = "N" if n is None else n
+    expected = f"the shape ({name},)" + f", or weights ({name}, {number})" * weights
+    labels = _as_numbers(classes, "classes", expected)
+    shape = tuple(labels.shape)
+    if labels.ndim not in (1, 1 + weights) or shape[1:] not in ((), (number,)) or n not in (None, shape[0]):
+        raise InputError(f"classes: expected {expected}, found {shape}")
+    if labels.ndim == 2:
+        if not labels.float().isfinite().all():
+            raise InputError("classes: expected finite weights, found NaN or infinity")
+        return labels.float()
+    exact = labels.double()
+    wrong = exact != exact.long().clamp(0, number - 1)  # nor NaN
+    if labels.dtype == torch.bool or wrong.any():
+        found = "True or False" if labels.dtype == torch.bool else f"{exact[wrong][0]:g}"
+        raise InputError(f"classes: expected whole numbers from 0 to {number - 1}, found {found}")
+    return exact.long()
+
+
+def _labels_from(classes: Tensor | None, first: int, n: int, device: torch.device) -> Tensor | None:
+    """Return the classes of n images from number `first` on, on the device; None without classes."""
+    if classes is None:
+        return None
+    part = classes[first : first + n]
+    if len(part) != n:
+        raise InputError(f"classes: expected one for each image, found {len(classes)} and more images")
+    return part.to(device)
+
+
+def _device(device: torch.device | str | None) -> torch.device | None:
+    """Return a device that this machine has; None for None. Raises InputError."""
+    if device is None:
+        return None
+    expected = f"device: expected one of this machine, such as 'cpu', found {printable(repr(device))}"
+    try:
+        place = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise InputError(f"{expected}, which names no device") from None
+    try:
+        torch.empty(1, device=place)
+    except Exception as error:  # each kind of device has its own errors
+        reason = str(error).split("\n")[0].split(". ")[0].rstrip(".")
+        raise InputError(f"{expected} ({reason})") from None
+    if place.type == "meta":
+        raise InputError(f"{expected}, which holds no values")
+    return place
 
 
 def _default_device() -> torch.device:
@@ -244,6 +406,7 @@ def _default_model() -> Path:
 
 def _ready(model: BigBiGAN | str | os.PathLike | None, device) -> tuple[BigBiGAN, torch.device]:
     """Return the model in evaluation mode and its device; a model given by its path is kept for the next call."""
+    device = _device(device)
     model = _default_model() if model is None else model
     if not isinstance(model, (BigBiGAN, str, os.PathLike)):
         raise InputError(f"model: expected a BigBiGAN, a path or a hub id, found {type(model).__name__}")
@@ -273,6 +436,7 @@ def _trained_on(model: BigBiGAN) -> tuple[float, ...] | None:
 
 
 def _progress(batches, total: int | None, batch_size: int, progress: bool | None, what: str):
+    """Yield the batches, with a progress bar if it is asked for or the work is long."""
     show = progress if progress is not None else total is None or total > LONG * batch_size
     with tqdm(total=total, unit="img", desc=what, disable=not show) as bar:
         for x in batches:

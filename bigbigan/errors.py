@@ -1,11 +1,15 @@
-"""All errors that this library raises on purpose.
+"""All errors that this library raises on purpose, and how it warns.
 
 Each message says what was expected, what was found, and what to do.
 """
 
+import os
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
+
+PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
 class BigBiGANError(Exception):
@@ -80,6 +84,14 @@ class LostProcess(BigBiGANError, RuntimeError):
     """Another process of the run is gone, or silent for longer than the group's timeout."""
 
     status = 1
+
+
+def warn_caller(message: str) -> None:
+    """Warn with the file and line that called this library, however deep inside it the warning arises."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back and frame.f_code.co_filename.startswith(PACKAGE):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, UserWarning, stacklevel=level)
 
 
 @contextmanager

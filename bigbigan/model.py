@@ -59,6 +59,8 @@ class BigBiGAN(nn.Module, ModelHubMixin):
     def encode(self, x: Tensor, noise: Tensor | None = None, classes: Tensor | None = None) -> dict[str, Tensor]:
         """Return latents and features, named as the outputs of the hub module's `encode`.
 
+        This is the network alone: x is taken as it is, and neither its range nor its size is checked. `bigbigan.encode`
+        checks and resizes images.
         x: (N, 3, S, S) in [−1, 1] at E's size.  noise: (N, Z) ~ N(0, I) for z_sample, drawn anew when None.
         classes: as in `infer`.
         z_mean, z_stdev, z_sample: (N, Z); avepool_feat: (N, C); bn_crelu_feat: (N, 2C).
@@ -79,7 +81,7 @@ class BigBiGAN(nn.Module, ModelHubMixin):
         return self.generator(z, classes)
 
     def discriminate(self, x: Tensor, z: Tensor | None, classes: Tensor | None = None) -> dict[str, Tensor]:
-        """Return score_x, score_z and score_xz, (N,) each, high for encoder pairs.
+        """Return score_x, score_z and score_xz, (N,) each, high for encoder pairs; x is taken as in `encode`.
 
         x: (N, 3, S, S) at G's or E's size.  z: (N, Z).  A GAN has score_x alone and ignores z.
         """
@@ -90,7 +92,7 @@ class BigBiGAN(nn.Module, ModelHubMixin):
     def reconstruct(
         self, x: Tensor, use_sample: bool = False, noise: Tensor | None = None, classes: Tensor | None = None
     ) -> Tensor:
-        """Return G(z) for the mean of q(z|x), or for a sample of it.
+        """Return G(z) for the mean of q(z|x), or for a sample of it; x is taken as in `encode`.
 
         x: (N, 3, S, S) at E's size → (N, 3, S', S') at G's size.  noise: (N, Z) ~ N(0, I) for a sample; None draws it.
         classes: (N,) of x, which a conditional model needs.

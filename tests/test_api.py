@@ -1,5 +1,6 @@
 """encode and friends: whatever comes in, in whatever form, gives the same features; a wrong range is a sentence."""
 
+import traceback
 import warnings
 
 import numpy as np
@@ -7,11 +8,16 @@ import pytest
 import torch
 from datasets import Dataset, Features
 from datasets import Image as ImageFeature
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
 import bigbigan
-from bigbigan.data import to_rgb, to_signed
+from bigbigan.data import to_rgb, to_signed, to_uint8
 from bigbigan.data.inputs import image_batches
-from bigbigan.errors import CheckpointError, InputError
+from bigbigan.errors import BigBiGANError, CheckpointError, InputError
 from tests.conftest import picture, tiny_model
 
 
@@ -92,7 +98,7 @@ X = np.random.default_rng(0).uniform(-1, 1, (2, 8, 8, 3)).astype(np.float32)
     [
         (X * 2.0, r"expected float images in \[−1, 1\]"),
         ((X * 0.5 + 0.5 - 0.45) / 0.22, "looks like ImageNet's mean and standard deviation"),
-        ((X + 1) * 127.5, "looks like 0 … 255 in float"),
+        ((X + 1) * 127.5, r"found \[0, 255\] .*; pass value_range=\(0, 255\)"),
         (np.where(X > 0.9, np.nan, X), "found NaN or infinity"),
         (np.where(X > 0.9, np.inf, X), "found NaN or infinity"),
         (np.zeros((2, 8, 8, 2), np.uint8), "expected 1, 3 or 4 channels"),
@@ -104,9 +110,9 @@ X = np.random.default_rng(0).uniform(-1, 1, (2, 8, 8, 3)).astype(np.float32)
         (np.zeros(8, np.uint8), "expected one image or a batch"),
         ([], "expected at least one image, found none"),
         (list(X * 2.0), r"expected float images in \[−1, 1\]"),
-        ([torch.from_numpy((X[0] + 1) * 127.5)], "looks like 0 … 255 in float"),
+        ([torch.from_numpy((X[0] + 1) * 127.5)], r"found \[0, 255\] .* first in image 0"),
         (np.zeros((32, 32, 2), np.uint8), "expected 1, 3 or 4 channels"),
-        ([X], "expected one image per item of the list, found a batch of 2"),
+        ([X, np.arange(2)], "image 1: expected one image or a batch of images, .* these may be labels"),
         (5, "expected a path, an image, an array, a tensor or a list"),
         ([3.0], "expected a path, a PIL image, an array or a tensor, found float"),
         ("/no/such.png", "found no such file"),
@@ -123,12 +129,139 @@ def test_an_unreadable_file_is_named(model, tmp_path):
         bigbigan.encode(tmp_path, model)
 
 
-def test_zero_to_one_is_doubted(model):
-    with pytest.warns(UserWarning, match=r"if they are in \[0, 1\], give 2x − 1"):
-        bigbigan.encode((X + 1) / 2, model)
+FLOATS = to_signed(torch.from_numpy(np.random.default_rng(1).integers(0, 256, (5, 3, 8, 8), dtype=np.uint8)))
+UNIT = (FLOATS + 1) / 2  # as torchvision's to_tensor gives them
+
+
+def in_every_form(x: torch.Tensor) -> dict:
+    """The images (5, 3, 8, 8) as a caller may hold them in memory."""
+    last, pairs = x.permute(0, 2, 3, 1).numpy(), TensorDataset(x, torch.arange(5))
+    return {
+        "batch": x, "one": x[:1], "array": x.numpy(), "channels last": last, "half": x.half(), "bf16": x.bfloat16(),
+        "double": x.double(), "single array": last[0], "single tensor": x[0], "grey": x[0, 0], "grey stack": x[:, 0],
+        "list": list(x), "tuple": tuple(x.numpy()), "iterator": iter(x), "pairs": [(image, 3) for image in x],
+        "data set": pairs, "loader": DataLoader(pairs, batch_size=2), "batches": iter(x.split(2)),
+        "not masked": np.ma.masked_array(last), "rgb and grey": [x[0], x[1, 0]],
+        "uint8 too": [x[0], np.zeros((8, 8), np.uint8)],
+    }  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:.*is read as one colour image")
+@pytest.mark.parametrize("form", in_every_form(UNIT))
+def test_zero_to_one_is_refused_however_it_comes(model, form):
+    for verb in (bigbigan.encode, bigbigan.reconstruct):
+        with pytest.raises(InputError, match=r"in \[−1, 1\], found \[0, 1\] .*; pass value_range=\(0, 1\)"):
+            verb(in_every_form(UNIT)[form], model)
+    with pytest.raises(InputError, match=r"found \[0, 1\]"):
+        bigbigan.discriminate(in_every_form(UNIT)[form], torch.zeros(5, 8), model)
+    said = bigbigan.encode(in_every_form(UNIT)[form], model, "avepool_feat", value_range=(0, 1))
+    signed = bigbigan.encode(in_every_form(FLOATS)[form], model, "avepool_feat")
+    torch.testing.assert_close(said, signed, rtol=0, atol=1e-2 if form in ("half", "bf16") else 1e-5)
+
+
+@pytest.mark.parametrize("form", in_every_form(UNIT))
+@pytest.mark.parametrize("white", [16, 255, 4095])
+@pytest.mark.filterwarnings("ignore:.*is read as one colour image")
+def test_other_ranges_are_named(model, form, white):
+    with pytest.raises(InputError, match=rf"found \[0, {white}\] .*; pass value_range=\(0, {white}\)"):
+        bigbigan.encode(in_every_form(UNIT * white)[form], model)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.zeros(2, 3, 8, 8), r"found \[0, 1\] \(values from 0 to 0\)"),  # black or grey: refused
+        (torch.full((2, 3, 8, 8), 0.5), r"found \[0, 1\]"),
+        (-torch.zeros(2, 3, 8, 8), r"found \[0, 1\]"),
+        (UNIT * 1.06 - 0.03, r"found about \[0, 1\] .*; pass value_range=\(0, 1\)"),  # a resize overshoots
+        (UNIT * 2, "found values from 0 to 2; pass value_range=, the values of black and white"),
+        (UNIT * 1e6, "found values from 0 to 1e.06; pass value_range="),
+        (FLOATS * 127.5, "found values from -127.5 to 127.5; pass value_range="),
+        ([FLOATS[0], FLOATS[1], FLOATS[2] * 200], "first in image 2"),
+        ([FLOATS[0], FLOATS[1] * torch.nan], "image 1: expected finite values"),
+        (iter([FLOATS[0], FLOATS[1] * torch.inf]), "image 1: expected finite values"),
+    ],
+)
+def test_what_is_found_is_said(model, x, message):
+    with pytest.raises(InputError, match=message):
+        bigbigan.encode(x, model, value_range=None)
+
+
+def test_images_in_minus_one_to_one_may_be_bright(model):
+    bright = FLOATS.clamp(min=0.1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        bigbigan.encode(X, model)
+        expected = bigbigan.encode(bright, model, "z_mean", value_range=(-1, 1))
+        with torch.no_grad():
+            torch.testing.assert_close(expected, model.encoder(bright).mean)
+        bigbigan.encode(torch.ones(2, 3, 8, 8), model)  # white in both ranges
+        # A list is decided as a whole, a stream by what came before.
+        mixed = bigbigan.encode([bright[0], FLOATS[1]], model, "z_mean")
+        torch.testing.assert_close(mixed[:1], expected[:1])
+        bigbigan.encode(iter([FLOATS[0], bright[1]]), model, batch_size=1)
+        bigbigan.encode(DataLoader([FLOATS[0], bright[1]], batch_size=1), model)
+    with pytest.raises(InputError, match=r"or value_range=\(-1, 1\) if they are in \[−1, 1\] and bright"):
+        bigbigan.encode(iter([bright[1], FLOATS[0]]), model, batch_size=1)
+    with pytest.raises(InputError, match="found values from 0 to 2"):
+        bigbigan.encode(UNIT * 2, model, value_range=(-1, 1))
+
+
+def test_uint8_and_bool_take_a_range_that_they_can_hold(model):
+    encode = lambda x, value_range=None: bigbigan.encode(x, model, "z_mean", value_range=value_range)  # noqa: E731
+    bits = np.random.default_rng(0).integers(0, 2, (2, 8, 8, 3)).astype(bool)
+    expected = encode(bits.astype(np.uint8) * 255)
+    for x, value_range in ((bits, (0, 1)), (torch.from_numpy(bits), 1), (bits.astype("u1"), 1), (bits * 16.0, 16)):
+        assert torch.equal(encode(x, value_range), expected)
+    assert torch.equal(encode(bits.astype(np.uint8) * 255, (0, 4095)), expected), "uint8 cannot hold 4095"
+    assert torch.equal(encode(bits.astype(np.uint8) * 255, (-1, 1)), expected)
+    with pytest.raises(InputError, match=r"found torch.bool; give value_range=.* such as \(0, 1\)"):
+        encode(bits)
+
+
+@pytest.mark.parametrize(
+    ("x", "value_range", "message"),
+    [
+        ((UNIT > 0.5).to(torch.uint8), None, "read as 0 … 255, .* from 0 to 1, almost black; if 1 is white"),
+        (
+            [*(UNIT * 16).round().to(torch.uint8)],
+            None,
+            "read as 0 … 255, .* from 0 to 16, almost black; if 16 is white",
+        ),
+        (UNIT, 255, "read as 0 … 255, .* from 0 to 1, almost black"),
+        ((UNIT * 4095).to(torch.int32), 65535, "read as 0 … 65535, .* from 0 to 4095, almost black"),
+        (UNIT * 255, 1, r"read as 0 … 1, .* from 0 to 255: 9\d% of them were cut"),
+        (iter(UNIT * 255), (0, 1), r"read as 0 … 1, .* from 0 to 255: 9\d% of them were cut"),
+    ],
+)
+def test_a_range_that_hardly_fits_is_doubted_at_the_callers_line(model, x, value_range, message):
+    with pytest.warns(UserWarning, match=message) as warned:
+        bigbigan.encode(x, model, value_range=value_range, progress=False)
+    assert [w.filename for w in warned] == [__file__] * len(warned)
+
+
+def test_warnings_and_errors_show_the_callers_line(model):
+    for call in (
+        lambda: bigbigan.encode(FLOATS[0], model),
+        lambda: bigbigan.discriminate(FLOATS[0], torch.zeros(1, 8), model),
+        lambda: bigbigan.reconstruct(FLOATS[0], model, classes=[3]),
+    ):
+        with pytest.warns(UserWarning, match="one colour image|not conditional") as warned:
+            call()
+        lines = {(w.filename, w.lineno) for w in warned}
+        assert lines == {(__file__, call.__code__.co_firstlineno)}
+    for call in (
+        lambda: bigbigan.encode(iter(UNIT), model),
+        lambda: bigbigan.encode("/no/such.png", model),
+        lambda: bigbigan.reconstruct([FLOATS[0], "x"], model),
+        lambda: bigbigan.generate(0, model),
+        lambda: bigbigan.load(5),
+        lambda: bigbigan.to_pil(5),
+    ):
+        with pytest.raises(BigBiGANError) as refusal:
+            call()
+        shown = "".join(traceback.format_exception(refusal.value))
+        assert len(traceback.extract_tb(refusal.value.__traceback__)) == 3, shown  # here, the lambda, the API
+        assert "During handling" not in shown and "\n" not in str(refusal.value)
 
 
 def test_samples_have_a_seed_and_do_not_depend_on_the_batch(model, pictures):
@@ -161,8 +294,11 @@ def test_reconstruct_and_discriminate(model, pictures):
     )
     scores = bigbigan.discriminate(pictures, z, model, batch_size=2)
     assert {k: tuple(v.shape) for k, v in scores.items()} == {"score_x": (5,), "score_z": (5,), "score_xz": (5,)}
-    with pytest.raises(InputError, match="as many images as latents, found 5 and 4"):
-        bigbigan.discriminate(pictures, z[:4], model)
+    for images, found in ((pictures, 5), (iter(pictures), "more"), (DataLoader(FLOATS, batch_size=2), 5)):
+        with pytest.raises(InputError, match=f"as many images as latents, found {found} and 4"):
+            bigbigan.discriminate(images, z[:4], model)
+    with pytest.raises(InputError, match="as many images as latents, found 5 and 6"):
+        bigbigan.discriminate(iter(pictures), torch.cat([z, z[:1]]), model)
 
 
 def test_discriminate_takes_both_sizes():
@@ -171,7 +307,11 @@ def test_discriminate_takes_both_sizes():
     z = torch.randn(2, 8)
     with torch.no_grad():
         for x, seen in ((small, small), (large, torch.nn.functional.avg_pool2d(large, 2))):
-            torch.testing.assert_close(bigbigan.discriminate(x, z, model)["score_x"], model.discriminator(seen, z).x)
+            expected = model.discriminator(seen, z).x
+            for form in (x, list(x), iter(x), DataLoader(x, batch_size=2), x.permute(0, 2, 3, 1).numpy()):
+                found = bigbigan.discriminate(form, z, model, value_range=(-1, 1))["score_x"]
+                torch.testing.assert_close(found, expected)
+    large = large * 2 - 1
     assert bigbigan.encode(large, model, "z_mean").shape == (2, 8)
     assert bigbigan.reconstruct(large, model).shape == (2, 3, 8, 8)
 
@@ -211,7 +351,179 @@ def test_pushing_and_pulling_a_release_keeps_the_model(run_folder, tmp_path, pic
 
 
 def test_decoding_keeps_the_order():
-    images = [np.full((8, 8, 3), i, np.uint8) for i in range(50)]
+    images = [np.full((8, 8, 3), i, np.uint8) for i in range(50)]  # the brightest is not almost black
     batches = list(image_batches(iter(images), 8, 7))
     assert [len(b) for b in batches] == [7] * 7 + [1]
     assert torch.equal(torch.cat(batches)[:, 0, 0, 0], to_signed(torch.arange(50, dtype=torch.uint8)))
+
+
+class Folder:
+    """A data set of pairs as torchvision's are: a length, items by number, no iterator."""
+
+    def __init__(self, images, labels=None):
+        self.images, self.labels = images, labels or list(range(len(images)))
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, i):
+        return self.images[i], self.labels[i]
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return ((image, {"box": i}) for i, image in enumerate(FLOATS))
+
+
+def test_data_sets_and_loaders(model, pictures):
+    expected = bigbigan.encode(FLOATS, model, "z_mean")
+    forms = {
+        "pairs": TensorDataset(FLOATS, torch.arange(5)), "images alone": TensorDataset(FLOATS),
+        "subset": Subset(TensorDataset(FLOATS, torch.arange(5)), range(5)), "stream": Stream(),
+        "loader": DataLoader(TensorDataset(FLOATS, torch.arange(5)), batch_size=2),
+        "one-hot": DataLoader(TensorDataset(FLOATS, torch.eye(5)), batch_size=2),
+        "loader of images": DataLoader(FLOATS, batch_size=5), "loader of a stream": DataLoader(Stream(), batch_size=2),
+        "not batched": DataLoader(TensorDataset(FLOATS, torch.arange(5)), batch_size=None),
+        "list of batches": [FLOATS[:2], FLOATS[2:]], "generator": (x for x in FLOATS),
+        "generator of batches": ((x, None) for x in FLOATS.split(3)), "text labels": [(x, "cat") for x in FLOATS],
+        "masks": [(x, x[0]) for x in FLOATS],
+    }  # fmt: skip
+    for name, form in forms.items():
+        found = bigbigan.encode(form, model, "z_mean", batch_size=2, progress=False)
+        torch.testing.assert_close(found, expected, msg=lambda text, name=name: f"{name}: {text}")
+    assert torch.equal(
+        bigbigan.encode(Folder(pictures, list("abcde")), model, "z_mean"), bigbigan.encode(pictures, model, "z_mean")
+    )
+    loader = DataLoader(TensorDataset(FLOATS, torch.arange(5)), batch_size=2)
+    torch.testing.assert_close(bigbigan.reconstruct(loader, model), bigbigan.generate(expected, model))
+    sample = bigbigan.encode(loader, model, "z_sample", batch_size=3)
+    torch.testing.assert_close(sample, bigbigan.encode(FLOATS, model, "z_sample"))
+
+
+def test_batches_of_a_loader_stay_and_other_iterables_are_cut():
+    sizes = lambda x, n: [len(batch) for batch in image_batches(x, 8, n)]  # noqa: E731
+    assert sizes(DataLoader(FLOATS, batch_size=4), 2) == [4, 1]
+    assert sizes(DataLoader(FLOATS, batch_size=1), 3) == [1] * 5
+    assert sizes(DataLoader(FLOATS, batch_size=None), 2) == [2, 2, 1]
+    assert sizes(iter(FLOATS.split(4)), 3) == [3, 1, 1]
+    assert sizes([x[None] for x in FLOATS], 3) == [3, 2]
+    assert sizes([FLOATS[0], FLOATS[1:4], FLOATS[4]], 8) == [1, 3, 1]
+
+
+def test_loaders_of_grey_images(model):
+    grey = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (7, 8, 8), dtype=np.uint8))
+    expected = bigbigan.encode(grey, model, "z_mean")
+    for size in (1, 2, 3, 4, 7):  # of 3 the batches look like colour images, of 4 the last one does
+        torch.testing.assert_close(bigbigan.encode(DataLoader(grey, batch_size=size), model, "z_mean"), expected)
+    with pytest.warns(UserWarning, match="is read as one colour image"):  # where nothing tells
+        assert len(bigbigan.encode(DataLoader(grey[:3], batch_size=4), model, "z_mean")) == 1
+    colour = DataLoader(FLOATS, batch_size=1, collate_fn=lambda images: images[0])
+    assert len(bigbigan.encode(colour, model, "z_mean")) == 5
+
+
+def test_what_is_no_pair_or_data_set_is_a_sentence(model):
+    class Endless(torch.utils.data.Dataset):
+        def __getitem__(self, i):
+            return FLOATS[0]
+
+    for images, message in (
+        ([(FLOATS[0], FLOATS[1])], "image 0: expected an image, or an image and its label, found 2 images"),
+        ([(picture(0), picture(1), 3)], "image 0: expected an image, or an image and its label, found 3 images"),
+        ([{"image": FLOATS[0], "label": 1}], "found dict of image, label; give its images alone"),
+        (DataLoader([{"image": FLOATS[0]}]), "found dict of image; give its images alone"),
+        (next(iter(DataLoader(TensorDataset(FLOATS, torch.arange(5))))), "image 1: .* these may be labels"),
+        (Endless(), "found Endless, which has no length"),
+        (Endless, "found type"),
+        ([()], "image 0: expected a path, .* found tuple"),
+    ):
+        with pytest.raises(InputError, match=message):
+            bigbigan.encode(images, model, progress=False)
+
+
+def test_generators_are_read_once_and_not_far_ahead():
+    given = []
+
+    def images():
+        for i in range(40):
+            given.append(i)
+            yield FLOATS[i % 5]
+
+    for ahead in (0, 2):
+        given.clear()
+        seen = 0
+        for batch in image_batches(images(), 8, 4, ahead=ahead):
+            seen += len(batch)
+            assert len(given) <= seen + 4 * ahead
+        assert seen == len(given) == 40
+
+
+def test_an_error_of_the_callers_own_generator_is_not_changed(model):
+    def images():
+        yield FLOATS[0]
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        bigbigan.encode(images(), model, batch_size=1, progress=False)
+
+
+@settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(
+    pixels=hnp.arrays("u1", st.sampled_from([(8, 8, 3), (8, 8), (11, 9, 3), (21, 10), (16, 16, 3)])),
+    count=st.integers(1, 4),
+)
+@pytest.mark.filterwarnings("ignore:.*(almost black|one colour image)")
+def test_the_same_pictures_have_the_same_features(model, tmp_path_factory, pixels, count):
+    images = [np.roll(pixels, i, axis=0) for i in range(count)]
+    folder = tmp_path_factory.mktemp("pictures")
+    paths = [str(folder / f"{i}.png") for i in range(count)]
+    for path, image in zip(paths, images, strict=True):
+        Image.fromarray(image).save(path)
+    colour = np.stack([image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2) for image in images])
+    first = torch.from_numpy(colour.transpose(0, 3, 1, 2).copy())
+    column = Dataset.from_dict({"image": paths}, features=Features({"image": ImageFeature()}))["image"]
+    unit, loader = first / 255, lambda x: DataLoader(TensorDataset(x, torch.arange(count)), batch_size=2)
+    forms = {
+        "PIL": [Image.fromarray(image) for image in images], "data set": Folder(images), "column": column,
+        "folder": str(folder), "list": images, "channels last": colour, "channels first": first.numpy(),
+        "tensor": first, "loader": loader(first), "int": first.short() * 16, "unit": unit,
+        "unit loader": loader(unit), "unit list": list(unit.double()), "digits": colour / 255 * 16,
+    }  # fmt: skip
+    ranges = {"int": (0, 255 * 16), "unit": (0, 1), "unit loader": (0, 1), "unit list": (0, 1), "digits": (0, 16)}
+    if pixels.shape[0] == 8:  # at other sizes floats are resized as floats
+        signed = to_signed(first)
+        forms |= {"signed": signed, "signed loader": loader(signed), "signed list": list(signed.numpy())}
+        ranges |= dict.fromkeys(("signed", "signed loader", "signed list"), (-1, 1))
+    expected = bigbigan.encode(paths, model, "avepool_feat")
+    for name, form in forms.items():
+        found = bigbigan.encode(form, model, "avepool_feat", value_range=ranges.get(name), batch_size=3)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_to_pil_gives_the_pixels(model):
+    x = bigbigan.generate(3, model)
+    made = bigbigan.to_pil(x)
+    assert [np.asarray(image).tolist() for image in made] == to_uint8(x).permute(0, 2, 3, 1).tolist()
+    one = bigbigan.to_pil(x[1])
+    assert isinstance(one, Image.Image) and one.tobytes() == made[1].tobytes()
+    assert bigbigan.to_pil(x.numpy())[2].tobytes() == made[2].tobytes()
+    assert np.asarray(bigbigan.to_pil(torch.full((3, 2, 2), 1.5))).min() == 255, "a little beyond is cut"
+
+
+@pytest.mark.parametrize(("n", "size", "scale"), [(5, 8, None), (1, 8, None), (6, 48, None), (3, 100, None), (4, 8, 1)])
+def test_grid_shows_every_pixel(n, size, scale):
+    x = torch.rand(n, 3, size, size) * 2 - 1
+    made = np.asarray(bigbigan.grid(x, columns=2, scale=scale)).astype(int)
+    step = scale or -(-64 // size)
+    assert scale or size * step >= 64
+    gap = 4 if n > 1 else 0
+    for i in range(n):
+        top, left = (gap + (size * step + gap) * place for place in divmod(i, 2))
+        tile = made[top : top + size * step, left : left + size * step]
+        assert np.array_equal(tile, np.asarray(bigbigan.to_pil(x[i])).repeat(step, 0).repeat(step, 1))
+    assert bigbigan.grid(x[0]).tobytes() == bigbigan.grid(x[:1]).tobytes()
+
+
+def test_a_grid_is_about_square_unless_columns_are_said():
+    x = torch.zeros(7, 3, 64, 64)
+    sizes = {columns: bigbigan.grid(x, columns).size for columns in (None, 1, 3, 7, 100)}
+    assert sizes == {None: (208, 208), 1: (72, 480), 3: (208, 208), 7: (480, 72), 100: (480, 72)}

@@ -1,17 +1,14 @@
 """Turn the images a caller passes into batches of float (n, 3, S, S) in [−1, 1].
 
-The caller may pass paths, PIL images, arrays, tensors or table columns. The library does the preprocessing: the centre
-square, resized to the size the network was trained on. Values are checked, because an image in another range would
-give a wrong feature and no error.
+The caller may pass paths, PIL images, arrays, tensors, table columns, torch data sets or loaders. The library does the
+preprocessing: the centre square, resized to the size the network was trained on. `arrays` checks the values.
 """
 
 import itertools
 import os
-import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Set
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,19 +16,13 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
-from bigbigan.config import check_value_range
+from bigbigan.data.arrays import Ranges, Seen, Values, as_images, doubt_channels, is_single, read_values
 from bigbigan.data.crops import centre_square, crop_and_resize, resize
 from bigbigan.data.folders import image_paths
 from bigbigan.data.images import Images
-from bigbigan.data.pictures import (
-    PictureError,
-    open_picture,
-    scale_to_8_bits,
-    to_rgb,
-    to_signed,
-    why,
-)
+from bigbigan.data.pictures import open_picture, to_rgb, to_signed, why
 from bigbigan.errors import DataError, InputError, Outside
 from bigbigan.files import printable
 
@@ -40,44 +31,41 @@ DECODERS = min(8, os.cpu_count() or 1)
 
 def image_batches(
     images,
-    size: int | None,
+    size: int,
     batch_size: int,
     ahead: int = 2,
     value_range: tuple[float, ...] | float | None = None,
     trained_on: tuple[float, ...] | None = None,
+    *,
+    kept_size: int | None = None,
 ) -> Iterator[Tensor]:
-    """Yield float (n, 3, size, size) in [−1, 1], n ≤ batch_size, in the order of `images`. Raises InputError.
+    """Yield float (n, 3, size, size) in [−1, 1] in the order of `images`. Raises InputError.
 
-    images: a path of an image or of a folder; a PIL image; an array or tensor of one image or a batch, uint8, or float
-    in [−1, 1]; or a list, `datasets` column or other iterable of any of these single images.
-    size: the edge to resize to; None, for arrays and tensors only, leaves them as they are.
+    images: a path of an image or of a folder; a PIL image; an array or tensor of one image or a batch; or a list, data
+    set, `datasets` column, loader or other iterable of any of these, or of pairs (image, label), whose labels are left.
+    n ≤ batch_size, but for the batches of a DataLoader, which stay as they are.
     ahead: batches to decode while the caller works on one; 0 where both would compete for the same cores.
-    value_range: the values of black and white in grey pictures of more than 8 bits or of floats, and in arrays that are
-    not uint8.  trained_on: those of pictures, and of arrays of whole numbers, where `value_range` is None.
+    value_range: the values of black and white in grey pictures of more than 8 bits or of floats, and in arrays that can
+    hold them.  trained_on: those of pictures, and of arrays of whole numbers, where `value_range` is None.
+    kept_size: batches of arrays and tensors of this edge are not resized.
     """
-    ranges = _Ranges.of(value_range, trained_on)
-    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-        raise InputError(f"batch_size: expected a whole number of at least 1, found {batch_size!r}")
+    check_batch_size(batch_size)
+    ranges = Ranges.of(value_range, trained_on)
+    values = Values(ranges)
     if isinstance(images, (np.ndarray, Tensor)):
-        batch = _as_batch(ranges.scaled(images))
-        _check_range(batch)
-        _doubt_channels(images)
-        for part in batch.split(batch_size):
-            yield _fit(part, size)
-        return
-    if size is None:
-        raise InputError(f"expected an array or tensor, found {type(images).__name__}")
-    with ThreadPoolExecutor(DECODERS) as pool:  # decoding releases the GIL, so it overlaps with the network
-        items, waiting = iter(_single_items(images)), deque()
-        try:
-            while (part := list(islice(items, batch_size))) or waiting:
-                if part:
-                    waiting.append([pool.submit(_read, item, size, ranges) for item in part])
-                if len(waiting) > ahead or not part:
-                    yield torch.cat([future.result() for future in waiting.popleft()])
-        finally:
-            for future in itertools.chain.from_iterable(waiting):
-                future.cancel()
+        yield from _batches_of_array(images, batch_size, values, (size, kept_size))
+    else:
+        if isinstance(images, (list, tuple)):
+            _check_list(images, values)
+        parts = _parts(_single_items(images), batch_size, images if isinstance(images, DataLoader) else None)
+        yield from _read_ahead(parts, ahead, values, (size, kept_size))
+    values.doubt()
+
+
+def check_batch_size(batch_size) -> None:
+    """Raise InputError unless `batch_size` is a whole number of at least 1."""
+    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+        raise InputError(f"batch_size: expected a whole number of at least 1, found {printable(repr(batch_size))}")
 
 
 def count_images(images) -> int | None:
@@ -85,15 +73,25 @@ def count_images(images) -> int | None:
     if isinstance(images, Tensor) and (images.is_nested or images.layout is not torch.strided):
         return None
     if isinstance(images, (np.ndarray, Tensor)):
-        return len(images) if images.ndim == 4 or (images.ndim == 3 and not _single_3d(images)) else 1
+        return len(images) if images.ndim == 4 or (images.ndim == 3 and not is_single(images)) else 1
     if isinstance(images, (str, os.PathLike)):
         return len(_paths(images))
     if isinstance(images, Image.Image):
         return 1
-    return len(images) if hasattr(images, "__len__") else None
+    if isinstance(images, (list, tuple)):
+        items = (_without_label(item, i) for i, item in enumerate(images))
+        return sum((count_images(item) or 0) if isinstance(item, (np.ndarray, Tensor)) else 1 for item in items)
+    try:
+        if isinstance(images, DataLoader):
+            whole = images.batch_size is not None and not images.drop_last
+            return len(images.sampler) if whole else None
+        return len(images)
+    except TypeError:  # a stream
+        return None
 
 
 def _single_items(images) -> Iterable:
+    """Return an iterable of single images, of batches, or of pairs of either with labels. Raises InputError."""
     if isinstance(images, (str, os.PathLike)):
         return _paths(images)
     if isinstance(images, Image.Image):
@@ -108,53 +106,140 @@ def _single_items(images) -> Iterable:
         except DataError as error:
             raise InputError(str(error)) from None
         return (_Row(table, i) for i in range(len(table)))
-    if isinstance(images, Iterable) and not isinstance(images, (bytes, bytearray, memoryview, Mapping, Set)):
+    if isinstance(images, (bytes, bytearray, memoryview, Mapping, Set, type)):
+        raise InputError(_no_images(images))
+    if isinstance(images, Iterable):
         return images
-    split = (
-        f"; give one of its splits, {', '.join(map(repr, images))}" if type(images).__name__.endswith("Dict") else ""
-    )
-    raise InputError(
-        f"expected a path, an image, an array, a tensor or a list of these, found {type(images).__name__}{split}"
-    )
+    if hasattr(images, "__getitem__") and hasattr(images, "__len__"):  # a torch data set
+        return (images[i] for i in range(len(images)))
+    raise InputError(_no_images(images))
 
 
-class _Ranges(NamedTuple):
-    """Hold the values of black and white: `asked` by the caller for all deep images, `trained_on` for those without."""
+def _no_images(found) -> str:
+    """Return the sentence that refuses what holds no images."""
+    name = type(found).__name__
+    split = f"; give one of its splits, {', '.join(map(repr, found))}" if name.endswith("Dict") else ""
+    length = ", which has no length" if isinstance(found, Dataset) else ""
+    return f"expected a path, an image, an array, a tensor or a list of these, found {name}{length}{split}"
 
-    asked: tuple[float, float] | None
-    trained_on: tuple[float, float] | None
 
-    @staticmethod
-    def of(value_range, trained_on) -> "_Ranges":
-        try:
-            return _Ranges(check_value_range(value_range, "value_range"), check_value_range(trained_on, "value_range"))
-        except ValueError as error:
-            raise InputError(str(error)) from None
+def _batches_of_array(images, batch_size: int, values: Values, sizes: tuple[int, int | None]) -> Iterator[Tensor]:
+    """Yield the batches of an array or tensor; floats in [−1, 1] are checked as a whole before the first one."""
+    x = as_images(images)
+    doubt_channels(images)
+    size = _edge([x], *sizes)
+    scaled = values.ranges.limits(x.dtype) is not None  # which copies, so it goes batch by batch
+    for some in x.split(batch_size if scaled else len(x)):
+        pixels, seen = read_values(some, values.ranges)
+        values.add(seen)
+        values.check()
+        for part in pixels.split(batch_size):
+            yield _fit(part, size)
 
-    def scaled(self, images: np.ndarray | Tensor) -> np.ndarray | Tensor:
-        """Return an array or tensor as uint8 if it has such a range, as a file of its values would be read.
 
-        uint8 has its own range, and floats are in [−1, 1] unless the caller asked for another one. What is no dense
-        array of numbers is returned as it is, to be refused.
-        """
-        if isinstance(images, Tensor):
-            dense = images.layout is torch.strided and images.device.type != "meta" and not images.is_nested
-            kind = "f" if images.is_floating_point() else "c" if images.is_complex() else "i"
+def _check_list(images: list | tuple, values: Values) -> None:
+    """Check the floats of a whole list, which is in memory, before any work is done. Raises InputError."""
+    for i, item in enumerate(images):
+        item = _without_label(item, i)
+        if isinstance(item, (np.ndarray, Tensor)):
+            x = _as_images(item, f"image {i}")
+            if x.is_floating_point() and values.ranges.limits(x.dtype) is None:
+                values.add(read_values(x, values.ranges)[1], f"image {i}")
+    values.check()
+
+
+class _Item(NamedTuple):
+    """Hold one image that is not read yet, or a batch. image: (n, C, H, W), a path, a PIL image or a row."""
+
+    name: str
+    image: object
+
+
+def _parts(items: Iterable, batch_size: int, loader: DataLoader | None) -> Iterator[list[_Item]]:
+    """Yield what makes one batch each: up to `batch_size` single images, or one array of several.
+
+    Batches of a loader stay as they are; larger arrays of other iterables are cut to `batch_size`.
+    """
+    part: list[_Item] = []
+    batched, grey = loader is not None and loader.batch_size is not None, False
+    for i, item in enumerate(items):
+        item = _without_label(item, i)
+        if not isinstance(item, (np.ndarray, Tensor)):
+            part.append(_Item(f"image {i}", item))
         else:
-            dense = not np.ma.is_masked(images) and images.dtype.itemsize <= 8
-            kind = images.dtype.kind.replace("u", "i")
-        limits = self.asked or (None if kind == "f" else self.trained_on)
-        if not limits or images.dtype in (np.uint8, torch.uint8, torch.bool) or kind not in "if" or not dense:
-            return images
-        if 0 in images.shape:
-            return images
-        tensor = isinstance(images, Tensor)
-        values = images.detach().cpu().double().numpy() if tensor else np.asarray(images)
+            if batched and item.ndim == 3:
+                grey = grey or len(item) == loader.batch_size  # the last batch may have 1, 3 or 4 grey images
+                item = item[:, None] if grey else item
+                if loader.batch_size >= 3:
+                    doubt_channels(item)
+            x = _as_images(item, f"{'batch' if batched else 'image'} {i}")
+            if not batched and len(x) == 1:
+                part.append(_Item(f"image {i}", x))
+            else:
+                if part:
+                    yield part
+                    part = []
+                yield from ([_Item(f"batch {i}", some)] for some in x.split(len(x) if batched else batch_size))
+        if len(part) == batch_size:
+            yield part
+            part = []
+    if part:
+        yield part
+
+
+def _without_label(item, i: int):
+    """Return the image of a pair (image, label), as torchvision's data sets and torch's loaders yield; else the item.
+
+    Raises InputError for pairs of two like images, of which neither is a label.
+    """
+    pair = isinstance(item, tuple) or (isinstance(item, list) and item and isinstance(item[0], (np.ndarray, Tensor)))
+    if not pair or not item or isinstance(item, _Row):
+        return item
+    first, form = item[0], _form(item[0])
+    if form is not None and any(_form(other) == form for other in item[1:]):
+        raise InputError(f"image {i}: expected an image, or an image and its label, found {len(item)} images")
+    return first
+
+
+def _form(item) -> tuple | None:
+    """Return the kind and shape of an image in memory; None for others."""
+    if isinstance(item, Image.Image):
+        return item.mode, item.size
+    return tuple(item.shape) if isinstance(item, (np.ndarray, Tensor)) and item.ndim > 1 else None
+
+
+def _as_images(item: np.ndarray | Tensor, name: str) -> Tensor:
+    try:
+        return as_images(item)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+
+
+def _read_ahead(parts: Iterator[list[_Item]], ahead: int, values: Values, sizes) -> Iterator[Tensor]:
+    """Read the parts in threads, `ahead` of the caller, and yield each as one batch once its values are checked."""
+    waiting: deque[tuple[list[_Item], list[Future]]] = deque()
+    with ThreadPoolExecutor(DECODERS) as pool:  # decoding releases the GIL, so it overlaps with the network
         try:
-            grey = scale_to_8_bits(values, limits, "an array", cut=True)
-        except PictureError as error:
-            raise InputError(str(error)) from None
-        return torch.from_numpy(grey) if tensor else grey
+            while (part := next(parts, None)) or waiting:
+                if part:
+                    size = _edge([item.image for item in part], *sizes)
+                    waiting.append((part, [pool.submit(_read, item, size, values.ranges) for item in part]))
+                if len(waiting) > ahead or not part:
+                    named, futures = waiting.popleft()
+                    read = [future.result() for future in futures]
+                    for item, (_, seen) in zip(named, read, strict=True):
+                        values.add(seen, item.name)
+                    values.check()
+                    yield torch.cat([pixels for pixels, _ in read])
+        finally:
+            for future in itertools.chain.from_iterable(futures for _, futures in waiting):
+                future.cancel()
+
+
+def _edge(images: list, size: int, kept_size: int | None) -> int:
+    """Return the edge to resize a batch to: `kept_size` if all its images are arrays of it, else `size`."""
+    kept = kept_size and all(isinstance(x, Tensor) and tuple(x.shape[2:]) == (kept_size, kept_size) for x in images)
+    return kept_size if kept else size
 
 
 class _Row(NamedTuple):
@@ -178,19 +263,23 @@ def _paths(path: str | os.PathLike) -> list[str]:
     raise InputError(f"{printable(path)}: expected an image or a folder of images, found no such file")
 
 
-def _read(item, size: int, ranges: _Ranges) -> Tensor:
-    """Turn one image of any kind into float (1, 3, size, size)."""
-    if isinstance(item, (np.ndarray, Tensor)):
-        batch = _as_batch(ranges.scaled(item))
-        if len(batch) != 1:
-            raise InputError(f"expected one image per item of the list, found a batch of {len(batch)}")
-        _check_range(batch)
-        return _fit(batch, size)
-    if not isinstance(item, (str, os.PathLike, Image.Image, _Row)):
-        raise InputError(f"expected a path, a PIL image, an array or a tensor, found {type(item).__name__}")
+def _read(item: _Item, size: int, ranges: Ranges) -> tuple[Tensor, Seen | None]:
+    """Return an image or a batch as float (n, 3, size, size), and the values that an array had. Raises InputError."""
+    image = item.image
+    if isinstance(image, Tensor):
+        try:
+            pixels, seen = read_values(image, ranges)
+        except InputError as error:
+            raise InputError(f"{item.name}: {error}") from None
+        return _fit(pixels, size), seen
+    if not isinstance(image, (str, os.PathLike, Image.Image, _Row)):
+        keys = ", ".join(printable(str(key)) for key in image) if isinstance(image, Mapping) else ""
+        cure = f" of {keys}; give its images alone, such as (row['image'] for row in rows)" if keys else ""
+        found = f"found {type(image).__name__}{cure}"
+        raise InputError(f"{item.name}: expected a path, a PIL image, an array or a tensor, {found}")
     try:
-        own = item.images.value_range if isinstance(item, _Row) else None
-        return _fit_picture(_picture(item), size, ranges.asked or own or ranges.trained_on)
+        own = image.images.value_range if isinstance(image, _Row) else None
+        return _fit_picture(_picture(image), size, ranges.asked or own or ranges.trained_on), None
     except Exception as error:  # decoders raise many types
         raise InputError(f"{_name(item)}: expected a readable image; {why(error)}; mend it or leave it out") from None
 
@@ -201,10 +290,13 @@ def _picture(item) -> Image.Image:
     return item if isinstance(item, Image.Image) else open_picture(item)
 
 
-def _name(item) -> str:
-    if isinstance(item, _Row):
-        return f"{item.images.origin}, {item.images.name(item.i)}"
-    return getattr(item, "filename", "") or "a PIL image" if isinstance(item, Image.Image) else printable(item)
+def _name(item: _Item) -> str:
+    image = item.image
+    if isinstance(image, _Row):
+        return f"{image.images.origin}, {image.images.name(image.i)}"
+    if isinstance(image, Image.Image):
+        return printable(getattr(image, "filename", "")) or f"{item.name}, a PIL image"
+    return printable(image)
 
 
 def _fit_picture(image: Image.Image, size: int, value_range: tuple[float, float] | None = None) -> Tensor:
@@ -213,103 +305,13 @@ def _fit_picture(image: Image.Image, size: int, value_range: tuple[float, float]
     return to_signed(torch.from_numpy(np.ascontiguousarray(pixels))[None])
 
 
-def _single_3d(x) -> bool:
-    """Return whether three axes are one image with channels, rather than a batch of grey images."""
-    if isinstance(x, Tensor):
-        return x.shape[0] in (1, 3, 4) or x.shape[2] in (1, 3)
-    return x.shape[2] < 8 or x.shape[0] in (1, 3)  # so small a last axis means channels, if a wrong number
-
-
-def _doubt_channels(images: np.ndarray | Tensor) -> None:
-    """Warn where three axes, the first of them 3, may be three grey images as well as the channels of one image."""
-    shape = tuple(images.shape)
-    if len(shape) == 3 and shape[0] == 3 and shape[2] not in (1, 3, 4):
-        n, height, width = shape
-        warnings.warn(
-            f"the shape {shape} is read as one colour image, channels first: give (1, {n}, {height}, {width}) to say "
-            f"so, or ({n}, 1, {height}, {width}) for {n} grey images",
-            stacklevel=3,
-        )
-
-
-def _as_tensor(images: np.ndarray | Tensor) -> Tensor:
-    """Return an array or tensor of images as a tensor of uint8 or float that torch can work on. Raises InputError."""
-    if isinstance(images, np.ndarray):
-        if images.dtype.kind not in "buif" or images.dtype.itemsize > 8 or np.ma.is_masked(images):
-            found = "masked values" if np.ma.is_masked(images) else images.dtype
-            raise InputError(f"expected an array of uint8 or float, found {found}")
-        if not (images.flags.writeable and images.dtype.isnative and all(s >= 0 for s in images.strides)):
-            # torch refuses negative strides and foreign byte orders, and warns of memory that it may not write to
-            images = np.array(images, dtype=images.dtype.newbyteorder("="), order="C")
-    elif images.layout is not torch.strided or images.device.type == "meta" or images.is_nested:
-        raise InputError(
-            f"expected a dense tensor with values, found layout {images.layout} on the device {images.device}"
-        )
-    x = torch.as_tensor(images)
-    if x.dtype not in (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64):
-        raise InputError(
-            f"expected uint8 in 0 … 255 or float in [−1, 1], found {x.dtype}; give value_range=, the values of black "
-            "and white such as (0, 4095), or convert it"
-        )
-    return x
-
-
-def _as_batch(images: np.ndarray | Tensor) -> Tensor:
-    """Return an array or tensor of one image or a batch as (N, 3, H, W). Raises InputError.
-
-    Arrays are read as channels-last and tensors as channels-first, unless only the other order has 1, 3 or 4 channels.
-    Three axes are one image with channels if the first or last is that short, else a stack of grey images.
-    """
-    x, channels_last = _as_tensor(images), isinstance(images, np.ndarray)
-    if x.ndim == 2 or (x.ndim == 3 and not _single_3d(images)):  # grey, without a channel axis
-        x, channels_last = x[None, None] if x.ndim == 2 else x[:, None], False
-    elif x.ndim == 3:
-        x = x[None]
-    if x.ndim != 4 or 0 in x.shape:
-        raise InputError(f"expected one image or a batch of images, found the shape {tuple(images.shape)}")
-    first_fits, last_fits = x.shape[1] in (1, 3, 4), x.shape[3] in (1, 3, 4)
-    if not (first_fits or last_fits):
-        raise InputError(f"expected 1, 3 or 4 channels, first or last; found the shape {tuple(images.shape)}")
-    if last_fits and (channels_last or not first_fits):
-        x = x.permute(0, 3, 1, 2)
-    channels = x.shape[1]
-    if channels == 4:
-        found = f"found 4 in the shape {tuple(images.shape)}"
-        raise InputError(f"expected 1 or 3 channels, {found}; blend or drop the alpha channel first")
-    return x.expand(-1, 3, -1, -1) if channels == 1 else x
-
-
-def _check_range(x: Tensor) -> None:
-    """Raise InputError for float images outside [−1, 1], and warn of those that look like [0, 1]."""
-    if x.dtype == torch.uint8:
-        return
-    low, high = float(x.min()), float(x.max())
-    if not torch.isfinite(x).all():
-        raise InputError("expected finite values in [−1, 1], found NaN or infinity")
-    if low < -1.001 or high > 1.001:
-        looks = ""
-        if low >= 0 and high > 2:
-            looks = ", which looks like 0 … 255 in float"
-        elif -2.2 < low < 0 and high < 2.7:
-            looks = ", which looks like ImageNet's mean and standard deviation"
-        raise InputError(
-            f"expected float images in [−1, 1] (x/127.5 − 1), found values from {low:.3g} to {high:.3g}{looks}; "
-            "undo the normalisation, or give uint8, PIL images or paths"
-        )
-    if low >= 0 and high > 0 and x.numel() > 3 and len(x) > 1:
-        warnings.warn(
-            f"float images are read as [−1, 1], and these lie from {low:.3g} to {high:.3g}: "
-            "if they are in [0, 1], give 2x − 1",
-            stacklevel=3,
-        )
-
-
-def _fit(x: Tensor, size: int | None) -> Tensor:
-    """Cut the centre square of (N, 3, H, W), uint8 or float, resize it to `size` and return float in [−1, 1].
+def _fit(x: Tensor, size: int) -> Tensor:
+    """Cut the centre square of (n, C, H, W), uint8 or float, resize it to `size` and return float (n, 3, size, size).
 
     uint8 images give exactly what a file with the same pixels would.
     """
-    if size is not None and tuple(x.shape[2:]) != (size, size):
+    x = x.expand(-1, 3, -1, -1)  # grey has one channel
+    if tuple(x.shape[2:]) != (size, size):
         if x.dtype == torch.uint8:
             return torch.cat(
                 [_fit_picture(Image.fromarray(i.permute(1, 2, 0).contiguous().cpu().numpy()), size) for i in x]

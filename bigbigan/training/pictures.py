@@ -6,17 +6,19 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
-from torchvision.utils import save_image
+from torchvision.utils import make_grid
 
 from bigbigan.config import Config
-from bigbigan.data import Images, evaluation_batches, to_signed
+from bigbigan.data import Images, evaluation_batches, to_signed, to_uint8
 from bigbigan.files import write_whole
 from bigbigan.latents import sample_prior
 from bigbigan.model import BigBiGAN
 
 KINDS = ("samples", "reconstructions")
 SMALLEST_TILE = 48  # pixels; smaller images are enlarged by a whole factor so that a grid can be looked at
+GREY = 89  # between the images of a sheet
 
 
 def has_grids(folder: Path, images_seen: int) -> bool:
@@ -53,11 +55,19 @@ def save_grid(images: Tensor, path: Path, columns: int, pairs: bool = False) -> 
 
     pairs: the images come two by two; the two halves of a pair touch and the pairs stand apart.
     """
-    factor = max(1, -(-SMALLEST_TILE // images.shape[-1]))
-    tiles = images.float().cpu().clamp(-1, 1).add(1).div(2)
-    tiles = tiles.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+    picture = sheet(images, columns, max(1, -(-SMALLEST_TILE // images.shape[-1])), pairs)
+    write_whole(path, lambda part: picture.save(part, format="png"))
+    return path
+
+
+def sheet(images: Tensor, columns: int, scale: int = 1, pairs: bool = False) -> Image.Image:
+    """Return images (N, 3, S, S) in [−1, 1] as one picture, `columns` a row, each pixel `scale` wide.
+
+    pairs: see `save_grid`.
+    """
+    tiles = to_uint8(images).cpu().repeat_interleave(scale, 2).repeat_interleave(scale, 3)
     if pairs:
         tiles = torch.cat([tiles[0::2], tiles[1::2]], dim=3)
         columns //= 2
-    write_whole(path, lambda part: save_image(tiles, part, format="png", nrow=columns, padding=4, pad_value=0.35))
-    return path
+    joined = make_grid(tiles, nrow=columns, padding=4, pad_value=GREY)
+    return Image.fromarray(joined.permute(1, 2, 0).contiguous().numpy())

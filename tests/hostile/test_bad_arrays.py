@@ -8,7 +8,7 @@ from datasets import Image as ImageFeature
 from PIL import Image
 
 import bigbigan
-from bigbigan.errors import InputError
+from bigbigan.errors import CheckpointError, InputError
 from tests.conftest import picture, tiny_model
 
 U = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
@@ -43,7 +43,7 @@ def model():
         (np.zeros((2, 0, 0), np.uint8), "expected one image or a batch of images, found the shape (2, 0, 0)"),
         (np.zeros((2, 0, 8, 3), np.uint8), "expected one image or a batch of images, found the shape (2, 0, 8, 3)"),
         (np.zeros((8, 8, 5), np.uint8), "expected 1, 3 or 4 channels, first or last; found the shape (8, 8, 5)"),
-        (X * np.float32(1e30), "expected float images in [−1, 1] (x/127.5 − 1), found values from"),
+        (X * np.float32(1e30), "expected float images in [−1, 1], found values from"),
         (np.full((2, 8, 8, 3), -np.inf), "expected finite values in [−1, 1], found NaN or infinity"),
         (T.to(torch.complex64), "found torch.complex64"),
         (T.to(torch.float8_e4m3fn), "found torch.float8_e4m3fn"),
@@ -94,14 +94,149 @@ def test_it_is_refused_with_a_sentence(model, images, message, tmp_path, monkeyp
         ({"outputs": 3}, "outputs: expected some of z_mean, z_stdev, z_sample, avepool_feat, bn_crelu_feat; found 3"),
         ({"outputs": ()}, "found ()"),
         ({"outputs": ("z_mean", "z")}, "found ('z_mean', 'z')"),
+        ({"outputs": {"z_mean"}}, "found {'z_mean'}"),
+        ({"batch_size": True}, "found True"),
+        ({"seed": 0.5}, "seed: expected a whole number of 64 bits, found 0.5"),
+        ({"device": "gpu"}, "device: expected one of this machine, such as 'cpu', found 'gpu', which names no device"),
+        ({"device": "meta"}, "found 'meta', which holds no values"),
+        ({"value_range": "0 1"}, "value_range 0 1: expected the values of black and of white"),
+        ({"value_range": (1, 0)}, "value_range (1, 0): expected"),
+        ({"value_range": np.eye(3)}, "value_range [[1. 0. 0.]\\n"),
         ({"model": 5}, "model: expected a BigBiGAN, a path or a hub id, found int"),
     ],
-    ids=lambda value: str(value)[:30],
+    ids=lambda value: str(value)[:30].replace("\n", " "),
 )
 def test_options_too(model, options, message):
     with pytest.raises(InputError) as refusal:
         bigbigan.encode(U, **{"model": model} | options)
     assert message in str(refusal.value)
+
+
+NAN = float("nan")
+LATENTS = r"z: expected the shape \(N, 8\)"
+WHOLE = "z: expected a whole number of at least 1, or latents"
+CLASSES = r"classes: expected the shape \(2,\), or weights \(2, 3\), found "
+PICTURES = r"images: expected float \(N, 3, S, S\), or \(3, S, S\) for one"
+
+
+@pytest.mark.parametrize(
+    ("z", "options", "message"),
+    [
+        *((z, {}, f"{WHOLE}.*found") for z in (0, -1, True, False, 2.5, NAN, np.bool_(1), np.float32(2), np.int8(-3))),
+        *((z, {}, LATENTS) for z in ("3", None, 1j, [1, 2], [[0.0] * 8, [0.0]], torch.tensor(3), torch.zeros(8))),
+        *((torch.zeros(shape), {}, LATENTS) for shape in ((0, 8), (2, 7), (2, 8, 1), ())),
+        *((np.zeros((2, 8), kind), {}, LATENTS) for kind in (object, "U3", "M8[s]")),
+        (torch.zeros(2, 8, dtype=torch.complex64), {}, LATENTS),
+        (torch.zeros(2, 8).to_sparse(), {}, LATENTS),
+        (torch.zeros(2, 8, device="meta"), {}, LATENTS),
+        (torch.full((2, 8), NAN), {}, "z: expected finite values"),
+        (torch.full((2, 8), torch.inf), {}, "z: expected finite values"),
+        *((2, {"truncation": t}, "truncation: expected a number above 0") for t in (0, -1, NAN, True, "1", [1.0])),
+        *((2, {"batch_size": n}, "batch_size: expected a whole number of at least 1") for n in (0, -1, 2.0, True, "4")),
+        *((2, {"seed": s}, "seed: expected a whole number") for s in (1.5, None, "x", True, 2**64, np.zeros((2, 2)))),
+        *((2, {"device": d}, "device: expected one of this machine") for d in ("gpu", "cuda:99", "meta", 3.5, True)),
+        (2, {"model": 5}, "model: expected a BigBiGAN"),
+        (2, {"model": torch.nn.Linear(1, 1)}, "model: expected a BigBiGAN"),
+    ],
+    ids=lambda value: str(value)[:30].replace("\n", " "),
+)  # fmt: skip
+def test_generate_refuses_with_a_sentence(model, z, options, message):
+    with pytest.raises(InputError, match=message) as refusal:
+        bigbigan.generate(z, **{"model": model} | options)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.fixture(scope="module")
+def conditional():
+    return tiny_model(classes=3).eval()
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ([0, 3], "classes: expected whole numbers from 0 to 2, found 3"),
+        ([-1, 0], "found -1"),
+        ([0.5, 1], "found 0.5"),
+        ([NAN, 1], "found nan"),
+        ([True, False], "found True or False"),
+        ([2**60, 0], "found 1.15292e"),
+        ("ab", f"{CLASSES}str"),
+        ([0], rf"{CLASSES}\(1,\)"),
+        ([0, 1, 2], rf"{CLASSES}\(3,\)"),
+        (1, rf"{CLASSES}\(\)"),
+        ([[1, 0], [0, 1]], rf"{CLASSES}\(2, 2\)"),
+        ([[NAN, 0, 0], [0, 1, 0]], "classes: expected finite weights"),
+        ([0, [1]], f"{CLASSES}list"),
+    ],
+    ids=str,
+)
+def test_classes_are_refused_with_a_sentence(conditional, classes, message):
+    with pytest.raises(InputError, match=message):
+        bigbigan.generate(2, conditional, classes=classes)
+    with pytest.raises(InputError, match="classes: expected"):
+        bigbigan.reconstruct(U, conditional, classes=classes)
+    with pytest.raises(InputError, match="classes: expected"):
+        bigbigan.discriminate(U, np.zeros((2, 8)), conditional, classes=classes)
+
+
+def test_other_kinds_of_classes(model, conditional):
+    expected = bigbigan.generate(2, conditional, classes=[0, 2])
+    for classes in (np.array([0, 2], np.uint64), (0.0, 2.0), torch.tensor([0, 2], dtype=torch.int8), np.eye(3)[[0, 2]]):
+        torch.testing.assert_close(bigbigan.generate(2, conditional, classes=classes), expected)
+    with pytest.raises(InputError, match="classes: expected one for each image, found 3 and 2 images"):
+        bigbigan.encode(U, conditional, classes=[0, 1, 2])
+    with pytest.raises(InputError, match=r"classes: expected one for each image, \(2,\), since the model is cond"):
+        bigbigan.discriminate(U, np.zeros((2, 8)), conditional)
+    with pytest.raises(InputError, match=r"classes: expected the shape \(2,\), found \(2, 3\)"):
+        bigbigan.discriminate(U, np.zeros((2, 8)), conditional, classes=np.eye(3)[:2])
+    for call in (
+        lambda: bigbigan.generate(2, model, classes=[0, 1]),
+        lambda: bigbigan.encode(U, model, classes=[0, 1]),
+    ):
+        with pytest.warns(UserWarning, match="classes are ignored: the model is not conditional"):
+            call()
+
+
+@pytest.mark.parametrize("verb", [bigbigan.to_pil, bigbigan.grid])
+@pytest.mark.parametrize(
+    ("images", "found"),
+    [
+        (5, "int"), (None, "NoneType"), ([T[0]], "list"), (T[0, 0], r"the shape \(8, 8\)"), (T[:, :1], r"the shape"),
+        (T[:0], r"the shape \(0, 3, 8, 8\)"), (T[None], "the shape"), (X, r"the shape \(2, 8, 8, 3\)"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), "torch.uint8"), (np.zeros((3, 8, 8), int), "torch.int64"),
+        (T * 255, "values from"), (T * NAN, "values from nan"), (T * torch.inf, "values from"),
+        (T.to_sparse(), ".*torch.sparse_coo"), (T.to("meta"), ".* on meta"), (T.to(torch.complex64), "torch.complex64"),
+        (np.zeros((3, 8, 8), object), "ndarray"),
+    ],
+    ids=range(17),
+)  # fmt: skip
+def test_pictures_are_refused_with_a_sentence(verb, images, found):
+    with pytest.raises(InputError, match=f"{PICTURES}.*found {found}") as refusal:
+        verb(images)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["columns", "scale"])
+@pytest.mark.parametrize("value", [0, -1, 2.5, True, "2", NAN])
+def test_a_grid_has_whole_columns_and_scales(name, value):
+    with pytest.raises(InputError, match=f"{name}: expected a whole number of at least 1, or None, found"):
+        bigbigan.grid(T, **{name: value})
+
+
+@pytest.mark.parametrize("source", [5, [], b"runs/x", 2.5, {}, True])
+def test_load_takes_names_alone(source):
+    with pytest.raises(
+        CheckpointError, match="checkpoint: expected a run folder, checkpoint, release or hub id, found"
+    ):
+        bigbigan.load(source)
+    with pytest.raises(InputError, match="device: expected one of this machine, such as 'cpu', found 'gpu'"):
+        bigbigan.load(source, device="gpu")
+
+
+def test_discriminate_wants_latents(model):
+    for z, message in ((None, LATENTS), (5, LATENTS), (np.full((2, 8), NAN), "z: expected finite values")):
+        with pytest.raises(InputError, match=message):
+            bigbigan.discriminate(U, z, model)
 
 
 @pytest.mark.parametrize(

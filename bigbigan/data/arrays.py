@@ -1,0 +1,224 @@
+"""Read arrays and tensors of images: which axis is which, and which values are black and white.
+
+uint8 has its own range, 0 … 255, and floats are in [−1, 1]. A caller names any other range. An image in another range
+than it is read in would give a wrong feature and no error, so what looks like one is refused, or doubted in a warning.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bigbigan.config import check_value_range
+from bigbigan.data.pictures import PictureError, scale_to_8_bits
+from bigbigan.errors import InputError, warn_caller
+from bigbigan.files import printable
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+SIGNED, BYTES = (-1.0, 1.0), (0.0, 255.0)
+SLACK = 0.001  # beyond a range, of rounding
+WHITES = (16, 255, 4095, 65535)  # usual ones: scikit-learn's digits, and 8, 12 and 16 bits, perhaps rounded to bf16
+DARK = 1 / 15  # of a range: values that reach no further are doubted; 12 bits in 16, the 16 of the digits in 255
+
+
+class Ranges(NamedTuple):
+    """Hold the values of black and white: `asked` by the caller for all deep images, `trained_on` for those without."""
+
+    asked: tuple[float, float] | None
+    trained_on: tuple[float, float] | None
+
+    @staticmethod
+    def of(value_range, trained_on) -> "Ranges":
+        """Return the checked ranges. Raises InputError."""
+        try:
+            return Ranges(check_value_range(value_range, "value_range"), check_value_range(trained_on, "value_range"))
+        except ValueError as error:
+            raise InputError(printable(str(error))) from None
+
+    def limits(self, dtype: torch.dtype) -> tuple[float, float] | None:
+        """Return black and white for arrays of this type; None for uint8 in 0 … 255 and floats in [−1, 1].
+
+        A range that uint8 cannot hold is not about uint8, which is then 0 … 255.
+        """
+        asked = self.asked
+        if dtype in FLOATS:
+            return None if asked == SIGNED else asked
+        if dtype == torch.uint8:
+            return asked if asked and asked[0] >= 0 and asked[1] <= 255 and asked != BYTES else None
+        return asked or (None if dtype == torch.bool else self.trained_on)
+
+
+class Seen(NamedTuple):
+    """Describe the values of n images. limits: their black and white, None for floats in [−1, 1].
+
+    cut: the share of values beyond the limits.
+    """
+
+    n: int
+    low: float
+    high: float
+    limits: tuple[float, float] | None
+    cut: float
+
+
+def as_images(images: np.ndarray | Tensor) -> Tensor:
+    """Return an array or tensor of one image or a batch as (n, C, H, W), C 1 or 3, of any real type. Raises InputError.
+
+    Arrays are read as channels-last and tensors as channels-first, unless only the other order has 1, 3 or 4 channels.
+    Three axes are one image with channels if the first or last is that short, else a stack of grey images.
+    """
+    x, channels_last = _as_tensor(images), isinstance(images, np.ndarray)
+    found = f"found the shape {tuple(images.shape)}"
+    if x.ndim == 2 or (x.ndim == 3 and not is_single(images)):  # grey, without a channel axis
+        x, channels_last = x[None, None] if x.ndim == 2 else x[:, None], False
+    elif x.ndim == 3:
+        x = x[None]
+    if x.ndim != 4 or 0 in x.shape:
+        labels = "; these may be labels: give the images alone" if x.ndim == 1 and len(x) else ""
+        raise InputError(f"expected one image or a batch of images, {found}{labels}")
+    first_fits, last_fits = x.shape[1] in (1, 3, 4), x.shape[3] in (1, 3, 4)
+    if not (first_fits or last_fits):
+        raise InputError(f"expected 1, 3 or 4 channels, first or last; {found}")
+    if last_fits and (channels_last or not first_fits):
+        x = x.permute(0, 3, 1, 2)
+    if x.shape[1] == 4:
+        raise InputError(
+            f"expected 1 or 3 channels, found 4 in the shape {tuple(images.shape)}; blend or drop the alpha channel "
+            "first, or give PIL images, which are laid over white"
+        )
+    return x
+
+
+def _as_tensor(images: np.ndarray | Tensor) -> Tensor:
+    """Return an array or tensor of real numbers as a tensor that torch can work on. Raises InputError."""
+    if isinstance(images, np.ndarray):
+        if images.dtype.kind not in "buif" or images.dtype.itemsize > 8 or np.ma.is_masked(images):
+            found = "masked values" if np.ma.is_masked(images) else images.dtype
+            raise InputError(f"expected an array of uint8 or float, found {found}")
+        if not (images.flags.writeable and images.dtype.isnative and all(s >= 0 for s in images.strides)):
+            # torch refuses negative strides and foreign byte orders, and warns of memory that it may not write to
+            images = np.array(images, dtype=images.dtype.newbyteorder("="), order="C")
+    elif images.layout is not torch.strided or images.device.type == "meta" or images.is_nested:
+        raise InputError(
+            f"expected a dense tensor with values, found layout {images.layout} on the device {images.device}"
+        )
+    elif images.is_complex() or (images.is_floating_point() and images.dtype not in FLOATS) or images.is_quantized:
+        raise InputError(f"expected a tensor of uint8 or float, found {images.dtype}")
+    return torch.as_tensor(images)
+
+
+def is_single(x: np.ndarray | Tensor) -> bool:
+    """Return whether three axes are one image with channels, rather than a batch of grey images."""
+    if isinstance(x, Tensor):
+        return x.shape[0] in (1, 3, 4) or x.shape[2] in (1, 3)
+    return x.shape[2] < 8 or x.shape[0] in (1, 3)  # so small a last axis means channels, if a wrong number
+
+
+def doubt_channels(images: np.ndarray | Tensor) -> None:
+    """Warn where three axes, the first of them 3, may be three grey images as well as the channels of one image."""
+    shape = tuple(images.shape)
+    if len(shape) == 3 and shape[0] == 3 and shape[2] not in (1, 3, 4):
+        n, height, width = shape
+        warn_caller(
+            f"the shape {shape} is read as one colour image, channels first: give (1, {n}, {height}, {width}) to say "
+            f"so, or ({n}, 1, {height}, {width}) for {n} grey images"
+        )
+
+
+def read_values(x: Tensor, ranges: Ranges) -> tuple[Tensor, Seen | None]:
+    """Return images (n, C, H, W) as uint8, or as float in [−1, 1], and what values they had. Raises InputError.
+
+    Images with limits are scaled to 8 bits, as a file of their values would be read. None for uint8 images of a caller
+    who named a range: these are not doubted. `Values` checks the range of floats.
+    """
+    limits = ranges.limits(x.dtype)
+    if limits is None and x.dtype not in (torch.uint8, *FLOATS):
+        example = "(0, 1)" if x.dtype == torch.bool else "(0, 4095)"
+        raise InputError(
+            f"expected uint8 in 0 … 255 or float in [−1, 1], found {x.dtype}; give value_range=, the values of black "
+            f"and white, such as {example}, or convert it"
+        )
+    if limits is None:
+        low, high = (float(value) for value in torch.aminmax(x.detach()))  # NaN if there is any
+        own = BYTES if x.dtype == torch.uint8 else None
+        return x, None if own and ranges.asked else Seen(len(x), low, high, own, 0.0)
+    values = x.detach().cpu().double().numpy()
+    try:
+        grey = scale_to_8_bits(values, limits, "an array", cut=True)
+    except PictureError as error:
+        raise InputError(str(error)) from None
+    beyond = np.count_nonzero((values < limits[0]) | (values > limits[1])) / values.size
+    return torch.from_numpy(grey), Seen(len(x), float(values.min()), float(values.max()), limits, beyond)
+
+
+class Values:
+    """Collect the values of all arrays of one call, and refuse or doubt those that another range would explain."""
+
+    def __init__(self, ranges: Ranges):
+        self.ranges = ranges
+        self.low, self.high = math.inf, -math.inf  # of floats that are read as [−1, 1]
+        self.beyond = ""  # the name of the first array beyond [−1, 1]
+        self.limited: dict[tuple[float, float], Seen] = {}  # black and white → what was seen
+
+    def add(self, seen: Seen | None, name: str = "") -> None:
+        """Take note of the values of an array. Raises InputError for NaN and infinity.
+
+        name: what a message calls the array.
+        """
+        if seen is None:
+            return
+        if seen.limits:
+            old = self.limited.get(seen.limits, seen._replace(n=0))
+            n = old.n + seen.n
+            cut = (old.cut * old.n + seen.cut * seen.n) / n
+            self.limited[seen.limits] = Seen(n, min(old.low, seen.low), max(old.high, seen.high), seen.limits, cut)
+            return
+        if not (math.isfinite(seen.low) and math.isfinite(seen.high)):
+            raise InputError(f"{name}{': ' * bool(name)}expected finite values in [−1, 1], found NaN or infinity")
+        if max(-seen.low, seen.high) > 1 + SLACK and not self.beyond:
+            self.beyond = name
+        self.low, self.high = min(self.low, seen.low), max(self.high, seen.high)
+
+    def check(self) -> None:
+        """Raise InputError if the floats seen so far are not in [−1, 1], or if all of them are in [0, 1].
+
+        All-white images are the same in both, and are taken.
+        """
+        if self.low < -1 - SLACK or self.high > 1 + SLACK:
+            first = f", first in {self.beyond}" if self.beyond else ""
+            raise InputError(_not_signed(self.low, self.high, first))
+        if self.ranges.asked is None and -SLACK <= self.low < 1:
+            raise InputError(
+                f"expected float images in [−1, 1], found [0, 1] (values from {self.low:.5g} to {self.high:.5g}); "
+                "pass value_range=(0, 1), or value_range=(-1, 1) if they are in [−1, 1] and bright"
+            )
+
+    def doubt(self) -> None:
+        """Warn if most values lie beyond the range of their images, or if all lie near its black."""
+        for (black, white), seen in self.limited.items():
+            found = f"images are read as {black:g} … {white:g}, and the values of these go from {seen.low:.5g} to "
+            if seen.cut > 0.5:
+                warn_caller(
+                    f"{found}{seen.high:.5g}: {seen.cut:.0%} of them were cut to black or white; is value_range right?"
+                )
+            elif black < seen.high <= black + (white - black) * DARK:
+                warn_caller(
+                    f"{found}{seen.high:.5g}, almost black; if {seen.high:.5g} is white, say so by value_range="
+                )
+
+
+def _not_signed(low: float, high: float, first: str) -> str:
+    """Return the sentence that refuses floats beyond [−1, 1], with the range that they seem to have."""
+    values = f"values from {low:.5g} to {high:.5g}{first}"
+    if low > -0.2 and high < 1.2:
+        found, cure = f"about [0, 1] ({values})", "pass value_range=(0, 1)"
+    elif -2.2 < low < 0 and high < 2.7:
+        found = f"{values}, which looks like ImageNet's mean and standard deviation"
+        cure = "undo the normalisation, or give uint8, PIL images or paths"
+    elif low >= 0 and high > 8 and (white := next((w for w in WHITES if high <= w * 1.004), None)):
+        found, cure = f"[0, {white}] ({values})", f"pass value_range=(0, {white})"
+    else:
+        found, cure = values, "pass value_range=, the values of black and white, or give uint8, PIL images or paths"
+    return f"expected float images in [−1, 1], found {found}; {cure}"
