@@ -16,9 +16,10 @@ from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
 import bigbigan
 from bigbigan.data import to_rgb, to_signed, to_uint8
+from bigbigan.data.arrays import as_images
 from bigbigan.data.inputs import image_batches
 from bigbigan.errors import BigBiGANError, CheckpointError, InputError
-from tests.conftest import picture, tiny_model
+from tests.conftest import ROOT, picture, tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -421,6 +422,15 @@ def test_loaders_of_grey_images(model):
     assert len(bigbigan.encode(colour, model, "z_mean")) == 5
 
 
+def test_a_file_mapped_into_memory_is_not_copied(tmp_path):
+    np.save(tmp_path / "images.npy", FLOATS.numpy())
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert as_images(mapped).data_ptr() == mapped.ctypes.data
+        assert torch.equal(torch.cat(list(image_batches(mapped, 8, 2))), FLOATS)
+
+
 def test_what_is_no_pair_or_data_set_is_a_sentence(model):
     class Endless(torch.utils.data.Dataset):
         def __getitem__(self, i):
@@ -527,3 +537,19 @@ def test_a_grid_is_about_square_unless_columns_are_said():
     x = torch.zeros(7, 3, 64, 64)
     sizes = {columns: bigbigan.grid(x, columns).size for columns in (None, 1, 3, 7, 100)}
     assert sizes == {None: (208, 208), 1: (72, 480), 3: (208, 208), 7: (480, 72), 100: (480, 72)}
+
+
+def test_the_examples_of_the_docs_run(model, pictures, tmp_path, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    pictures[0].save(tmp_path / "photos" / "a.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bigbigan.api, "load_model", lambda source: model)
+    code = (ROOT / "docs" / "api.md").read_text().split("```python\n")[1].split("```")[0]
+    exec(code, found := {})
+    assert found["features"].shape == (1, 64) and found["samples"].shape == (64, 3, 8, 8)
+    assert Image.open("samples.png").size == (8 * 68 + 4, 8 * 68 + 4)
+
+
+def test_every_public_name_is_in_the_docs():
+    text = (ROOT / "docs" / "api.md").read_text()
+    assert all(name in text for name in bigbigan.__all__ if name.islower() and "__" not in name)

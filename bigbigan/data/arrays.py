@@ -5,6 +5,7 @@ than it is read in would give a wrong feature and no error, so what looks like o
 """
 
 import math
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -97,9 +98,12 @@ def _as_tensor(images: np.ndarray | Tensor) -> Tensor:
         if images.dtype.kind not in "buif" or images.dtype.itemsize > 8 or np.ma.is_masked(images):
             found = "masked values" if np.ma.is_masked(images) else images.dtype
             raise InputError(f"expected an array of uint8 or float, found {found}")
-        if not (images.flags.writeable and images.dtype.isnative and all(s >= 0 for s in images.strides)):
-            # torch refuses negative strides and foreign byte orders, and warns of memory that it may not write to
+        if not images.dtype.isnative or any(s < 0 for s in images.strides):  # which torch refuses
             images = np.array(images, dtype=images.dtype.newbyteorder("="), order="C")
+        if not images.flags.writeable:  # a file mapped into memory, perhaps, which must not be copied as a whole
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch warns that one could write to it
+                return torch.from_numpy(images)
     elif images.layout is not torch.strided or images.device.type == "meta" or images.is_nested:
         raise InputError(
             f"expected a dense tensor with values, found layout {images.layout} on the device {images.device}"
@@ -149,8 +153,11 @@ def read_values(x: Tensor, ranges: Ranges) -> tuple[Tensor, Seen | None]:
         grey = scale_to_8_bits(values, limits, "an array", cut=True)
     except PictureError as error:
         raise InputError(str(error)) from None
-    beyond = np.count_nonzero((values < limits[0]) | (values > limits[1])) / values.size
-    return torch.from_numpy(grey), Seen(len(x), float(values.min()), float(values.max()), limits, beyond)
+    low, high = float(values.min()), float(values.max())
+    beyond = 0
+    if low < limits[0] or high > limits[1]:
+        beyond = np.count_nonzero((values < limits[0]) | (values > limits[1]))
+    return torch.from_numpy(grey), Seen(len(x), low, high, limits, beyond / values.size)
 
 
 class Values:

@@ -86,7 +86,7 @@ def count_images(images) -> int | None:
             whole = images.batch_size is not None and not images.drop_last
             return len(images.sampler) if whole else None
         return len(images)
-    except TypeError:  # a stream
+    except (TypeError, NotImplementedError):  # a stream
         return None
 
 
@@ -295,7 +295,7 @@ def _name(item: _Item) -> str:
     if isinstance(image, _Row):
         return f"{image.images.origin}, {image.images.name(image.i)}"
     if isinstance(image, Image.Image):
-        return printable(getattr(image, "filename", "")) or f"{item.name}, a PIL image"
+        return printable(getattr(image, "filename", None) or "") or f"{item.name}, a PIL image"
     return printable(image)
 
 
