@@ -145,9 +145,11 @@ def read_values(x: Tensor, ranges: Ranges) -> tuple[Tensor, Seen | None]:
             f"and white, such as {example}, or convert it"
         )
     if limits is None:
-        low, high = (float(value) for value in torch.aminmax(x.detach()))  # NaN if there is any
         own = BYTES if x.dtype == torch.uint8 else None
-        return x, None if own and ranges.asked else Seen(len(x), low, high, own, 0.0)
+        if own and (ranges.asked or x[0].max() > 255 * DARK):  # one bright image is enough, so the rest is not read
+            return x, None if ranges.asked else Seen(len(x), 0.0, 255.0, own, 0.0)
+        low, high = (float(value) for value in torch.aminmax(x.detach()))  # NaN if there is any
+        return x, Seen(len(x), low, high, own, 0.0)
     values = x.detach().cpu().double().numpy()
     try:
         grey = scale_to_8_bits(values, limits, "an array", cut=True)
