@@ -74,7 +74,7 @@ class RunLog:
         if self.bar.disable:
             share = 100 * min(images_seen / self.total, 1)
             left = time_left(self.pace.seconds_left(), growing=images_seen < self.full_size_at)
-            speed = f"{rate:8,.0f} img/s  {left:<13}"
+            speed = f"{rate:8,.0f} img/s  {left:<16}"
             self.say(f"{images_seen:>12,} images {share:5.1f}%  {speed} scores real/fake  {scores}")
         else:
             self.bar.set_postfix_str(f"real/fake {scores}")
