@@ -58,6 +58,10 @@ class ProbeError(BigBiGANError, ValueError):
     """A probe that cannot be made."""
 
 
+class ReportError(BigBiGANError, ValueError):
+    """A page that is asked of a folder which is no run."""
+
+
 class MetricsError(BigBiGANError, ValueError):
     """Images or features from which a metric cannot be computed."""
 

@@ -16,6 +16,7 @@ if __package__ in (None, ""):  # run by its path: the repository root takes the 
 from bigbigan.config import find_config, parse, preset_name
 from bigbigan.errors import DataError, LostProcess, exit_with_a_sentence
 from bigbigan.release.load import adopt_architecture
+from bigbigan.report import write_page
 from bigbigan.report.finish import finish
 from bigbigan.training.launch import build_accelerator
 from bigbigan.training.trainer import Trainer, run_folder
@@ -37,6 +38,7 @@ def main(argv: list[str] | None = None) -> None:
             initial=adopt_architecture(config, run_folder(config) / "checkpoints"),
             started=started,
             evaluate=evaluate,
+            page=write_page,
             finish=lambda done: finish(done, first_probe),
         )
         if status := trainer.run(dry=options.dry_run):

@@ -17,6 +17,7 @@ from eval_linear.result import Sheet
 
 log = logging.getLogger(__name__)
 ROWS, NEIGHBOURS, STEPS = 8, 7, 9
+LEAST_FILTER = 5  # pixels
 
 
 class Sheets:
@@ -113,10 +114,10 @@ def _lines(model: BigBiGAN, a: Tensor, b: Tensor, classes: Tensor) -> Tensor:
 def filters(sheets: Sheets, model: BigBiGAN) -> None:
     """Draw the first convolution of E, each filter scaled to its own largest weight.
 
-    Nothing is drawn if the convolution does not see three channels.
+    Nothing is drawn if the convolution does not see three channels, or of filters so small that no edge shows in them.
     """
     first = next((m for m in model.encoder.modules() if isinstance(m, torch.nn.Conv2d)), None)
-    if first is None or first.weight.shape[1] != 3:
+    if first is None or first.weight.shape[1] != 3 or min(first.weight.shape[2:]) < LEAST_FILTER:
         return
     weight = first.weight.detach().float().cpu()
     weight = weight / weight.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-12)

@@ -62,4 +62,4 @@ def measure(sets: Comparison) -> dict[str, float]:
     return {f"fid_{sets.end}": frechet_distance(sets.generated.moments, sets.real.moments)}
 
 
-METRIC = Metric((FigureInfo("fid", "Fréchet distance", better="lower"),), measure, in_training=("fid",))
+METRIC = Metric((FigureInfo("fid", "FID", better="lower"),), measure, in_training=("fid",))

@@ -73,4 +73,4 @@ def measure(sets: Comparison) -> dict[str, float]:
     return {f"kid_{sets.end_of_kept}": mean, f"kid_sd_{sets.end_of_kept}": sd}
 
 
-METRIC = Metric((FigureInfo("kid", "Kernel distance", better="lower"),), measure)
+METRIC = Metric((FigureInfo("kid", "KID", better="lower"),), measure)

@@ -15,6 +15,7 @@ NEIGHBOURS_LIMIT = 20_000  # training images up to which their pixels are search
 FIGURES = (
     FigureInfo("reconstruction_error_relative", "Reconstruction error, 1 = random pairs", better="lower"),
     FigureInfo("reconstruction_1nn_agreement", "Reconstructions that keep their class by 1-NN", "share"),
+    FigureInfo("n_test", "Held-out images that were reconstructed", better=""),
 )
 
 

@@ -1,106 +1,19 @@
-"""Arrange what the page shows of a probe as tables and texts: closing table, rows, confusions, samples, pairs.
+"""Arrange what the page shows of a probe as tables and texts: rows, confusions, samples, pairs.
 
 A part that was not measured is None or empty, and is left out.
 """
 
-import math
+import dataclasses
 from dataclasses import dataclass
 
-from bigbigan.metrics.figures import is_share, title_of
-from bigbigan.report.tables import Cell, Table, duration, figure_cell, finite, make_table, number, shown
-from eval_linear.result import CurvePoint, ProbeResult, Row, TruncationCurve
+from bigbigan.metrics.figures import extractor_in_words, is_share, title_of
+from bigbigan.report.tables import Table, figure_cell, finite, make_table, number, shown
+from eval_linear.result import Choice, CurvePoint, ProbeResult, Row, TruncationCurve
 
 ENCODERS = ("trained", "untrained", "supervised")  # their order within a feature; baselines without an encoder follow
-DRAWN_CLASSES = 60  # up to which a confusion matrix is drawn; of more classes the most confused pairs are listed
+DRAWN_CLASSES = 20  # up to which a confusion matrix is drawn; of more classes the most confused pairs are listed
 PAIRS = 30
 SUMMARY = {"min_fid": "least FID", "valid_is": "FID at the IS of real images", "max_is": "greatest IS"}
-
-
-@dataclass
-class Entry:
-    """Hold one figure of the closing table, and a note on what it stands beside."""
-
-    name: str
-    value: str
-    note: str = ""
-
-    def __post_init__(self):
-        self.note = self.note or ("not measured" if self.value == "–" else "")
-
-    @property
-    def kind(self) -> str:
-        """How the value is set: "absent", "long" or ""."""
-        return "absent" if self.value == "–" else "long" if len(self.value) > 15 else ""
-
-
-def closing(
-    probe: ProbeResult, latest: dict[str, float], total: int | None, data: str, seconds: float | None
-) -> list[Entry]:
-    """Return the closing table: each figure that a run is judged by.
-
-    probe: without figures where there is no probe.json.  latest: the newest value of each key of stats.jsonl.
-    total: images to see.  data: the data set.  seconds: of training.
-    """
-    counts = {"train": probe.n_train, "test": probe.n_test, "classes": probe.classes}
-    sizes = ", ".join(f"{number(n)} {name}" for name, n in counts.items() if n is not None)
-    seen = number(latest.get("images_seen", probe.images_seen))
-    took = f"evaluation {duration(probe.seconds)}" if probe.seconds is not None else ""
-    return [
-        Entry("Images seen", seen, f"of {number(total)}" if total else ""),
-        Entry("Linear probe, top-1", *_headline(probe, latest, "linear")),
-        Entry("k-NN, top-1", *_headline(probe, latest, "knn")),
-        Entry("FID", *_generation(probe, latest, ("fid",))),
-        Entry("Inception score", *_generation(probe, latest, ("is", "inception_score"))),
-        Entry("Reconstruction error", *_reconstruction(latest)),
-        Entry("Data", data or "–", sizes),
-        Entry("Training time", duration(seconds), took),
-    ]
-
-
-def _headline(probe: ProbeResult, latest: dict[str, float], kind: str) -> tuple[str, str]:
-    """Return value and note of the first trained row of that kind of protocol, else of the curves' newest figure.
-
-    It is the first one that was measured, not the highest: the test split chooses no protocol and no feature.
-    kind: "linear" or "knn". Rows of fewer labels or of another data set do not count.
-    """
-    rows = [row for row in probe.rows if _kind(row) == kind and row.labels == 1 and row.mean() > -math.inf]
-    rows = [row for row in rows if not row.data]  # of the probe's own data set
-    trained = [row for row in rows if row.encoder == "trained"]
-    if not trained:
-        name = max((name for name in latest if name.startswith(f"top1_{kind}")), key=latest.__getitem__, default="")
-        return shown(name, latest.get(name), unit=True), f"{name}, of an evaluation during training" * bool(name)
-    first = trained[0]
-    beside = []
-    for row in rows:
-        plain = row.encoder == "none"
-        if row.protocol == first.protocol and (plain or row.feature == first.feature) and row is not first:
-            beside.append(f"{shown('top1', row.mean())} {row.feature if plain else row.encoder}")
-    return shown("top1", first.figures["top1"], unit=True), f"{first.feature}; {', '.join(beside)}".strip("; ")
-
-
-def _kind(row: Row) -> str:
-    protocol = row.protocol.lower()
-    return "knn" if "k-nn" in protocol or "knn" in protocol else "linear" if "linear" in protocol else ""
-
-
-def _generation(probe: ProbeResult, latest: dict[str, float], names: tuple[str, ...]) -> tuple[str, str]:
-    """Return value and full name of the first figure that one of `names` begins: of the probe, else of the curves."""
-    results = probe.generation.results if probe.generation is not None else []
-    for figures in [*(result.figures for result in results), latest]:
-        for name, value in figures.items():
-            if name.lower() in names or name.lower().startswith(tuple(f"{short}_" for short in names)):
-                return number(value), name
-    return "–", ""
-
-
-def _reconstruction(latest: dict[str, float]) -> tuple[str, str]:
-    error, agreement = latest.get("reconstruction_error_relative"), latest.get("reconstruction_1nn_agreement")
-    if error is None:
-        return "–", ""
-    if agreement is None:
-        return number(error), "1 = random pairs"
-    share = shown("reconstruction_1nn_agreement", agreement)
-    return number(error), f"1 = random pairs; {share} % keep their class by 1-NN"
 
 
 def protocols(probe: ProbeResult) -> list[Table]:
@@ -117,9 +30,15 @@ def origin(probe: ProbeResult) -> str:
     if probe == ProbeResult():
         return ""
     parts = [f"Of {probe.checkpoint or 'an unnamed checkpoint'} at {number(probe.images_seen)} images seen"]
-    parts += [probe.chosen.words()] if probe.chosen is not None else []
+    parts += [_choice(probe.chosen)] if probe.chosen is not None else []
     parts += [f"encoder sha256 {probe.encoder_sha256[:12]}"] if probe.encoder_sha256 else []
     return "; ".join([*parts, "n: fits; of untrained encoders, initialisations"])
+
+
+def _choice(chosen: Choice) -> str:
+    """Return what chose the checkpoint, its figure in words."""
+    value = shown(chosen.figure, chosen.value, unit=True)
+    return dataclasses.replace(chosen, figure=title_of(chosen.figure)).words().replace(f"{chosen.value:.4g}", value, 1)
 
 
 def _protocol(protocol: str, rows: list[Row]) -> Table:
@@ -158,13 +77,13 @@ def _head(name: str) -> str:
 class ConfusionView:
     """Hold what the page draws of a confusion matrix.
 
-    text: how many images are right.  rows: for each class its name and (count, share of the row) for each column.
-    pairs: the most confused pairs, in place of the rows where there are too many classes to draw.
+    text: how many images are right.  rows: for each class its name and (count, share of the row, whether this is the
+    class itself) for each column.  pairs: the most confused pairs, in place of the rows of many classes.
     """
 
     text: str
     names: list[str]
-    rows: list[tuple[str, list[tuple[int, float]]]]
+    rows: list[tuple[str, list[tuple[int, float, bool]]]]
     pairs: Table | None = None
 
 
@@ -176,11 +95,15 @@ def confusion(probe: ProbeResult) -> ConfusionView | None:
     names = probe.class_names[: len(matrix)]
     names += [str(i) for i in range(len(names), len(matrix))]
     right, count = sum(row[i] for i, row in enumerate(matrix)), sum(map(sum, matrix))
-    text = f"{probe.confusion.row}: {number(right)} of {number(count)} images are given their own class."
+    share = f" ({100 * right / count:.1f}\u00a0%)" if count else ""
+    text = f"{probe.confusion.row}: {number(right)} of {number(count)} images are given their own class{share}."
     text = text.removeprefix(": ")
     if len(matrix) > DRAWN_CLASSES:
         return ConfusionView(text, [], [], _confused_pairs(matrix, names))
-    rows = [(name, [(n, n / max(sum(row), 1)) for n in row]) for name, row in zip(names, matrix, strict=True)]
+    rows = [
+        (name, [(n, n / max(sum(row), 1), i == j) for j, n in enumerate(row)])
+        for i, (name, row) in enumerate(zip(names, matrix, strict=True))
+    ]
     return ConfusionView(text, names, rows)
 
 
@@ -214,8 +137,13 @@ def generation(probe: ProbeResult) -> GenerationView | None:
         return None
     extractors = []
     for result in probe.generation.results:
-        rows = [[Cell(key, code=True), shown(key, value, unit=True)] for key, value in result.figures.items()]
-        extractors.append(ExtractorView(make_table(["figure", "value"], rows, result.extractor), result.note))
+        rows = [
+            [title_of(key, known=result.extractor), shown(key, value, unit=True)]
+            for key, value in result.figures.items()
+        ]
+        name = extractor_in_words(result.extractor)
+        label = f"Features of {name}" if name != result.extractor else name
+        extractors.append(ExtractorView(make_table(["figure", "value"], rows, label), result.note))
     return GenerationView(extractors, probe.generation.skipped)
 
 

@@ -3,10 +3,12 @@
 import base64
 import io
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from PIL import Image
 
+from bigbigan.files import state_of
 from eval_linear.result import ProbeResult
 
 FRAMES = 40  # at most
@@ -59,6 +61,15 @@ def evenly_spaced(times: list[int], count: int) -> list[int]:
 
 def picture(path: Path) -> dict | None:
     """Return a PNG or JPEG as {"src": data URL, "width", "height"}, or None where it is absent or damaged.
+
+    A run in training writes its page many times: a file that has not changed is not read again.
+    """
+    return _picture(path, state_of(path))
+
+
+@lru_cache(maxsize=4 * FRAMES)
+def _picture(path: Path, state: str) -> dict | None:
+    """Return `picture` of a file in the state of `files.state_of`.
 
     A file of more than PLAIN_BYTES or a side of more than LONGEST_SIDE becomes a JPEG without chroma subsampling.
     """

@@ -1,11 +1,11 @@
 """Write `report.html` of a run: one file that holds all it shows and asks nothing of the network.
 
-This file reads the run folder and film.py its pictures; evaluation.py arranges what probe.json holds; page.html is the
-template of the page, with parts.html for its tables, and draws the curves.
+This file reads the run folder and film.py its pictures; progress.py says where the run stands, tiles.py what comes
+first, guide.py what a curve should look like; evaluation.py arranges what probe.json holds; page.html is the template
+of the page, with parts.html for its tables, and draws the curves.
 """
 
 import json
-import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,24 +13,27 @@ import yaml
 
 from bigbigan.errors import ProbeError
 from bigbigan.files import write_text_whole
-from bigbigan.metrics.figures import is_share, title_of
-from bigbigan.report import evaluation
+from bigbigan.metrics.figures import extractor_in_words, is_share, title_of
+from bigbigan.report import evaluation, tiles
 from bigbigan.report.film import read_film, sheets
-from bigbigan.report.tables import Cell, Table, finite, make_table, number, shown
+from bigbigan.report.guide import SPECTRA, guide
+from bigbigan.report.progress import probing, progress, training_command
+from bigbigan.report.tables import Table, finite, make_table, number, shown
 from bigbigan.report.template import render
 from bigbigan.training.records import kind_of
 from eval_linear.result import CurvePoint, ProbeResult, TruncationCurve
 
 PENALTIES = ("gradient_penalty", "drift", "r1")  # drawn with the losses
 CURVE_POINTS = 600  # a longer curve keeps the least and the greatest value of each stretch
-COUNTERS = ("images_seen", "iteration")
+COUNTERS = ("images_seen", "iteration", "n_test")  # no figures of their own
 SCORES = {"x": "Unary score of x", "z": "Unary score of z", "xz": "Joint score of (x, z)"}
 
 
-def write_page(folder: Path) -> Path:
+def write_page(folder: Path, stage: str = "") -> Path:
     """Write folder/report.html of a run at whatever stage it is, complete or not at all, and return its path.
 
-    What is absent is named on the page with the command that makes it. Raises FileNotFoundError where there is no
+    The page of an unfinished run loads itself anew from time to time, and names what is still absent.
+    stage: "training" or "stopped", if the run itself writes its page.  Raises FileNotFoundError where there is no
     folder.
     """
     folder = Path(folder)
@@ -38,34 +41,29 @@ def write_page(folder: Path) -> Path:
         raise FileNotFoundError(
             f"{folder}: expected a run folder to write report.html in, found no folder of this name"
         )
-    page = render("page.html", _values(folder))
+    page = render("page.html", _values(folder, stage))
     write_text_whole(folder / "report.html", page, errors="backslashreplace")  # JSON may name half a character
     return folder / "report.html"
 
 
-def _values(folder: Path) -> dict[str, object]:
+def _values(folder: Path, stage: str) -> dict[str, object]:
     """Return what goes into the places of the template."""
     text, config = read_config(folder)
     records, (probe, note) = read_stats(folder), read_probe(folder)
-    latest = {key: value for record in records for key, value in record.items() if finite(value)}
-    run, data = config.get("run") or {}, config.get("data") or {}
-    total, seen = run.get("images") if finite(run.get("images")) else None, latest.get("images_seen", 0)
+    at = progress(folder, records, config, stage)
     film, curve = read_film(folder), probe.generation.truncation if probe.generation is not None else None
-    drawn = {
-        "charts": charts(records) + spectra_charts(records),
-        "film": film,
-        "truncation": truncation_chart(curve) if curve is not None else None,
-    }
-    data_name = probe.data or str(data.get("path") or "")
+    form = str(_section(config, "loss").get("form", "hinge"))
     return {
-        "name": str(run.get("name") or folder.resolve().name),
+        "name": str(_section(config, "run").get("name") or folder.resolve().name),
         "version": text.partition("\n")[0].removeprefix("# ") if text.startswith("#") else "",
-        "state": _state(seen, total),
-        "share": f"{min(seen / total, 1):.4f}" if total else "0",
-        "training": _training_command(folder, config),
-        "probing": f"python eval_linear/probe.py {shlex.quote(str(folder))}",
-        "closing": evaluation.closing(probe, latest, total, data_name, training_seconds(records)),
+        "at": at,
+        "reload": at.reload(),
+        "training": training_command(folder, config),
+        "probing": probing(folder, config, at),
+        "probed": probe != ProbeResult(),
+        "lead": tiles.lead(probe, at, _facts(config, records, probe)),
         "film": bool(film["times"]),
+        "kinds": [kind for kind in ("samples", "reconstructions") if any(film[kind])],
         "curves": bool(records),
         "notices": notices(records),
         "single": _single(records),
@@ -79,22 +77,25 @@ def _values(folder: Path) -> dict[str, object]:
         "truncated": curve is not None and bool(curve.points),
         "sheets": sheets(folder, probe),
         "config": text,
-        "data": drawn,
+        "spectra": SPECTRA,
+        "data": {
+            "charts": charts(records, form) + spectra_charts(records),
+            "film": film,
+            "truncation": truncation_chart(curve) if curve is not None else None,
+            "reload": at.reload(),
+        },
     }
 
 
-def _training_command(folder: Path, config: dict) -> str:
-    """Return the command that goes on with the run, or begins one where the folder has no config.yaml."""
-    known = f" --config {shlex.quote(str(folder / 'config.yaml'))}" if config else ""
-    return f"accelerate launch bigbigan/train.py{known}"
+def _section(config: dict, name: str) -> dict:
+    return config.get(name) or {}
 
 
-def _state(seen: float, total: int | None) -> str:
-    if not total:
-        return f"{number(int(seen))} images seen"
-    if seen >= total:
-        return f"finished at {number(int(seen))} images"
-    return f"{number(int(seen))} of {number(total)} images seen, {100 * seen / total:.1f} %: in progress or interrupted"
+def _facts(config: dict, records: list[dict], probe: ProbeResult) -> tiles.Facts:
+    latest = {key: value for record in records for key, value in record.items() if finite(value)}
+    size = _section(config, "model").get("image_size")
+    data = probe.data or str(_section(config, "data").get("path") or "")
+    return tiles.Facts(latest, data, training_seconds(records), size if finite(size) else None)
 
 
 def read_config(folder: Path) -> tuple[str, dict]:
@@ -161,21 +162,24 @@ def curves(records: list[dict]) -> dict[str, list[tuple[float, float]]]:
     return found
 
 
-def charts(records: list[dict]) -> list[dict]:
-    """Return the charts of the page: the six score means in pairs, the losses, then keys with two points or more."""
+def charts(records: list[dict], form: str = "hinge") -> list[dict]:
+    """Return the charts of the page: the six score means in pairs, the losses, then keys with two points or more.
+
+    form: of the loss, by which a curve is judged.
+    """
     found = curves(records)
     drawn = []
     for term, title in SCORES.items():
         pair = {side: found.pop(f"score_{term}_{side}", []) for side in ("real", "fake")}
-        if any(pair.values()):
-            drawn.append(
-                _chart("scores", title, "", {side: points for side, points in pair.items() if points}, signed=True)
-            )
+        lines = {side: points for side, points in pair.items() if points}
+        if lines:
+            key = "score_z" if term == "z" else "score"
+            drawn.append(_chart("scores", title, "", lines, signed=True) | {"guide": guide(key, form)})
     for key in [key for key in found if key.startswith("loss") or key in PENALTIES]:
-        drawn.append(_chart("losses", title_of(key), key, {"": found.pop(key)}))
+        drawn.append(_chart("losses", title_of(key), key, {"": found.pop(key)}) | {"guide": guide(key, form)})
     for key in sorted(found, key=lambda key: key == "images_per_second"):
         if len(found[key]) > 1:
-            drawn.append(_chart("further", title_of(key), key, {"": found[key]}))
+            drawn.append(_chart("further", title_of(key), key, {"": found[key]}) | {"guide": guide(key, form)})
     return drawn
 
 
@@ -209,7 +213,8 @@ def _chart(group: str, title: str, key: str, lines: dict[str, list], signed: boo
         {"name": name, "points": [[at, float(f"{scale * value:.6g}")] for at, value in thin(points)]}
         for name, points in lines.items()
     ]
-    return {"group": group, "title": title + (", %" if scale == 100 else ""), "signed": signed, "lines": thinned}
+    title += ", %" if scale == 100 else ""
+    return {"group": group, "title": title, "key": key, "signed": signed, "lines": thinned}
 
 
 def thin(points: list[tuple[float, float]], limit: int = CURVE_POINTS) -> list[tuple[float, float]]:
@@ -229,7 +234,7 @@ def thin(points: list[tuple[float, float]], limit: int = CURVE_POINTS) -> list[t
 def _single(records: list[dict]) -> Table | None:
     """Return a table of what was measured once, and has no curve."""
     rows = [
-        [Cell(key, code=True), shown(key, points[0][1], unit=True), number(points[0][0])]
+        [title_of(key), shown(key, points[0][1], unit=True), number(points[0][0])]
         for key, points in curves(records).items()
         if len(points) == 1 and not key.startswith(("loss", "score"))
     ]
@@ -251,7 +256,7 @@ def truncation_chart(curve: TruncationCurve) -> dict | None:
     line = [[p.inception_score, p.fid, evaluation.threshold(p)] for p in points]
     marks = whole(getattr(curve.summary, key) for key in evaluation.SUMMARY)
     return {
-        "title": f"FID over IS, features of {curve.extractor or 'an unnamed extractor'}",
+        "title": f"FID over IS, features of {extractor_in_words(curve.extractor or 'an unnamed extractor')}",
         "lines": [{"name": "", "points": line}],
         "marks": [[p.inception_score, p.fid] for p in marks],
         "rule": curve.real_is if finite(curve.real_is) else None,

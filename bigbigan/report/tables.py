@@ -1,29 +1,27 @@
 """Arrange the tables of the page as rows of cells, and write numbers as people do."""
 
-import math
 from dataclasses import dataclass
 
 from bigbigan.metrics.figures import is_share
-from eval_linear.result import Figure
+from eval_linear.result import LARGEST, Figure
 
 
 @dataclass
 class Cell:
-    """Hold one cell of a table. A text that names a key is set as code.
+    """Hold one cell of a table.
 
     spread: the standard deviation of a mean, in a column of its own width so that means stand below means; None for
     none.  share: a share in [0, 1] that is drawn as a bar before the text, None for none.
     """
 
     text: str
-    code: bool = False
     spread: str | None = None
     share: str | None = None
 
     @property
     def wide(self) -> bool:
         """Whether a phone would break the text into a column of words."""
-        return len(self.text) > (17 if self.code else 30)
+        return len(self.text) > 30
 
     @property
     def numeric(self) -> bool:
@@ -70,8 +68,8 @@ def figure_cell(name: str, figure: Figure | float | None, bar: bool = False) -> 
 
 
 def finite(value: object) -> bool:
-    """Return whether `value` is a number other than NaN and infinity."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Return whether `value` is a number other than NaN, infinity, and whole numbers that no float holds."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST < value < LARGEST
 
 
 def number(value: object) -> str:

@@ -46,6 +46,11 @@ class GrowthSchedule:
         fading = max(0, rest - self.hold) / self.fade if self.fade else 0.0
         return min(self.first + grown + fading, float(self.last))
 
+    @property
+    def full_size_at(self) -> int:
+        """Images seen from which the networks have their full size; 0 if they do not grow."""
+        return (self.last - self.first) * (self.hold + self.fade)
+
     def batch_size(self, images_seen: int) -> int:
         """Return the images of one update over all processes."""
         place = math.ceil(self.level(images_seen)) - self.first

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 from accelerate.utils import DistributedType, InitProcessGroupKwargs, is_torch_xla_available
 
 from bigbigan.config import EARLIER, Config
@@ -74,11 +75,14 @@ def chosen_precision(config: Config) -> str:
 
 
 def chosen_trackers(config: Config) -> list[str]:
-    """Return the names of `run.trackers`; ConfigError for one that is not installed."""
+    """Return the names of `run.trackers`; ConfigError for one that is not installed, or unknown to Accelerate."""
     trackers = [name.strip() for name in config.run.trackers.split(",") if name.strip()]
     for name in trackers:
         if not name.isidentifier() or importlib.util.find_spec(name) is None:
             raise ConfigError(f"--run.trackers {name}: it is not installed; pip install {name}")
+        if name not in LOGGER_TYPE_TO_CLASS:
+            known = ", ".join(sorted(LOGGER_TYPE_TO_CLASS))
+            raise ConfigError(f"--run.trackers {name}: expected trackers of Accelerate, which are {known}")
     return trackers
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from bigbigan.files import write_text_whole
-from bigbigan.training.records import kind_of
+from bigbigan.training.pace import Pace, time_left
+from bigbigan.training.records import figure_in_words, kind_of
 
 TERMS = ("x", "z", "xz")
 
@@ -18,7 +19,8 @@ class RunLog:
     """The log of one run. On other processes than the main one every method does nothing.
 
     folder: the run's.  images_seen: at the start; lines that an interrupted run wrote after that moment are dropped.
-    total: images to see.  track: (values, images seen) → hands numbers to trackers, or None.
+    total: images to see.  full_size_at: images seen from which networks that grow have their full size.
+    track: (values, images seen) → hands figures and texts to trackers, or None.
     A line of stats.jsonl is a JSON object with images_seen, iteration and kind: training, spectra, alarm, recovery,
     evaluation or closing.
     """
@@ -29,10 +31,12 @@ class RunLog:
         images_seen: int,
         total: int,
         main: bool = True,
-        track: Callable[[dict[str, float], int], None] | None = None,
+        track: Callable[[dict[str, float | str], int], None] | None = None,
+        full_size_at: int = 0,
     ):
         self.main, self.folder, self.track = main, folder, track
         self.total, self.last = total, (images_seen, time.perf_counter())
+        self.full_size_at, self.pace = full_size_at, Pace(images_seen, total)
         if not main:
             return
         folder.mkdir(parents=True, exist_ok=True)
@@ -59,6 +63,7 @@ class RunLog:
         now = time.perf_counter()
         rate = (images_seen - self.last[0]) / max(now - self.last[1], 1e-9)
         self.last = (images_seen, now)
+        self.pace.mark(images_seen)
         values = {"images_per_second": round(rate, 2)} | {name: round(value, 6) for name, value in values.items()}
         self.write("training", values, images_seen, iteration)
         scores = "  ".join(
@@ -68,20 +73,18 @@ class RunLog:
         )
         if self.bar.disable:
             share = 100 * min(images_seen / self.total, 1)
-            self.say(f"{images_seen:>12,} images {share:5.1f}%  {rate:8,.0f} img/s  scores real/fake  {scores}")
+            left = time_left(self.pace.seconds_left(), growing=images_seen < self.full_size_at)
+            speed = f"{rate:8,.0f} img/s  {left:<16}"
+            self.say(f"{images_seen:>12,} images {share:5.1f}%  {speed} scores real/fake  {scores}")
         else:
             self.bar.set_postfix_str(f"real/fake {scores}")
-        if self.track is not None:
-            self.track({"iteration": iteration} | values, images_seen)
 
     def evaluation(self, figures: dict[str, float], images_seen: int, iteration: int, images: str = "") -> None:
         """Write, say and track the figures of an evaluation on the way. images: which ones it looked at, in words."""
         if not self.main:
             return
         self.write("evaluation", figures | ({"evaluated_on": images} if images else {}), images_seen, iteration)
-        self.say(f"{images_seen:>12,} images  " + "  ".join(f"{name} {value:.4g}" for name, value in figures.items()))
-        if self.track is not None:
-            self.track(figures, images_seen)
+        self.say(f"{images_seen:>12,} images  " + "  ".join(figure_in_words(*figure) for figure in figures.items()))
 
     def note(self, kind: str, text: str, images_seen: int, iteration: int) -> None:
         """Write and say an alarm or a recovery, in place of the lines after `images_seen`.
@@ -92,15 +95,21 @@ class RunLog:
             return
         drop_after(self.stats, images_seen)
         self.last = (images_seen, time.perf_counter())
+        self.pace.restart(images_seen)
         self.write(kind, {kind: text}, images_seen, iteration)
         self.say(f"{images_seen:>12,} images  {kind}: {text}")
 
     def write(self, kind: str, values: dict, images_seen: int, iteration: int) -> None:
-        """Append a line to stats.jsonl."""
-        if self.main:
-            record = {"images_seen": images_seen, "iteration": iteration, "kind": kind} | values
-            with open(self.stats, "a") as file:
-                file.write(json.dumps(record) + "\n")
+        """Append a line to stats.jsonl; its numbers, and the text of an alarm or a recovery, go to the trackers too."""
+        if not self.main:
+            return
+        record = {"images_seen": images_seen, "iteration": iteration, "kind": kind} | values
+        with open(self.stats, "a") as file:
+            file.write(json.dumps(record) + "\n")
+        if self.track is not None:
+            numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
+            text = {kind: values[kind]} if isinstance(values.get(kind), str) else {}
+            self.track({"iteration": iteration} | numbers | text, images_seen)
 
     def has_evaluation(self, images_seen: int) -> bool:
         """Whether an evaluation at this moment was written down."""

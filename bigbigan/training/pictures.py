@@ -27,8 +27,8 @@ def has_grids(folder: Path, images_seen: int) -> bool:
 
 
 @torch.no_grad()
-def draw_grids(model: BigBiGAN, tests: Images, config: Config, folder: Path, images_seen: int) -> None:
-    """Write the two grids of this moment; those of a run are a film.
+def draw_grids(model: BigBiGAN, tests: Images, config: Config, folder: Path, images_seen: int) -> dict[str, Path]:
+    """Write the two grids of this moment, and return their files by kind; those of a run are a film.
 
     model: with averaged E and G.  folder/samples: G of fixed latents; a conditional G draws a class a row.
     folder/reconstructions: test images beside G(z_mean), for which a conditional G is told their classes; none without
@@ -38,16 +38,18 @@ def draw_grids(model: BigBiGAN, tests: Images, config: Config, folder: Path, ima
     device, name = next(generator.parameters()).device, f"{images_seen:012d}.png"
     z = sample_prior(model.prior, config.run.seed, "grid", np.arange(side * side), generator.latent_dim).to(device)
     rows = torch.arange(side * side, device=device) // side % classes if classes else None
-    save_grid(generator(z, rows), folder / "samples" / name, side)
+    paths = {"samples": save_grid(generator(z, rows), folder / "samples" / name, side)}
     if model.encoder is None:
-        return
+        return paths
     batches = evaluation_batches(tests, model.encoder.image_size, max(1, side * side // 2))
     for pixels, indices in itertools.islice(batches, 1):
         x = to_signed(pixels).to(device)
         labels = torch.from_numpy(tests.labels[indices]).to(device) if classes else None
         y = generator(model.infer(x, labels).mean, labels)
         pairs = torch.stack([F.interpolate(x, y.shape[-1], mode="area"), y], dim=1).flatten(0, 1)
-        save_grid(pairs, folder / "reconstructions" / name, 2 * max(1, side // 2), pairs=True)
+        path = folder / "reconstructions" / name
+        paths["reconstructions"] = save_grid(pairs, path, 2 * max(1, side // 2), pairs=True)
+    return paths
 
 
 def save_grid(images: Tensor, path: Path, columns: int, pairs: bool = False) -> Path:

@@ -20,6 +20,10 @@ def kind_of(record: dict) -> str:
 
 
 FIGURES = (
+    FigureInfo("top1_linear", "Linear probe, top-1", "share"),
+    FigureInfo("top1_knn", "k-NN, top-1", "share"),
+    FigureInfo("top1_1nn", "Nearest neighbour, top-1", "share"),
+    FigureInfo("level", "Resolution of the growing networks, in doublings", better=""),
     FigureInfo("loss_d", "Discriminator loss", better=""),
     FigureInfo("loss_eg", "Encoder and generator loss", better=""),
     FigureInfo("gradient_penalty", "Gradient penalty of WGAN-GP", better=""),
@@ -29,7 +33,7 @@ FIGURES = (
     FigureInfo("confidence_d", "LSGAN: 1 − mean score of samples", better=""),
     FigureInfo("images_per_second", "Speed, images/s"),
     FigureInfo("score_gap", "Score of pairs (x, E(x)) over pairs (G(z), z), training images", better=""),
-    FigureInfo("score_gap_held_out", "The same, held-out images", better=""),
+    FigureInfo("score_gap_held_out", "Score of pairs (x, E(x)) over pairs (G(z), z), held-out images", better=""),
     FigureInfo("sample_diversity", "Diversity of samples, 1 = held-out images"),
     FigureInfo("memorised", "Chance that D scores a training image above a held-out one", better="lower"),
     FigureInfo("d_right_on_training_images", "D is right on training images", "share", better=""),
@@ -42,3 +46,19 @@ FIGURES = (
     FigureInfo("augment_p", "Probability of ADA's transforms", better=""),
     FigureInfo("augment_sign", "Mean sign of D's scores of real images", better=""),
 )
+
+# What the figures of an evaluation are called on a line of the terminal, by how their names begin.
+SHORT = {
+    "top1_linear": "linear probe",
+    "top1_knn": "k-NN",
+    "top1_1nn": "1-NN",
+    "fid": "FID",
+    "is": "Inception score",
+    "reconstruction_error_relative": "reconstruction error",
+}
+
+
+def figure_in_words(name: str, value: float) -> str:
+    """Return a figure of an evaluation for a line of the terminal, such as "k-NN 91.4 %"; others by their own name."""
+    short = next((word for key, word in SHORT.items() if name == key or name.startswith(f"{key}_")), name)
+    return f"{short} {100 * value:.1f} %" if name.startswith("top1") else f"{short} {value:.4g}"

@@ -1,5 +1,6 @@
 """A run: everything that it is made of, and the loop. All counts are in real images."""
 
+import logging
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 import bigbigan
-from bigbigan.config import Config, flatten, write_yaml
+from bigbigan.config import Config, write_yaml
 from bigbigan.data import Images, RealImages, Stream, hold_out_for_choices
 from bigbigan.data.fingerprint import record
 from bigbigan.distributed import all_reduce, barrier
@@ -38,9 +39,11 @@ from bigbigan.training.pictures import KINDS, draw_grids, has_grids
 from bigbigan.training.schedule import Schedule
 from bigbigan.training.start import shapes_block, start_block
 from bigbigan.training.state import TrainingState
+from bigbigan.training.trackers import Trackers
 from bigbigan.training.variants import augmentation_of, build_step
 
 Hook = Callable[["Trainer"], None]
+log = logging.getLogger(__name__)
 
 
 class Trainer:
@@ -49,6 +52,8 @@ class Trainer:
     preset: its name, for the start block.  initial: a model whose weights the run starts from, or None.  started: a
     time of the monotonic clock, from which `run.stop_after` counts.
     evaluate: called on the main process every `run.evaluate_every` images, must change nothing and may be abandoned.
+    page: (run folder, "training" or "stopped") → writes the page of the run; called on the main process after the
+    grids, and where training ends before its time. Its failure is said once and ends nothing.
     finish: called on the main process when the run is complete and its process group is gone.
     """
 
@@ -61,10 +66,13 @@ class Trainer:
         initial: BigBiGAN | None,
         started: float,
         evaluate: Hook,
+        page: Callable[[Path, str], object],
         finish: Hook,
     ):
         self.config, self.preset, self.accelerator, self.started = config, preset, accelerator, started
-        self.evaluation, self.finish = evaluate, finish
+        self.evaluation, self.page, self.finish = evaluate, page, finish
+        self.page_failed = False
+        self.trackers: Trackers | None = None  # on the main process, with `run.trackers`
         self.folder = run_folder(config)
         self.checkpoints = self.folder / "checkpoints"
         self.device, self.main = accelerator.device, accelerator.is_main_process
@@ -140,6 +148,8 @@ class Trainer:
             if self.stop.asked:
                 where = self.saved or "the beginning"
                 self.log.say(f"stopped at {self.clock.seen:,} images; the same command goes on from {where}")
+                self.write_page("stopped")
+                self.close_trackers()
                 self.accelerator.end_training()
                 return self.stop.status
             self.accelerator.end_training()
@@ -147,6 +157,7 @@ class Trainer:
                 if torch.distributed.is_initialized():
                     torch.distributed.destroy_process_group()
                 self.finish(self)
+            self.close_trackers()
         return 0
 
     def train(self) -> None:
@@ -156,10 +167,12 @@ class Trainer:
             for kind in KINDS:
                 (self.folder / kind).mkdir(exist_ok=True)
             write_yaml(self.config, self.folder / "config.yaml", f"bigbigan {bigbigan.__version__}, {revision()}")
-        self.accelerator.init_trackers("bigbigan", {k: str(v) for k, v in flatten(self.config).items()})
-        track = (lambda values, seen: self.accelerator.log(values, step=seen)) if run.trackers else None
+            if run.trackers:
+                self.trackers = Trackers(self.accelerator, self.config, self.folder, self.clock.seen)
+        track = self.trackers.figures if self.trackers is not None else None
         self.stop = StopRequest(run.stop_after, self.started)
-        self.log = RunLog(self.folder, self.clock.seen, run.images, self.main, track)
+        grown = self.schedule.growth.full_size_at
+        self.log = RunLog(self.folder, self.clock.seen, run.images, self.main, track, grown)
         probe = partial(
             CollapseProbe,
             self.model,
@@ -179,6 +192,8 @@ class Trainer:
             traceback.clear_frames(
                 error.__traceback__
             )  # closes the loaders, whose workers would keep the process alive
+            if isinstance(error, Exception):  # and not a second Ctrl-C
+                self.write_page("stopped")
             raise
         finally:
             self.log.close()
@@ -217,6 +232,8 @@ class Trainer:
                 self.save()
             if evaluating:
                 self.evaluate()
+            if drawing or evaluating:
+                self.write_page("training")
         if clock.seen > self.saved_at and not self.guard.rolled_back(self.step.health.found(), looking=False):
             self.update_sampling_statistics()  # asked to stop
             self.save()
@@ -245,6 +262,8 @@ class Trainer:
             self.draw_pictures()
         if evaluating:
             self.evaluate()
+        if seen:
+            self.write_page("training")  # which may say that the run was stopped
 
     def draw(self, real: RealImages, suffix: str = "") -> Batch:
         """Return real images, at the size and fade of a growing network, with their random numbers, on the device."""
@@ -262,38 +281,64 @@ class Trainer:
 
     def update_sampling_statistics(self) -> None:
         """Make the averages ready to sample: every process takes its share of fixed latents and training images."""
-        count, data = self.config.run.statistics_images, self.config.data
+        run, data = self.config.run, self.config.data
+        every = min(filter(None, (run.sample_every, run.checkpoint_every, run.evaluate_every)), default=run.images)
+        count = run.statistics_images
         batches = (
             self.draw(real) for real in self.stream.batches(0, count, min(data.batch_size // data.chunks, count))
         )
-        self.averages.update_sampling_statistics((b.x, b.z, b.z_classes) for b in batches)
+        with self.log.pace.pause("statistics", every):
+            self.averages.update_sampling_statistics((b.x, b.z, b.z_classes) for b in batches)
 
     def averaged_model(self) -> BigBiGAN:
         """Return the model to look at: averaged E and G beside D."""
         return averaged_model(self.model, self.averages)
 
     def draw_pictures(self) -> None:
-        """Write the grids of samples and reconstructions."""
-        if self.main:
-            draw_grids(self.averaged_model(), self.test_images, self.config, self.folder, self.clock.seen)
+        """Write the grids of samples and reconstructions, and send them to the trackers."""
+        if not self.main:
+            return
+        with self.log.pace.pause("grids", self.config.run.sample_every):
+            paths = draw_grids(self.averaged_model(), self.test_images, self.config, self.folder, self.clock.seen)
+            if self.trackers is not None:
+                self.trackers.pictures(paths, self.clock.seen)
+
+    def write_page(self, stage: str) -> None:
+        """Write the page of the run. stage: "training" or "stopped"; a failure is said once and ends nothing."""
+        if not self.main:
+            return
+        try:
+            self.page(self.folder, stage)
+        except Exception as error:  # whatever it is: training is worth more than its page
+            if not self.page_failed:
+                again = "training goes on, and tries again" if stage == "training" else "nothing else is lost"
+                log.warning("%s/report.html could not be written (%s); %s", self.folder, error, again)
+            self.page_failed = True
+
+    def close_trackers(self) -> None:
+        """End the run in the trackers, if there are any."""
+        if self.trackers is not None:
+            self.trackers.close()
 
     def save(self) -> None:
         """Write a checkpoint, unless a weight is not finite."""
-        if self.main:
-            where = str(self.saved or "the beginning")
-            check_finite_weights(self.model, state_of=self.clock.seen, checkpoint=where)
-            self.saved = checkpoint.save(self.checkpoints, self.state, self.config, self.config.run.keep_checkpoints)
-        self.saved_at = self.clock.seen
-        barrier(self.device)
+        with self.log.pace.pause("checkpoint", self.config.run.checkpoint_every or self.config.run.images):
+            if self.main:
+                where, keep = str(self.saved or "the beginning"), self.config.run.keep_checkpoints
+                check_finite_weights(self.model, state_of=self.clock.seen, checkpoint=where)
+                self.saved = checkpoint.save(self.checkpoints, self.state, self.config, keep)
+            self.saved_at = self.clock.seen
+            barrier(self.device)
 
     def evaluate(self) -> None:
         """Evaluate on the main process, for which the others wait.
 
         A request to stop abandons the evaluation, and the next start repeats it.
         """
-        if self.main:
-            self.stop.unless_asked(lambda: self.evaluation(self))
-        barrier(self.device)
+        with self.log.pace.pause("evaluation", self.config.run.evaluate_every):
+            if self.main:
+                self.stop.unless_asked(lambda: self.evaluation(self))
+            barrier(self.device)
 
 
 class Clock:

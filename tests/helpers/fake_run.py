@@ -31,7 +31,8 @@ def fake_run(folder: Path, classes: int = 10, lines: int = 60, frames: int = 12,
     """config.yaml, stats.jsonl, grids and probe.json; grid k has the colour (20 k, 100, 200)."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(
-        f"# bigbigan 0.1.0, git 0000000\ndata:\n  path: digits\nrun:\n  name: {folder.name}\n  images: {TOTAL}\n"
+        "# bigbigan 0.1.0, git 0000000\nmodel:\n  image_size: 8\ndata:\n  path: digits\n"
+        f"run:\n  name: {folder.name}\n  images: {TOTAL}\n"
     )
     (folder / "stats.jsonl").write_text("".join(json.dumps(record) + "\n" for record in stats(lines)))
     for kind in ("samples", "reconstructions"):

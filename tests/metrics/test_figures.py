@@ -43,9 +43,30 @@ def test_shares_and_directions():
     assert better("fid_a", 1.0, 2.0) and not better("top1_knn", 1.0, 2.0) and better("fid_a", 2.0, None)
 
 
-def test_a_title_is_of_the_whole_key():
-    assert title_of("loss_d") == "Discriminator loss" and title_of("top1") == "top-1"
-    assert title_of("fid_a_train_n64") == "fid_a_train_n64" and title_of("top1_knn") == "top1_knn"
+@pytest.mark.parametrize(
+    ("key", "title"),
+    [
+        ("loss_d", "Discriminator loss"), ("top1", "top-1"), ("top1, k = 10", "top-1, k = 10"),
+        ("top1_knn", "k-NN, top-1"), ("unheard_of", "unheard_of"), ("", ""), ("fidelity", "fidelity"),
+        ("fid_a_train_n6400", "FID, features of a, against training images, n = 6,400"),
+        ("is_classifier_digits_n64", "Inception score, features of a classifier of digits, n = 64"),
+        ("is_sd_inception2015_n64", "Inception score, standard deviation, features of Inception of 2015, n = 64"),
+        ("fid_real_a_test_train_n9",
+         "FID, of real images, features of a, test images against training images, n = 9"),
+        ("kid_sd_a_test_n5", "KID, standard deviation, features of a, against test images, n = 5"),
+        ("fid_at_min_fid_a_train_n5",
+         "FID, truncated to the least FID, features of a, against training images, n = 5"),
+        ("swd_8px_train_n64", "Sliced Wasserstein distance × 10³, at 8 px, against training images, n = 64"),
+        ("swd_mean_test_n20", "Sliced Wasserstein distance × 10³, mean over the sizes, against test images, n = 20"),
+        ("ssim_n20", "SSIM of pairs, n = 20"), ("fid_train", "FID, against training images"), ("fid_", "FID"),
+    ],
+)  # fmt: skip
+def test_a_title_puts_the_whole_key_into_words(key, title):
+    assert title_of(key) == title
+
+
+def test_a_title_leaves_out_the_extractor_that_is_known():
+    assert title_of("fid_a_b_train_n9", known="a_b") == "FID, against training images, n = 9"
 
 
 class MeanColour:

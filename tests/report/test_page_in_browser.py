@@ -2,6 +2,7 @@
 should."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from bigbigan.report import write_page
 from bigbigan.report.page import read_stats
 from tests.helpers.browser import PROGRAM, Browser
-from tests.helpers.fake_run import HOSTILE, PARTIAL, TOTAL, fake_run, hostile_run, partial_run
+from tests.helpers.fake_run import HOSTILE, PARTIAL, TOTAL, changed_run, fake_run, hostile_run, partial_run
 
 pytestmark = pytest.mark.skipif(
     PROGRAM is None, reason="no browser: install chromium or google-chrome to test the page in one"
@@ -139,6 +140,63 @@ def test_confusion_is_read_by_touch(browser, run, page):
     browser.point(x, y)
     expected = f"class 3 given as class 5: {matrix[3][5]} of {sum(matrix[3])}"
     assert browser.run("document.getElementById('heat-readout').textContent") == expected
+
+
+CONTRAST = """[...document.querySelectorAll(".heat tbody td.right, .heat tbody td.wrong")].map((cell) => {
+  const context = Object.assign(document.createElement("canvas"), { width: 1, height: 1 }).getContext("2d");
+  const light = (colour) => { context.fillStyle = colour; context.fillRect(0, 0, 1, 1);
+    const [r, g, b] = [...context.getImageData(0, 0, 1, 1).data].map((v) => v / 255)
+      .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+  const style = getComputedStyle(cell), [a, b] = [light(style.color), light(style.backgroundColor)];
+  return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05); })"""
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_confusion_is_read_on_every_shade(browser, run, tmp_path, dark):
+    """4.5 : 1, which the web's guidelines ask of text, for shares from none to all; the columns are equally wide."""
+    matrix = [[max(1, 100 - 12 * k) if i == k else 12 * k for i in range(9)] for k in range(9)]
+    folder = changed_run(run, tmp_path / "run", confusion={"row": "r", "matrix": matrix})
+    browser.open(write_page(folder), 1280, dark=dark)
+    found = browser.run(CONTRAST)
+    assert len(found) > 70 and min(found) >= 4.5
+    widths = browser.run("[...document.querySelectorAll('.heat tbody tr:first-child td')].map((e) => e.offsetWidth)")
+    assert max(widths) - min(widths) <= 1
+
+
+def test_an_unfinished_page_reloads_and_keeps_its_place(browser, run, tmp_path):
+    """The frame and the place that were being looked at; a finished page stays as it is."""
+    folder = shutil.copytree(run, tmp_path / "run")
+    lines = (folder / "stats.jsonl").read_text().splitlines()
+    (folder / "stats.jsonl").write_text("\n".join(lines[:30]) + "\n")
+    page = write_page(folder, "training")
+    page.write_text(page.read_text().replace('"reload":{"seconds":', '"reload":{"seconds":2.5,"was":'))
+    browser.open(page, 1280)
+    browser.run("document.getElementById('time').focus()")
+    browser.press("Home", 36)
+    browser.run("scrollTo({ top: 500, behavior: 'instant' }); window.before = true")
+    browser.loaded = False
+    while not browser.loaded:
+        browser._note(browser._receive())
+    browser.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    assert browser.run("window.before") is None and browser.run("scrollY") == 500
+    assert browser.run("document.getElementById('time').value") == "0" and browser.errors == []
+    browser.open(write_page(run), 1280)
+    browser.run("window.before = true; new Promise((done) => setTimeout(done, 700))")
+    assert browser.run("window.before") is True
+
+
+def test_a_page_without_news_says_so(browser, run, tmp_path):
+    """A killed run cannot: its page sees by its age that no other one came."""
+    folder = shutil.copytree(run, tmp_path / "run")
+    lines = (folder / "stats.jsonl").read_text().splitlines()
+    (folder / "stats.jsonl").write_text("\n".join(lines[:30]) + "\n")
+    page, state = write_page(folder, "training"), "document.getElementById('state').textContent"
+    browser.open(page, 390)
+    assert "In training" in browser.run(state) and "No news" not in browser.run(state)
+    page.write_text(re.sub(r'"written":(\d+)', lambda found: f'"written":{int(found[1]) - 10**6}', page.read_text()))
+    browser.open(page, 390)
+    assert "No news since" in browser.run(state)
 
 
 def test_page_of_a_real_run(browser, run_folder, tmp_path):
