@@ -343,7 +343,7 @@ class Run:
     accept_changes: bool = False
     """Resume although hyper-parameters differ from the checkpoint's."""
     probe: bool = True
-    """At the end of the run, probe the encoder if the data have labels and at most 200,000 training images."""
+    """At the end of the run, measure the quick parts of the probe, of at most 200,000 training images."""
 
 
 @dataclass

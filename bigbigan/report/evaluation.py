@@ -38,6 +38,8 @@ def closing(
 ) -> list[Entry]:
     """Return the closing table: each figure that a run is judged by.
 
+    After a probe of images without labels, the figures that need them are left out.
+
     probe: without figures where there is no probe.json.  latest: the newest value of each key of stats.jsonl.
     total: images to see.  data: the data set.  seconds: of training.
     """
@@ -45,12 +47,16 @@ def closing(
     sizes = ", ".join(f"{number(n)} {name}" for name, n in counts.items() if n is not None)
     seen = number(latest.get("images_seen", probe.images_seen))
     took = f"evaluation {duration(probe.seconds)}" if probe.seconds is not None else ""
-    return [
-        Entry("Images seen", seen, f"of {number(total)}" if total else ""),
+    of_classes = [
         Entry("Linear probe, top-1", *_headline(probe, latest, "linear")),
         Entry("k-NN, top-1", *_headline(probe, latest, "knn")),
         Entry("FID", *_generation(probe, latest, ("fid",))),
         Entry("Inception score", *_generation(probe, latest, ("is", "inception_score"))),
+    ]
+    unlabelled = probe.not_measured and not probe.classes
+    return [
+        Entry("Images seen", seen, f"of {number(total)}" if total else ""),
+        *(entry for entry in of_classes if not (unlabelled and entry.kind == "absent")),
         Entry("Reconstruction error", *_reconstruction(latest)),
         Entry("Data", data or "–", sizes),
         Entry("Training time", duration(seconds), took),
