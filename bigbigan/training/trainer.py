@@ -50,6 +50,7 @@ class Trainer:
     time of the monotonic clock, from which `run.stop_after` counts.
     evaluate: called on the main process every `run.evaluate_every` images, must change nothing and may be abandoned.
     finish: called on the main process when the run is complete and its process group is gone.
+    images: the training and evaluation images where they are open already; None opens what the settings name.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Trainer:
         started: float,
         evaluate: Hook,
         finish: Hook,
+        images: tuple[Images, Images] | None = None,
     ):
         self.config, self.preset, self.accelerator, self.started = config, preset, accelerator, started
         self.evaluation, self.finish = evaluate, finish
@@ -71,7 +73,7 @@ class Trainer:
         begun = checkpoint.saved_config(self.checkpoints)
         config.data.split_rule = split_rule(config, begun)
         config.run.selection_share = selection_share(config, begun)
-        self.train_images, self.test_images = open_data(config)
+        self.train_images, self.test_images = open_data(config) if images is None else images
         data = {"train": record(self.train_images), "test": record(self.test_images)}
         self.selection_images: Images | None = None
         if share := config.run.selection_share:
