@@ -19,6 +19,7 @@ from bigbigan.release.load import adopt_architecture
 from bigbigan.report import write_page
 from bigbigan.report.finish import finish
 from bigbigan.training.launch import build_accelerator
+from bigbigan.training.own_images import choose_settings
 from bigbigan.training.trainer import Trainer, run_folder
 
 
@@ -30,12 +31,13 @@ def main(argv: list[str] | None = None) -> None:
     from eval_linear.in_training import evaluate, first_probe  # not before --help is answered
 
     with exit_with_a_sentence(lambda error: resume_hint(error, trainer)):
-        accelerator = build_accelerator(config, run_folder(config))
+        accelerator, checkpoints = build_accelerator(config, run_folder(config)), run_folder(config) / "checkpoints"
         trainer = Trainer(
             config,
             preset_name(find_config(options.config)),
             accelerator,
-            initial=adopt_architecture(config, run_folder(config) / "checkpoints"),
+            initial=adopt_architecture(config, checkpoints, options.flags),
+            images=choose_settings(config, options.given, checkpoints, accelerator),
             started=started,
             evaluate=evaluate,
             page=write_page,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from bigbigan.data import Images
+from bigbigan.data.classes import why_no_classes
 from bigbigan.errors import MetricsError, MetricsUnavailable
 from bigbigan.metrics import (
     cache_folder,
@@ -49,14 +50,19 @@ def generation(options: Generation, model: BigBiGAN, splits: Splits, batch_size:
     device = next(model.generator.parameters()).device
     sample, size, cache = sampler(model, batch_size=batch_size), model.generator.image_size, cache_folder()
     extractors, skipped = _extractors(options, splits, size, device)
+    references = {"train": splits.train, "test": splits.test}
+    if len(splits.test) < 2:  # which have no covariance
+        del references["test"]
+        skipped.append(f"no figures beside the test split: expected two images or more, found {len(splits.test)}")
     results = []
     for extractor, note in extractors:
         figures = {}
-        for reals, split in ((splits.train, "train"), (splits.test, "test")):
+        for split, reals in references.items():
             figures |= evaluate_generation(
                 sample, reals, size, extractor, options.images, split, cache=cache, batch_size=batch_size
             )
-        figures |= real_distance(splits, size, extractor, batch_size)
+        if "test" in references:
+            figures |= real_distance(splits, size, extractor, batch_size)
         results.append(ExtractorFigures(extractor.name, note, figures))
     pixels = evaluate_pixels(
         sample, splits.train, size, "train", min(options.images, 16_384), batch_size, device=device
@@ -77,7 +83,9 @@ def _extractors(options: Generation, splits: Splits, size: int, device) -> tuple
             found.append((inception2015(options.inception_weights or None, device), "the network of published figures"))
         except MetricsUnavailable as error:
             skipped.append(str(error))
-    if options.in_domain:
+    if options.in_domain and (why := why_no_classes(splits.train, splits.train)):
+        skipped.append(f"no figures of a classifier of the data's own classes: {why}")
+    elif options.in_domain:
         extractor = in_domain_extractor(splits.train, size, splits.name, cache_folder(), device)
         found.append((extractor, extractor.note()))
     return found, skipped
@@ -89,7 +97,7 @@ def _curve(options: Generation, model: BigBiGAN, splits: Splits, extractors: lis
         return None
     return truncation_curve(
         lambda threshold: sampler(model, threshold, batch_size=batch_size),
-        [*options.thresholds, None], splits.train, splits.test,
+        [*options.thresholds, None], splits.train, splits.test if len(splits.test) > 1 else None,
         model.generator.image_size, extractors[0][0], n=options.truncation_images, split_name="train",
         cache=cache_folder(), batch_size=batch_size,
     )  # fmt: skip

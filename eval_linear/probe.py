@@ -16,7 +16,6 @@ from typing import Literal
 if __package__ in (None, ""):  # run by its path: the repository root takes the place of this folder
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-import numpy as np
 import tyro
 
 from bigbigan.api import load
@@ -34,17 +33,25 @@ from eval_linear.conditional import conditional
 from eval_linear.features import check_names, label
 from eval_linear.generation import Generation, generation
 from eval_linear.pairs import bidirectional
-from eval_linear.representations import Splits, flips, of_encoder, of_pixels, of_supervised, of_untrained
+from eval_linear.parts import OF_CLASSES, Part, choose_parts, what_is_missing
+from eval_linear.representations import (
+    Representation,
+    Splits,
+    flips,
+    of_encoder,
+    of_pixels,
+    of_supervised,
+    of_untrained,
+)
 from eval_linear.result import Choice, Confusion, ProbeResult, Row
 from eval_linear.sheets import Sheets
 
-Part = Literal["linear", "knn", "kmeans", "generation", "pairs", "classes"]
 Protocol = Literal["full_batch", "adam_5k", "adam_100k"]
 
 
 @dataclass
 class ProbeData:
-    """Name the labelled images; what is left empty is what the model was trained on."""
+    """Name the images; what is left empty is what the model was trained on."""
 
     path: str = ""
     """As --data.path in training."""
@@ -72,11 +79,11 @@ class Probe:
 
     ckpt: tyro.conf.Positional[str]
     """A run folder, checkpoint folder, release folder or hub id."""
-    parts: tuple[Part, ...] = ("linear", "knn", "kmeans", "generation", "pairs", "classes")
-    """What to measure; pairs is reconstruction, round trip, neighbours, interpolation and the filters; classes is of a
-    conditional
-    model alone: samples by class, lines between classes, class leakage. A GAN, which has no encoder, has generation and
-    classes."""
+    parts: tuple[Part, ...] = ()
+    """What to measure; all that the model and the data allow when empty. linear, knn and kmeans need labels.
+    pairs is reconstruction, round trip, neighbours, interpolation and the filters.
+    classes is of a conditional model alone: samples by class, lines between classes, class leakage.
+    A GAN, which has no encoder, has generation and classes."""
     data: ProbeData = field(default_factory=ProbeData)
     transfer: str = ""
     """A second labelled data set, as --data.path, whose linear, knn and kmeans rows stand beside the first's."""
@@ -115,26 +122,23 @@ def run_probe(probe: Probe) -> str:
     """Measure all parts, prove that the encoder did not move, write probe.json and the page, and return the table."""
     started = time.perf_counter()
     model = load(probe.ckpt)
-    if model.encoder is None and not set(probe.parts) <= {"generation", "classes"}:
-        raise ProbeError(
-            f"{probe.ckpt}: expected a model with an encoder, found a GAN; "
-            "--parts generation classes measures its samples"
-        )
     check(probe, model)
-    splits = labelled_splits(probe.data, model)
+    splits = open_splits(probe.data, model)
+    parts, not_measured = choose_parts(probe.parts, model, splits, splits.path)
+    other = None if not probe.transfer else transfer_splits(probe, model)
     folder = results_folder(probe.ckpt)
     probed = model.generator if model.encoder is None else model.encoder
     before = digest(probed.state_dict())
     sheets = None if folder is None else Sheets(folder)
-    rows, confusion = feature_rows(probe, model, splits, folder)
-    if probe.transfer:
-        other = labelled_splits(ProbeData(probe.transfer, batch_size=probe.data.batch_size), model)
+    rows, confusion = feature_rows(probe, parts, model, splits, folder)
+    if other is not None:
         name = f"{probe.transfer}; {other.test.note}" if other.test.note else probe.transfer
-        rows += [dataclasses.replace(row, data=name) for row in feature_rows(probe, model, other, folder)[0]]
+        asked = probe.parts or OF_CLASSES
+        rows += [dataclasses.replace(row, data=name) for row in feature_rows(probe, asked, model, other, folder)[0]]
     batch_size = probe.data.batch_size
-    generated = generation(probe.generation, model, splits, batch_size) if "generation" in probe.parts else None
-    pairs = bidirectional(model, splits.train, splits.test, batch_size, sheets) if "pairs" in probe.parts else None
-    if "classes" in probe.parts and model.generator.classes:
+    generated = generation(probe.generation, model, splits, batch_size) if "generation" in parts else None
+    pairs = bidirectional(model, splits.train, splits.test, batch_size, sheets) if "pairs" in parts else None
+    if "classes" in parts:
         pairs = (pairs or []) + conditional(model, splits, batch_size, sheets)
     if digest(probed.state_dict()) != before:
         raise ProbeError("the encoder moved while it was probed; the figures are void")
@@ -145,8 +149,9 @@ def run_probe(probe: Probe) -> str:
         data=splits.origin,
         n_train=len(splits.train),
         n_test=len(splits.test),
-        classes=splits.classes,
-        class_names=list(splits.train.class_names),
+        classes=splits.classes or None,
+        class_names=splits.class_names,
+        not_measured=not_measured,
         seeds=probe.seeds,
         seconds=round(time.perf_counter() - started, 1),
         device=str(next(probed.parameters()).device),
@@ -217,19 +222,11 @@ def open_splits(data: ProbeData, model: BigBiGAN, common_classes: bool = True) -
     return Splits(train, test, f"{path} ({train.origin})" + (f"; {test.note}" if test.note else ""))
 
 
-def labelled_splits(data: ProbeData, model: BigBiGAN) -> Splits:
-    """Open the two splits, which must have labels of at least two classes; else raise ProbeError."""
-    splits = open_splits(data, model)
-    train, test, path = splits.train, splits.test, splits.origin.split(" (")[0]
-    if test.labels is None and test.note:
-        raise ProbeError(f"{path}: expected classes that both splits have, found that {test.note}")
-    for images, which in ((train, "training"), (test, "test")):
-        if images.labels is None:
-            raise ProbeError(
-                f"{path}: expected labels in the {which} split, found none; name their column with --data.label_column"
-            )
-    if len(np.unique(train.labels)) < 2:
-        raise ProbeError(f"{path}: expected at least two classes in the training split, found one")
+def transfer_splits(probe: Probe, model: BigBiGAN) -> Splits:
+    """Open the second data set, `probe.transfer`, which must have labels; else raise ProbeError."""
+    splits = open_splits(ProbeData(probe.transfer, batch_size=probe.data.batch_size), model)
+    if missing := what_is_missing("linear", model, splits):
+        raise ProbeError(f"--transfer {probe.transfer}: {missing}")
     return splits
 
 
@@ -255,42 +252,44 @@ def results_folder(ckpt: str) -> Path | None:
 
 
 def feature_rows(
-    probe: Probe, model: BigBiGAN, splits: Splits, folder: Path | None
+    probe: Probe, parts: tuple[Part, ...], model: BigBiGAN, splits: Splits, folder: Path | None
 ) -> tuple[list[Row], Confusion | None]:
-    """Measure the frozen features beside their baselines.
+    """Measure the frozen features beside their baselines, by the `parts` of them that need labels.
 
     Returns the rows, and the confusion matrix of the first linear row.
     """
     rows = measures.Rows()
     cache = folder / "features" if folder is not None and probe.cache else None
     names, batch_size = probe.features, probe.data.batch_size
-    if not {"linear", "knn", "kmeans"} & set(probe.parts):
+    if not set(OF_CLASSES) & set(parts):
         return [], None
     for r in of_encoder("trained", model.encoder, splits, names, batch_size, cache, flip=flips(model)):
-        measure(rows, r, probe, splits)
+        measure(rows, r, probe, parts, splits)
     if probe.supervised:
         for r in of_supervised(model, splits, names, batch_size, probe.supervised, rows):
-            measure(rows, r, probe, splits)
+            measure(rows, r, probe, parts, splits)
     for r in of_untrained(model, splits, names, batch_size, probe.untrained):
-        measure(rows, r, probe, splits, once=True)
+        measure(rows, r, probe, parts, splits, once=True)
     for r in of_pixels(splits, model.encoder.image_size, batch_size):
-        measure(rows, r, probe, splits)
+        measure(rows, r, probe, parts, splits)
     measures.majority(rows, splits)
     return list(rows), rows.confusion
 
 
-def measure(rows: measures.Rows, r, probe: Probe, splits: Splits, once: bool = False) -> None:
+def measure(
+    rows: measures.Rows, r: Representation, probe: Probe, parts: tuple[Part, ...], splits: Splits, once: bool = False
+) -> None:
     """Measure one representation. Of the encoder's features, only the first named has k-NN and k-means."""
     for seed in range(1 if once else probe.seeds):
-        if "linear" in probe.parts:
+        if "linear" in parts:
             for protocol in probe.linear:
                 for share in probe.labels:
                     measures.linear(
                         rows, r, splits, protocol, share, seed, augment=probe.augment, batch_size=probe.data.batch_size
                     )
-        if "kmeans" in probe.parts and r.feature in (label(probe.features[0]), *_plain(r)):
+        if "kmeans" in parts and r.feature in (label(probe.features[0]), *_plain(r)):
             measures.kmeans(rows, r, splits.classes, seed)
-    if "knn" in probe.parts and r.feature in (label(probe.features[0]), *_plain(r)):
+    if "knn" in parts and r.feature in (label(probe.features[0]), *_plain(r)):
         measures.knn(rows, r, splits.classes, probe.queries)
 
 

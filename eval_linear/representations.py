@@ -23,20 +23,32 @@ COMPONENTS = 64  # of the principal component analysis
 
 @dataclass
 class Splits:
-    """Hold the labelled images that the probe fits on and is judged on, and what to call them."""
+    """Hold the images that the probe fits on and is judged on, with or without labels, and what to call them."""
 
     train: Images
     test: Images
     origin: str
 
     @property
+    def path(self) -> str:
+        """The path or name of the data set."""
+        return self.origin.split(" (")[0]
+
+    @property
     def name(self) -> str:
         """The name of the data set, without folders."""
-        return self.origin.split(" (")[0].rstrip("/").split("/")[-1]
+        return self.path.rstrip("/").split("/")[-1]
 
     @property
     def classes(self) -> int:
-        return len(self.train.class_names)
+        """The number of classes; 0 without labels."""
+        return len(self.class_names)
+
+    @property
+    def class_names(self) -> list[str]:
+        """The names of the classes; none without labels in both splits."""
+        labelled = self.train.labels is not None and self.test.labels is not None
+        return list(self.train.class_names or []) if labelled else []
 
 
 @dataclass

@@ -205,7 +205,8 @@ class ProbeResult:
 
     checkpoint: what was probed.  encoder_sha256: of E's weights and statistics, None of a GAN.  data: the data set.
     seeds: fits a row.  seconds, device: what the probe took, and on what.  bidirectional: E and G together.
-    chosen: what chose the checkpoint, if it is the best one of a run.
+    chosen: what chose the checkpoint, if it is the best one of a run.  classes: None without labels.
+    not_measured: a sentence for each reason why parts were left out, such as that there are no labels.
     """
 
     checkpoint: str = ""
@@ -225,6 +226,7 @@ class ProbeResult:
     bidirectional: list[PairFigure] | None = None
     sheets: list[Sheet] = field(default_factory=list)
     chosen: Choice | None = optional()
+    not_measured: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict:
         """Return the content of probe.json."""

@@ -3,10 +3,19 @@
 import argparse
 import os
 import sys
+from collections.abc import Collection
 from typing import Any
 
-from bigbigan.config.cross_checks import OWN_ENCODERS, RESNET_DEFAULTS, takes_resnet_settings
-from bigbigan.config.presets import check_removed, find_config, preset_list, read_yaml, run_name
+from bigbigan.config.cross_checks import OWN_ENCODERS, RESNET_DEFAULTS, check_path, takes_resnet_settings
+from bigbigan.config.presets import (
+    check_removed,
+    find_config,
+    lineage,
+    nested_names,
+    preset_list,
+    read_yaml,
+    run_name,
+)
 from bigbigan.config.schema import Config, Model
 from bigbigan.errors import ConfigError
 
@@ -16,7 +25,8 @@ DEFAULT_PRESET = "digits"
 def parse(argv: list[str] | None = None, tree: type = Config) -> tuple[Any, argparse.Namespace]:
     """Return (config, options): the defaults of `tree`, over them the preset or YAML file, over it the flags.
 
-    argv: the command line; sys.argv if None.  options: `config`, as given, and `dry_run`.
+    argv: the command line; sys.argv if None.  options: `config`, as given, and `dry_run`; and two sets of names
+    "section.field": `flags`, what the command line sets, and `given`, what it or a file sets.
     Ends the program with status 2 and one message if an argument is wrong.
     """
     before = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -24,11 +34,15 @@ def parse(argv: list[str] | None = None, tree: type = Config) -> tuple[Any, argp
     before.add_argument("--dry-run", action="store_true")
     options, flags = before.parse_known_args(argv)
     try:
-        check_removed(map(_flag_name, flags), "command line")
-        config = _with_flags(read_yaml(find_config(options.config), tree()), flags)
+        options.flags = {_flag_name(flag) for flag in flags if flag.startswith("--")}
+        check_removed(options.flags, "command line")
+        path = find_config(options.config)
+        config = _with_flags(read_yaml(path, tree()), flags)
+        options.given = options.flags.union(*(nested_names(content) for _, content in lineage(path)))
+        check_path(config.data.path, options.config)
         if not config.run.name:
-            config.run.name = run_name(find_config(options.config))
-        dropped = drop_resnet_settings(config.model, flags)
+            config.run.name = run_name(path)
+        dropped = drop_resnet_settings(config.model, options.flags)
         config.validate()
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -38,16 +52,16 @@ def parse(argv: list[str] | None = None, tree: type = Config) -> tuple[Any, argp
     return config, options
 
 
-def drop_resnet_settings(model: Model, flags: list[str]) -> list[str]:
+def drop_resnet_settings(model: Model, given: Collection[str]) -> list[str]:
     """Reset the settings of a preset that only ResNet-v2 and RevNet encoders have, if `model` has another backbone.
 
-    flags: the command line; what it sets itself stays, and the encoder, which knows the names of backbones, refuses it
-    when it is built. The stem is refused here: releases of older versions may hold one that had no effect.
+    given: names that the command line sets; what it sets itself stays, and the encoder, which knows the names of
+    backbones, refuses it when it is built. The stem is refused here: releases of older versions may hold one that had
+    no effect.
     Returns "model.NAME VALUE" of each that was reset.
     """
     if takes_resnet_settings(model.encoder) or model.encoder in (*OWN_ENCODERS, "none"):
         return []
-    given = {_flag_name(flag) for flag in flags if flag.startswith("--")}
     dropped = []
     for name, default in RESNET_DEFAULTS.items():
         value = getattr(model, name)

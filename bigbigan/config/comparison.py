@@ -11,7 +11,7 @@ FREE_TO_CHANGE = {
     "run.name", "run.root", "run.images", "run.threads", "run.compile", "run.log_every", "run.sample_every", "run.grid",
     "run.checkpoint_every", "run.keep_checkpoints", "run.trackers", "run.accept_changes", "run.probe", "run.best",
     "run.evaluate_every", "run.evaluate_images", "run.selection_share", "run.stop_after", "run.timeout",
-    "run.spectra_every", "run.on_nonfinite", "run.on_collapse", "run.recoveries",
+    "run.spectra_every", "run.on_nonfinite", "run.on_collapse", "run.recoveries", "run.choose_settings",
     "model.checkpointing", "data.workers", "data.cache", "data.cache_gib", "data.max_unreadable", "data.follow_links",
 }  # fmt: skip
 

@@ -134,7 +134,22 @@ def augment_parts(optim: "Optim") -> tuple[str, ...]:
     return chosen or known
 
 
+def check_path(path: str, preset: str) -> None:
+    """Raise ConfigError if a preset, or file, leaves --data.path to be given, and it was not given.
+
+    Such a preset says `path: ""`.  preset: as --config names it.
+    """
+    if not path:
+        raise ConfigError(
+            f"--config {preset}: expected --data.path too, your images: a folder, Parquet or Arrow files, or a hub "
+            "data set; found none. For example: "
+            f"accelerate launch bigbigan/train.py --config {preset} --data.path FOLDER"
+        )
+
+
 def _check_batches(config: "Config", processes: int) -> None:
+    if config.run.choose_settings:  # a batch that is still to be chosen is checked when it has been
+        return
     d, sizes = config.data, config.grow.batch_sizes
     for flag, size in [("data.batch_size", d.batch_size), *(("grow.batch_sizes", size) for size in sizes)]:
         if size % (processes * d.chunks) or size < 2:

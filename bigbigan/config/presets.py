@@ -95,8 +95,9 @@ def run_name(path: Path) -> str:
 def preset_list() -> str:
     """Return the names of the presets for a sentence, a group as one: digits, progan/NAME (13), ..."""
     names = presets()
-    groups = Counter(name.split("/")[0] for name in names)
-    return ", ".join(name if name in names else f"{name}/NAME ({count})" for name, count in groups.items())
+    single = [name for name in names if "/" not in name]
+    groups = Counter(name.split("/")[0] for name in names if "/" in name)
+    return ", ".join(single + [f"{name}/NAME ({count})" for name, count in groups.items()])
 
 
 def find_config(name: str, asked: str = "--config", beside: Path | None = None) -> Path:

@@ -342,8 +342,11 @@ class Run:
     (Choose more than the longest evaluation and checkpoint take.)"""
     accept_changes: bool = False
     """Resume although hyper-parameters differ from the checkpoint's."""
+    choose_settings: bool = False
+    """Choose the image size, widths, batch, augmentation and length by the images and the device, as preset own does.
+    (What flags or files set stays; see bigbigan/training/own_images.py. A run's config.yaml holds what was chosen.)"""
     probe: bool = True
-    """At the end of the run, probe the encoder if the data have labels and at most 200,000 training images."""
+    """At the end of the run, measure the quick parts of the probe, of at most 200,000 training images."""
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """Make a class the same number in both splits: test labels are matched with the training split's by name."""
 
+import logging
 import re
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ import numpy as np
 from bigbigan.data.images import Images
 
 NAMED = 10  # classes that a message names, at most
+log = logging.getLogger(__name__)
 
 
 def match_classes(train: Images, test: Images) -> Images:
@@ -38,6 +40,36 @@ def match_classes(train: Images, test: Images) -> Images:
     return replace(
         kept, labels=labels[known], class_names=names, note=_note(missing, unknown, int((~known).sum()), in_test.sum())
     )
+
+
+def without_ids(images: Images) -> Images:
+    """Return the images without labels, and say so, if every one of them has a class of its own: these are ids.
+
+    None of them could be held out, since each class keeps one image to train on.
+    """
+    if images.labels is None or len(images) < 2 or len(np.unique(images.labels)) < len(images):
+        return images
+    log.warning(
+        "%s: no labels are taken, since each of the %s images has a class of its own", images.origin, f"{len(images):,}"
+    )
+    return replace(images, labels=None, class_names=None)
+
+
+def why_no_classes(train: Images, test: Images) -> str:
+    """Return why no figure can be of classes, as a clause for a message; "" if both splits have labels that tell.
+
+    Then the training images are of two classes or more, and the test images of some of them.
+    """
+    if test.labels is None and test.note:
+        return test.note
+    without = [name for name, images in (("training", train), ("test", test)) if images.labels is None]
+    if len(without) == 2:
+        return "the images have no labels"
+    if without:
+        return f"the {without[0]} split has no labels, while the other one has"
+    if len(np.unique(train.labels)) < 2:
+        return "the training images are of one class"
+    return "" if len(test) else "the test split has no images"
 
 
 def _names(images: Images) -> list[str]:

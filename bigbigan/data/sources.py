@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bigbigan.config import Data, check_value_range
 from bigbigan.data import layout
-from bigbigan.data.classes import match_classes
+from bigbigan.data.classes import match_classes, without_ids
 from bigbigan.data.digits import open_digits
 from bigbigan.data.folders import open_folder
 from bigbigan.data.hub import open_hub
@@ -83,7 +83,7 @@ def open_splits(data: Data, common_classes: bool = True) -> tuple[Images, Images
 
 def _hold_out(images: Images, share: float, rule: str) -> tuple[Images, Images]:
     """Return the images to train on and those held out, which say what they are a part of."""
-    train, test = hold_out(images, share, rule)
+    train, test = hold_out(without_ids(images), share, rule)
     return train, dataclasses.replace(test, source=f"held out of {images.source or 'the training images'}")
 
 

@@ -3,15 +3,19 @@
 import dataclasses
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 
+import torch
 from huggingface_hub.errors import HFValidationError
 
-from bigbigan.config import EARLIER, Config, Model, flatten
-from bigbigan.errors import CheckpointError
+from bigbigan.config import EARLIER, Config, Model, check_model, flatten
+from bigbigan.config.cross_checks import takes_resnet_settings
+from bigbigan.errors import CheckpointError, ConfigError
 from bigbigan.files import check_inside, check_links, printable
 from bigbigan.model import BigBiGAN
-from bigbigan.networks.weights import load_weights
+from bigbigan.networks.factory import build_encoder, resolve_latent_dim
+from bigbigan.networks.weights import check_weights, load_weights
 from bigbigan.release.format import build, read_release
 from bigbigan.training.checkpoint import complete, read
 from bigbigan.training.state import FILES
@@ -76,33 +80,101 @@ def _from_folder(folder: Path) -> BigBiGAN:
     )
 
 
-def adopt_architecture(config: Config, checkpoints: Path) -> BigBiGAN | None:
+def adopt_architecture(config: Config, checkpoints: Path, flags: Collection[str] = ()) -> BigBiGAN | None:
     """With --model.init_from, copy that model's architecture into the config and return the model.
 
     Returns None without the setting, and when the run resumes: then the architecture is that of its own checkpoint.
-    Raises CheckpointError.
+    flags: names "section.field" that the command line sets. Such a setting of the model is taken if the weights fit, or
+    refused if it differs; what a preset or file sets is replaced.
+    Raises CheckpointError, or ConfigError.
     """
     source = config.model.init_from
     if not source:
         return None
     for begun in reversed(complete(checkpoints)):
         try:
-            config.model = _adopted(load_model(begun), config.model)
-            return None
+            model = load_model(begun)
         except CheckpointError:
             continue  # resuming reports the damage and tries the checkpoint before
+        config.model = _adopted(model, config.model, flags, f"this run's checkpoint {begun}")
+        return None
     model = load_model(source)
     if model.discriminator is None:
         raise CheckpointError(
             f"--model.init_from {source}: expected a model with a discriminator, found E and G alone, to be used"
         )
-    config.model = _adopted(model, config.model)
+    config.model = _adopted(model, config.model, flags, f"--model.init_from {source}")
+    config.validate()
     return model
 
 
-def _adopted(model: BigBiGAN, asked: Model) -> Model:
-    """Return the settings of `model` with those that a run chooses itself: what it starts from, how it computes."""
-    return dataclasses.replace(model.config, init_from=asked.init_from, checkpointing=asked.checkpointing)
+def _adopted(model: BigBiGAN, asked: Model, flags: Collection[str], source: str) -> Model:
+    """Return the settings of `model`, and of `asked` what the command line sets and the weights allow."""
+    own = model.config
+    wanted = [f.name for f in dataclasses.fields(Model) if f"model.{f.name}" in flags]
+    free = _free_settings(own)
+    found = {
+        name: (_plain(own, name), _plain(dataclasses.replace(own, **{name: getattr(asked, name)}), name))
+        for name in wanted
+    }
+    refused = [name for name in wanted if name not in free and found[name][0] != found[name][1]]
+    if refused:
+        sizes = " Larger images for E alone: --model.encoder_image_size." if "image_size" in refused else ""
+        named = ", ".join(f"--model.{name} {_text(found[name][0])} (found {_text(found[name][1])})" for name in refused)
+        raise ConfigError(
+            f"{source}: its weights are of one architecture, so expected {named}; leave such a flag out, or train from "
+            f"random weights without --model.init_from.{sizes}"
+        )
+    taken = {name: getattr(asked, name) for name in ("init_from", "checkpointing", *wanted) if name in free}
+    adopted = dataclasses.replace(own, **taken)
+    check_model(adopted)
+    _check_fit(model, adopted, source)
+    return adopted
+
+
+def _free_settings(own: Model) -> set[str]:
+    """Return the settings that a run may choose although it takes its weights from a model of the settings `own`.
+
+    They say how the run computes, what z is drawn from, and at which resolution E, which is convolutional, sees images.
+    """
+    free = {"init_from", "checkpointing", "prior"}
+    if own.encoder != "none":
+        free |= {"encoder_image_size"}
+    if takes_resnet_settings(own.encoder):
+        free |= {"encoder_stem"}
+    return free | ({"minibatch_group"} if own.family == "progressive" and own.minibatch == "stddev" else set())
+
+
+def _plain(config: Model, name: str) -> object:
+    """Return a setting as it is compared: a 0 that stands for a default as that default, a tuple as a list."""
+    if name == "latent_dim":
+        return resolve_latent_dim(config).latent_dim
+    value = getattr(config, name)
+    if name == "encoder_image_size":
+        return value or config.image_size
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _text(value: object) -> str:
+    return (" ".join(map(str, value)) or "none") if isinstance(value, list) else str(value)
+
+
+def _check_fit(model: BigBiGAN, adopted: Model, source: str) -> None:
+    """Raise ConfigError unless networks of the settings `adopted` take every weight of `model`."""
+    changed = [
+        name for name in ("encoder_image_size", "encoder_stem") if _plain(model.config, name) != _plain(adopted, name)
+    ]
+    if not changed:
+        return
+    try:
+        with torch.random.fork_rng(devices=[]):
+            encoder = build_encoder(adopted)
+        check_weights(encoder.state_dict(), model.encoder.state_dict(), source)
+    except ValueError as error:
+        named = ", ".join(f"--model.{name} {_text(_plain(adopted, name))}" for name in changed)
+        raise ConfigError(
+            f"{named}: expected what the encoder's weights fit, found that they do not: {error}"
+        ) from None
 
 
 def _release(folder: Path) -> BigBiGAN:

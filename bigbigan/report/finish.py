@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bigbigan.config import flatten
+from bigbigan.data.classes import why_no_classes
 from bigbigan.metrics.reconstruction import reconstruction_figures
 from bigbigan.model import BigBiGAN
 from bigbigan.release.format import write_readme, write_release
@@ -30,7 +31,8 @@ def finish(trainer: Trainer, probe: Callable[[Path, tuple[str, ...]], str]) -> N
     table = probe(folder, parts) if parts else ""
     page = write_page(folder)
     best = best_checkpoint(folder / "best")
-    print(f"{table}\n{closing_block(folder, trainer.state.images_seen, figures, page, best)}", flush=True)
+    closing = closing_block(folder, trainer.state.images_seen, figures or "not measured", page, best)
+    print(f"{table}\n\n{closing}", flush=True)
 
 
 def best_checkpoint(folder: Path) -> str:
@@ -42,13 +44,14 @@ def best_checkpoint(folder: Path) -> str:
 
 
 def probe_parts(trainer: Trainer, model: BigBiGAN) -> tuple[str, ...]:
-    """Return the parts of the probe that are quick enough for the end of this run; none without labels."""
+    """Return the parts of the probe that are quick enough for the end of this run: without labels, pairs alone."""
     config, train, test = trainer.config, trainer.train_images, trainer.test_images
-    labelled = train.labels is not None and test.labels is not None
-    if not config.run.probe or not labelled or len(train) > PROBE_LIMIT:
+    if not config.run.probe or len(train) > PROBE_LIMIT:
         return ()
-    of_encoder = ("linear", "knn", "pairs") if len(train) <= QUICK_LIMIT else ("linear",)
-    return of_encoder * (model.encoder is not None) + ("classes",) * bool(config.model.classes)
+    quick, labelled = len(train) <= QUICK_LIMIT, not why_no_classes(train, test)
+    of_encoder = ("linear", "knn") if labelled and quick else ("linear",) if labelled else ()
+    of_encoder += ("pairs",) * (quick and len(test) > 1 and (labelled or not config.model.classes))
+    return of_encoder * (model.encoder is not None) + ("classes",) * bool(config.model.classes and labelled)
 
 
 def closing_figures(trainer: Trainer, model: BigBiGAN) -> str:

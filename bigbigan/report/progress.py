@@ -124,12 +124,6 @@ def probing(folder: Path, config: dict, at: Progress) -> Probing:
         return Probing("Not probed yet: there is no checkpoint to probe", "")
     if (config.get("model") or {}).get("encoder") == "none":
         command += " --parts generation" + " classes" * bool((config.get("model") or {}).get("classes"))
-    data = (state or {}).get("data")
-    if isinstance(data, dict) and data.get("class_names", 0) is None:
-        return Probing(
-            "Not probed: the data name no classes, and a probe needs labels, such as those of another data set",
-            f"{command} --data.path LABELLED",
-        )
     return Probing("Not probed yet" if at.complete else "Not probed yet; of the newest checkpoint", command)
 
 

@@ -14,7 +14,8 @@ NOTES = (
 def table(result: ProbeResult, folder: Path | None = None) -> str:
     """Return the figures of a probe as text for a terminal. folder: where probe.json and report.html were written."""
     seen = "an unknown number of" if result.images_seen is None else f"{result.images_seen:,}"
-    sizes = f"n_train {_count(result.n_train)}, n_test {_count(result.n_test)}, {_count(result.classes)} classes"
+    labels = f"{_count(result.classes)} classes" if result.classes else "no labels"
+    sizes = f"n_train {_count(result.n_train)}, n_test {_count(result.n_test)}, {labels}"
     lines = [f"{result.checkpoint}: {seen} images seen", f"data {result.data}: {sizes}"]
     lines += [result.chosen.words()] if result.chosen is not None else []
     for protocol, share, data in dict.fromkeys((r.protocol, r.labels, r.data) for r in result.rows):
@@ -25,6 +26,7 @@ def table(result: ProbeResult, folder: Path | None = None) -> str:
     if any(row.figures for row in result.rows):
         lines += [NOTES]
     lines += _generation(result.generation) + _pairs(result.bidirectional)
+    lines += ["", *result.not_measured] if result.not_measured else []
     return "\n".join([*lines, "", *_ending(result, folder)])
 
 

@@ -16,10 +16,12 @@ from accelerate.utils import DistributedType, InitProcessGroupKwargs, is_torch_x
 
 from bigbigan.config import EARLIER, Config
 from bigbigan.data import Crop, Images, Stream, open_splits
+from bigbigan.data.classes import why_no_classes
 from bigbigan.distributed import rank, world_size
 from bigbigan.errors import ConfigError, LostProcess, Outside
 from bigbigan.files import check_links
 
+WITHOUT_LABELS = "reconstruction_error_relative"  # what evaluations measure of images without labels
 log = logging.getLogger(__name__)
 
 
@@ -160,6 +162,7 @@ def open_data(config: Config) -> tuple[Images, Images]:
     if test.note and rank() == 0:
         log.warning("--data.path %s: %s", config.data.path, test.note)
     check_classes(config.model.classes, train, test)
+    check_best(config.run.best, train)
     return train, test
 
 
@@ -191,6 +194,16 @@ def selection_share(config: Config, begun: dict | None) -> float:
             "that trains on all of them; leave --run.best out, or begin another run (--run.name)"
         )
     return share
+
+
+def check_best(wanted: str, train: Images) -> None:
+    """Raise ConfigError for a choice by a figure that needs labels, `run.best`, if the images have none."""
+    why = why_no_classes(train, train)
+    if wanted and why and not WITHOUT_LABELS.startswith(wanted):
+        raise ConfigError(
+            f"--run.best {wanted}: expected {WITHOUT_LABELS}, the only figure of the evaluations that needs no labels, "
+            f"since {why}"
+        )
 
 
 def check_classes(wanted: int, train: Images, test: Images) -> None:

@@ -55,6 +55,7 @@ class Trainer:
     page: (run folder, "training" or "stopped") → writes the page of the run; called on the main process after the
     grids, and where training ends before its time. Its failure is said once and ends nothing.
     finish: called on the main process when the run is complete and its process group is gone.
+    images: the training and evaluation images where they are open already; None opens what the settings name.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Trainer:
         evaluate: Hook,
         page: Callable[[Path, str], object],
         finish: Hook,
+        images: tuple[Images, Images] | None = None,
     ):
         self.config, self.preset, self.accelerator, self.started = config, preset, accelerator, started
         self.evaluation, self.page, self.finish = evaluate, page, finish
@@ -79,7 +81,7 @@ class Trainer:
         begun = checkpoint.saved_config(self.checkpoints)
         config.data.split_rule = split_rule(config, begun)
         config.run.selection_share = selection_share(config, begun)
-        self.train_images, self.test_images = open_data(config)
+        self.train_images, self.test_images = open_data(config) if images is None else images
         data = {"train": record(self.train_images), "test": record(self.test_images)}
         self.selection_images: Images | None = None
         if share := config.run.selection_share:

@@ -3,11 +3,12 @@
 import pytest
 
 from bigbigan.config import Config, differences, find_config, flatten, lineage, parse, presets, read_yaml
+from bigbigan.config.presets import preset_list
 from bigbigan.errors import ConfigError
 from bigbigan.model import BigBiGAN
 
 GROUPS = {
-    "": ["digits"],
+    "": ["digits", "own"],
     "bigan/": ["ali_digits", "digits", "digits_jlr", "digits_lr", "mnist"],
     "bigbigan/": [
         "cifar10", "cifar10_small", "imagenet128", "imagenet128_e256", "imagenet128_resnet101",
@@ -19,7 +20,7 @@ GROUPS = {
     "progan/": ["a", "b", "c", "celebahq", "cifar10", "d", "digits", "e", "e_star", "f", "g", "h", "lsun"],
 }  # fmt: skip
 GROUPED = sorted(group + name for group, names in GROUPS.items() for name in names)
-EXPECTED = [name for name in GROUPED if name == "digits" or name.split("/")[0] in ("bigbigan", "biggan", "own")]
+EXPECTED = [name for name in GROUPED if "/" not in name or name.split("/")[0] in ("bigbigan", "biggan", "own")]
 
 
 def test_the_presets_are_there():
@@ -121,6 +122,38 @@ def test_a_wrong_flag_is_one_message_and_status_2(flags, message, capsys):
     assert stop.value.code == 2
     text = capsys.readouterr().err.replace("\n", " ")
     assert message in " ".join(text.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("name", [name for name in presets() if not read_yaml(find_config(name), Config()).data.path])
+def test_a_preset_that_needs_a_path_asks_for_it_with_the_command(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(["--config", name])
+    assert stop.value.code == 2
+    message = capsys.readouterr().err
+    assert f"--config {name}: expected --data.path too" in message and f"--config {name} --data.path FOLDER" in message
+    assert parse(["--config", name, "--data.path", "here"])[0].data.path == "here"
+
+
+def test_no_preset_names_images_that_only_the_user_has():
+    """A path is a data set's name that every reader of the preset can have, or it is left to be given."""
+    paths = {read_yaml(find_config(name), Config()).data.path for name in presets()}
+    assert all(path in ("", "digits") or path.count("/") == 1 for path in paths), paths
+
+
+def test_a_file_on_such_a_preset_may_give_the_path(tmp_path, capsys):
+    (tmp_path / "mine.yaml").write_text("base: own/small\n")
+    with pytest.raises(SystemExit):
+        parse(["--config", str(tmp_path / "mine.yaml")])
+    assert "expected --data.path too" in capsys.readouterr().err
+    (tmp_path / "mine.yaml").write_text("base: own/small\ndata: {path: photos, batch_size: 32}\n")
+    config, options = parse(["--config", str(tmp_path / "mine.yaml"), "--data.batch-size=16", "--run.grid", "4"])
+    assert config.data.path == "photos" and config.data.batch_size == 16
+    assert options.flags == {"data.batch_size", "run.grid"}
+    assert options.given >= options.flags | {"data.path", "model.image_size"} and "model.classes" not in options.given
+
+
+def test_the_list_of_presets_names_each_once():
+    assert preset_list().startswith("digits, own, ") and "own/NAME (1)" in preset_list()
 
 
 def test_differences_name_what_changed():

@@ -35,7 +35,7 @@ TUNED = {
     **dict.fromkeys(["bigbigan/cifar10", "bigbigan/cifar10_small"], (3 * 256, 500_000)),
     **dict.fromkeys(paper("table1_cifar/"), (3 * 64, 500_000)),
     "bigbigan/imagenette64": (3 * 128, 500_000),
-    "own/small": (3 * 64, 250_000),
+    **dict.fromkeys(["own", "own/small"], (3 * 64, 250_000)),
     "progan/digits": (3 * 64, 100_000),
 }
 

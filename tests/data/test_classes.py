@@ -143,5 +143,5 @@ def test_a_run_says_once_which_classes_a_split_lacks(tmp_path, monkeypatch, capl
 
 def test_a_probe_on_classes_that_share_no_name_is_refused(run_folder, tmp_path):
     data = folders(tmp_path / "set", "abc", "de")
-    with pytest.raises(ProbeError, match="expected classes that both splits have.*\\(d, e\\)"):
+    with pytest.raises(ProbeError, match="expected labels of two classes or more, found that.*\\(d, e\\)"):
         run_probe(Probe(ckpt=str(run_folder), data=ProbeData(path=str(data)), parts=("knn",), untrained=0))

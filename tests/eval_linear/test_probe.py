@@ -141,7 +141,13 @@ def test_a_second_data_set_stands_beside_the_first(run, tmp_path):
         (["RUN", "--augment", "resnet"], "expected --linear adam_5k or adam_100k"),
         (["RUN", "--parts", "generation", "--generation.images", "3"], "expected at least 20 samples"),
         (["RUN", "--data.path", "/no/such"], "no such folder or file"),
-        (["RUN", "--data.path", "FLAT"], "expected labels in the training split, found none"),
+        (
+            ["RUN", "--data.path", "FLAT", "--parts", "linear"],
+            "--parts linear: expected labels of two classes or more, found that the images have no labels; give them "
+            "as a folder per class",
+        ),
+        (["RUN", "--transfer", "FLAT"], "found that the images have no labels"),
+        (["RUN", "--parts", "classes"], "--parts classes: expected a conditional model, found one without classes"),
     ],
 )
 def test_mistakes_are_one_message_and_status_2(run, tmp_path, capsys, arguments, message):
@@ -158,9 +164,9 @@ def test_mistakes_are_one_message_and_status_2(run, tmp_path, capsys, arguments,
 def test_the_encoder_is_proven_unmoved(run, monkeypatch):
     honest = room.feature_rows
 
-    def meddle(probe, model, splits, folder):
+    def meddle(probe, parts, model, splits, folder):
         model.encoder.feature_norm.running_mean += 1e-3  # a batch-norm statistic, the classic slip
-        return honest(probe, model, splits, folder)
+        return honest(probe, parts, model, splits, folder)
 
     monkeypatch.setattr(room, "feature_rows", meddle)
     with pytest.raises(ProbeError, match="the encoder moved"):
@@ -224,5 +230,5 @@ def test_one_class_is_refused(run, tmp_path):
         (tmp_path / "one" / split / "b").mkdir(parents=True)
         for i in range(4):
             picture(i).save(tmp_path / "one" / split / "a" / f"{i}.png")
-    with pytest.raises(ProbeError, match="expected (labels|at least two classes)"):
-        run_probe(Probe(ckpt=str(run), data=ProbeData(path=str(tmp_path / "one"))))
+    with pytest.raises(ProbeError, match="--parts knn: expected labels of two classes or more"):
+        run_probe(Probe(ckpt=str(run), data=ProbeData(path=str(tmp_path / "one")), parts=("knn",)))

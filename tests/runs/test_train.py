@@ -170,12 +170,17 @@ def test_own_images_fine_tune_a_release(run_folder, image_folder, tmp_path):
         "--data.augment=resnet",
         "--data.flip=True",
     ]
-    out, _ = train(tmp_path, "--config=small", "--run.name=tuned", *flags, "--run.images=48", "--model.latent_dim=100")
+    _, err = train(
+        tmp_path, "--config=small", "--run.name=tuned", *flags, "--run.images=48", "--model.latent_dim=100", code=2
+    )
+    assert f"--model.init_from {run_folder}: its weights are of one architecture" in err
+    assert "expected --model.latent_dim 8 (found 100); leave" in err
+    out, _ = train(tmp_path, "--config=small", "--run.name=tuned", *flags, "--run.images=48")
     assert f"from {run_folder}, with its architecture" in out
     assert "linear, full batch" in out and "14 images, 2 classes" in out
     config = json.loads((tmp_path / "tuned" / "release" / "config.json").read_text())
     assert config["model"]["latent_dim"] == 8
-    out, _ = train(tmp_path, "--config=small", "--run.name=tuned", *flags, "--run.images=96", "--model.latent_dim=100")
+    out, _ = train(tmp_path, "--config=small", "--run.name=tuned", *flags, "--run.images=96")
     assert "resumed from" in out
 
 

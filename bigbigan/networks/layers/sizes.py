@@ -14,12 +14,17 @@ def split_size(image_size: int, largest: int = LARGEST) -> tuple[int, int]:
         bottom, remainder = divmod(image_size, 2**doublings)
         if remainder == 0 and 4 <= bottom <= 7 and image_size <= largest:
             return bottom, doublings
-    sizes = sorted({b * 2**k for b in (4, 5, 6, 7) for k in DOUBLINGS if b * 2**k <= largest})
+    sizes = image_sizes(largest)
     near = [s for s in sizes if s < image_size][-1:] + [s for s in sizes if s > image_size][:1]
     raise ValueError(
         f"image_size {image_size}: expected b·2^k with b = 3 … 7, from 8 to {largest}; the nearest: "
         f"{' and '.join(map(str, near))}"
     )
+
+
+def image_sizes(largest: int = LARGEST) -> list[int]:
+    """Return all image sizes that networks of BigGAN's blocks can have, in pixels, from the smallest."""
+    return sorted({b * 2**k for b in (4, 5, 6, 7) for k in DOUBLINGS if b * 2**k <= largest})
 
 
 def place_of_attention(resolution: int, sizes: list[int], network: str) -> int:

@@ -1,0 +1,51 @@
+"""Decide which parts of a probe a model and its data allow, and say what the others need."""
+
+from collections.abc import Collection
+from typing import Literal, get_args
+
+from bigbigan.data.classes import why_no_classes
+from bigbigan.errors import ProbeError
+from bigbigan.model import BigBiGAN
+from eval_linear.representations import Splits
+
+Part = Literal["linear", "knn", "kmeans", "generation", "pairs", "classes"]
+PARTS: tuple[Part, ...] = get_args(Part)
+OF_CLASSES: tuple[Part, ...] = ("linear", "knn", "kmeans")  # judge the features by labels
+HOW_TO_LABEL = (
+    "give them as a folder per class, with --data.label_column NAME of a table, or with --data.path LABELLED, which "
+    "are other images"
+)
+
+
+def choose_parts(
+    asked: Collection[Part], model: BigBiGAN, splits: Splits, name: str
+) -> tuple[tuple[Part, ...], list[str]]:
+    """Return the parts to measure, and a sentence for each reason why some parts cannot be measured.
+
+    asked: the parts that the user named, or none for all that can be measured. A named part that cannot be measured is
+    a ProbeError.  name: what was probed, for messages.
+    """
+    needs = {part: what_is_missing(part, model, splits) for part in PARTS}
+    for part in asked:
+        if needs[part]:
+            raise ProbeError(f"{name}: --parts {part}: {needs[part]}")
+    reasons: dict[str, list[str]] = {}
+    for part in PARTS:
+        if needs[part] and (part != "classes" or model.generator.classes):  # a conditional model's own part
+            reasons.setdefault(needs[part], []).append(part)
+    sentences = [f"not measured: {', '.join(parts)}; {reason}" for reason, parts in reasons.items()]
+    return tuple(part for part in PARTS if (part in asked if asked else not needs[part])), sentences
+
+
+def what_is_missing(part: Part, model: BigBiGAN, splits: Splits) -> str:
+    """Return what `part` expects that the model or the data do not have, "" if it can be measured."""
+    if part in (*OF_CLASSES, "pairs") and model.encoder is None:
+        return "expected a model with an encoder, found a GAN"
+    if part == "classes" and not model.generator.classes:
+        return "expected a conditional model, found one without classes"
+    if part == "pairs" and len(splits.test) < 2:
+        return f"expected two test images or more, found {len(splits.test)}; name a larger split, --data.test_split"
+    if part in (*OF_CLASSES, "classes") or (part == "pairs" and model.generator.classes):
+        why = why_no_classes(splits.train, splits.test)
+        return f"expected labels of two classes or more, found that {why}; {HOW_TO_LABEL}" if why else ""
+    return ""
