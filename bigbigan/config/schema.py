@@ -218,7 +218,7 @@ class Data:
     """The images."""
 
     path: str = "digits"
-    """"digits" or "digits_negatives" (embedded), a folder of images, Parquet or Arrow files, a saved `datasets` folder, or a hub name."""
+    """"digits" (embedded), a folder of images, Parquet or Arrow files, a saved `datasets` folder, or a hub name."""
     subset: str = ""
     """Configuration of a data set that has several, such as 160px; or the folder of one of several data sets."""
     split: str = "train"

@@ -20,7 +20,7 @@ from bigbigan.files import printable
 # Each returns the images of a path of its kind, and None of any other path. They are asked from the top down.
 # Another kind of data, such as tar files, is a new file with such a function, and a row here.
 READERS: tuple[Callable[[Request], Found | None], ...] = (
-    open_digits,  # the words "digits" and "digits_negatives"
+    open_digits,  # the word "digits"
     open_tables,  # .parquet and .arrow files, folders with some in them, folders that `datasets` saved
     open_folder,  # folders of image files
     open_hub,  # names of hub data sets; the last, since it takes any word that is no file or folder
@@ -43,7 +43,7 @@ def open_images(
 ) -> Images:
     """Return a split of the data set that `path` names. Raises DataError.
 
-    path: "digits", "digits_negatives", a folder, a Parquet or Arrow file, or a hub name; see `READERS`.
+    path: "digits", a folder, a Parquet or Arrow file, or a hub name; see `READERS`.
     split: the split's name, where the data have splits, or its folder or file, as in "./archive/train". "all" takes all
     folders as classes, "rest" all that is no split.
     test: whether this is the evaluation split. Where the data have only one split, a fixed `test_share` of its images

@@ -45,15 +45,6 @@ def test_digits_have_a_fixed_test_split():
     assert max(np.asarray(train[i]).max() for i in range(20)) == 255 and np.asarray(train[0]).shape == (8, 8)
 
 
-def test_digits_and_their_negatives_are_pairs_of_the_same_split():
-    for test in (False, True):
-        plain, both = open_images("digits", test=test), open_images("digits_negatives", test=test)
-        assert len(both) == 2 * len(plain) and both.labels.tolist() == plain.labels.repeat(2).tolist()
-        for i in range(0, len(plain), 100):
-            assert np.array_equal(both[2 * i], plain[i]), "first the digit"
-            assert np.array_equal(255 - np.asarray(both[2 * i + 1]), plain[i]), "then its negative"
-
-
 def test_another_kind_of_data_is_one_function_and_one_row(tmp_path, monkeypatch):
     """Read images from one .npy file, which no reader takes, and leave everything else to the readers there are."""
 
