@@ -309,7 +309,7 @@ def test_evaluations_are_written_down_keep_the_best_and_do_not_disturb_the_run(t
         "fid_classifier_digits_train_n60",
         "reconstruction_error_relative",
     }
-    assert expected <= set(figures[0]) and "top1_linear" in out
+    assert expected <= set(figures[0]) and "linear probe " in out
     (kept,) = (tmp_path / "looked" / "a" / "best").iterdir()
     best = max(figures, key=lambda line: line["top1_linear"])
     note = json.loads((kept / "best.json").read_text())

@@ -392,7 +392,7 @@ def test_a_bigan_run_resumes_bit_for_bit_and_can_be_used(tmp_path, monkeypatch):
     assert all("score_xz_real" in line and "score_x_real" not in line for line in lines if "loss_d" in line)
     found = next(line for line in lines if "top1_1nn" in line)
     assert 0 <= found["top1_1nn"] <= 1 and found["reconstruction_error_relative"] > 0
-    assert "top1_1nn" in (tmp_path / "straight" / "report.html").read_text()
+    assert "Nearest neighbour, top-1" in (tmp_path / "straight" / "report.html").read_text()
     model = bigbigan.load(str(tmp_path / "straight"))
     images = torch.rand(5, 3, 8, 8) * 2 - 1
     encoded = bigbigan.encode(images, model=model)
