@@ -33,8 +33,9 @@ FEW = 50_000  # images below which D is kept from learning them by heart
 class Machine:
     """Hold what a kind of device can train within hours.
 
-    size: largest image size in pixels.  width: of G and D.  encoder_width: factor of E's channels.  mlp: units of H and
-    J; E's head has twice as many.  batch, images: largest batch, and most images to see.
+    size: largest image size in pixels.  width: of G and D, a multiple of 8 for self-attention.  encoder_width: factor
+    of E's channels.  mlp: units of H and J; E's head has twice as many.  batch, images: largest batch, and most images
+    to see.
     """
 
     size: int
@@ -45,7 +46,7 @@ class Machine:
     images: int
 
 
-CPU = Machine(size=32, width=12, encoder_width=0.25, mlp=128, batch=32, images=500_000)
+CPU = Machine(size=32, width=16, encoder_width=0.25, mlp=128, batch=32, images=500_000)
 GPU = Machine(size=128, width=32, encoder_width=1.0, mlp=512, batch=64, images=10_000_000)
 
 
