@@ -76,27 +76,36 @@ def preset_table() -> str:
     for name in presets():
         path = find_config(name)
         found = header(path)
-        rows.append((name, _sizes(path), found["what"], found["bill"]))
-    widths = [max(map(len, column)) for column in list(zip(*rows, strict=True))[:3]]
-    return "\n".join("  ".join([*(f"{v:<{w}}" for v, w in zip(row, widths, strict=False)), row[3]]) for row in rows)
+        hours = ", ".join(f"{device} {time}" for device, time in hours_by_device(found["computed"]).items())
+        bill = f"{found['bill'].rstrip('.')}{f'; computed: {hours}' * bool(hours)}"
+        rows.append((name, _sizes(path), found["what"].rstrip("."), bill))
+    widths = [max(map(len, column)) for column in list(zip(*rows, strict=True))[:2]]
+    return "\n".join(
+        f"{name:<{widths[0]}}  {size:<{widths[1]}}  {what}. Bill: {bill}" for name, size, what, bill in rows
+    )
 
 
 def header(path: Path) -> dict[str, str]:
     """Return what the comments at the head of a preset's file say, as sentences.
 
-    what: the first one.  bill: the first of the bill.  computed: the sentences that follow it, "" if there is none.
-    A preset without a bill has that of the file that it stands on.
+    what: the first one.  bill: the first of the bill, that of the file it stands on if it has none.  computed: the
+    sentence that follows from its FLOPs (benchmarks/bills.py), "" if there is none.
     """
     lines = path.read_text(encoding="utf-8").splitlines()
-    comments = [line.removeprefix("#").strip() for line in lines[: _comments(lines)]]
-    bill = next((i for i, line in enumerate(comments) if line.startswith("Bill: ")), None)
-    what = _first_sentence(" ".join(comments))
-    if bill is None:
-        below = lineage(path)[1:]
-        return (header(below[0][0]) if below else {"bill": "", "computed": ""}) | {"what": what}
-    text = " ".join(comments[bill:]).removeprefix("Bill: ")
-    first = _first_sentence(text)
-    return {"what": what, "bill": first, "computed": text[len(first) :].strip()}
+    text = " ".join(line.removeprefix("#").strip() for line in lines[: _comments(lines)])
+    before, _, computed = text.partition("Computed: ")
+    bill = before.partition("Bill: ")[2]
+    below = lineage(path)[1:] if not bill else []
+    return {
+        "what": _first_sentence(before),
+        "bill": _first_sentence(bill) if bill or not below else header(below[0][0])["bill"],
+        "computed": computed,
+    }
+
+
+def hours_by_device(computed: str) -> dict[str, str]:
+    """Return {device: time} of the computed sentence of a bill."""
+    return dict(re.findall(r"([A-Z][\w ]*) \(\d+\) [\d,]+ images/s, ([^;]+?)(?:;|\.$)", computed))
 
 
 def _comments(lines: list[str]) -> int:

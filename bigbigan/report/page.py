@@ -63,7 +63,7 @@ def _values(folder: Path) -> dict[str, object]:
         "state": _state(seen, total),
         "share": f"{min(seen / total, 1):.4f}" if total else "0",
         "training": _training_command(folder, config),
-        "probing": f"python eval_linear/probe.py {shlex.quote(str(folder))}",
+        "probing": f"bigbigan-probe {shlex.quote(str(folder))}",
         "closing": evaluation.closing(probe, latest, total, data_name, training_seconds(records)),
         "film": bool(film["times"]),
         "curves": bool(records),
@@ -86,7 +86,7 @@ def _values(folder: Path) -> dict[str, object]:
 def _training_command(folder: Path, config: dict) -> str:
     """Return the command that goes on with the run, or begins one where the folder has no config.yaml."""
     known = f" --config {shlex.quote(str(folder / 'config.yaml'))}" if config else ""
-    return f"accelerate launch bigbigan/train.py{known}"
+    return f"bigbigan-train{known}"
 
 
 def _state(seen: float, total: int | None) -> str:
@@ -123,7 +123,7 @@ def read_probe(folder: Path) -> tuple[ProbeResult, str]:
     except ProbeError as error:
         return (
             ProbeResult(),
-            f"probe.json is left out: expected what eval_linear/probe.py writes, found another form ({error})",
+            f"probe.json is left out: expected what bigbigan-probe writes, found another form ({error})",
         )
 
 

@@ -1,7 +1,7 @@
 """Start several processes of one run on this machine: `bigbigan-train --processes N`.
 
-They get the variables by which torchrun's processes know each other. Unlike torchrun and `accelerate launch`, this keeps
-the exit statuses of docs/launching.md, and Ctrl-C ends it without a traceback.
+They get the variables by which torchrun's processes know each other. Unlike torchrun and `accelerate launch`, this
+keeps the exit statuses of docs/launching.md, and Ctrl-C ends it without a traceback.
 """
 
 import os

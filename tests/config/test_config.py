@@ -33,7 +33,7 @@ def test_every_preset_is_valid_and_headed_by_its_bill(name):
     config.validate()
     row = name.startswith("table1")  # whose bill and command stand in the base of its table
     text = "".join(file.read_text() for file, _ in lineage(path)) if row else path.read_text()
-    assert path.read_text().startswith("# ") and "accelerate launch" in text and "Bill:" in text
+    assert path.read_text().startswith("# ") and "bigbigan-train" in text and "Bill:" in text
     assert row or name == "digits" or f"--config {name}" in text, "the command is that of this preset"
 
 

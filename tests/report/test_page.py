@@ -97,7 +97,7 @@ def test_curves_serve_where_there_is_no_evaluation(run, tmp_path):
     records = [r for r in read_stats(run) if "top1_knn" in r]
     assert f"k-NN, top-1 {100 * records[-1]['top1_knn']:.1f} % top1_knn" in text
     assert "Linear probe, top-1 – not measured" in text
-    assert f"python eval_linear/probe.py {tmp_path / 'run'}" in text
+    assert f"bigbigan-probe {tmp_path / 'run'}" in text
 
 
 def test_curves_are_those_of_the_log(run, page):
@@ -217,7 +217,7 @@ def test_texts_are_escaped(run, tmp_path):
 def test_a_probe_of_another_form_is_a_sentence_beside_the_rest(run, tmp_path):
     """The sentence names the key, and its text is no markup either."""
     found = Text(write_page(changed_run(run, tmp_path / "run", rows=[{"figures": {HOSTILE: "many"}}])))
-    assert "probe.json is left out: expected what eval_linear/probe.py writes, found another form" in found.text
+    assert "probe.json is left out: expected what bigbigan-probe writes, found another form" in found.text
     assert f"rows[0].figures.{' '.join(HOSTILE.split())}: expected an object, found a text" in found.text
     assert "has not been probed" in found.text and found.embedded()["charts"]
     assert [tag for tag, _ in found.tags].count("script") == 2
