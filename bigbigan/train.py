@@ -5,6 +5,7 @@
 The same command again resumes an interrupted run.
 """
 
+import logging
 import sys
 import time
 from functools import partial
@@ -36,8 +37,6 @@ def main(argv: list[str] | None = None) -> None:
 
 def train(config, options, started: float, begun: list) -> int:
     """Train in this process and return the exit status. begun: gets the trainer, for the sentence on an error."""
-    import logging
-
     from bigbigan.release.load import adopt_architecture  # torch is imported here, after the threads' setting
     from bigbigan.report.finish import finish
     from bigbigan.training.launch import build_accelerator
@@ -45,15 +44,12 @@ def train(config, options, started: float, begun: list) -> int:
     from eval_linear.in_training import evaluate, first_probe
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    folder = run_folder(config)
+    folder, preset = run_folder(config), preset_name(find_config(options.config))
     accelerator = build_accelerator(config, folder)
     initial = adopt_architecture(config, folder / "checkpoints")
     hooks = {"evaluate": evaluate, "finish": lambda done: finish(done, first_probe)}
-    trainer = Trainer(
-        config, preset_name(find_config(options.config)), accelerator, initial=initial, started=started, **hooks
-    )
-    begun.append(trainer)
-    return trainer.run(dry=options.dry_run)
+    begun.append(Trainer(config, preset, accelerator, initial=initial, started=started, **hooks))
+    return begun[0].run(dry=options.dry_run)
 
 
 def resume_hint(begun: list, error: BaseException) -> str:

@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import ROOT, TINY_RUN, launch
 from tests.helpers.children import PATIENCE
 
-CLONE_ONLY = re.compile(r"bigbigan/train\.py|eval_linear/\w+\.py|accelerate launch(?! -m)(?!.*-m bigbigan\.train)")
+CLONE_ONLY = re.compile(r"bigbigan/train\.py|(?<!tests/)eval_linear/\w+\.py|accelerate launch(?! -m)(?!.*-m bigbigan\.train)")
 SHOWN_ONCE = {"docs/launching.md", "configs/digits.yaml", "benchmarks/results.py", "benchmarks/xla_cpu.sh"}
 
 
@@ -44,8 +44,8 @@ def test_the_clones_commands_are_shown_in_one_page():
     assert all(command in page for command in ("bigbigan/train.py", "eval_linear/probe.py", "accelerate launch"))
 
 
-def at_a_terminal(command: list[str], until: bytes, cwd: Path) -> tuple[int, str]:
-    """Run a command at a pseudo-terminal and press Ctrl-C when it has printed `until` → (status, what it printed)."""
+def at_a_terminal(command: list[str], until: Path, cwd: Path) -> tuple[int, str]:
+    """Run a command at a terminal and press Ctrl-C when the file `until` is there → (status, what it printed)."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     pid, terminal = pty.fork()
     if not pid:
@@ -53,15 +53,15 @@ def at_a_terminal(command: list[str], until: bytes, cwd: Path) -> tuple[int, str
         os.execvpe(command[0], command, environment)
     text, pressed, deadline = b"", False, time.monotonic() + 240 * PATIENCE
     while time.monotonic() < deadline:
-        if not select.select([terminal], [], [], 1)[0]:
+        if until.exists() and not pressed:
+            os.write(terminal, b"\x03")
+            pressed = True
+        if not select.select([terminal], [], [], 0.1)[0]:
             continue
         try:
             text += os.read(terminal, 4096)
         except OSError:  # the other side is closed
             break
-        if until in text and not pressed:
-            os.write(terminal, b"\x03")
-            pressed = True
     assert pressed, text.decode(errors="replace")
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     return status, text.decode(errors="replace")
@@ -71,8 +71,9 @@ def at_a_terminal(command: list[str], until: bytes, cwd: Path) -> tuple[int, str
 @pytest.mark.parametrize("processes", [1, 2])
 def test_ctrl_c_ends_with_a_sentence_and_no_traceback(processes, tmp_path):
     endless = ["--run.images=100000000", "--run.checkpoint_every=100000000", "--run.sample_every=100000000"]
+    stats = tmp_path / "runs" / "run" / "stats.jsonl"
     started = [sys.executable, "-m", "bigbigan.train", f"--processes={processes}"]
-    status, text = at_a_terminal([*started, *TINY_RUN, *endless, "--run.name=run"], b"real/fake", tmp_path)
+    status, text = at_a_terminal([*started, *TINY_RUN, *endless, "--run.name=run"], stats, tmp_path)
     assert status == 130 and "Traceback" not in text
     assert text.count("the same command goes on from") == 1 and "stopped at" in text
     assert list((tmp_path / "runs" / "run" / "checkpoints").iterdir())
@@ -82,8 +83,9 @@ def test_ctrl_c_ends_with_a_sentence_and_no_traceback(processes, tmp_path):
 def test_ctrl_c_while_it_loads_is_a_sentence_too(tmp_path):
     code = (
         "import builtins, os, signal, sys\nload = builtins.__import__\n"
-        "def slow(name, *rest):\n    if name == 'torch': os.kill(os.getpid(), signal.SIGINT)\n    return load(name, *rest)\n"
-        "builtins.__import__ = slow\nfrom bigbigan.train import main\nmain([])"
+        "def interrupted(name, *rest, **options):\n    if name == 'torch': os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return load(name, *rest, **options)\n"
+        "builtins.__import__ = interrupted\nfrom bigbigan.train import main\nmain([])"
     )
     out, err = launch("-c", code, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, code=130)
     assert (out, err) == ("", "interrupted; the same command goes on from the newest checkpoint\n")
