@@ -4,10 +4,10 @@
     python benchmarks/ablation.py --preset-group cifar --rows base no_e high_res_e --at-once 4 -- --data.path CIFAR10
     python benchmarks/ablation.py --preset-group digits --table
 
-Each run is an ordinary run folder ROOT/ROW-SEED, trained by bigbigan/train.py in its own process. At its end it is
+Each run is an ordinary run folder ROOT/ROW-SEED, trained by bigbigan-train in its own process. At its end it is
 measured: linear probe of AvePool features, IS and FID (by a classifier of the data's own domain), and reconstruction
 error relative to random pairs. The same command continues the queue: finished runs are left alone, begun ones resume
-from their newest checkpoint, failed ones are tried again. Figures that `eval_linear/probe.py ROOT/ROW-SEED` has written
+from their newest checkpoint, failed ones are tried again. Figures that `bigbigan-probe ROOT/ROW-SEED` has written
 are preferred if as many runs have them. Logs and states of the runs are in ROOT/queue, the table is in ROOT/table.md
 and ROOT/table.json.
 """

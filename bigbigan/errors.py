@@ -112,5 +112,6 @@ def exit_with_a_sentence(advice: Callable[[BaseException], str] = lambda error: 
         print(f"error: {error}{advice(error)}", file=sys.stderr)
         raise SystemExit(getattr(error, "status", 1)) from None
     except KeyboardInterrupt as error:
-        print(f"interrupted{advice(error)}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # once for all processes of a launch
+            print(f"interrupted{advice(error)}", file=sys.stderr)
         raise SystemExit(130) from None

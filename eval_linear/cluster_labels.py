@@ -1,12 +1,12 @@
 """Label a data set by clusters of an encoder's features.
 
-The command is `python eval_linear/cluster_labels.py CKPT --classes K --out FOLDER`.
+The command is `python -m eval_linear.cluster_labels CKPT --classes K --out FOLDER`.
 
 Writes the data that CKPT was trained on, or others, as Parquet files in which each image's class is the cluster that
 its features fall into: k-means fitted on the training split. With these labels a conditional BigGAN is BigBiGAN's
 baseline "BigGAN + Clustering" (table 3):
 
-    accelerate launch bigbigan/train.py --config table1/no_e --model.classes K --data.path FOLDER
+    bigbigan-train --config table1/no_e --model.classes K --data.path FOLDER
 """
 
 import io
@@ -16,6 +16,11 @@ from pathlib import Path
 
 if __package__ in (None, ""):  # run by its path: the repository root takes the place of this folder
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+if __name__ == "__main__":  # before torch is loaded
+    from bigbigan.config.command import let_waiting_threads_sleep
+
+    let_waiting_threads_sleep()
 
 import numpy as np
 import tyro

@@ -1,4 +1,4 @@
-"""Measure what a model is worth: `python eval_linear/probe.py CKPT [--field VALUE ...]`.
+"""Measure what a model is worth: `bigbigan-probe CKPT [--field VALUE ...]`.
 
 CKPT: a run folder, checkpoint folder, release folder or hub id. Frozen features, generation, and encoder and generator
 together: one table, one probe.json, one page (report.html), beside the checkpoint.
@@ -15,6 +15,10 @@ from typing import Literal
 
 if __package__ in (None, ""):  # run by its path: the repository root takes the place of this folder
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
+if __name__ == "__main__":  # as a command it answers --help, and sets the threads, before anything large is loaded
+    from eval_linear.command import main
+
+    raise SystemExit(main())
 
 import tyro
 
@@ -115,7 +119,7 @@ def main(argv: list[str] | None = None) -> None:
     if int(os.environ.get("RANK", 0)):  # of several processes, as torchrun starts them, the first works alone
         return
     with exit_with_a_sentence():
-        print(run_probe(tyro.cli(Probe, args=argv, config=(tyro.conf.FlagConversionOff,))))
+        print(run_probe(tyro.cli(Probe, prog="bigbigan-probe", args=argv, config=(tyro.conf.FlagConversionOff,))))
 
 
 def run_probe(probe: Probe) -> str:
@@ -296,7 +300,3 @@ def measure(
 def _plain(r) -> tuple[str, ...]:
     """Return the feature's name if it comes from no network, such as pixels."""
     return (r.feature,) if r.network is None else ()
-
-
-if __name__ == "__main__":
-    main()

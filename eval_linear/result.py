@@ -201,7 +201,7 @@ class Choice:
 
 @dataclass
 class ProbeResult:
-    """Hold all that one call of `eval_linear/probe.py` measured; a part that was not measured is None or empty.
+    """Hold all that one call of `bigbigan-probe` measured; a part that was not measured is None or empty.
 
     checkpoint: what was probed.  encoder_sha256: of E's weights and statistics, None of a GAN.  data: the data set.
     seeds: fits a row.  seconds, device: what the probe took, and on what.  bidirectional: E and G together.
@@ -243,7 +243,7 @@ class ProbeResult:
     @classmethod
     def read(cls, path: Path) -> "ProbeResult":
         """Read a probe.json; ProbeError where it holds something else, OSError where it cannot be read."""
-        expected = f"{path}: expected what eval_linear/probe.py writes"
+        expected = f"{path}: expected what bigbigan-probe writes"
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or nested too deeply

@@ -2,6 +2,7 @@
 
 import traceback
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -333,17 +334,50 @@ def test_a_mistyped_checkpoint_is_one_sentence(run_folder, monkeypatch):
         bigbigan.load(run_folder.parent)
 
 
+@pytest.mark.parametrize("name", ["runs/digits", "fotos", "./fotos/digits", "photos/digits", "~/nothing"])
+def test_a_mistyped_path_names_the_place_and_does_not_ask_the_hub(name, tmp_path, monkeypatch):
+    import bigbigan.release.load
+
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bigbigan.release.load, "get_hf_file_metadata", lambda url: pytest.fail("the hub was asked"))
+    with pytest.raises(CheckpointError) as refusal:
+        bigbigan.encode("photos", model=name)
+    place = Path(name).expanduser() if name.startswith("~") else tmp_path / name
+    assert f"no such folder as {place}; there are no runs here" in str(refusal.value)
+    assert refusal.value.__cause__ is None and refusal.value.__suppress_context__ and "\n" not in str(refusal.value)
+
+
+def test_a_hub_that_cannot_be_reached_is_asked_once(tmp_path, monkeypatch):
+    import bigbigan.release.load
+
+    asked = []
+
+    def unreachable(url):
+        asked.append(url)
+        raise ConnectionError("[Errno 111] Connection refused")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bigbigan.release.load, "get_hf_file_metadata", unreachable)
+    with pytest.raises(CheckpointError) as refusal:
+        bigbigan.encode("photos", model="someone/digits-of-nobody")
+    assert len(asked) == 1 and "the hub gave none (ConnectionError)" in str(refusal.value)
+    assert str(tmp_path / "someone" / "digits-of-nobody") in str(refusal.value) and "\n" not in str(refusal.value)
+
+
 def test_pushing_and_pulling_a_release_keeps_the_model(run_folder, tmp_path, pictures, monkeypatch):
     """The hub's part is played by a folder: what `from_pretrained` downloads are the two files of a release."""
     import huggingface_hub.hub_mixin
 
     import bigbigan.release.format
+    import bigbigan.release.load
 
     def download(repo_id, filename, **_):
         return str(run_folder / "release" / filename)
 
     monkeypatch.setattr(bigbigan.release.format, "hf_hub_download", download)
     monkeypatch.setattr(huggingface_hub.hub_mixin, "hf_hub_download", download)
+    monkeypatch.setattr(bigbigan.release.load, "get_hf_file_metadata", lambda url: None)
     model = bigbigan.load("someone/digits")
     expected = bigbigan.encode(pictures, run_folder, "z_mean")
     assert torch.equal(bigbigan.encode(pictures, model, "z_mean"), expected)

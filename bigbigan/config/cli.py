@@ -1,12 +1,19 @@
-"""The command line: `--config NAME or PATH`, `--dry-run`, and `--section.field VALUE` for any setting."""
+"""The command line: `--config NAME or PATH`, `--dry-run`, `--processes N`, and `--section.field VALUE` for any setting.
+
+`--help` prints the settings that people change, `--help-all` all of them, `--list` the presets.
+"""
 
 import argparse
+import difflib
 import os
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
+from bigbigan.config.command import print_and_leave
+from bigbigan.config.comparison import flatten
 from bigbigan.config.cross_checks import OWN_ENCODERS, RESNET_DEFAULTS, check_path, takes_resnet_settings
+from bigbigan.config.help import preset_table, short_help
 from bigbigan.config.presets import (
     check_removed,
     find_config,
@@ -20,24 +27,30 @@ from bigbigan.config.schema import Config, Model
 from bigbigan.errors import ConfigError
 
 DEFAULT_PRESET = "digits"
+OWN_FLAGS = ("--config", "--dry-run", "--processes", "--list", "--help", "--help-all")
 
 
 def parse(argv: list[str] | None = None, tree: type = Config) -> tuple[Any, argparse.Namespace]:
     """Return (config, options): the defaults of `tree`, over them the preset or YAML file, over it the flags.
 
-    argv: the command line; sys.argv if None.  options: `config`, as given, and `dry_run`; and two sets of names
-    "section.field": `flags`, what the command line sets, and `given`, what it or a file sets.
-    Ends the program with status 2 and one message if an argument is wrong.
+    argv: the command line; sys.argv if None.  options: `config`, as given, `dry_run` and `processes`, 0 if not given;
+    and two sets of names "section.field": `flags`, what the command line sets, and `given`, what it or a file sets.
+    Ends the program with status 2 and one message if an argument is wrong, and with status 0 after --help, --help-all
+    and --list.
     """
-    before = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    before.add_argument("--config", default=DEFAULT_PRESET)
-    before.add_argument("--dry-run", action="store_true")
-    options, flags = before.parse_known_args(argv)
+    options, flags = _own_options(argv)
     try:
+        if options.list:
+            print_and_leave(preset_table())
         options.flags = {_flag_name(flag) for flag in flags if flag.startswith("--")}
         check_removed(options.flags, "command line")
         path = find_config(options.config)
-        config = _with_flags(read_yaml(path, tree()), flags)
+        config = read_yaml(path, tree())
+        if options.help:
+            print_and_leave(short_help(config, options.config, DEFAULT_PRESET))
+        if not options.help_all:
+            check_flags(flags, flatten(config))
+        config = _with_flags(config, [*flags, *["--help"] * options.help_all])
         options.given = options.flags.union(*(nested_names(content) for _, content in lineage(path)))
         check_path(config.data.path, options.config)
         if not config.run.name:
@@ -47,9 +60,55 @@ def parse(argv: list[str] | None = None, tree: type = Config) -> tuple[Any, argp
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    if dropped and os.environ.get("RANK", "0") == "0":  # once for all processes of a launch
+    if dropped and os.environ.get("RANK", "0") == "0" and options.processes < 2:  # once for all processes of a launch
         print(f"{options.config}: {', '.join(dropped)} not used, --model.encoder {config.model.encoder} has none")
     return config, options
+
+
+def _own_options(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    """Return what is no setting of the tree, and the rest of the command line."""
+    before = argparse.ArgumentParser(prog="bigbigan-train", add_help=False, allow_abbrev=False)
+    before.add_argument("--config", default=DEFAULT_PRESET)
+    before.add_argument("--dry-run", action="store_true")
+    before.add_argument("--processes", type=_count, default=0)
+    before.add_argument("--list", action="store_true")
+    before.add_argument("-h", "--help", action="store_true")
+    before.add_argument("--help-all", action="store_true")
+    before.error = _refuse
+    return before.parse_known_args(argv)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text}: expected a number of processes, 1 or more")
+    return int(text)
+
+
+def _refuse(message: str) -> None:
+    print(f"error: {message.removeprefix('argument ')}; --help shows what there is", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def check_flags(flags: Iterable[str], known: Collection[str], own: Collection[str] = OWN_FLAGS) -> None:
+    """Raise ConfigError for a flag that is no setting, and name the nearest one.
+
+    known: the settings, as section.field.  own: flags of the command that are no settings.
+    """
+    for flag in flags:
+        name = _flag_name(flag)
+        if flag.startswith("--") and name not in known:
+            found = " or ".join(_nearest(name, [*known, *(option.removeprefix("--") for option in own)])[:3])
+            meant = f"did you mean {found}? " if found else ""
+            raise ConfigError(f"{flag.split('=')[0]}: expected a setting; {meant}--help-all lists them all")
+
+
+def _nearest(name: str, known: Collection[str]) -> list[str]:
+    """Return the flags that a mistyped one may stand for: those of another section, else the one of nearest letters."""
+    last = name.split(".")[-1]
+    same = [key for key in known if key.split(".")[-1] == last]
+    like = difflib.get_close_matches(name, known, 1, 0.75)
+    longer = [key for key in known if key.endswith(f"_{last}")]
+    return [f"--{key}" for key in same or like or longer or difflib.get_close_matches(name, known, 1, 0.6)]
 
 
 def drop_resnet_settings(model: Model, given: Collection[str]) -> list[str]:
@@ -90,8 +149,14 @@ def _with_flags(default: Any, flags: list[str]) -> Any:
     description = (
         f"{type(default).__doc__}\n\n"
         f"--config NAME or PATH   one of {preset_list()} (default {DEFAULT_PRESET}), or a YAML file\n"
-        "--dry-run               build everything, print it with the shapes of one forward, and stop"
+        "--dry-run               build everything, print it with what the run would cost, and stop\n"
+        "--processes N           train with N processes on this machine, one for each GPU"
     )
     return tyro.cli(
-        type(default), default=default, args=flags, description=description, config=(tyro.conf.FlagConversionOff,)
+        type(default),
+        prog="bigbigan-train",
+        default=default,
+        args=flags,
+        description=description,
+        config=(tyro.conf.FlagConversionOff,),
     )

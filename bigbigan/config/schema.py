@@ -292,12 +292,13 @@ class Run:
     deterministic: bool = False
     """Use deterministic kernels only: a resumed run on one GPU is equal bit for bit; slower."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
-    """auto: bf16 if `accelerate launch` was told so or the GPU has it, else float32."""
+    """auto: bf16 if Accelerate was told so or the GPU has it, else float32."""
     compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = "off"
     """Mode of torch.compile for the updates, refused if its gradients differ from eager ones.
     (reduce-overhead records CUDA graphs. Compiling takes minutes at the start, so it is for longer runs.)"""
     threads: NotNegative = 0
-    """CPU threads of a process; 0: the machine's cores are shared among its processes."""
+    """CPU threads of a process; 0: one or all of its cores, whichever a measurement at the start finds faster.
+    (A run keeps the number that it began with, since another may change the last bit of a sum.)"""
     log_every: AtLeastOne = 200_000
     """Images between lines of stats.jsonl."""
     sample_every: AtLeastOne = 5_000_000

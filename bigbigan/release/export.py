@@ -10,6 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+if __name__ == "__main__":  # before torch is loaded
+    from bigbigan.config.command import let_waiting_threads_sleep
+
+    let_waiting_threads_sleep()
+
 import numpy as np
 import torch
 import tyro
@@ -129,7 +134,7 @@ def _figures(ckpt: str) -> str:
         return ""
     result = ProbeResult.read(path)
     if result.n_test is None:
-        raise ExportError(f"{path}: expected what eval_linear/probe.py writes, found no key n_test; probe anew")
+        raise ExportError(f"{path}: expected what bigbigan-probe writes, found no key n_test; probe anew")
     return worth(result)
 
 

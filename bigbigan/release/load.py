@@ -7,7 +7,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 import torch
-from huggingface_hub.errors import HFValidationError
+from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RepositoryNotFoundError
 
 from bigbigan.config import EARLIER, Config, Model, check_model, flatten
 from bigbigan.config.cross_checks import takes_resnet_settings
@@ -49,18 +50,42 @@ def load_model(source: str | os.PathLike) -> BigBiGAN:
         raise CheckpointError(
             f"{printable(source)}: expected a run folder, checkpoint, release or hub id; {found}"
         ) from None
-    if folder.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
+    if folder.exists() or not _may_be_hub_id(str(source)):
         raise CheckpointError(
             f"{printable(source)}: expected a run folder, checkpoint, release or hub id; {_found(folder)}"
         )
+    return _from_hub(str(source), folder)
+
+
+def _may_be_hub_id(source: str) -> bool:
+    """Return whether a name that is no folder here may be OWNER/NAME of the hub: not runs/NAME, nor a path here."""
+    owner = source.split("/")[0]
+    return (
+        bool(re.fullmatch(r"[\w.-]+/[\w.-]+", source)) and owner not in (".", "..", "runs") and not Path(owner).exists()
+    )
+
+
+def _from_hub(name: str, folder: Path) -> BigBiGAN:
+    """Load a release from the hub, which is asked once, without retries, unless it is in the cache already."""
     try:
-        return BigBiGAN.from_pretrained(str(source))
+        if not isinstance(try_to_load_from_cache(name, "config.json"), str):
+            get_hf_file_metadata(hf_hub_url(name, "config.json"))
+        return BigBiGAN.from_pretrained(name)
     except Exception as error:  # the hub's errors have many types; each becomes one sentence
         if isinstance(error, ValueError) and not isinstance(error, HFValidationError):  # it does not fit
             raise CheckpointError(str(error)) from None
         raise CheckpointError(
-            f"{source}: no such folder, and the hub gave none ({type(error).__name__}); {_runs()}"
+            f"{printable(name)}: expected a run folder, checkpoint, release or hub id; {_found(folder)}; "
+            f"and the hub gave none ({_hub_said(error)})"
         ) from None
+
+
+def _hub_said(error: Exception) -> str:
+    if isinstance(error, RepositoryNotFoundError):
+        return "it has no such model, or a private one"
+    if isinstance(error, EntryNotFoundError):
+        return "that repository holds no config.json of a release"
+    return type(error).__name__
 
 
 def _from_folder(folder: Path) -> BigBiGAN:
@@ -213,7 +238,9 @@ def card(config: dict, images_seen: int) -> dict:
 
 
 def _found(folder: Path) -> str:
-    return f"found none of these in {folder}" if folder.exists() else f"no such folder; {_runs()}"
+    """Return what is at a path that holds no model: the whole path, since it depends on the folder one is in."""
+    where = printable(os.path.abspath(folder))
+    return f"found none of these in {where}" if folder.exists() else f"no such folder as {where}; {_runs()}"
 
 
 def _runs() -> str:

@@ -125,7 +125,7 @@ def read_probe(folder: Path) -> tuple[ProbeResult, str]:
     except ProbeError as error:
         return (
             ProbeResult(),
-            f"probe.json is left out: expected what eval_linear/probe.py writes, found another form ({error})",
+            f"probe.json is left out: expected what bigbigan-probe writes, found another form ({error})",
         )
 
 

@@ -1,5 +1,6 @@
 """The text at the end of a run."""
 
+import shlex
 from pathlib import Path
 
 from bigbigan.training.start import block
@@ -18,7 +19,7 @@ def closing_block(folder: Path, images_seen: int, figures: str, page: Path, best
             ("model", str(folder / "release")),
             ("figures", figures),
             *([("best", best)] if best else []),
-            ("all figures", f"python eval_linear/probe.py {folder}"),
+            ("all figures", f"bigbigan-probe {shlex.quote(str(folder))}"),
             (
                 "next",
                 f'python -c "import bigbigan; '

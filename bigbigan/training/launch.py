@@ -20,6 +20,7 @@ from bigbigan.data.classes import why_no_classes
 from bigbigan.distributed import rank, world_size
 from bigbigan.errors import ConfigError, LostProcess, Outside
 from bigbigan.files import check_links
+from bigbigan.training.threads import cores
 
 WITHOUT_LABELS = "reconstruction_error_relative"  # what evaluations measure of images without labels
 log = logging.getLogger(__name__)
@@ -32,13 +33,12 @@ def build_accelerator(config: Config, folder: Path) -> Accelerator:
     another process does not come within `run.timeout`.
     """
     refuse_unsupported(config)
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    torch.set_num_threads(config.run.threads or max(1, cores // local))  # `accelerate launch` would leave one thread
+    torch.set_num_threads(config.run.threads or cores())  # `accelerate launch` would leave one thread
     if config.run.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = not config.run.deterministic
+    check_gpus()
     accelerator = start_accelerate(config, folder)
     if accelerator.distributed_type in (DistributedType.DEEPSPEED, DistributedType.FSDP, DistributedType.MEGATRON_LM):
         raise ConfigError(f"{accelerator.distributed_type}: expected plain data parallelism; see `accelerate config`")
@@ -64,6 +64,16 @@ def refuse_unsupported(config: Config) -> None:
             raise ConfigError(
                 f"{name}: expected plain data parallelism, the networks fit on one device; see `accelerate config`"
             )
+
+
+def check_gpus() -> None:
+    """Raise ConfigError for more processes on this machine than it has GPUs, if it has any."""
+    processes, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
+    if 0 < gpus < processes and os.environ.get("ACCELERATE_USE_CPU", "false").lower() not in ("true", "1", "yes"):
+        raise ConfigError(
+            f"--processes {processes}: expected at most one for each GPU, found {gpus}; start {gpus}, or hide the GPUs "
+            "by CUDA_VISIBLE_DEVICES="
+        )
 
 
 def chosen_precision(config: Config) -> str:

@@ -24,8 +24,11 @@ def block(title: str, rows: list[tuple[str, str]]) -> str:
     return "\n".join([title, *(f"  {name:<{width}}  {value}" for name, value in rows)])
 
 
-def start_block(trainer: "Trainer") -> str:
-    """Return what is trained, on what, from which weights, how far, and where it writes."""
+def start_block(trainer: "Trainer", threads: str = "") -> str:
+    """Return what is trained, on what, from which weights, how far, and where it writes.
+
+    threads: of the CPU, how many and why.
+    """
     config, model, accelerator = trainer.config, trainer.model, trainer.accelerator
     m, d, o = config.model, config.data, config.optim
     images, processes = config.batches * d.batch_size, accelerator.num_processes
@@ -42,6 +45,7 @@ def start_block(trainer: "Trainer") -> str:
         ("weights", weights_line(trainer)),
         ("batch", f"{d.batch_size} = {parts}"),
         ("device", device_line(trainer)),
+        *([("threads", threads)] if threads else []),
         (
             "iteration",
             f"{many(o.d_steps, 'D update')} and one of E+G{' at once' * o.simultaneous} on {images:,} images",

@@ -108,6 +108,7 @@ class TrainingState:
     """Holds what a checkpoint keeps: networks, averages, optimisers by name, counters, and all that decides later.
 
     augmentation: of what F sees; None if the run has none.  data: records of the splits "train" and "test", or None.
+    threads: of the CPU, that the checkpoint's process computed with; 0 in one of an older version.
     `older`: settings of an older version by which the run goes on, see `config.older_settings`.
     """
 
@@ -124,19 +125,23 @@ class TrainingState:
         self.recovery = Recovery()
         self.data: dict[str, DataRecord] | None = None
         self.guard = GuardMemory()
+        self.threads = 0
         self.older: dict[str, Any] = {}
 
     def numbers(self) -> dict:
         """Return what state.json keeps beside counters and settings; an entry that says nothing is left out."""
         augmentation = {} if self.augmentation is None else self.augmentation.state()
         entries = {"recovery": self.recovery.to_json(), "augmentation": augmentation, "guard": self.guard.to_json()}
-        return {name: entry for name, entry in entries.items() if entry}
+        return {name: entry for name, entry in entries.items() if entry} | {"threads": torch.get_num_threads()}
 
     def load_numbers(self, content: dict) -> None:
         """Take up the counters and what `numbers` returned, from state.json. Raises ValueError for what cannot be."""
         self.images_seen, self.iterations = content["images_seen"], content["iterations"]
         self.recovery = Recovery.from_json(content.get("recovery", {}))
         self.guard = GuardMemory.from_json(content.get("guard"), self.images_seen)
+        self.threads = content.get("threads", 0)
+        if type(self.threads) is not int or self.threads < 0:
+            raise ValueError(f"threads: expected a number of CPU threads, found {self.threads!r}")
         if self.augmentation is not None:
             self.augmentation.load(content.get("augmentation", {}))
 

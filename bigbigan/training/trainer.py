@@ -22,6 +22,7 @@ from bigbigan.model import BigBiGAN
 from bigbigan.networks.weights import load_weights
 from bigbigan.training import checkpoint
 from bigbigan.training.batch import Batch, Drawer
+from bigbigan.training.bill import bill_block
 from bigbigan.training.compile import compile_step
 from bigbigan.training.ema import Averages, averaged_model
 from bigbigan.training.guard import CollapseProbe, Guard, StopRequest, check_finite, check_finite_weights
@@ -39,6 +40,7 @@ from bigbigan.training.pictures import KINDS, draw_grids, has_grids
 from bigbigan.training.schedule import Schedule
 from bigbigan.training.start import shapes_block, start_block
 from bigbigan.training.state import TrainingState
+from bigbigan.training.threads import set_threads
 from bigbigan.training.trackers import Trackers
 from bigbigan.training.variants import augmentation_of, build_step
 
@@ -141,10 +143,12 @@ class Trainer:
             barrier(self.device)  # until the main process holds the folder
             self.saved = checkpoint.resume(self.checkpoints, self.state, self.config, self.device)
             self.saved_at, self.begun = self.state.images_seen, True
+            threads = set_threads(self)
             if self.main:
-                print(start_block(self), flush=True)
+                print(start_block(self, threads), flush=True)
             if dry:
                 self.accelerator.print(shapes_block(self.model, self.device), flush=True)
+                self.accelerator.print(bill_block(self), flush=True)
                 return 0
             self.train()
             if self.stop.asked:

@@ -71,7 +71,7 @@ def test_a_value_of_another_form_is_named(content, message):
 def test_a_file_of_another_form_is_one_sentence(tmp_path, text):
     path = tmp_path / "probe.json"
     path.write_text(text, encoding="utf-8", errors="surrogatepass")
-    with pytest.raises(ProbeError, match="probe.json: expected what eval_linear/probe.py writes, found") as error:
+    with pytest.raises(ProbeError, match="probe.json: expected what bigbigan-probe writes, found") as error:
         ProbeResult.read(path)
     assert "\n" not in str(error.value)
     with pytest.raises(FileNotFoundError):

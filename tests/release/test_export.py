@@ -77,7 +77,7 @@ def test_figures_of_another_form_are_one_sentence(original, tmp_path, capsys, co
     with pytest.raises(SystemExit) as stop:
         main([str(tmp_path / "run"), str(tmp_path / "small")])
     said = capsys.readouterr().err
-    assert stop.value.code == 2 and said.count("\n") == 1 and "expected what eval_linear/probe.py writes, found" in said
+    assert stop.value.code == 2 and said.count("\n") == 1 and "expected what bigbigan-probe writes, found" in said
     assert not (tmp_path / "small").exists()
 
 

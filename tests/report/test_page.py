@@ -243,7 +243,7 @@ def test_texts_are_escaped(run, tmp_path):
 def test_a_probe_of_another_form_is_a_sentence_beside_the_rest(run, tmp_path):
     """The sentence names the key, and its text is no markup either."""
     found = Text(write_page(changed_run(run, tmp_path / "run", rows=[{"figures": {HOSTILE: "many"}}])))
-    assert "probe.json is left out: expected what eval_linear/probe.py writes, found another form" in found.text
+    assert "probe.json is left out: expected what bigbigan-probe writes, found another form" in found.text
     assert f"rows[0].figures.{' '.join(HOSTILE.split())}: expected an object, found a text" in found.text
     assert "Not probed" in found.text and found.embedded()["charts"]
     assert [tag for tag, _ in found.tags].count("script") == 2
