@@ -151,7 +151,7 @@ def run_probe(probe: Probe) -> str:
         n_test=len(splits.test),
         classes=splits.classes or None,
         class_names=splits.class_names,
-        not_measured=not_measured,
+        not_measured=not_measured or None,
         seeds=probe.seeds,
         seconds=round(time.perf_counter() - started, 1),
         device=str(next(probed.parameters()).device),
