@@ -219,7 +219,8 @@ def open_splits(data: ProbeData, model: BigBiGAN, common_classes: bool = True) -
         value_range=tuple(data.value_range or own.get("value_range") or ()),
     )
     train, test = open_data(settings, common_classes)
-    return Splits(train, test, f"{path} ({train.origin})" + (f"; {test.note}" if test.note else ""))
+    origin = path if train.origin == path else f"{path} ({train.origin})"
+    return Splits(train, test, origin + (f"; {test.note}" if test.note else ""))
 
 
 def transfer_splits(probe: Probe, model: BigBiGAN) -> Splits:
