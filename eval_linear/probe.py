@@ -155,7 +155,7 @@ def run_probe(probe: Probe) -> str:
         n_test=len(splits.test),
         classes=splits.classes or None,
         class_names=splits.class_names,
-        not_measured=not_measured,
+        not_measured=not_measured or None,
         seeds=probe.seeds,
         seconds=round(time.perf_counter() - started, 1),
         device=str(next(probed.parameters()).device),
@@ -223,7 +223,8 @@ def open_splits(data: ProbeData, model: BigBiGAN, common_classes: bool = True) -
         value_range=tuple(data.value_range or own.get("value_range") or ()),
     )
     train, test = open_data(settings, common_classes)
-    return Splits(train, test, f"{path} ({train.origin})" + (f"; {test.note}" if test.note else ""))
+    origin = path if train.origin == path else f"{path} ({train.origin})"
+    return Splits(train, test, origin + (f"; {test.note}" if test.note else ""))
 
 
 def transfer_splits(probe: Probe, model: BigBiGAN) -> Splits:

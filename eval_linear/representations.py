@@ -32,7 +32,7 @@ class Splits:
     @property
     def path(self) -> str:
         """The path or name of the data set."""
-        return self.origin.split(" (")[0]
+        return self.origin.split(" (")[0].split("; ")[0]
 
     @property
     def name(self) -> str:

@@ -226,7 +226,7 @@ class ProbeResult:
     bidirectional: list[PairFigure] | None = None
     sheets: list[Sheet] = field(default_factory=list)
     chosen: Choice | None = optional()
-    not_measured: list[str] = field(default_factory=list)
+    not_measured: list[str] | None = optional()
 
     def to_json(self) -> dict:
         """Return the content of probe.json."""

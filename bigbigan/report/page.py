@@ -70,7 +70,7 @@ def _values(folder: Path, stage: str) -> dict[str, object]:
         "note": note,
         "origin": evaluation.origin(probe),
         "protocols": evaluation.protocols(probe),
-        "not_measured": probe.not_measured,
+        "not_measured": probe.not_measured or [],
         "confusion": evaluation.confusion(probe),
         "bidirectional": evaluation.bidirectional(probe),
         "generation": evaluation.generation(probe),

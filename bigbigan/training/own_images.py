@@ -7,13 +7,14 @@ so a run keeps them when images are added.
 
 import textwrap
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from accelerate import Accelerator
 
 from bigbigan.config import Config, flatten
+from bigbigan.config.cross_checks import takes_resnet_settings
 from bigbigan.data import Images
 from bigbigan.errors import DataError
 from bigbigan.networks.layers.sizes import image_sizes
@@ -99,7 +100,22 @@ def choose(count: int, side: int, device: str, given: Mapping[str, object], part
             "about 200 lines in the log, 25 grids and checkpoints",
         ),
     ]
-    return [Choice(c.about, {k: v for k, v in c.settings.items() if k not in given}, c.reason) for c in found]
+    return [without(choice, given) for choice in found]
+
+
+def without(choice: Choice, names: Collection[str]) -> Choice:
+    """Return the choice without the settings of these names."""
+    return replace(choice, settings={k: v for k, v in choice.settings.items() if k not in names})
+
+
+def unsuited(config: Config) -> set[str]:
+    """Return the settings that this run's networks or objective do not have, so that nothing is chosen for them."""
+    m, found = config.model, set()
+    if not takes_resnet_settings(m.encoder):
+        found |= {"model.encoder_width"}
+    if config.loss.form in ("wgan_gp", "lsgan") or not (m.joint or m.encoder == "none"):
+        found |= {"optim.augment", "optim.ada_images"}
+    return found
 
 
 def choose_size(count: int, side: int, machine: Machine, kind: str) -> tuple[int, str]:
@@ -166,6 +182,7 @@ def choose_settings(
         count, side = len(images[0]), shorter_side(images[0])
         now = {name: value for name, value in flatten(config).items() if name in fixed}
         found = choose(count, side, accelerator.device.type, now, processes * config.data.chunks)
+        found = [without(choice, unsuited(config)) for choice in found]
         title = f"settings chosen for {count:,} training images on {accelerator.device.type}; flags change them"
     for choice in found:
         for name, value in choice.settings.items():

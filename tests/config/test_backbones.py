@@ -16,7 +16,7 @@ PRESETS = {
     "cifar10_small": ([], "model.encoder_width 0.5, model.encoder_blocks 2 2 2 1"),
     "bigan_mnist": (["--model.encoder_image_size=56"], ""),
     "digits_progressive": (["--grow.first_size=0", "--model.image_size=32"], ""),
-    "small": ([], ""),
+    "small": (["--data.path=photos"], ""),
     "table1_cifar/resnet_x2": ([], "model.encoder_width 0.5"),
 }
 

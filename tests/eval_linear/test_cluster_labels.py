@@ -57,8 +57,8 @@ def test_from_a_release_to_a_conditional_gan(run_folder, tmp_path, capsys):
     assert "digits (scikit-learn's digits)" in said and "the generator did not move" in said
     assert "swd" in json.dumps(json.loads((tmp_path / "gan" / "probe.json").read_text())["generation"])
     with pytest.raises(SystemExit):
-        probe([str(tmp_path / "gan")])
-    assert "found a GAN; --parts generation classes measures its samples" in capsys.readouterr().err
+        probe([str(tmp_path / "gan"), "--parts", "knn"])
+    assert "--parts knn: expected a model with an encoder, found a GAN" in capsys.readouterr().err
 
 
 def test_bytes_of_files_are_kept(run_folder, image_folder, tmp_path):

@@ -212,7 +212,7 @@ def test_the_probes_images_are_flipped_where_the_models_were(digits, monkeypatch
     model.card = card
     options = probe.Probe("x", parts=("linear",), linear=("adam_5k",), augment="light", untrained=1, supervised=1)
     options.features, options.labels = ("avepool_feat",), (1.0,)
-    probe.feature_rows(options, model, digits, None)
+    probe.feature_rows(options, options.parts, model, digits, None)
     found = [argument for a, _ in crops for argument in a if hasattr(argument, "flip")]
     assert len(found) >= 4, "the model's, the untrained and the supervised encoder's rows, and the supervised training"
     assert {crop.flip for crop in found} == {card.get("data", {}).get("flip", True)}

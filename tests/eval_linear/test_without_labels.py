@@ -99,6 +99,11 @@ def test_a_test_split_of_a_few_images(release, tmp_path, n_test):
     assert ("fid_classifier_photos_test_n32" in out) == (n_test > 1)
 
 
+def test_with_labels_there_is_nothing_to_say(release):
+    run_probe(Probe(ckpt=str(release), parts=("knn",), untrained=0, data=ProbeData(path="digits")))
+    assert "not_measured" not in json.loads((release / "probe.json").read_text())
+
+
 def config_of(path, **run) -> Config:
     config = Config()
     config.data.path = str(path)

@@ -113,6 +113,29 @@ def test_flags_and_files_win_and_the_rest_follows(tmp_path, capsys):
     assert config.model.generator_width == 24 and config.model.discriminator_width == 16
 
 
+def test_nothing_is_chosen_that_the_networks_or_the_objective_do_not_have(tmp_path):
+    path = write(tmp_path / "photos", 30)
+    config = chosen(tmp_path, f"--data.path={path}", "--model.encoder=convnext_atto")
+    assert config.model.encoder_width == 1.0 and config.optim.augment == "ada"
+    config = chosen(
+        tmp_path,
+        f"--data.path={path}",
+        "--model.family=progressive",
+        "--model.encoder=progressive",
+        "--loss.form=lsgan",
+    )
+    assert config.optim.augment == "none"
+    config = chosen(tmp_path, f"--data.path={path}", "--model.joint=False", "--model.posterior=deterministic")
+    assert config.optim.augment == "none"
+
+
+def test_a_model_to_start_from_keeps_its_architecture(tmp_path):
+    config, options = parse(["--config", "own", f"--data.path={write(tmp_path / 'photos', 30)}"])
+    config.model.init_from, config.model.image_size = "other", 64  # as adopt_architecture leaves it
+    choose_settings(config, options.given, tmp_path / "none", CPU_ALONE)
+    assert config.model.image_size == 64 and config.model.generator_width == 96 and config.data.batch_size == 16
+
+
 def test_processes_share_the_batch(tmp_path):
     three = SimpleNamespace(device=torch.device("cpu"), num_processes=3, is_main_process=False)
     path = write(tmp_path / "photos", 30)
