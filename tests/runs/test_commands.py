@@ -13,7 +13,9 @@ import pytest
 from tests.conftest import ROOT, TINY_RUN, launch
 from tests.helpers.children import PATIENCE
 
-CLONE_ONLY = re.compile(r"bigbigan/train\.py|(?<!tests/)eval_linear/\w+\.py|accelerate launch(?! -m)(?!.*-m bigbigan\.train)")
+CLONE_ONLY = re.compile(
+    r"bigbigan/train\.py|(?<!tests/)eval_linear/\w+\.py|accelerate launch(?! -m)(?!.*-m bigbigan\.train)"
+)
 SHOWN_ONCE = {"docs/launching.md", "configs/digits.yaml", "benchmarks/results.py", "benchmarks/xla_cpu.sh"}
 
 
