@@ -334,6 +334,12 @@ def test_a_mistyped_checkpoint_is_one_sentence(run_folder, monkeypatch):
         bigbigan.load(run_folder.parent)
 
 
+def is_one_line(error: Exception) -> bool:
+    """Whether a terminal shows one traceback that ends with one line, no chain of other libraries' errors."""
+    text = "".join(traceback.format_exception(error))
+    return text.count("Traceback") == 1 and text.rstrip().endswith(str(error)) and "\n" not in str(error)
+
+
 @pytest.mark.parametrize("name", ["runs/digits", "fotos", "./fotos/digits", "photos/digits", "~/nothing"])
 def test_a_mistyped_path_names_the_place_and_does_not_ask_the_hub(name, tmp_path, monkeypatch):
     import bigbigan.release.load
@@ -345,7 +351,7 @@ def test_a_mistyped_path_names_the_place_and_does_not_ask_the_hub(name, tmp_path
         bigbigan.encode("photos", model=name)
     place = Path(name).expanduser() if name.startswith("~") else tmp_path / name
     assert f"no such folder as {place}; there are no runs here" in str(refusal.value)
-    assert refusal.value.__cause__ is None and refusal.value.__suppress_context__ and "\n" not in str(refusal.value)
+    assert is_one_line(refusal.value)
 
 
 def test_a_hub_that_cannot_be_reached_is_asked_once(tmp_path, monkeypatch):
@@ -362,7 +368,7 @@ def test_a_hub_that_cannot_be_reached_is_asked_once(tmp_path, monkeypatch):
     with pytest.raises(CheckpointError) as refusal:
         bigbigan.encode("photos", model="someone/digits-of-nobody")
     assert len(asked) == 1 and "the hub gave none (ConnectionError)" in str(refusal.value)
-    assert str(tmp_path / "someone" / "digits-of-nobody") in str(refusal.value) and "\n" not in str(refusal.value)
+    assert str(tmp_path / "someone" / "digits-of-nobody") in str(refusal.value) and is_one_line(refusal.value)
 
 
 def test_pushing_and_pulling_a_release_keeps_the_model(run_folder, tmp_path, pictures, monkeypatch):

@@ -66,8 +66,8 @@ def _group(count: int) -> dict[str, str]:
 def _wait(processes: list[subprocess.Popen]) -> None:
     """Wait until all have ended; `GRACE` seconds after one has failed, kill those that still wait for it."""
     failed_at = None
-    while any(process.poll() is None for process in processes):
-        failed = any(process.returncode not in (None, 0, *STOPPED) for process in processes)
+    while None in (statuses := [process.poll() for process in processes]):
+        failed = any(status not in (None, 0, *STOPPED) for status in statuses)
         failed_at = failed_at or (time.monotonic() if failed else None)
         if failed_at and time.monotonic() > failed_at + GRACE:
             for process in processes:

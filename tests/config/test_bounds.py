@@ -68,7 +68,7 @@ def test_bounds(bounds, inside, beyond, words):
 
 def test_help_shows_plain_types_and_every_description(capsys):
     with pytest.raises(SystemExit) as stop:
-        parse(["--help"])
+        parse(["--help-all"])
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert not stop.value.code and "Bounds" not in text and "Annotated" not in text
     assert "--data.batch-size INT Images of one update, over all processes. (default: 64)" in text

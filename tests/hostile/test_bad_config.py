@@ -142,7 +142,7 @@ def test_an_interpolation_does_not_show_the_environment(elsewhere, capsys, monke
         (["--config", "loop.yaml"], "found no such file"),
         (["--config", "../digits"], "or a path ending in .yaml"),
         (["--config"], "expected one argument"),
-        (["--model.latent_dm", "3"], "--model.latent-dim"),
+        (["--model.latent_dm", "3"], "did you mean --model.latent_dim?"),
         (["--data.batch_size", "eight"], "batch"),
         (["--data.batch_size"], "batch"),
         (["--loss.form", "hing"], "hing"),

@@ -279,7 +279,7 @@ def test_cifar10_trains_by_one_flag_resumes_encodes_and_probes(tmp_path):
 
 @pytest.mark.run
 def test_help_names_every_section():
-    out, _ = launch(ROOT / "bigbigan" / "train.py", "--help")
+    out, _ = launch(ROOT / "bigbigan" / "train.py", "--help-all")
     for word in (
         "--model.image-size",
         "--data.path",

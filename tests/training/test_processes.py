@@ -61,7 +61,7 @@ def test_sigterm_is_passed_on_and_their_status_kept(tmp_path):
 
     child = tmp_path / "child.py"
     child.write_text(
-        "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\nprint('on', flush=True)\n"
+        "import os, signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\nos.write(1, b'on\\n')\n"
         "time.sleep(600)\n"
     )
     code = (
