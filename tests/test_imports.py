@@ -1,4 +1,4 @@
-"""The floors of the house: imports point down only (README, "The layout")."""
+"""The floors of the house: imports point down only (docs/changing.md, "The layout")."""
 
 import ast
 import subprocess

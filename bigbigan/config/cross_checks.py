@@ -143,7 +143,7 @@ def check_path(path: str, preset: str) -> None:
         raise ConfigError(
             f"--config {preset}: expected --data.path too, your images: a folder, Parquet or Arrow files, or a hub "
             "data set; found none. For example: "
-            f"accelerate launch bigbigan/train.py --config {preset} --data.path FOLDER"
+            f"bigbigan-train --config {preset} --data.path FOLDER"
         )
 
 

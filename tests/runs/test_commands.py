@@ -16,7 +16,7 @@ from tests.helpers.children import PATIENCE
 CLONE_ONLY = re.compile(
     r"bigbigan/train\.py|(?<!tests/)eval_linear/\w+\.py|accelerate launch(?! -m)(?!.*-m bigbigan\.train)"
 )
-SHOWN_ONCE = {"docs/launching.md", "configs/digits.yaml", "benchmarks/results.py", "benchmarks/xla_cpu.sh"}
+SHOWN_ONCE = {"docs/launching.md", "benchmarks/results.py", "benchmarks/xla_cpu.sh"}
 
 
 def texts() -> list[Path]:

@@ -15,7 +15,7 @@ from bigbigan.training.outline import CountedFlops, Outline, SavedBytes, outline
 from tests.conftest import TINY_MODEL, make_step, tiny_model
 
 UNITS = {"M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
-FREE = (DEFAULT_PRESET, "own/")  # whose bills are measured, or depend on the images
+FREE = (DEFAULT_PRESET, "own")  # whose bills are measured, or depend on the images
 SMALL = [name for name in presets() if name.startswith(("bigan/", "bigbigan/cifar10", "table1_digits/"))]
 LARGE = ["bigbigan/imagenet128_revnet50x4", "progan/a"]
 
