@@ -12,12 +12,12 @@ def closing_block(folder: Path, images_seen: int, figures: str, page: Path, best
     return block(
         f"finished: {images_seen:,} images",
         [
+            ("figures", figures),
             ("samples", str(newest["samples"])),
             ("reconstructions", f"{newest['reconstructions']} (input | reconstruction)"),
             ("page", f"{page}: curves, the film of the grids, figures; open it in a browser"),
             ("curves", str(folder / "stats.jsonl")),
             ("model", str(folder / "release")),
-            ("figures", figures),
             *([("best", best)] if best else []),
             ("all figures", f"bigbigan-probe {shlex.quote(str(folder))}"),
             (
