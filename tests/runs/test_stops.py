@@ -242,18 +242,17 @@ def test_a_checkpoint_of_format_1_loads_and_goes_on(tmp_path):
 def test_a_run_of_an_older_version_becomes_what_it_would_have_become(tmp_path):
     """The fixture, resumed to 96 images by the version before the rooms moved: equal bit for bit where it was made.
 
-    Other processors round otherwise, which Adam enlarges where a gradient is nearly zero.
+    Other processors round otherwise, which Adam enlarges where a gradient is nearly zero: the biases before batch norms.
     """
     shutil.copytree(FIXTURE, tmp_path / "first" / "checkpoints")
     train(tmp_path, *SMALLEST, "--run.name=first", "--run.images=96", "--run.statistics_images=16", "--run.probe=False")
     found = tensors(tmp_path / "first" / "checkpoints" / f"{96:012d}")
     expected, before = tensors(RESUMED), tensors(next(FIXTURE.iterdir()))
-    moved = [
-        (found[k] - v).norm() / (v - before[k]).norm().clamp_min(1e-6)
-        for k, v in expected.items()
-        if v.is_floating_point()
-    ]
-    assert sum(moved) / len(moved) < 0.01, "how far it is from the expected weights, relative to how far they moved"
+    pairs = [(found[k] - v, v - before[k]) for k, v in expected.items() if v.is_floating_point()]
+    apart = [float(off.norm() / moved.norm().clamp_min(1e-6)) for off, moved in pairs]
+    assert sorted(apart)[len(apart) // 2] < 1e-4, "how far a tensor is from the expected one, relative to how it moved"
+    off, moved = (torch.cat([part.flatten() for part in side]).norm() for side in zip(*pairs, strict=True))
+    assert off / moved < 0.01, "the same of all tensors together"
 
 
 def test_the_fixtures_are_small():
