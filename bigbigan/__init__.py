@@ -5,6 +5,19 @@ features = bigbigan.encode("photos/", model="runs/digits", outputs="avepool_feat
 """
 
 import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # for type checkers and editors, which do not follow `__getattr__`
+    from bigbigan.api import discriminate as discriminate
+    from bigbigan.api import encode as encode
+    from bigbigan.api import generate as generate
+    from bigbigan.api import load as load
+    from bigbigan.api import reconstruct as reconstruct
+    from bigbigan.api import to_pil as to_pil
+    from bigbigan.model import BigBiGAN as BigBiGAN
+    from bigbigan.networks.discriminator import Discriminator as Discriminator
+    from bigbigan.networks.encoder import Encoder as Encoder
+    from bigbigan.networks.generator import Generator as Generator
 
 __version__ = "0.1.0"
 

@@ -93,6 +93,15 @@ def test_no_module_hides_a_public_function_or_a_library():
         assert not names & (set(sys.stdlib_module_names) | {"datasets", "timm", "torch", "accelerate", "tqdm"})
 
 
+def test_type_checkers_see_the_names_that_are_imported_when_used():
+    import bigbigan
+
+    tree = ast.parse((ROOT / "bigbigan" / "__init__.py").read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {alias.asname: node.module for node in block.body for alias in node.names}
+    assert seen == bigbigan._PUBLIC and all(callable(getattr(bigbigan, name)) for name in seen)
+
+
 @pytest.mark.run
 def test_import_is_lazy():
     code = (

@@ -16,9 +16,12 @@ from bigbigan.training.outline import outline_images
 if TYPE_CHECKING:
     from bigbigan.training.trainer import Trainer
 
-FIRST = 4  # images of the first look, which decides how many are measured
-SHARE = 0.25  # seconds that a pass with one thread may take; five passes are made with each number of threads at most
-LARGE = 0.75  # seconds of a pass over the first images from which networks are large enough for all cores
+# The whole measurement takes about 3 s at most.
+FIRST = 4  # images of the first passes, which decide how many are measured
+SHARE = 0.25  # seconds that a measured pass with one thread may take
+LARGE_G = 0.02  # seconds of G alone for the first images, from which networks are large enough for all cores
+LARGE = 0.75  # the same for a whole pass
+LIMIT = 1.0  # seconds after which no further round of passes begins
 MARGIN = 1.1  # times that all cores must be faster to be chosen, since noise must not choose
 
 
@@ -54,31 +57,47 @@ def measured(trainer: "Trainer", most: int) -> tuple[int, str]:
     """Time forwards and backwards with one thread and with `most`, and return the faster number and the times."""
     share = max(1, trainer.config.data.batch_size // world_size() // trainer.config.data.chunks)
     first = min(FIRST, share)
-    seconds = time_passes(trainer, first, (1,), 2)[1]
-    if seconds > LARGE:
-        return most, f"all cores: {first} images take one of them {seconds:.1f} s"
+    if (seconds := time_generator(trainer, first)) > LARGE_G:
+        return most, f"all cores: one takes {seconds:.3g} s for G({first} latents)"
+    if (seconds := time_passes(trainer, first, (1,), 2)[1]) > LARGE:
+        return most, f"all cores: one takes {seconds:.3g} s for {first} images"
     count = min(share, max(first, int(first * SHARE / max(seconds, 1e-6))))
-    times = time_passes(trainer, count, (1, most), 4)
+    times = time_passes(trainer, count, (1, most), 3)
     said = ", ".join(f"{n} → {1e3 * t:.3g} ms" for n, t in times.items())
     return (most if times[1] > MARGIN * times[most] else 1), f"measured: {said} for {count} images"
 
 
-def time_passes(trainer: "Trainer", count: int, numbers: tuple[int, ...], repeats: int) -> dict[int, float]:
+@torch.no_grad()
+def time_generator(trainer: "Trainer", count: int) -> float:
+    """Return the seconds of G's forward with one thread, the mean over all processes: a first look at its size."""
+    batch, seconds = trainer.draw(outline_images(trainer.model, count, trainer.device)), 0.0
+    torch.set_num_threads(1)
+    for _ in range(2):  # the first one warms up
+        started = time.perf_counter()
+        with trainer.step.autocast():
+            trainer.model.generator(batch.z, batch.z_classes)
+        seconds = time.perf_counter() - started
+    return float(all_reduce(torch.tensor([seconds]))) / world_size()
+
+
+def time_passes(trainer: "Trainer", count: int, numbers: tuple[int, ...], rounds: int) -> dict[int, float]:
     """Return {threads: seconds of the fastest pass over `count` images}, the mean over all processes.
 
-    The numbers take turns, so that what else the machine does strikes both.
+    The numbers take turns, so that what else the machine does strikes both. The first round warms up; it counts where
+    it took so long, on a busy machine, that there is no second one.
     """
     batch = trainer.draw(outline_images(trainer.model, count, trainer.device))
-    best = dict.fromkeys(numbers, float("inf"))
-    for repeat in range(repeats):
+    times: list[list[float]] = []
+    while len(times) < rounds and sum(map(sum, times)) < LIMIT:
+        row = []
         for number in numbers:
             torch.set_num_threads(number)
             started = time.perf_counter()
             one_pass(trainer.step, batch)
-            if repeat or repeats == 1:  # the first one warms up
-                best[number] = min(best[number], time.perf_counter() - started)
-    means = all_reduce(torch.tensor([best[number] for number in numbers])) / world_size()
-    return dict(zip(numbers, means.tolist(), strict=True))
+            row.append(time.perf_counter() - started)
+        times.append((all_reduce(torch.tensor(row)) / world_size()).tolist())  # all processes go on, or none
+    columns = zip(*(times[1:] or times), strict=True)
+    return dict(zip(numbers, map(min, columns), strict=True))
 
 
 def one_pass(step, batch) -> None:

@@ -197,7 +197,7 @@ def test_own_images_fine_tune_a_release(run_folder, image_folder, tmp_path):
         (["--model.init_from=nowhere"], "expected a run folder, checkpoint, release or hub id"),
         (["--model.classes=3"], "--model.classes 3: expected data with as many classes, found 10"),
         (["--run.trackers=nosuchtracker"], "--run.trackers nosuchtracker: it is not installed"),
-        (["--data.batch_sise=3"], "Unrecognized"),
+        (["--data.batch_sise=3"], "did you mean --data.batch_size?"),
     ],
 )
 def test_mistakes_are_one_message_and_status_2(tmp_path, flags, message):

@@ -56,7 +56,8 @@ def trainer(times: dict[int, float], asked: int = 0, before: int = 0, saved: boo
         (trainer({1: 0.2, 8: 0.1}), "8 (measured: 1 → 200 ms, 8 → 100 ms for 5 images)"),
         (trainer({1: 0.1, 8: 0.095}), "1 (measured: 1 → 100 ms, 8 → 95 ms for 10 images)"),
         (trainer({1: 0.1, 8: 0.3}), "1 (measured: 1 → 100 ms, 8 → 300 ms for 10 images)"),
-        (trainer({1: 9.0}), "8 (all cores: 4 images take one of them 9.0 s)"),
+        (trainer({1: 9.0}), "8 (all cores: one takes 9 s for 4 images)"),
+        (trainer({"G": 5.0}), "8 (all cores: one takes 5 s for G(4 latents))"),
         (trainer({}, asked=3), "3 (--run.threads)"),
         (trainer({}, asked=3, before=3, saved=True), "3 (--run.threads)"),
         (trainer({}, before=2, saved=True), "2 (as before)"),
@@ -69,6 +70,7 @@ def trainer(times: dict[int, float], asked: int = 0, before: int = 0, saved: boo
 )
 def test_what_is_chosen(made, expected, monkeypatch):
     monkeypatch.setattr(threads, "cores", lambda: 8)
+    monkeypatch.setattr(threads, "time_generator", lambda t, count: t.times.get("G", 0.001))
     monkeypatch.setattr(threads, "time_passes", lambda t, count, numbers, repeats: {n: t.times[n] for n in numbers})
     assert threads.set_threads(made) == expected and torch.get_num_threads() == int(expected.split()[0])
 
