@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not follow `__getat
     from bigbigan.api import discriminate as discriminate
     from bigbigan.api import encode as encode
     from bigbigan.api import generate as generate
+    from bigbigan.api import grid as grid
     from bigbigan.api import load as load
     from bigbigan.api import reconstruct as reconstruct
     from bigbigan.api import to_pil as to_pil

@@ -242,7 +242,7 @@ def test_a_checkpoint_of_format_1_loads_and_goes_on(tmp_path):
 def test_a_run_of_an_older_version_becomes_what_it_would_have_become(tmp_path):
     """The fixture, resumed to 96 images by the version before the rooms moved: equal bit for bit where it was made.
 
-    Other processors round otherwise, which Adam enlarges where a gradient is nearly zero: the biases before batch norms.
+    Other processors round otherwise. Adam enlarges that where a gradient is nearly zero: in biases before batch norms.
     """
     shutil.copytree(FIXTURE, tmp_path / "first" / "checkpoints")
     train(tmp_path, *SMALLEST, "--run.name=first", "--run.images=96", "--run.statistics_images=16", "--run.probe=False")
