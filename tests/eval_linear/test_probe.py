@@ -109,7 +109,6 @@ def test_generation_and_pairs_without_the_weights_of_inception(run, monkeypatch)
     assert {s["path"].split("/")[1] for s in result["sheets"]} >= {
         "neighbours-samples-pixels.png",
         "interpolation-images.png",
-        "filters.png",
     }
     assert all((run / sheet["path"]).is_file() for sheet in result["sheets"])
 

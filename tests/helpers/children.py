@@ -225,6 +225,10 @@ def strike(fault: Fault, record: Path) -> None:
         write(tensors, path, *args, **options)
         halved(Path(path))
 
+    def torn_picture(write, path, *args):
+        write(path, *args)
+        halved(path)
+
     def torn_text(write, path, text, *args, **options):
         write(path, text[: len(text) // 2], *args, **options)
 
@@ -242,7 +246,7 @@ def strike(fault: Fault, record: Path) -> None:
         bigbigan.metrics.reference,
     ):
         faulty(owner, "save_file", torn_file, SafetensorError)
-    faulty(bigbigan.training.pictures, "save_image", torn_file)
+    faulty(bigbigan.training.pictures, "write_whole", torn_picture)
     faulty(bigbigan.training.log.RunLog, "write", torn_line)
     faulty(Path, "write_text", torn_text)
     faulty(shutil, "rmtree", torn_folder)

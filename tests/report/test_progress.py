@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import bigbigan.report.finish
 from bigbigan.report import write_page
 from bigbigan.report.__main__ import main
 from bigbigan.report.progress import Progress, probing, progress
@@ -115,7 +116,6 @@ def said(folder: Path) -> str:
 @pytest.mark.run
 def test_a_run_has_a_page_from_its_first_grid_on(tmp_path, monkeypatch):
     """What the page says after every grid, after a stop, and at the end."""
-    import bigbigan.train
 
     seen = []
 
@@ -124,7 +124,7 @@ def test_a_run_has_a_page_from_its_first_grid_on(tmp_path, monkeypatch):
         seen.append(said(folder).partition(";")[0])
         return page
 
-    monkeypatch.setattr(bigbigan.train, "write_page", noting)
+    monkeypatch.setattr(bigbigan.report, "write_page", noting)
     flags = ["--run.name=run", "--run.probe=False", "--run.sample_every=96"]
     out, _ = train(tmp_path, *flags)
     assert [text.rstrip(".") for text in seen] == [
@@ -149,7 +149,7 @@ def test_a_page_that_cannot_be_written_ends_no_training(tmp_path, monkeypatch, c
     def failing(folder, stage=""):
         raise error
 
-    monkeypatch.setattr("bigbigan.train.write_page", failing)
+    monkeypatch.setattr("bigbigan.report.write_page", failing)
     train(tmp_path, "--run.name=run", "--run.probe=False", "--run.sample_every=48")
     assert caplog.text.count("report.html could not be written") == 1 and str(error) in caplog.text
     assert (tmp_path / "run" / "report.html").is_file()  # the end of the run writes its own

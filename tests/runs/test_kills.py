@@ -242,7 +242,7 @@ def test_the_run_with_evaluations_takes_every_way_of_writing(uninterrupted):
 def test_soak_every_writing_call(settings, uninterrupted, tmp_path, name, how):
     """A kill before, within and after each call by which a run writes, and a full disk at each."""
     calls = uninterrupted(name)[1]
-    tearable = ("save_file", "save_image", "write", "write_text", "rmtree")
+    tearable = ("save_file", "write_whole", "write", "write_text", "rmtree")
     struck = [i + 1 for i, call in enumerate(calls) if how != "half" or call.split()[0] in tearable][PART - 1 :: PARTS]
     for at in struck:
         strike(tmp_path, name, settings, uninterrupted, Fault(at, how))
