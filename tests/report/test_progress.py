@@ -132,7 +132,7 @@ def test_a_run_has_a_page_from_its_first_grid_on(tmp_path, monkeypatch):
         "Trained to the end, 240 images",
     ]  # fmt: skip
     assert said(tmp_path / "run") == "Finished at 240 images."
-    assert re.search(r"images  20\.0%  +[\d,]+ img/s  \d+ (s|min) left +scores real/fake", out)
+    assert re.search(r"images  10\.0%  +[\d,]+ img/s  \d+ (s|min) left +scores real/fake", out)
 
 
 @pytest.mark.run
