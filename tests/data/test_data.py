@@ -145,15 +145,24 @@ def test_unusable_paths(tmp_path, path, message):
         open_images(path if path.startswith((".", "/")) else str(tmp_path / path))
 
 
-def test_a_hub_name_without_network_is_one_sentence(monkeypatch):
+@pytest.mark.parametrize("name", ["someone/something", "fotos", "photos/train"])
+def test_a_mistyped_path_asks_the_hub_once_and_is_one_sentence(name, tmp_path, monkeypatch):
+    """Neither `datasets`, which asks for half a minute, nor a second question."""
     import datasets
+    import huggingface_hub
 
-    def refuse(*_, **__):
+    asked = []
+
+    def refuse(_api, name, timeout):
+        asked.append((name, timeout))
         raise ConnectionError("no network")
 
-    monkeypatch.setattr(datasets, "get_dataset_split_names", refuse)
-    with pytest.raises(DataError, match=r"someone/something: neither a folder .*ConnectionError: no network"):
-        open_images("someone/something")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", refuse)
+    monkeypatch.setattr(datasets, "get_dataset_split_names", lambda *_: pytest.fail("asked again"))
+    with pytest.raises(DataError, match=rf"no such file or folder as {tmp_path}/{name}, .*ConnectionError: no network"):
+        open_images(name)
+    assert asked == [(name, 10)]
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F"])

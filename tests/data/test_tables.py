@@ -329,7 +329,9 @@ class Hub:
 
 def test_hub_data_sets_choose_as_files_do(monkeypatch):
     import datasets
+    import huggingface_hub
 
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_, **__: None)
     secret = {"train": table(label=([0, 1] * 3, NAMES)), "test": table(label=([-1] * 6, NAMES))}
     hub = Hub(small=secret | {"validation": table(4, label=([0, 1] * 2, NAMES))})
     for name in ("get_dataset_split_names", "load_dataset"):
