@@ -5,7 +5,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-import psutil  # accelerate needs it
+import psutil
 import torch
 
 from bigbigan.distributed import all_reduce, world_size
