@@ -11,6 +11,7 @@ import bigbigan.report.finish
 from bigbigan.report import write_page
 from bigbigan.report.__main__ import main
 from bigbigan.report.progress import Progress, probing, progress
+from bigbigan.training.pace import Pace
 from tests.conftest import launch, train
 from tests.helpers.fake_run import fake_run
 
@@ -125,6 +126,7 @@ def test_a_run_has_a_page_from_its_first_grid_on(tmp_path, monkeypatch):
         return page
 
     monkeypatch.setattr(bigbigan.report, "write_page", noting)
+    monkeypatch.setattr(Pace, "seconds_left", lambda pace: 42.0)  # so small a run has less than a second left
     flags = ["--run.name=run", "--run.probe=False", "--run.sample_every=96"]
     out, _ = train(tmp_path, *flags)
     assert [text.rstrip(".") for text in seen] == [
@@ -132,7 +134,7 @@ def test_a_run_has_a_page_from_its_first_grid_on(tmp_path, monkeypatch):
         "Trained to the end, 240 images",
     ]  # fmt: skip
     assert said(tmp_path / "run") == "Finished at 240 images."
-    assert re.search(r"images  10\.0%  +[\d,]+ img/s  \d+ (s|min) left +scores real/fake", out)
+    assert re.search(r"images  20\.0%  +[\d,]+ img/s  42 s left +scores real/fake", out)
 
 
 @pytest.mark.run
