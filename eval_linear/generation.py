@@ -1,12 +1,13 @@
 """Measure samples of G by the Inception of 2015 and by a classifier of the data's own domain: IS, FID and others."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bigbigan.data import Images
 from bigbigan.data.classes import why_no_classes
 from bigbigan.errors import MetricsError, MetricsUnavailable
 from bigbigan.metrics import (
     cache_folder,
+    compare_generation,
     curve_figures,
     evaluate_generation,
     evaluate_pixels,
@@ -39,6 +40,8 @@ class Generation:
     """Truncations of the curve, beside none."""
     truncation_images: int = 2_000
     """Samples per truncation; 0 for no curve."""
+    quick: bool = False
+    """What evaluations in training report alone, FID and IS by the in-domain classifier: seconds on small images."""
 
 
 def generation(options: Generation, model: BigBiGAN, splits: Splits, batch_size: int) -> GenerationResult:
@@ -47,6 +50,9 @@ def generation(options: Generation, model: BigBiGAN, splits: Splits, batch_size:
         raise MetricsError(
             f"--generation.images {options.images}: expected at least 20 samples, published figures take 50,000"
         )
+    if options.quick:
+        options = replace(options, inception=False, truncation_images=0)
+    metrics = tuple(metric for metric in OF_FEATURES if metric.in_training or not options.quick)
     device = next(model.generator.parameters()).device
     sample, size, cache = sampler(model, batch_size=batch_size), model.generator.image_size, cache_folder()
     extractors, skipped = _extractors(options, splits, size, device)
@@ -56,14 +62,14 @@ def generation(options: Generation, model: BigBiGAN, splits: Splits, batch_size:
         skipped.append(f"no figures beside the test split: expected two images or more, found {len(splits.test)}")
     results = []
     for extractor, note in extractors:
-        figures = {}
-        for split, reals in references.items():
-            figures |= evaluate_generation(
-                sample, reals, size, extractor, options.images, split, cache=cache, batch_size=batch_size
-            )
+        figures = compare_generation(
+            sample, references, size, extractor, options.images, cache=cache, batch_size=batch_size, metrics=metrics
+        )
         if "test" in references:
             figures |= real_distance(splits, size, extractor, batch_size)
         results.append(ExtractorFigures(extractor.name, note, figures))
+    if options.quick:
+        return GenerationResult(results, skipped)
     pixels = evaluate_pixels(
         sample, splits.train, size, "train", min(options.images, 16_384), batch_size, device=device
     )

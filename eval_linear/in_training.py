@@ -9,6 +9,7 @@ from bigbigan.training import checkpoint
 from bigbigan.training.trainer import Trainer
 from eval_linear import quick
 
+FIRST_SAMPLES = 5_000  # of G in the first probe: seconds on a CPU
 log = logging.getLogger(__name__)
 
 
@@ -44,9 +45,11 @@ def keep_best(trainer: Trainer, figures: dict[str, float]) -> None:
 
 def first_probe(folder: Path, parts: tuple[str, ...]) -> str:
     """Probe the release of a finished run, quick parts only; return the table, or a sentence on why there is none."""
+    from eval_linear.generation import Generation
     from eval_linear.probe import Probe, run_probe
 
+    samples = Generation(images=FIRST_SAMPLES, quick=True)
     try:
-        return run_probe(Probe(ckpt=str(folder), parts=parts, labels=(1.0,)))
+        return run_probe(Probe(ckpt=str(folder), parts=parts, labels=(1.0,), generation=samples))
     except BigBiGANError as error:
         return f"no probe: {error}"

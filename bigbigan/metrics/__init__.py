@@ -5,7 +5,13 @@ from bigbigan.metrics.cache import cache_folder
 from bigbigan.metrics.classifier import Classifier, accuracy, train_classifier
 from bigbigan.metrics.extractors import Inception2015, inception2015
 from bigbigan.metrics.frechet import frechet_distance, gaussian_distance
-from bigbigan.metrics.generation import curve_figures, evaluate_generation, evaluate_pixels, truncation_curve
+from bigbigan.metrics.generation import (
+    compare_generation,
+    curve_figures,
+    evaluate_generation,
+    evaluate_pixels,
+    truncation_curve,
+)
 from bigbigan.metrics.inception_score import InceptionScore
 from bigbigan.metrics.kid import kernel_distance
 from bigbigan.metrics.manifold import Manifold, manifold_figures
@@ -28,6 +34,7 @@ __all__ = [
     "accuracy",
     "cache_folder",
     "curve_figures",
+    "compare_generation",
     "evaluate_generation",
     "evaluate_pixels",
     "frechet_distance",

@@ -56,15 +56,37 @@ def evaluate_generation(
     KID and the four manifold figures look at no more than so many images of either set, which their names then say.
     The same on every process and for any number of them. Raises MetricsError.
     """
-    reference = real_statistics(reals, size, extractor, split_name, cache, batch_size, kept=kept)
+    references = {split_name: reals}
+    return compare_generation(sample, references, size, extractor, n, cache=cache, batch_size=batch_size, kept=kept)
+
+
+def compare_generation(
+    sample: Sample,
+    references: dict[str, Images],
+    size: int,
+    extractor,
+    n: int,
+    *,
+    cache: Path | None = None,
+    batch_size: int = 64,
+    kept: int = KEPT,
+    metrics: Sequence[Metric] | None = None,
+) -> dict[str, float]:
+    """Return the figures of `evaluate_generation` against each of several sets of real images; generate once.
+
+    references: name of a split → its images.  metrics: those to measure, all of
+    OF_FEATURES if None.  The others are as in `evaluate_generation`.
+    """
     found = _generated(sample, size, extractor, n, batch_size, kept)
     device = getattr(extractor, "device", "cpu")
-    sets = Comparison(found, reference, extractor.name, split_name, n, device)
     figures: dict[str, float] = {}
-    for metric in OF_FEATURES:
-        figures |= metric.measure(sets)
-    if extractor.accuracy is not None:
-        figures[f"accuracy_{extractor.name}"] = extractor.accuracy
+    for split_name, reals in references.items():
+        reference = real_statistics(reals, size, extractor, split_name, cache, batch_size, kept=kept)
+        sets = Comparison(found, reference, extractor.name, split_name, n, device)
+        for metric in OF_FEATURES if metrics is None else metrics:
+            figures |= metric.measure(sets)
+        if extractor.accuracy is not None:
+            figures[f"accuracy_{extractor.name}"] = extractor.accuracy
     return figures
 
 

@@ -9,13 +9,14 @@ from bigbigan.metrics.reconstruction import reconstruction_figures
 from bigbigan.model import BigBiGAN
 from bigbigan.release.format import write_readme, write_release
 from bigbigan.release.load import card
-from bigbigan.report import closing_block, write_page
+from bigbigan.report import closing_block, read_lead, write_page
 from bigbigan.training import checkpoint
 from bigbigan.training.trainer import Trainer
 from eval_linear.result import Choice
 
 PROBE_LIMIT = 200_000  # training images up to which the first probe, on the CPU, is a matter of minutes
 QUICK_LIMIT = 20_000  # training images up to which its other quick parts are a matter of seconds
+SMALL = 32  # px: side up to which a CPU trains a classifier of the data's own classes in seconds, and measures samples
 
 
 def finish(trainer: Trainer, probe: Callable[[Path, tuple[str, ...]], str]) -> None:
@@ -31,7 +32,7 @@ def finish(trainer: Trainer, probe: Callable[[Path, tuple[str, ...]], str]) -> N
     table = probe(folder, parts) if parts else ""
     page = write_page(folder)
     best = best_checkpoint(folder / "best")
-    closing = closing_block(folder, trainer.state.images_seen, figures or "not measured", page, best)
+    closing = closing_block(folder, trainer.state.images_seen, read_lead(folder), page, best)
     print(f"{table}\n\n{closing}", flush=True)
 
 
@@ -51,7 +52,9 @@ def probe_parts(trainer: Trainer, model: BigBiGAN) -> tuple[str, ...]:
     quick, labelled = len(train) <= QUICK_LIMIT, not why_no_classes(train, test)
     of_encoder = ("linear", "knn") if labelled and quick else ("linear",) if labelled else ()
     of_encoder += ("pairs",) * (quick and len(test) > 1 and (labelled or not config.model.classes))
-    return of_encoder * (model.encoder is not None) + ("classes",) * bool(config.model.classes and labelled)
+    of_generator = ("generation",) * (quick and labelled and model.generator.image_size <= SMALL)
+    of_generator += ("classes",) * bool(config.model.classes and labelled)
+    return of_encoder * (model.encoder is not None) + of_generator
 
 
 def closing_figures(trainer: Trainer, model: BigBiGAN) -> str:

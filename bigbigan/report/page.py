@@ -88,6 +88,12 @@ def _values(folder: Path, stage: str) -> dict[str, object]:
     }
 
 
+def read_lead(folder: Path) -> tiles.Lead:
+    """Return what comes first on the page of a finished run."""
+    (_, config), records, (probe, _) = read_config(folder), read_stats(folder), read_probe(folder)
+    return tiles.lead(probe, progress(folder, records, config, ""), _facts(config, records, probe))
+
+
 def _section(config: dict, name: str) -> dict:
     return config.get(name) or {}
 

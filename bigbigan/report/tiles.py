@@ -13,6 +13,7 @@ reconstructions that keep their class, the samples and the gain over the untrain
 sentence says why.
 """
 
+import re
 from dataclasses import dataclass
 
 from bigbigan.metrics.figures import describe, title_of
@@ -39,9 +40,13 @@ class Tile:
 
 @dataclass
 class Lead:
-    """Hold the tiles in their order, and the sentence below them; "" without one."""
+    """Hold the tiles in their order, how many of them say what the model is worth, and the sentence below them.
+
+    worth: the first so many of a finished run's tiles.  sentence: "" without one.
+    """
 
     tiles: list[Tile]
+    worth: int = 0
     sentence: str = ""
 
 
@@ -75,7 +80,8 @@ def lead(probe: ProbeResult, at: Progress, facts: Facts) -> Lead:
         Tile("Training time", duration(facts.seconds), _probe_time(probe)) if facts.seconds else None,
     ]
     begun = [] if at.finished or not (at.seen or at.total) else [_seen(at)]
-    return Lead([tile for tile in (*begun, *first, *rest) if tile is not None], sentence)
+    begun, first, rest = ([tile for tile in part if tile is not None] for part in (begun, first, rest))
+    return Lead([*begun, *first, *rest], len(first), sentence)
 
 
 def _seen(at: Progress) -> Tile:
@@ -167,7 +173,9 @@ def _why_pixels(rows: dict[str, Row], image_size: int | None) -> str:
     if image_size is not None and image_size <= SMALL:
         return ahead + (
             "In pictures as small as these each pixel says much about the class, so pixels suffice. What training adds "
-            "shows in the reconstructions, the samples and the gain over the untrained encoder."
+            "shows in the reconstructions, the samples and the gain over the untrained encoder. On natural images "
+            "pixels do not suffice: the paper's encoder is right on 56.6 % of ImageNet's 1,000 classes (ResNet-50, "
+            "BN+CReLU; its Table 2)."
         )
     return ahead + "The encoder has not learned yet what tells the classes apart: train for longer, or on more images."
 
@@ -205,5 +213,13 @@ def _generation(
             if key.lower() in names or key.lower().startswith(tuple(f"{short}_" for short in names)):
                 info = describe(key)
                 words = title_of(key).removeprefix(info.title if info is not None else "").strip(", ")
-                return Tile(title, number(value), "; ".join(filter(None, [better, words])))
+                return Tile(title, number(value), "; ".join(filter(None, [better, _real(names[0], figures), words])))
     return None
+
+
+def _real(name: str, figures: dict[str, float]) -> str:
+    """Return what held-out real images reach in the same figure, "" where that was not measured."""
+    for key, value in figures.items():
+        if found := re.fullmatch(rf"{name}_real_.*_n(\d{{1,12}})", key):
+            return f"real images {number(value)}, n = {number(int(found[1]))}"
+    return ""

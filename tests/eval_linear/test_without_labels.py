@@ -145,7 +145,10 @@ def test_the_end_of_a_run_measures_what_is_quick(tmp_path):
     assert probe_parts(FakeTrainer(config, (many, splits[1])), model) == ()
     assert probe_parts(FakeTrainer(config, (splits[0], splits[1].subset(np.array([0])))), model) == ()
     labelled = open_splits(config_of(write(tmp_path / "pets", {"cat": 9, "dog": 9})).data)
-    assert probe_parts(FakeTrainer(config, labelled), model) == ("linear", "knn", "pairs")
+    assert probe_parts(FakeTrainer(config, labelled), model) == ("linear", "knn", "pairs", "generation")
+    assert probe_parts(FakeTrainer(config, labelled), tiny_model(encoder="none")) == ("generation",)
+    larger = tiny_model(image_size=64)  # a classifier of such pictures takes a CPU minutes
+    assert probe_parts(FakeTrainer(config, labelled), larger) == ("linear", "knn", "pairs")
     config.run.probe = False
     assert probe_parts(FakeTrainer(config, splits), model) == ()
 

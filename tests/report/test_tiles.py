@@ -4,6 +4,7 @@ import pytest
 
 from bigbigan.report.guide import GUIDES, HINGE, OTHER_FORM, guide
 from bigbigan.report.progress import Progress
+from bigbigan.report.texts import closing_block
 from bigbigan.report.tiles import Facts, lead
 from bigbigan.training.records import FIGURES
 from eval_linear.result import ExtractorFigures, Figure, GenerationResult, ProbeResult, Row
@@ -37,7 +38,9 @@ def test_the_probe_comes_first_where_the_encoder_is_ahead():
 def test_where_pixels_are_ahead_the_rest_comes_first_and_a_sentence_says_why():
     generation = GenerationResult([
         ExtractorFigures("inception2015", "", {"fid_inception2015_train_n9": 50.0}),
-        ExtractorFigures("classifier_a", "", {"fid_classifier_a_train_n9": 5.0}),
+        ExtractorFigures(
+            "classifier_a", "", {"fid_classifier_a_train_n9": 5.0, "fid_real_classifier_a_test_train_n1359": 2.5}
+        ),
     ])  # fmt: skip
     found, sentence = names(ProbeResult(rows=rows(0.9, 0.95), generation=generation), CLOSING)
     assert found[:5] == [
@@ -46,8 +49,21 @@ def test_where_pixels_are_ahead_the_rest_comes_first_and_a_sentence_says_why():
     ]  # fmt: skip
     assert "95.0 %" in sentence and "90.0 %" in sentence and "pixels suffice" in sentence
     tiles = lead(ProbeResult(rows=rows(0.9, 0.95), generation=generation), DONE, Facts(CLOSING, "a", None)).tiles
-    assert next(tile.value for tile in tiles if tile.name == "Samples: FID") == "5"  # of the data's own classes
+    fid = next(tile for tile in tiles if tile.name == "Samples: FID")  # of the data's own classes
+    assert fid.value == "5" and "real images 2.5, n = 1,359" in fid.note
     assert next(tile.value for tile in tiles if tile.name.startswith("Gain")) == "+30.0 points"
+
+
+def test_the_closing_block_says_the_same_figures_in_the_same_order(tmp_path):
+    found = lead(ProbeResult(rows=rows(0.9, 0.95)), DONE, Facts(CLOSING, "digits", None, 8))
+    text = closing_block(tmp_path, 1000, found, tmp_path / "report.html")
+    places = [text.index(f"{name}: ") for name in (
+        "Reconstructions that keep their class", "Gain over the untrained encoder", "Linear probe, top-1",
+        "Reconstruction error",
+    )]  # fmt: skip
+    assert places == sorted(places) and "figures" in text.splitlines()[1] and "pixels do not suffice" in text
+    assert "Data: " not in text and "Images seen: " not in text
+    assert "not measured" in closing_block(tmp_path, 1000, lead(ProbeResult(), DONE, Facts({}, "", None)), tmp_path)
 
 
 def test_large_pictures_are_not_said_to_be_small():
