@@ -96,8 +96,8 @@ def _check_model_family(m: "Model") -> None:
             f"--model.discriminator_norm {m.discriminator_norm}: expected batch or none for --model.family mlp, and "
             f"not batch for another; found {m.family}"
         )
-    if m.grey and m.family != "mlp":
-        raise ConfigError(f"--model.grey True: expected --model.family mlp, found {m.family}")
+    if m.grey and m.family == "progressive":
+        raise ConfigError("--model.grey True: expected --model.family biggan or mlp, found progressive")
 
 
 def _check_checkpointing(config: "Config") -> None:

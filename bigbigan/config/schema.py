@@ -91,7 +91,7 @@ class Model:
     progressive: Progressive GAN's, which can grow; the settings marked "progressive:" are theirs.
     mlp: BiGAN's MLPs of mlp_width units, for images of any size."""
     grey: bool = False
-    """mlp: the networks see and generate grey images, as BiGAN's on MNIST do."""
+    """G generates grey images, for data without colour. Of family mlp E and D see grey, too, as BiGAN's on MNIST do."""
     feature_base: Size = 8192
     """progressive: feature maps at the smallest resolution, halved with each doubling of the resolution."""
     feature_limit: Size = 512

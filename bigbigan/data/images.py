@@ -10,6 +10,9 @@ from PIL import Image
 
 from bigbigan.data.pictures import is_deep, limits_of, to_rgb
 
+LOOKED_AT = 64  # images in which colour is looked for
+COLOUR = 24  # of 255: channels of a pixel that differ by more have colour; JPEG leaves less in a grey picture
+
 
 @dataclass
 class Images:
@@ -91,6 +94,19 @@ class Images:
             except Exception:  # decoders raise many types; the stream names and counts what cannot be read
                 continue
         return (min(found), max(found)) if found else None
+
+    def coloured(self, count: int = LOOKED_AT) -> int:
+        """Return how many of `count` of the images have colour; those that cannot be read have none.
+
+        A pixel has colour where its channels differ by more than what JPEG leaves in a grey picture.
+        """
+        found = 0
+        for i in np.linspace(0, len(self) - 1, min(count, len(self))).astype(int):
+            try:
+                found += bool(np.ptp(np.asarray(self.rgb(int(i))).astype(np.int16), axis=2).max() > COLOUR)
+            except Exception:  # decoders raise many types; the stream names and counts what cannot be read
+                continue
+        return found
 
     def summary(self) -> str:
         """Return one line with the number of images, the number of classes, the formats and the origin."""

@@ -50,6 +50,7 @@ def build_generator(config: Model) -> nn.Module:
         architecture=config.architecture,
         shared_embedding=config.shared_embedding,
         skip_z=config.skip_z,
+        grey=config.grey,
     )
     generator.set_grad_checkpointing(config.checkpointing)
     return generator

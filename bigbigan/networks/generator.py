@@ -69,6 +69,7 @@ class Generator(nn.Module, GeneratorInterface):
     shared_embedding: False: each batch norm has a table of gains and biases by class instead.
     skip_z: False: only the first layer sees z. Without this and shared_embedding it is the SAGAN baseline of BigGAN's
         Table 1.
+    grey: one plane, the same in all three channels, for images without colour.
 
     forward: z (N, Z), classes (N,) long or None → (N, 3, image_size, image_size) in [−1, 1]. Float classes (N, classes)
         are weights that interpolate between classes, whose embeddings enter linearly.
@@ -86,6 +87,7 @@ class Generator(nn.Module, GeneratorInterface):
         architecture: str = "biggan",
         shared_embedding: bool = True,
         skip_z: bool = True,
+        grey: bool = False,
     ):
         super().__init__()
         self.deep = is_deep(architecture)
@@ -115,7 +117,8 @@ class Generator(nn.Module, GeneratorInterface):
         self.attention_after = 2 * place + 1 if self.deep and attention else place
         self.attention = SelfAttention(doubled[place][1]) if attention else None
         self.norm = CrossReplicaBatchNorm(channels[-1])
-        self.conv = SNConv2d(channels[-1], max(3, channels[-1]) if self.deep else 3, 3, padding=1)
+        self.planes = 1 if grey else 3
+        self.conv = SNConv2d(channels[-1], max(3, channels[-1]) if self.deep else self.planes, 3, padding=1)
         self.checkpointing = False
         initialise(self)
 
@@ -131,7 +134,7 @@ class Generator(nn.Module, GeneratorInterface):
             h = run_block(block, *inputs, recompute=self.checkpointing)
             if i == self.attention_after:
                 h = self.attention(h)
-        return torch.tanh(self._to_pixels(F.relu(self.norm(h))))
+        return torch.tanh(self._to_pixels(F.relu(self.norm(h)))).expand(-1, 3, -1, -1)
 
     def _conditions(self, z: Tensor, index: Tensor) -> tuple[Tensor, list[Tensor], Tensor | None]:
         """Return the first layer's input, the condition of each block, and labels if G has tables by class."""
@@ -147,10 +150,11 @@ class Generator(nn.Module, GeneratorInterface):
         return first, [torch.cat([chunk, shared], dim=1) for chunk in rest], labels
 
     def _to_pixels(self, h: Tensor) -> Tensor:
-        """Apply the last convolution; BigGAN-deep's has `width` outputs, of which only the first three are RGB."""
+        """Apply the last convolution; BigGAN-deep's has `width` outputs, of which only the first ones are the image."""
         if not self.deep:
             return self.conv(h)
-        return F.conv2d(h, self.conv.normalised_weight()[:3], self.conv.bias[:3], padding=1)
+        weight, bias = self.conv.normalised_weight(), self.conv.bias
+        return F.conv2d(h, weight[: self.planes], bias[: self.planes], padding=1)
 
     def _index(self, z: Tensor, classes: Tensor | None) -> Tensor:
         """Return the rows of the class embedding; zeros for an unconditional G. Raises ValueError without classes."""

@@ -14,9 +14,10 @@ from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 from accelerate.utils import DistributedType, InitProcessGroupKwargs, is_torch_xla_available
 
-from bigbigan.config import EARLIER, Config
+from bigbigan.config import EARLIER, Config, Model
 from bigbigan.data import Crop, Images, Stream, open_splits
 from bigbigan.data.classes import why_no_classes
+from bigbigan.data.images import LOOKED_AT
 from bigbigan.distributed import rank, world_size
 from bigbigan.errors import ConfigError, LostProcess, Outside
 from bigbigan.files import check_links
@@ -172,6 +173,7 @@ def open_data(config: Config) -> tuple[Images, Images]:
     if test.note and rank() == 0:
         log.warning("--data.path %s: %s", config.data.path, test.note)
     check_classes(config.model.classes, train, test)
+    check_grey(config.model, train)
     check_best(config.run.best, train)
     return train, test
 
@@ -227,6 +229,15 @@ def check_classes(wanted: int, train: Images, test: Images) -> None:
     if wanted and (found is None or len(found) != wanted):
         count = len(found) if found else "no labels"
         raise ConfigError(f"--model.classes {wanted}: expected data with as many classes, found {count}")
+
+
+def check_grey(model: Model, train: Images) -> None:
+    """Raise ConfigError for a G of grey images whose D would tell real images by their colour."""
+    if model.grey and model.family == "biggan" and (coloured := train.coloured()):
+        raise ConfigError(
+            f"--model.grey True: expected images without colour, found colour in {coloured} of "
+            f"{min(LOOKED_AT, len(train))} that were looked at; leave it False"
+        )
 
 
 def open_stream(config: Config, images: Images, accelerator: Accelerator) -> Stream:

@@ -56,15 +56,17 @@ class Choice:
     """Hold settings that are chosen together, {"section.field": value}, and the reason."""
 
     about: str
-    settings: dict[str, int | float | str]
+    settings: dict[str, int | float | str | bool]
     reason: str
 
 
-def choose(count: int, side: int, device: str, given: Mapping[str, object], parts: int = 1) -> list[Choice]:
+def choose(
+    count: int, side: int, device: str, given: Mapping[str, object], parts: int = 1, *, grey: bool = False
+) -> list[Choice]:
     """Return the settings for `count` training images, most of whose shorter sides have at least `side` pixels.
 
     device: "cpu", "cuda", ....  given: settings that are fixed, {"section.field": value}; the others follow them.
-    parts: processes × chunks, of which the batch is a multiple.
+    parts: processes × chunks, of which the batch is a multiple.  grey: whether no image has colour.
     """
     machine, kind = (CPU, "a CPU") if device == "cpu" else (GPU, f"one {device} device")
     size, size_reason = choose_size(count, side, machine, kind)
@@ -76,6 +78,7 @@ def choose(count: int, side: int, device: str, given: Mapping[str, object], part
     length = int(given.get("run.images", length))
     found = [
         Choice("size", {"model.image_size": size}, size_reason),
+        Choice("colour", {"model.grey": grey}, "no image has colour" if grey else "some images have colour"),
         Choice(
             "networks",
             {
@@ -113,6 +116,8 @@ def unsuited(config: Config) -> set[str]:
     m, found = config.model, set()
     if not takes_resnet_settings(m.encoder):
         found |= {"model.encoder_width"}
+    if m.family == "progressive":
+        found |= {"model.grey"}
     if config.loss.form in ("wgan_gp", "lsgan") or not (m.joint or m.encoder == "none"):
         found |= {"optim.augment", "optim.ada_images"}
     return found
@@ -181,7 +186,8 @@ def choose_settings(
         images = open_data(config)
         count, side = len(images[0]), shorter_side(images[0])
         now = {name: value for name, value in flatten(config).items() if name in fixed}
-        found = choose(count, side, accelerator.device.type, now, processes * config.data.chunks)
+        grey, parts = not images[0].coloured(), processes * config.data.chunks
+        found = choose(count, side, accelerator.device.type, now, parts, grey=grey)
         found = [without(choice, unsuited(config)) for choice in found]
         title = f"settings chosen for {count:,} training images on {accelerator.device.type}; flags change them"
     for choice in found:
@@ -200,7 +206,7 @@ def choice_rows(found: list[Choice], fixed: Collection[str]) -> list[tuple[str, 
     rows = []
     for choice in found:
         flags = "  ".join(
-            f"--{name}\0{value:_}" if isinstance(value, int) else f"--{name}\0{value}"
+            f"--{name}\0{value:_}" if type(value) is int else f"--{name}\0{value}"
             for name, value in choice.settings.items()
         )  # \0: where no line ends
         lines = [line.replace("\0", " ") for line in textwrap.wrap(flags, 100)]

@@ -267,3 +267,18 @@ def test_bn_crelu_doubles_a_normalised_feature():
         normalised, (a - a.mean(0)) / (a.var(0, correction=0) + 1e-4).sqrt(), rtol=1e-4, atol=1e-5
     )
     assert (f >= 0).all() and not any(p.shape == (encoder.features,) for p in encoder.feature_norm.parameters())
+
+
+@pytest.mark.parametrize("architecture", ["biggan", "biggan_deep"])
+def test_a_grey_generator_has_one_plane_in_three_channels(architecture):
+    torch.manual_seed(0)
+    options = {"latent_dim": 8, "image_size": 16, "width": 4, "architecture": architecture}
+    grey, coloured = Generator(**options, grey=True), Generator(**options)
+    x, other = grey(torch.randn(5, 8)), coloured(torch.randn(5, 8))
+    assert x.shape == other.shape == (5, 3, 16, 16)
+    assert torch.equal(x[:, 0], x[:, 1]) and torch.equal(x[:, 0], x[:, 2]) and x[:, 0].std() > 0
+    assert not torch.equal(other[:, 0], other[:, 1])
+    if architecture == "biggan":
+        assert grey.conv.weight.shape[0] == 1 and coloured.conv.weight.shape[0] == 3
+    x.square().mean().backward()
+    assert all(p.grad is not None for p in grey.parameters())

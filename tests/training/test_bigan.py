@@ -344,7 +344,7 @@ def test_the_presets():
         ({"model": Model(family="progressive", encoder="mlp")}, "--model.encoder mlp: expected --model.family mlp"),
         ({"model": Model(encoder="mlp")}, "--model.family biggan with --model.encoder mlp"),
         ({"model": Model(**TINY, classes=3)}, "family mlp: expected --model.classes 0"),
-        ({"model": Model(grey=True)}, "--model.grey True: expected --model.family mlp"),
+        ({"model": Model(family="progressive", grey=True)}, "--model.grey True: expected --model.family biggan or mlp"),
         ({"model": Model(joint=False)}, "--model.joint False: expected --model.posterior deterministic or tanh"),
         ({"model": Model(joint=False, **UNIFORM), "loss": Loss(unary_x=False)}, "expected --loss.unary_x True"),
         ({"loss": Loss(latent_weight=0.25)}, "latent_weight 0.25: expected --model.joint False"),

@@ -12,10 +12,11 @@ from PIL import Image
 from bigbigan.config import Config, find_config, flatten, lineage, parse
 from bigbigan.config.presets import nested_names
 from bigbigan.data import Images
-from bigbigan.errors import DataError
+from bigbigan.errors import ConfigError, DataError
 from bigbigan.model import BigBiGAN
 from bigbigan.networks.layers.sizes import image_sizes
 from bigbigan.training import own_images
+from bigbigan.training.launch import open_data
 from bigbigan.training.own_images import CHOSEN, CPU, GPU, choose, choose_settings, shorter_side
 from tests.conftest import picture, train
 
@@ -127,6 +128,34 @@ def test_nothing_is_chosen_that_the_networks_or_the_objective_do_not_have(tmp_pa
     assert config.optim.augment == "none"
     config = chosen(tmp_path, f"--data.path={path}", "--model.joint=False", "--model.posterior=deterministic")
     assert config.optim.augment == "none"
+
+
+def grey_pictures(folder, count: int = 6, suffix: str = "jpg"):
+    """Photos without colour, stored as RGB JPEGs, whose channels differ a little."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        picture(i, (70, 90), "L").convert("RGB").save(folder / f"{i}.{suffix}")
+    return folder
+
+
+def test_images_without_colour_get_a_grey_generator(tmp_path, capsys):
+    grey = grey_pictures(tmp_path / "xrays")
+    assert chosen(tmp_path, f"--data.path={grey}").model.grey and "no image has colour" in capsys.readouterr().out
+    assert not chosen(tmp_path, f"--data.path={grey}", "--model.grey=False").model.grey
+    progressive = ("--model.family=progressive", "--model.encoder=progressive", "--loss.form=lsgan")
+    assert not chosen(tmp_path, f"--data.path={grey}", *progressive).model.grey
+    write(grey, 5)
+    assert not chosen(tmp_path, f"--data.path={grey}").model.grey
+
+
+def test_a_grey_generator_is_refused_for_images_with_colour(tmp_path):
+    """D would tell real images by their colour; of family mlp it sees grey, too."""
+    photos = write(tmp_path / "photos", 5)
+    with pytest.raises(ConfigError, match="--model.grey True: expected images without colour, found colour in 4 of 4"):
+        open_data(parse(["--config", "own/small", f"--data.path={photos}", "--model.grey=True"])[0])
+    open_data(parse(["--config", "bigan/mnist", f"--data.path={photos}"])[0])
+    grey = grey_pictures(tmp_path / "grey")
+    open_data(parse(["--config", "own/small", f"--data.path={grey}", "--model.grey=True"])[0])
 
 
 def test_a_model_to_start_from_keeps_its_architecture(tmp_path):
