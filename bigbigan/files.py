@@ -13,6 +13,11 @@ from bigbigan.errors import Outside
 LARGEST_TEXT = 2**20  # largest JSON or YAML file we read, in bytes; our own have a few thousand
 
 
+def cache_folder() -> Path:
+    """Return where is kept what costs work to make, such as classifiers: $BIGBIGAN_CACHE, or ~/.cache/bigbigan."""
+    return Path(os.environ.get("BIGBIGAN_CACHE") or Path.home() / ".cache" / "bigbigan").expanduser()
+
+
 def check_inside(path: str | os.PathLike, folder: str | os.PathLike) -> None:
     """Raise Outside if `path`, found in `folder`, is a symbolic link out of that folder or lies behind one.
 
