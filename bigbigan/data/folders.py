@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from bigbigan.data import layout
-from bigbigan.data.columns import classes_of
+from bigbigan.data.columns import classes_of, tally
 from bigbigan.data.images import Found, Images, Request
 from bigbigan.data.metadata import Metadata, read_metadata
 from bigbigan.data.pictures import EXTENSIONS, open_picture
@@ -111,10 +111,8 @@ class _Reader:
         if self.metadata.column and any(path in self.metadata.labels for path in paths):
             values = [self.metadata.labels.get(path) for path in paths]
             try:
-                everywhere = list(self.metadata.labels.values())
-                return classes_of(
-                    values, None, self.metadata.column, self.where, self.metadata.asked, everywhere
-                )  # fmt: skip
+                everywhere = [tally(list(self.metadata.labels.values()))]
+                return classes_of(values, None, self.metadata.column, self.where, self.metadata.asked, everywhere)
             except DataError as error:
                 if self.metadata.asked:
                     raise
@@ -153,6 +151,10 @@ class Files:
 
     def __getitem__(self, i):
         return open_picture(self.paths[i])
+
+    def source(self, i) -> str:
+        """Return the path of image i."""
+        return self.paths[i]
 
     def name(self, i):
         return printable(self.paths[i])
