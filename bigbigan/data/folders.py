@@ -12,9 +12,9 @@ from bigbigan.data.columns import classes_of, tally
 from bigbigan.data.images import Found, Images, Request
 from bigbigan.data.metadata import Metadata, read_metadata
 from bigbigan.data.pictures import EXTENSIONS, open_picture
-from bigbigan.data.walk import Census, Folder, walk
+from bigbigan.data.walk import Census, Folder, Listing, walk
 from bigbigan.errors import DataError
-from bigbigan.files import path_within, printable, state_of
+from bigbigan.files import paths_within, printable, state_of
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ def open_folder(request: Request) -> Found | None:
     folder, where = request.location, printable(request.location)
     if not folder.is_dir():
         return None
-    root, census = _walk(folder, request.follow_links, quiet=request.test)
+    root, census = _walk(folder, request.follow_links, request.test, request.listing)
     metadata = Metadata()
     if census.metadata:
         metadata = read_metadata(census.metadata, set(root.images()), request.label_column, where)
@@ -45,9 +45,11 @@ def open_folder(request: Request) -> Found | None:
     return Found(reader.images(parts[own], unused), whole)
 
 
-def _walk(folder: Path, follow_links: bool, quiet: bool = False) -> tuple[Folder, Census]:
+def _walk(
+    folder: Path, follow_links: bool, quiet: bool = False, listing: Listing | None = None
+) -> tuple[Folder, Census]:
     """Return the folder's images; unless `quiet`, log what was left out that may hold images. Raises DataError."""
-    root, census = walk(folder, follow_links)
+    root, census = walk(folder, follow_links, listing)
     for sentence in census.sentences() if not quiet else ():
         log.warning("%s: %s", printable(folder), sentence)
     if not len(root):
@@ -164,11 +166,12 @@ class Files:
 
     def keys(self, indices) -> Iterator[bytes]:
         """Yield the images' paths within the data set."""
-        return (path_within(self.folder, self.paths[i]) for i in indices)
+        return paths_within(self.folder, (self.paths[i] for i in indices))
 
     def files(self, indices) -> tuple[list[tuple[bytes, str]], bytes]:
         """Return the images' paths within the data set, each with its state."""
-        return [(path_within(self.folder, self.paths[i]), state_of(self.paths[i])) for i in indices], b""
+        paths = [self.paths[i] for i in indices]
+        return list(zip(paths_within(self.folder, paths), map(state_of, paths), strict=True)), b""
 
 
 def image_paths(folder: Path, follow_links: bool = False) -> list[str]:

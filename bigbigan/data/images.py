@@ -2,13 +2,14 @@
 
 import os
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from bigbigan.data.pictures import decode_rgb, is_deep, limits_of, to_rgb
+from bigbigan.data.walk import Listing
 
 
 @dataclass
@@ -148,6 +149,7 @@ class Request:
 
     split: of the images asked for.  other_split: the name of the evaluation split where these are for training, and
     of the training split where these are for evaluation.
+    listing: what is known of the folders already; shared by the requests for both splits.
     """
 
     path: str
@@ -158,6 +160,7 @@ class Request:
     subset: str
     follow_links: bool
     other_split: str = ""
+    listing: Listing = field(default_factory=Listing, repr=False, compare=False)
 
     @property
     def train_split(self) -> str:

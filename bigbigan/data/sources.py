@@ -14,6 +14,7 @@ from bigbigan.data.images import Found, Images, Request
 from bigbigan.data.pictures import EXTENSIONS
 from bigbigan.data.splits import hold_out
 from bigbigan.data.tables import open_tables
+from bigbigan.data.walk import Listing
 from bigbigan.errors import DataError, Outside
 from bigbigan.files import printable
 
@@ -67,10 +68,12 @@ def open_splits(data: Data, common_classes: bool = True) -> tuple[Images, Images
     common_classes: False leaves the labels of the two splits as they are, each with numbers of its own.
     """
 
+    listing = Listing()  # so that folders are listed once for both
+
     def opened(test: bool) -> Found:
         split, other = layout.split_names(data.split, data.test_split, test)
         columns = data.image_column, data.label_column
-        request = Request(data.path, split, *columns, test, data.subset, data.follow_links, other)
+        request = Request(data.path, split, *columns, test, data.subset, data.follow_links, other, listing)
         return _open(request, data.value_range)
 
     found = opened(test=False)

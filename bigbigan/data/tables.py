@@ -8,7 +8,6 @@ import glob
 import io
 import itertools
 import logging
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,10 +50,11 @@ def open_tables(request: Request) -> Found | None:
         tables = {name: lambda name=name: saved[name] for name in saved}
         written = {name: [location / file["filename"] for file in table.cache_files] for name, table in saved.items()}
         return found_in_tables(request, tables, {}, location, _stamps(written, location))
-    paths = [path for path in _files_with(SUFFIXES, location) if _is_table(path, location)]
+    paths = sorted(request.listing.files_with(SUFFIXES, str(location)))
+    paths = [path for path in paths if _is_table(path, location)]
     if not paths:
         return None
-    beside = len(walk(location, follow_links=True)[0])
+    beside = len(walk(location, True, request.listing)[0])
     if beside and not request.image_column and not any(map(_may_hold_images, paths)):
         log.warning("%s: left out: %d tables without a column of images", printable(location), len(paths))
         return None  # tables about the images that lie here as files
@@ -81,11 +81,6 @@ def _readers(named: dict[str, list[Path]]) -> dict[str, Callable]:
 def _stamps(named: dict[str, list[Path]], folder: Path) -> dict[str, list[tuple[bytes, str]]]:
     """Return for each split its files' paths within the data set, each with its state."""
     return {name: [(path_within(folder, path), state_of(path)) for path in paths] for name, paths in named.items()}
-
-
-def _files_with(suffixes: tuple[str, ...], folder: Path) -> list[Path]:
-    """Return the files below a folder with one of the suffixes, by path."""
-    return sorted(Path(above, name) for above, _, names in os.walk(folder) for name in names if name.endswith(suffixes))
 
 
 def _may_hold_images(path: Path) -> bool:
