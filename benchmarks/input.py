@@ -7,10 +7,18 @@ folder is torchvision's ImageFolder, that of Parquet files a `datasets` table; b
 RandomResizedCrop, RandomHorizontalFlip and the same resampling filter. Without --path, JPEGs of 256 × 320 px are made.
 Prints images per second of this process's CPU time (of wall time with workers): the median of the rounds, the least and
 the largest; and the ratio, the median over the rounds. Writes JSON with --out.
+
+    python benchmarks/input.py --opening [--files 100000 --rows 1000000]
+
+times how a folder of empty files in 100 class folders is listed, in turn with ImageFolder, and how a Parquet file of
+tiny PNGs without splits is opened: for the first time, and again; CPU seconds.
 """
 
 import argparse
+import io
 import json
+import os
+import resource
 import statistics
 import sys
 import tempfile
@@ -20,14 +28,20 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from datasets import load_dataset
+from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from benchmarks.encode import photos
-from bigbigan.data import Crop, Stream, open_images
+from bigbigan.config import Data
+from bigbigan.data import Crop, Stream, open_images, open_splits
 
 
 def main() -> None:
@@ -36,8 +50,14 @@ def main() -> None:
     for name, value in (("size", 128), ("images", 512), ("batch_size", 64), ("workers", 0), ("repeats", 5)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--opening", action="store_true")
+    parser.add_argument("--files", type=int, default=100_000)
+    parser.add_argument("--rows", type=int, default=1_000_000)
     o = parser.parse_args()
     torch.set_num_threads(1)
+    if o.opening:
+        opening(o)
+        return
     with tempfile.TemporaryDirectory() as made:
         path = Path(o.path) if o.path else Path(made)
         if not o.path:
@@ -102,6 +122,49 @@ def peer(path: Path, o: argparse.Namespace, batches: int) -> dict:
         lambda rows: {"image": [transform(image.convert("RGB")) for image in rows["image"]]}
     )
     return {"datasets + DataLoader": read(rows)}
+
+
+def opening(o: argparse.Namespace) -> None:
+    """Print how long it takes to open a folder of many files and a Parquet file of many rows."""
+    with tempfile.TemporaryDirectory() as made:
+        os.environ["BIGBIGAN_CACHE"] = str(Path(made, "cache"))
+        datasets.config.HF_DATASETS_CACHE = Path(made, "tables")
+        folder, table = Path(made, "files"), Path(made, "rows.parquet")
+        for label in range(100):
+            (folder / f"{label:03}").mkdir(parents=True)
+            for i in range(o.files // 100):
+                (folder / f"{label:03}" / f"{i:06}.jpg").touch()
+        seconds = {"ours": [], "ImageFolder": [], "with the split": []}
+        for _ in range(o.repeats):
+            seconds["ours"].append(cpu_seconds(lambda: open_images(str(folder), test_share=0)))
+            seconds["ImageFolder"].append(cpu_seconds(lambda: ImageFolder(str(folder))))
+            seconds["with the split"].append(cpu_seconds(lambda: open_splits(Data(path=str(folder)))))
+        for name, found in seconds.items():
+            low, high = min(found), max(found)
+            print(f"{o.files:,} files, {name:<16}{statistics.median(found):7.2f} s   ({low:.2f} to {high:.2f})")
+        write_rows(table, o.rows)
+        for name in ("first", "again"):
+            print(f"{o.rows:,} rows, {name:<16}{cpu_seconds(lambda: open_splits(Data(path=str(table)))):7.2f} s")
+        print(f"largest memory so far: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
+
+
+def cpu_seconds(run) -> float:
+    start = time.process_time()
+    run()
+    return time.process_time() - start
+
+
+def write_rows(path: Path, count: int) -> None:
+    """Write a Parquet file of `count` PNGs of 8 × 8 greys, each of other bytes, in 1,000 classes."""
+    draw, piece = np.random.default_rng(0), 20_000
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    with pq.ParquetWriter(path, pa.schema([("image", kind), ("label", pa.int64())])) as writer:
+        for first in range(0, count, piece):
+            some = min(piece, count - first)
+            file = io.BytesIO()
+            Image.fromarray(draw.integers(0, 256, (8, 8), dtype=np.uint8)).save(file, "PNG")
+            cells = [{"bytes": file.getvalue() + (first + i).to_bytes(4), "path": None} for i in range(some)]
+            writer.write_table(pa.table({"image": pa.array(cells, kind), "label": draw.integers(0, 1000, some)}))
 
 
 if __name__ == "__main__":
