@@ -4,13 +4,18 @@ import hashlib
 import json
 import os
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from bigbigan.errors import Outside
 
 LARGEST_TEXT = 2**20  # largest JSON or YAML file we read, in bytes; our own have a few thousand
+
+
+def cache_folder() -> Path:
+    """Return where is kept what costs work to make, such as classifiers: $BIGBIGAN_CACHE, or ~/.cache/bigbigan."""
+    return Path(os.environ.get("BIGBIGAN_CACHE") or Path.home() / ".cache" / "bigbigan").expanduser()
 
 
 def check_inside(path: str | os.PathLike, folder: str | os.PathLike) -> None:
@@ -91,6 +96,14 @@ def path_within(folder: str | os.PathLike, path: str | os.PathLike) -> bytes:
     inside = os.path.join(folder, "")
     relative = path[len(inside) :] if path.startswith(inside) else path
     return unicodedata.normalize("NFC", relative).replace(os.sep, "/").encode("utf-8", "surrogateescape")
+
+
+def paths_within(folder: str | os.PathLike, paths: Iterable[str]) -> Iterator[bytes]:
+    """Yield what `path_within` returns for each path, faster for very many."""
+    inside = os.path.join(os.fsdecode(folder), "")
+    for path in paths:
+        plain = os.sep == "/" and path.isascii() and path.startswith(inside)
+        yield path[len(inside) :].encode() if plain else path_within(folder, path)
 
 
 def state_of(path: str | os.PathLike) -> str:

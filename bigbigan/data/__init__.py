@@ -1,11 +1,11 @@
 """Read images from any source and serve them as batches; their order depends on the seed and the images seen alone.
 
-Readers, one file a source: digits, folders, tables, hub; `sources.open_images` asks them in turn. layout says which
-folder or file is which split, columns which column holds images or labels; walk gathers the files of a folder, metadata
-reads what lies beside them, and describe prints what was found. What is held out is said in splits, what makes a class
-the same in both splits in classes, and what a data set is in fingerprint. Then pictures (decode one image), crops,
-order and stream (training batches); inputs (images that a caller of the library passes) and arrays (their axes and
-ranges).
+Readers, one file a source: digits, folders, tables, tars, hub; `sources.open_images` asks them in turn. layout says
+which folder or file is which split, columns which column holds images or labels; walk gathers the files of a folder,
+metadata reads what lies beside them, and describe prints what was found. What is held out is said in splits, what makes
+a class the same in both splits in classes, and what a data set is in fingerprint. Then pictures (decode one image),
+crops, order and stream (training batches); inputs (images that a caller of the library passes) and arrays (their axes
+and ranges).
 """
 
 from bigbigan.data.crops import Crop, centre_square, crop_and_resize

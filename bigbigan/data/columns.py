@@ -5,7 +5,8 @@ Tables, the Hugging Face hub and `metadata.csv` beside images share these rules.
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -101,74 +102,119 @@ def say_which_labels(chosen: str, columns: Sequence[str], declared: Sequence[str
         log.warning("%s: labels are read from column %r, not from %s; --data.label_column", origin, chosen, found)
 
 
+class Tally(NamedTuple):
+    """Hold a column by its different values. codes: which of `values` each row has, int64 (n,).
+
+    Values of different types are different, so that 1, 1.0 and True are three.
+    """
+
+    values: list
+    codes: np.ndarray
+
+    def count(self, chosen: Callable[[object], bool]) -> int:
+        """Return the number of rows whose value is chosen."""
+        return int(np.isin(self.codes, [k for k, value in enumerate(self.values) if chosen(value)]).sum())
+
+
+def tally(rows: Sequence) -> Tally:
+    """Return the different values of a column, in the order in which they appear first.
+
+    rows: a list; or a column of Arrow (`pyarrow.ChunkedArray`) that `is_plain`, which is counted without Python.
+    """
+    if hasattr(rows, "dictionary_encode") and len(rows):
+        encoded = rows.dictionary_encode(null_encoding="encode").combine_chunks()
+        encoded = encoded if hasattr(encoded, "indices") else encoded.unify_dictionaries().chunk(0)
+        return Tally(encoded.dictionary.to_pylist(), encoded.indices.to_numpy().astype(np.int64))
+    numbers: dict[tuple, int] = {}
+    values, codes = [], []
+    for value in rows:
+        value = value.item() if isinstance(value, np.generic) else value
+        key = (type(value), value) if isinstance(value, Hashable) else (type(value), id(value))
+        if (code := numbers.setdefault(key, len(values))) == len(values):
+            values.append(value)
+        codes.append(code)
+    return Tally(values, np.asarray(codes, dtype=np.int64))
+
+
+def is_plain(kind) -> bool:
+    """Return whether `tally` counts an Arrow column of this type: words, whole numbers, floats or booleans."""
+    import pyarrow.types as types
+
+    plain = types.is_string, types.is_large_string, types.is_integer, types.is_boolean, types.is_float32
+    return any(is_kind(kind) for is_kind in (*plain, types.is_float64))
+
+
 def classes_of(
-    values: Sequence, names: list[str] | None, column: str, origin: str, asked: bool = False, everywhere: Sequence = ()
+    rows: Sequence | Tally,
+    names: list[str] | None,
+    column: str,
+    origin: str,
+    asked: bool = False,
+    everywhere: Sequence[Tally] = (),
 ) -> tuple[np.ndarray | None, list[str] | None]:
     """Return labels, int64 (n,), and class names; (None, None) if the values mark labels as unknown.
 
-    values: numbers or words, one a row.  names: of the classes that the integers stand for, where the type declares
+    rows: numbers or words, one a row.  names: of the classes that the integers stand for, where the type declares
     them.  asked: whether the user named the column, so that whole floats and ids are classes too.
-    everywhere: the values of all splits, by which it is judged whether they are ids; `values` if empty.
+    everywhere: the values of all splits, by which it is judged whether they are ids; `rows` if empty.
     Raises DataError for values that are no classes.
     """
-    values = [value.item() if isinstance(value, np.generic) else value for value in values]
-    if any(v is None for v in values):
-        without = sum(v is None for v in values)
+    found = rows if isinstance(rows, Tally) else tally(rows)
+    if without := found.count(lambda v: v is None):
         raise DataError(f"{origin}: expected a label in every row of column {column!r}, found {without} without")
-    if not all(isinstance(v, (str, int, float)) and v == v for v in values):
-        found = next(type(v).__name__ for v in values if not isinstance(v, (str, int, float)) or v != v)
+    if wrong := [v for v in found.values if not isinstance(v, (str, int, float)) or v != v]:
         raise DataError(
-            f"{origin}: expected a number or a word in every row of the label column {column!r}, found {found}; "
-            "see --data.label_column"
+            f"{origin}: expected a number or a word in every row of the label column {column!r}, found "
+            f"{type(wrong[0]).__name__}; see --data.label_column"
         )
-    if _unknown(values, names is not None, column, origin):
+    if _unknown(found, names is not None, column, origin):
         return None, None
     if names is not None:
-        labels = np.asarray(values, dtype=np.int64)
-        if (labels >= len(names)).any():
+        values = np.asarray(found.values, dtype=np.int64)
+        if (values >= len(names)).any():
             raise DataError(
                 f"{origin}: expected labels below {len(names)} in column {column!r}, "
-                f"which has as many names; found {labels.max()}"
+                f"which has as many names; found {values.max()}"
             )
-        return labels, list(names)
-    _check_classes(values, list(everywhere) or values, column, origin, asked)
+        return values[found.codes], list(names)
+    _check_classes(found, everywhere or [found], column, origin, asked)
+    values = found.values
     if any(isinstance(v, float) for v in values):
         values = [int(v) for v in values]
-    found, labels = np.unique(np.asarray(values), return_inverse=True)
-    return labels.astype(np.int64), [printable(str(name)) for name in found]
+    distinct, numbers = np.unique(np.asarray(values), return_inverse=True)
+    return numbers.astype(np.int64)[found.codes], [printable(str(name)) for name in distinct]
 
 
-def _unknown(values: list, declared: bool, column: str, origin: str) -> bool:
+def _unknown(found: Tally, declared: bool, column: str, origin: str) -> bool:
     """Return whether −1 marks rows without a label: in declared classes, and beside other integers than 1.
 
     The values −1 and 1 alone are two classes.
     """
-    unknown = sum(not isinstance(v, str) and v < 0 for v in values)
+    unknown = found.count(lambda v: not isinstance(v, str) and v < 0)
     if not unknown:
         return False
-    found = set(values)
-    if not declared and (found == {-1, 1} or not all(isinstance(v, int) and v >= -1 for v in found)):
+    if not declared and (set(found.values) == {-1, 1} or not all(isinstance(v, int) and v >= -1 for v in found.values)):
         return False
-    if unknown < len(values):
+    if unknown < len(found.codes):
         log.warning(
             "%s: %s of %s rows have −1, no label, in column %r; no labels are taken", origin, f"{unknown:,}",
-            f"{len(values):,}", column,
+            f"{len(found.codes):,}", column,
         )  # fmt: skip
     return True
 
 
-def _check_classes(values: list, everywhere: list, column: str, origin: str, asked: bool) -> None:
+def _check_classes(found: Tally, everywhere: Sequence[Tally], column: str, origin: str, asked: bool) -> None:
     """Raise DataError for measurements (fractions) and, unless the column was asked for, for ids and other floats."""
-    floats = [v for v in values if isinstance(v, float)]
+    floats = [v for v in found.values if isinstance(v, float)]
     if floats and (not asked or not all(v.is_integer() for v in floats)):
         example = next((v for v in floats if not v.is_integer()), floats[0])
         raise DataError(
             f"{origin}: expected classes in column {column!r}, found numbers such as {example:g}; "
             "see --data.label_column"
         )
-    distinct = len(set(everywhere))
-    if not asked and distinct > 2 and distinct > IDS * len(everywhere):
+    distinct, count = len(set().union(*(part.values for part in everywhere))), sum(len(p.codes) for p in everywhere)
+    if not asked and distinct > 2 and distinct > IDS * count:
         raise DataError(
             f"{origin}: expected classes in column {column!r}, found {distinct:,} different values in "
-            f"{len(everywhere):,} rows, which look like ids; see --data.label_column"
+            f"{count:,} rows, which look like ids; see --data.label_column"
         )

@@ -136,15 +136,21 @@ def vertical_first(width, height, size: int):
     return (height > size) & (height + size > 2 * width)
 
 
+def size_of(image: Image.Image | np.ndarray) -> tuple[int, int]:
+    """Return the width and height of a PIL image or of an array (H, W, 3)."""
+    return image.shape[1::-1] if isinstance(image, np.ndarray) else image.size
+
+
 def crop_and_resize(
-    image: Image.Image, box: tuple[int, int, int, int], size: int, filter: str = "bicubic"
+    image: Image.Image | np.ndarray, box: tuple[int, int, int, int], size: int, filter: str = "bicubic"
 ) -> np.ndarray:
-    """Cut `box` out of an RGB image and resize it to uint8 (3, size, size), antialiased.
+    """Cut `box` out of an RGB image, PIL or uint8 (H, W, 3), and resize it to uint8 (3, size, size), antialiased.
 
     The result is within 2/255 of what `image.crop(box).resize((size, size), filter)` gives with Pillow 13. JPEGs are
     always decoded at full size, never in the draft mode that gives smaller images.
     """
-    pixels = np.array(image.crop(box))
+    left, top, right, bottom = box
+    pixels = image[top:bottom, left:right].copy() if isinstance(image, np.ndarray) else np.array(image.crop(box))
     if pixels.shape[:2] == (size, size):
         return pixels.transpose(2, 0, 1)
     return resize(torch.from_numpy(pixels).permute(2, 0, 1)[None], size, filter)[0].numpy()

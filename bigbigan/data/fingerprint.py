@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bigbigan.data.classes import listed
-from bigbigan.data.images import Images
-from bigbigan.data.splits import pixels_of
+from bigbigan.data.images import Images, pixels_of
 
 LONGEST = 250_000  # characters of class names that state.json takes, a file that is read up to 1 MiB
 PICTURES = 32  # images whose pixels enter the fingerprint: files of two data sets may have the same names and sizes

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from bigbigan.data import layout
-from bigbigan.data.columns import classes_of
+from bigbigan.data.columns import classes_of, tally
 from bigbigan.data.images import Found, Images, Request
 from bigbigan.data.metadata import Metadata, read_metadata
 from bigbigan.data.pictures import EXTENSIONS, open_picture
-from bigbigan.data.walk import Census, Folder, walk
+from bigbigan.data.walk import Census, Folder, Listing, walk
 from bigbigan.errors import DataError
-from bigbigan.files import path_within, printable, state_of
+from bigbigan.files import paths_within, printable, state_of
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ def open_folder(request: Request) -> Found | None:
     folder, where = request.location, printable(request.location)
     if not folder.is_dir():
         return None
-    root, census = _walk(folder, request.follow_links, quiet=request.test)
+    root, census = _walk(folder, request.follow_links, request.test, request.listing)
     metadata = Metadata()
     if census.metadata:
         metadata = read_metadata(census.metadata, set(root.images()), request.label_column, where)
@@ -45,9 +45,11 @@ def open_folder(request: Request) -> Found | None:
     return Found(reader.images(parts[own], unused), whole)
 
 
-def _walk(folder: Path, follow_links: bool, quiet: bool = False) -> tuple[Folder, Census]:
+def _walk(
+    folder: Path, follow_links: bool, quiet: bool = False, listing: Listing | None = None
+) -> tuple[Folder, Census]:
     """Return the folder's images; unless `quiet`, log what was left out that may hold images. Raises DataError."""
-    root, census = walk(folder, follow_links)
+    root, census = walk(folder, follow_links, listing)
     for sentence in census.sentences() if not quiet else ():
         log.warning("%s: %s", printable(folder), sentence)
     if not len(root):
@@ -111,10 +113,8 @@ class _Reader:
         if self.metadata.column and any(path in self.metadata.labels for path in paths):
             values = [self.metadata.labels.get(path) for path in paths]
             try:
-                everywhere = list(self.metadata.labels.values())
-                return classes_of(
-                    values, None, self.metadata.column, self.where, self.metadata.asked, everywhere
-                )  # fmt: skip
+                everywhere = [tally(list(self.metadata.labels.values()))]
+                return classes_of(values, None, self.metadata.column, self.where, self.metadata.asked, everywhere)
             except DataError as error:
                 if self.metadata.asked:
                     raise
@@ -154,6 +154,10 @@ class Files:
     def __getitem__(self, i):
         return open_picture(self.paths[i])
 
+    def source(self, i) -> str:
+        """Return the path of image i."""
+        return self.paths[i]
+
     def name(self, i):
         return printable(self.paths[i])
 
@@ -162,11 +166,12 @@ class Files:
 
     def keys(self, indices) -> Iterator[bytes]:
         """Yield the images' paths within the data set."""
-        return (path_within(self.folder, self.paths[i]) for i in indices)
+        return paths_within(self.folder, (self.paths[i] for i in indices))
 
     def files(self, indices) -> tuple[list[tuple[bytes, str]], bytes]:
         """Return the images' paths within the data set, each with its state."""
-        return [(path_within(self.folder, self.paths[i]), state_of(self.paths[i])) for i in indices], b""
+        paths = [self.paths[i] for i in indices]
+        return list(zip(paths_within(self.folder, paths), map(state_of, paths), strict=True)), b""
 
 
 def image_paths(folder: Path, follow_links: bool = False) -> list[str]:

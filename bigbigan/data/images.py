@@ -2,13 +2,14 @@
 
 import os
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from bigbigan.data.pictures import is_deep, limits_of, to_rgb
+from bigbigan.data.pictures import decode_rgb, is_deep, limits_of, to_rgb
+from bigbigan.data.walk import Listing
 
 LOOKED_AT = 64  # images in which colour is looked for
 COLOUR = 24  # of 255: channels of a pixel that differ by more have colour; JPEG leaves less in a grey picture
@@ -20,7 +21,8 @@ class Images:
 
     items: an object with `__len__`, `__getitem__(i)` → PIL image and `name(i)` → str; every reader brings its own. It
     may have `keys` (see `data.splits.keys_of`) and `files` (see `data.fingerprint.files_of`) too; without these the
-    pixels say what an image is.
+    pixels say what an image is. It may have `source(i)` → the encoded bytes of an image or the path of its file; and
+    beside `keys` it may have `key_bytes()` → how many bytes these are, where they may be many.
     labels: int64 (n,), or None without labels.  class_names: one per class, or None.
     origin: where the images come from, and `formats`: what they are stored as; both for messages.
     source: the folder or files, within the data set, that this split is; notes: what was not taken; for the start of a
@@ -48,6 +50,15 @@ class Images:
     def rgb(self, i: int) -> Image.Image:
         """Return image i as upright 8-bit RGB. Raises what `pictures.to_rgb` raises."""
         return to_rgb(self.items[i], self.value_range)
+
+    def decoded(self, i: int) -> Image.Image | np.ndarray:
+        """Return image i as `rgb` does, or as uint8 (H, W, 3) where that is faster."""
+        items = self.items
+        while isinstance(items, _Selection):
+            items, i = items.items, int(items.indices[i])
+        if not hasattr(items, "source"):
+            return to_rgb(items[i], self.value_range)
+        return decode_rgb(items.source(i), self.value_range)
 
     def name(self, i: int) -> str:
         """Return what a message calls image i: its path, or its row in a table."""
@@ -154,6 +165,7 @@ class Request:
 
     split: of the images asked for.  other_split: the name of the evaluation split where these are for training, and
     of the training split where these are for evaluation.
+    listing: what is known of the folders already; shared by the requests for both splits.
     """
 
     path: str
@@ -164,6 +176,7 @@ class Request:
     subset: str
     follow_links: bool
     other_split: str = ""
+    listing: Listing = field(default_factory=Listing, repr=False, compare=False)
 
     @property
     def train_split(self) -> str:
@@ -195,3 +208,12 @@ class Found:
 
     images: Images
     whole: bool
+
+
+def pixels_of(items, i: int) -> bytes:
+    """Return the pixels of image i with its size and mode; the name of an image that cannot be read."""
+    try:
+        image = items[i]
+        return f"{image.mode} {image.size} ".encode() + image.tobytes()
+    except Exception:  # decoders raise many types
+        return items.name(i).encode()

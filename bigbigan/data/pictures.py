@@ -1,8 +1,11 @@
 """Decode one image: any file or PIL mode to RGB, and uint8 to and from the range [−1, 1]."""
 
+import functools
+import io
 import math
 import os
 import stat
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -31,6 +34,7 @@ FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JP
 LARGEST_PICTURE = 178_956_970  # pixels, Pillow's own limit: half a gigabyte decoded; beyond it a file may be a bomb
 ORIENTED = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}  # JPEG metadata that may hold its orientation
 
+RGB_MODE = 3  # torchvision's ImageReadMode.RGB
 BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # TIFF tags
 SMALL_GREYS = {"L;2": 85, "L;4": 17}  # what Pillow multiplies greys of 2 and 4 bits by
 
@@ -45,13 +49,70 @@ def open_picture(source) -> Image.Image:
     Only `FORMATS` are accepted, since Pillow passes PostScript files, whatever their names, to another program; and
     only regular files, since opening a pipe would wait for ever. Raises PictureError, or what Pillow raises.
     """
-    if isinstance(source, (str, os.PathLike)) and not stat.S_ISREG(mode := os.stat(source).st_mode):
-        raise PictureError(f"expected a file, found {'a folder' if stat.S_ISDIR(mode) else 'a pipe or a device'}")
+    if isinstance(source, (str, os.PathLike)):
+        _check_file(source)
     image = Image.open(source)
     if image.format not in FORMATS:
         raise PictureError(f"expected one of {', '.join(FORMATS)}; found {image.format}")
     check_size(image)
     return image
+
+
+def _check_file(path: str | os.PathLike) -> None:
+    if not stat.S_ISREG(mode := os.stat(path).st_mode):
+        raise PictureError(f"expected a file, found {'a folder' if stat.S_ISDIR(mode) else 'a pipe or a device'}")
+
+
+def decode_rgb(
+    source: bytes | str | os.PathLike, value_range: tuple[float, float] | None = None
+) -> Image.Image | np.ndarray:
+    """Decode an encoded image, its bytes or the path of its file, to upright 8-bit RGB.
+
+    Returns a PIL image, or uint8 (H, W, 3) where that is faster. `crops.crop_and_resize` takes both.
+    value_range: see `to_rgb`.  Raises PictureError, or what Pillow raises.
+    """
+    content = source if isinstance(source, bytes) else b""
+    if not isinstance(source, bytes) and os.fspath(source).lower().endswith(".webp"):
+        _check_file(source)
+        with open(source, "rb") as file:
+            content = file.read()
+    pixels = _decode_webp(content)
+    if pixels is not None:
+        return pixels
+    return to_rgb(open_picture(io.BytesIO(source) if isinstance(source, bytes) else source), value_range)
+
+
+def _decode_webp(content: bytes) -> np.ndarray | None:
+    """Return a plain lossy WebP image as uint8 (H, W, 3); None for all others, and for damaged ones.
+
+    The values are Pillow's, which goes through WebP's decoder of animations and takes 1.4 times as long. Plain are
+    files of one chunk, "VP8 ": without transparency, animation, orientation or colour profile. The chunk must be whole,
+    since the decoder fills what is missing with grey.
+    """
+    if content[:4] != b"RIFF" or content[8:16] != b"WEBPVP8 ":
+        return None
+    riff, chunk = (int.from_bytes(content[at : at + 4], "little") for at in (4, 16))
+    width, height = (int.from_bytes(content[at : at + 2], "little") & 0x3FFF for at in (26, 28))
+    if not riff + 8 == chunk + chunk % 2 + 20 == len(content) or not 0 < width * height <= LARGEST_PICTURE:
+        return None
+    if (decode := _webp_decoder()) is None:
+        return None
+    try:
+        encoded = torch.frombuffer(bytearray(content), dtype=torch.uint8)  # a copy, since torch wants to write to it
+        return decode(encoded, RGB_MODE).permute(1, 2, 0).numpy()
+    except RuntimeError:  # damaged, or torchvision was built without WebP: Pillow decodes, or says what is wrong
+        return None
+
+
+@functools.cache
+def _webp_decoder() -> Callable | None:
+    """Return torchvision's decoder of WebP, None where it has none: its decoders are deprecated from 0.29 on."""
+    try:
+        import torchvision.io  # noqa: F401  (registers the operator, which is called without the warning)
+
+        return torch.ops.image.decode_webp.default
+    except (ImportError, AttributeError, RuntimeError):
+        return None
 
 
 def why(error: Exception) -> str:

@@ -14,14 +14,17 @@ from bigbigan.data.images import Found, Images, Request
 from bigbigan.data.pictures import EXTENSIONS
 from bigbigan.data.splits import hold_out
 from bigbigan.data.tables import open_tables
+from bigbigan.data.tars import open_tars
+from bigbigan.data.walk import Listing
 from bigbigan.errors import DataError, Outside
 from bigbigan.files import printable
 
 # Each returns the images of a path of its kind, and None of any other path. They are asked from the top down.
-# Another kind of data, such as tar files, is a new file with such a function, and a row here.
+# Another kind of data is a new file with such a function, and a row here.
 READERS: tuple[Callable[[Request], Found | None], ...] = (
     open_digits,  # the word "digits"
     open_tables,  # .parquet and .arrow files, folders with some in them, folders that `datasets` saved
+    open_tars,  # .tar files, folders and patterns of them, as WebDataset packs samples
     open_folder,  # folders of image files
     open_hub,  # names of hub data sets; the last, since it takes any word that is no file or folder
 )
@@ -67,10 +70,12 @@ def open_splits(data: Data, common_classes: bool = True) -> tuple[Images, Images
     common_classes: False leaves the labels of the two splits as they are, each with numbers of its own.
     """
 
+    listing = Listing()  # so that folders are listed once for both
+
     def opened(test: bool) -> Found:
         split, other = layout.split_names(data.split, data.test_split, test)
         columns = data.image_column, data.label_column
-        request = Request(data.path, split, *columns, test, data.subset, data.follow_links, other)
+        request = Request(data.path, split, *columns, test, data.subset, data.follow_links, other, listing)
         return _open(request, data.value_range)
 
     found = opened(test=False)
@@ -115,7 +120,7 @@ def _read(request: Request) -> Found:
             return found
     if request.location.exists():
         raise DataError(
-            f"--data.path {printable(path)}: expected a folder, a .parquet or .arrow file or a data set's name, "
+            f"--data.path {printable(path)}: expected a folder, a .parquet, .arrow or .tar file or a data set's name, "
             f"found another file{_advice(request.location)}"
         )
     raise DataError(f"--data.path {path}: expected a folder, a file or a data set's name, found no such folder or file")

@@ -4,16 +4,23 @@ Whether an image is held out is decided by a hash of what it is: its path within
 row's image. So an image stays on its side while others are added or deleted, and wherever the data set is moved.
 """
 
-from collections.abc import Iterator
-from hashlib import blake2b
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from hashlib import blake2b, sha256
+from pathlib import Path
 
 import numpy as np
 
-from bigbigan.data.images import Images
+from bigbigan.data.fingerprint import fingerprint
+from bigbigan.data.images import Images, pixels_of
 from bigbigan.errors import DataError
+from bigbigan.files import cache_folder, printable, write_whole
 
 SALT = b"9"  # of the hashes: any would do, but another one holds out other images
+KEPT_FROM = 2**26  # bytes of images in a table, a tenth of a second's work, from which on their hashes are kept
 MOST_FOR_CHOICES = 10_000  # images: the paper's train_val (BigBiGAN, section 3)
+log = logging.getLogger(__name__)
 
 
 def hold_out(images: Images, share: float, rule: str = "hash") -> tuple[Images, Images]:
@@ -86,15 +93,47 @@ def _places(images: Images, purpose: str, most: np.ndarray) -> np.ndarray:
 
     most: how many equal images share a hash, (n,); where there are more, each has its own, by how many came before.
     """
-    person = purpose.encode()
-    digest = lambda key: int.from_bytes(blake2b(key, digest_size=8, person=person, salt=SALT).digest())  # noqa: E731
-    found = np.fromiter((digest(key) for key in keys_of(images)), np.uint64, len(images))
+    found = _kept(images, purpose)
     _, which, copies = np.unique(found, return_inverse=True, return_counts=True)
     seen: dict[int, int] = {}
     for i in np.flatnonzero(copies[which] > most):
         before = seen[which[i]] = seen.get(which[i], -1) + 1
-        found[i] = digest(b"%d copy %d" % (found[i], before))
+        found[i] = _digests([b"%d copy %d" % (found[i], before)], purpose)[0]
     return found
+
+
+def _kept(images: Images, purpose: str) -> np.ndarray:
+    """Return the hash of what each image is, uint64 (n,).
+
+    They are kept in the cache folder where images lie in a table of many bytes, all of which must be read to hash them.
+    The fingerprint of the data set tells whether these are the same images: a table that changed is hashed anew.
+    """
+    hashed = lambda: _digests(keys_of(images), purpose)  # noqa: E731
+    if getattr(images.base()[0], "key_bytes", lambda: 0)() < KEPT_FROM:
+        return hashed()
+    path = cache_folder() / f"places-{sha256(f'{fingerprint(images)} {purpose}'.encode()).hexdigest()[:24]}.npy"
+    with suppress(OSError, ValueError, EOFError):  # not there, or cut short
+        kept = np.load(path, allow_pickle=False)
+        if kept.dtype == np.uint64 and kept.shape == (len(images),):
+            return kept
+    found = hashed()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, lambda beside: _save(beside, found))
+    except OSError as error:
+        log.warning("%s: could not be kept, the next run will read all images again (%s)", printable(path), error)
+    return found
+
+
+def _save(path: Path, values: np.ndarray) -> None:
+    with open(path, "wb") as file:  # np.save adds a suffix to a name without one
+        np.save(file, values)
+
+
+def _digests(keys: Iterable[bytes], purpose: str) -> np.ndarray:
+    person = purpose.encode()
+    joined = b"".join([blake2b(key, digest_size=8, person=person, salt=SALT).digest() for key in keys])
+    return np.frombuffer(joined, ">u8").astype(np.uint64)
 
 
 def keys_of(images: Images) -> Iterator[bytes]:
@@ -103,15 +142,6 @@ def keys_of(images: Images) -> Iterator[bytes]:
     if hasattr(items, "keys"):
         return items.keys(indices)
     return (pixels_of(items, int(i)) for i in indices)
-
-
-def pixels_of(items, i: int) -> bytes:
-    """Return the pixels of image i with its size and mode; the name of an image that cannot be read."""
-    try:
-        image = items[i]
-        return f"{image.mode} {image.size} ".encode() + image.tobytes()
-    except Exception:  # decoders raise many types
-        return items.name(i).encode()
 
 
 def _permuted(count: int, share: float) -> np.ndarray:

@@ -23,6 +23,7 @@ from bigbigan.data.crops import (
     random_crop,
     random_crops,
     resample,
+    size_of,
 )
 from bigbigan.data.images import Images
 from bigbigan.data.order import Order
@@ -129,11 +130,11 @@ class Stream:
         pixels = np.empty((len(self.images), 3, height, width), np.uint8)
         for i in range(len(self.images)):
             try:
-                image = self.images.rgb(i)
+                image = self.images.decoded(i)
             except Exception:
                 return self._cannot_cache(cache, f"{self.images.name(i)} is unreadable")
-            if image.size != (width, height):
-                found = f"{self.images.name(i)} is {image.size[0]}×{image.size[1]}, the first is {width}×{height}"
+            if size_of(image) != (width, height):
+                found = f"{self.images.name(i)} is {'×'.join(map(str, size_of(image)))}, the first is {width}×{height}"
                 return self._cannot_cache(cache, found)
             pixels[i] = np.asarray(image).transpose(2, 0, 1)
         return torch.from_numpy(pixels).to(self.device)
@@ -183,11 +184,11 @@ class _Decoded(Dataset):
         for step in range(min(self.tries, len(self.images))):
             index = (first + step) % len(self.images)
             try:
-                image = self.images.rgb(index)
+                image = self.images.decoded(index)
             except Exception as error:  # decoders raise many types
                 broken.append((self.images.name(index), why(error)))
                 continue
-            box = random_crop(u, *image.size, self.augment.kind)
+            box = random_crop(u, *size_of(image), self.augment.kind)
             pixels = crop_and_resize(image, box, self.size, FILTER[self.augment.kind])
             if self.augment.flip and u[-1] < 0.5:
                 pixels = pixels[:, :, ::-1]
@@ -229,11 +230,11 @@ def evaluation_batches(
     pixels, indices = [], []
     for i in range(len(images) if limit is None else min(limit, len(images))):
         try:
-            image = images.rgb(i)
+            image = images.decoded(i)
         except Exception as error:
             log.warning("unreadable image %s: left out of the evaluation: %s", images.name(i), why(error))
             continue
-        pixels.append(crop_and_resize(image, centre_square(*image.size), size))
+        pixels.append(crop_and_resize(image, centre_square(*size_of(image)), size))
         indices.append(i)
         if len(pixels) == batch:
             yield torch.from_numpy(np.stack(pixels)), np.asarray(indices)

@@ -9,6 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 
 from bigbigan.data.pictures import EXTENSIONS, HEIF, HEIF_EXTENSIONS
@@ -35,6 +36,8 @@ KNOWN_SUFFIXES = {
     ".avi", ".mov", ".mkv", ".wav", ".mp3", ".doc", ".docx", ".xls", ".xlsx", ".bak", ".tmp", ".part", ".crdownload",
     ".old", ".orig", ".swp",
 }  # fmt: skip
+# Suffixes in the two cases that nearly all files have, so that these are recognised without a call.
+USUAL = {*EXTENSIONS, *map(str.upper, EXTENSIONS)}
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
@@ -101,20 +104,63 @@ def _listed(counts: Counter) -> str:
     return ", ".join([*shown, f"{more:,} of other suffixes"] if more else shown)
 
 
-def walk(folder: Path, follow_links: bool = False) -> tuple[Folder, Census]:
+class Listing:
+    """Keep what folders hold, so that the readers of one data set list each of them once.
+
+    walks: what `walk` found, by its folder and `follow_links`.
+    """
+
+    def __init__(self):
+        self.scanned: dict[str, tuple[list[str], list[os.DirEntry]]] = {}
+        self.walks: dict[tuple[str, bool], tuple[Folder, Census]] = {}
+
+    def scan(self, path: str) -> tuple[list[str], list[os.DirEntry]]:
+        """Return the paths of the plain image files in a folder, and all else in it, both by name. Raises OSError.
+
+        Plain are files, not links, with a usual suffix and a name that does not begin with a dot.
+        """
+        if path not in self.scanned:
+            images, others = [], []
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    name = entry.name
+                    if name[name.rfind(".") :] in USUAL and name[0] != "." and entry.is_file(follow_symlinks=False):
+                        images.append(entry.path)
+                    else:
+                        others.append(entry)
+            self.scanned[path] = sorted(images), sorted(others, key=attrgetter("name"))
+        return self.scanned[path]
+
+    def files_with(self, suffixes: tuple[str, ...], path: str) -> list[Path]:
+        """Return the files below a folder with one of the suffixes; without entering links and unreadable folders."""
+        try:
+            _, others = self.scan(path)
+        except OSError:
+            return []
+        found = [Path(e.path) for e in others if e.name.endswith(suffixes) and not _is_dir(e)]
+        for entry in [e for e in others if e.is_dir(follow_symlinks=False)]:
+            found += self.files_with(suffixes, entry.path)
+        return found
+
+
+def walk(folder: Path, follow_links: bool = False, listing: Listing | None = None) -> tuple[Folder, Census]:
     """Return all images below `folder` and a count of what was not taken. Raises Outside or OSError.
 
     follow_links: enter links that lead out of the folder; otherwise these raise Outside.
+    listing: what is known of the folder already, and gets to know what is found.
     """
-    walker = _Walk(folder, follow_links)
-    return walker.visit(str(folder), folder.name), walker.census
+    listing, key = Listing() if listing is None else listing, (str(folder), follow_links)
+    if key not in listing.walks:
+        walker = _Walk(folder, follow_links, listing)
+        listing.walks[key] = walker.visit(str(folder), folder.name), walker.census
+    return listing.walks[key]
 
 
 class _Walk:
     """Walk once. visited: the real paths that links have led to.  linked: those entered through a link inside."""
 
-    def __init__(self, folder: Path, follow_links: bool):
-        self.root, self.follow_links = folder, follow_links
+    def __init__(self, folder: Path, follow_links: bool, listing: Listing):
+        self.root, self.follow_links, self.scan = folder, follow_links, listing.scan
         self.visited = {os.path.realpath(folder)}
         self.linked: set[str] = set()
         self.census = Census()
@@ -122,11 +168,13 @@ class _Walk:
     def visit(self, path: str, name: str) -> Folder:
         """Return the folder `path` with its images and those of its subfolders, both by name. Raises Outside."""
         found = Folder(name, path)
-        entries = sorted(os.scandir(path), key=lambda e: e.name)
-        inside = [e for e in entries if _is_dir(e)]
-        for entry in entries:
-            if not _is_dir(entry):
+        found.files, others = self.scan(path)
+        inside = [e for e in others if _is_dir(e)]
+        if files := [e for e in others if not _is_dir(e)]:
+            found.files = list(found.files)
+            for entry in files:
                 self._add(entry, found)
+            found.files.sort()
         for entry in sorted(inside, key=lambda e: not e.is_symlink()) if path == str(self.root) else inside:
             if is_system(entry.name):
                 self.census.hidden += _count_hidden(entry)

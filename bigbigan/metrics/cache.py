@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -13,18 +12,14 @@ from torch import Tensor
 
 from bigbigan.distributed.collectives import rank
 from bigbigan.distributed.gather import everywhere
-from bigbigan.files import write_whole
+from bigbigan.files import cache_folder, write_whole
 
 TRANSFORM = (
     "centre square, bicubic, scaled by bit depth"  # what `evaluation_batches` does to an image; part of the keys
 )
+__all__ = ["TRANSFORM", "cache_folder", "digest", "entry", "get_or_make", "store"]
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-
-
-def cache_folder() -> Path:
-    """Return where classifiers and reference statistics are kept: $BIGBIGAN_CACHE, or ~/.cache/bigbigan."""
-    return Path(os.environ.get("BIGBIGAN_CACHE") or Path.home() / ".cache" / "bigbigan").expanduser()
 
 
 def entry(folder: Path | None, kind: str, key: str) -> Path | None:

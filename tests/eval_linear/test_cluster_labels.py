@@ -65,7 +65,7 @@ def test_bytes_of_files_are_kept(run_folder, image_folder, tmp_path):
     main([str(run_folder), "--classes", "2", "--out", str(tmp_path / "out"), "--data.path", str(image_folder)])
     given = sorted(path.read_bytes() for path in image_folder.rglob("*.*"))
     parts = [open_images(str(tmp_path / "out"), split, test=split == "test") for split in ("train", "test")]
-    kept = [images.items.table[i]["image"]["bytes"] for images in parts for i in range(len(images))]
+    kept = [images.items.source(i) for images in parts for i in range(len(images))]
     assert sorted(kept) == given
 
 

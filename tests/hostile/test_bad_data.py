@@ -106,7 +106,11 @@ CASES = {
     ),
     "empty folder": (lambda p: folder_named(p, "empty"), "expected images (.jpg, .jpeg, .png,", []),
     "folder of text": (lambda p: wordy(p).parent, "found none in it or its subfolders", []),
-    "a text file": (wordy, "expected a folder, a .parquet or .arrow file or a data set's name, found another file", []),
+    "a text file": (
+        wordy,
+        "expected a folder, a .parquet, .arrow or .tar file or a data set's name, found another file",
+        [],
+    ),
     "one image": (
         lambda p: p / "s" if files(p / "s", 1) else p,
         "expected two images or more, since one is held out",

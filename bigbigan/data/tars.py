@@ -1,0 +1,275 @@
+"""Read tar files as WebDataset packs them: members of one key, such as 0001.jpg and 0001.cls, are one sample.
+
+A tar is read from its beginning once, for an index of where each member lies. The index is kept in the cache folder and
+made anew when the tar changes; images are then read at their places, in any order. Nothing is unpacked.
+"""
+
+import glob
+import io
+import json
+import logging
+import os
+import re
+import tarfile
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from hashlib import sha256
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bigbigan.data import layout
+from bigbigan.data.columns import Tally, choose_image_column, choose_label_columns, classes_of, is_plain, tally
+from bigbigan.data.images import Found, Images, Request
+from bigbigan.data.pictures import EXTENSIONS, PictureError, open_picture
+from bigbigan.data.walk import is_system, walk
+from bigbigan.errors import DataError
+from bigbigan.files import LARGEST_TEXT, cache_folder, check_inside, path_within, printable, state_of, write_whole
+
+FORMAT = "1"  # of the index
+OPEN_FILES = 64  # tars that a process keeps open
+KEY, OFFSET, SIZE = "__key__", "offset of ", "size of "  # columns of the index; the latter two before a member's suffix
+log = logging.getLogger(__name__)
+
+
+def open_tars(request: Request) -> Found | None:
+    """Return a split of a tar, of a folder of tars or of a pattern, else None. Raises DataError or Outside.
+
+    A pattern ends in .tar and has *, ? or braces: "shards/train-{0000..0099}.tar". A folder with image files in it is
+    one of images.
+    """
+    location = request.location
+    if location.is_dir():
+        found = sorted(request.listing.files_with((".tar",), str(location)))
+        found = [p for p in found if not any(map(is_system, p.relative_to(location).parts))]
+        if not found or len(walk(location, True, request.listing)[0]):
+            return None
+        root = location
+    elif location.suffix == ".tar":
+        found = [location] if location.is_file() else _matching(str(location))
+        if not found:
+            return None
+        root = Path(os.path.commonpath([p.parent for p in found]))
+    else:
+        return None
+    for path in found if not request.follow_links else ():
+        check_inside(path, root)
+    return _choose(request, found, root)
+
+
+def _matching(pattern: str) -> list[Path]:
+    """Return the files that a pattern with *, ? or braces names; none for a path that has none of these."""
+    parts = re.split(r"\{(\d+)\.\.(\d+)\}", pattern)
+    ranges = [range(int(a), int(b) + 1) for a, b in zip(parts[1::3], parts[2::3], strict=True)]
+    widths = [len(digits) for digits in parts[1::3]]
+    paths = []
+    for numbers in product(*ranges):
+        filled = [f"{number:0{width}}" for number, width in zip(numbers, widths, strict=True)]
+        path = "".join(text + digits for text, digits in zip(parts[::3], [*filled, ""], strict=True))
+        paths += [path] if Path(path).is_file() else glob.glob(path)
+    return sorted(Path(path) for path in set(paths) if Path(path).is_file())
+
+
+def _choose(request: Request, found: list[Path], root: Path) -> Found:
+    """Return the split that is asked for; splits are named by the files and folders, as those of tables are."""
+    where = printable(request.location)
+    if request.by_path:
+        chosen = root / request.split
+        named = {request.split: [p for p in found if p == chosen or chosen in p.parents]}
+        if not named[request.split]:
+            raise DataError(f"{where}: expected tar files at {request.split}, found none")
+        return Found(_images(request, named, request.split, root), whole=False)
+    named = layout.read_tables(found, root, request.subset)
+    kinds = {name: layout.read_name(name).split for name in named}
+    labelled = lambda name: _images(request, named, name, root).labels is not None  # noqa: E731
+    own, other, whole = layout.choose_parts(request, kinds, labelled, where)
+    unused = [f"{name} (another split)" for name in named if name not in (own, other)]
+    images = _images(request, named, own, root, other)
+    return Found(replace(images, notes=(*images.notes, *unused)), whole)
+
+
+def _images(request: Request, named: dict[str, list[Path]], name: str, root: Path, other: str = "") -> Images:
+    """Return the samples of a split that have an image, with their labels. Raises DataError.
+
+    other: the other split of the run, whose labels too tell ids from classes; "" for none.
+    """
+    files, where = named[name], printable(request.location)
+    tables = [read_index(path) for path in files]
+    table = _joined(tables)
+    shards = np.repeat(np.arange(len(tables)), [len(part) for part in tables])
+    suffixes = [column.removeprefix(OFFSET) for column in table.column_names if column.startswith(OFFSET)]
+    suffix = choose_image_column(suffixes, suffixes, request.image_column, where)
+    rows = np.flatnonzero(table.column(OFFSET + suffix).is_valid().to_numpy())
+    notes = (f"{len(table) - len(rows):,} samples without a .{suffix}",) if len(rows) < len(table) else ()
+    table = table.take(pa.array(rows))
+    places = [table.column(kind + suffix).to_numpy() for kind in (OFFSET, SIZE)]
+    beside = [_joined([read_index(path) for path in named[other]])] if other and other != name else []
+    labels, names = _labels(table, beside, request, where)
+    items = Tars(files, root, shards[rows], *places, [f"{key}.{suffix}" for key in table.column(KEY).to_pylist()])
+    source = files[0].name if len(files) == 1 else f"{files[0].name} … {files[-1].name} ({len(files)} files)"
+    return Images(items, labels, names, str(request.location), f".{suffix} in tars", source, notes)
+
+
+def _joined(tables: list[pa.Table]) -> pa.Table:
+    """Return the rows of all tables. A field that has values of several types is text."""
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException:
+        text = [
+            pa.table({n: t.column(n).cast(pa.string()) if _is_field(n) else t.column(n) for n in t.column_names})
+            for t in tables
+        ]
+        return pa.concat_tables(text, promote_options="permissive")
+
+
+def _is_field(column: str) -> bool:
+    return not column.startswith((KEY, OFFSET, SIZE))
+
+
+def _labels(
+    table: pa.Table, beside: list[pa.Table], request: Request, where: str
+) -> tuple[np.ndarray | None, list[str] | None]:
+    """Return the labels and class names that .cls files or fields of .json files give; (None, None) without any."""
+    columns = [name for name in table.column_names if _is_field(name)]
+    for name in choose_label_columns(columns, [], request.label_column, where):
+        own, *others = [_typed(t.column(name)) for t in (table, *beside) if name in t.column_names]
+        try:
+            return classes_of(own, None, name, where, bool(request.label_column), [own, *others])
+        except DataError as error:
+            if request.label_column:
+                raise
+            log.warning("%s; no labels are taken", error)  # the column was our guess, not the user's wish
+    return None, None
+
+
+def _typed(column: pa.ChunkedArray) -> Tally:
+    """Return the values of a column; words that are all whole numbers are numbers."""
+    found = tally(column) if is_plain(column.type) else tally(column.to_pylist())
+    words = [v for v in found.values if v is not None]
+    if words and all(isinstance(v, str) and re.fullmatch(r"-?\d{1,18}", v) for v in words):
+        found = Tally([None if v is None else int(v) for v in found.values], found.codes)
+    return found
+
+
+def read_index(path: Path) -> pa.Table:
+    """Return the samples of a tar, a row each; from the cache folder where it is kept there. Raises DataError.
+
+    Columns: the key, offset and size of the image of each suffix, the text of .cls and the plain fields of .json.
+    """
+    known = f"{FORMAT} {os.path.realpath(path)} {state_of(path)}"
+    kept = cache_folder() / f"tar-{sha256(os.fsencode(known)).hexdigest()[:24]}.parquet"
+    with suppress(OSError, pa.ArrowException):  # not there, or cut short
+        return pq.read_table(kept)
+    table = _make_index(path)
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(kept, lambda beside: pq.write_table(table, beside))
+    except OSError as error:
+        log.warning("%s: could not be kept, the next run will read the tar again (%s)", printable(kept), error)
+    return table
+
+
+def _make_index(path: Path) -> pa.Table:
+    samples: dict[str, dict] = {}
+    try:
+        with tarfile.open(path, "r:") as tar:
+            while (member := tar.next()) is not None:
+                tar.members.clear()  # which would keep all of them in memory
+                folder, _, name = member.name.rpartition("/")
+                stem, _, suffix = name.partition(".")
+                if member.isreg() and not member.issparse() and stem and suffix:
+                    sample = samples.setdefault(f"{folder}/{stem}".lstrip("/"), {})
+                    _add(sample, suffix.lower(), member, tar)
+            end = os.path.getsize(path)
+            tar.fileobj.seek(tar.offset)
+            mark = tar.fileobj.read(tarfile.BLOCKSIZE)
+    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+        raise DataError(
+            f"{printable(path)}: expected a readable tar file, found {type(error).__name__}: {error}; is it cut short, "
+            "empty or compressed?"
+        ) from None
+    if mark.strip(b"\0") or 0 < len(mark) < tarfile.BLOCKSIZE:  # `tarfile` takes a damaged header for the end
+        raise DataError(f"{printable(path)}: expected a whole tar file, found a damaged member; is it cut short?")
+    if not mark:
+        log.warning("%s: has no mark at its end; if it was cut short, images are missing", printable(path))
+    rows = list(samples.values())
+    suffixes = {column.removeprefix(OFFSET) for sample in rows for column in sample if column.startswith(OFFSET)}
+    if any(sample[OFFSET + s] + sample[SIZE + s] > end for s in suffixes for sample in rows if OFFSET + s in sample):
+        raise DataError(f"{printable(path)}: expected a whole tar file, found members beyond its end; is it cut short?")
+    found = {KEY: pa.array(samples.keys(), pa.string())}
+    for column in dict.fromkeys(column for sample in rows for column in sample):
+        with suppress(pa.ArrowException):  # a field of JSON with values of several types is no label
+            found[column] = pa.array([sample.get(column) for sample in rows])
+    return pa.table(found)
+
+
+def _add(sample: dict, suffix: str, member: tarfile.TarInfo, tar: tarfile.TarFile) -> None:
+    """Add a member to its sample: where an image lies, or what a small text says. The first of a suffix counts."""
+    if f".{suffix.rpartition('.')[2]}" in EXTENSIONS:
+        sample.setdefault(OFFSET + suffix, member.offset_data)
+        sample.setdefault(SIZE + suffix, member.size)
+    elif suffix in ("cls", "json") and member.size <= LARGEST_TEXT:
+        text = tar.extractfile(member).read().decode("utf-8", "replace").strip()
+        fields: object = {"cls": text} if suffix == "cls" else None
+        if suffix == "json":
+            with suppress(ValueError, RecursionError):
+                fields = json.loads(text)
+        for name, value in fields.items() if isinstance(fields, dict) else ():
+            if isinstance(value, (str, int, float)) and _is_field(name):
+                sample.setdefault(name, value)
+
+
+class Tars:
+    """Serve images at their places in tar files. Each process opens a tar when it first reads from it.
+
+    folder: the data set's own, in which all files lie.  shards, offsets, sizes: ints (n,), where each image lies.
+    members: the images' names in their tars.
+    """
+
+    def __init__(self, files: list[Path], folder: Path, shards, offsets, sizes, members: list[str]):
+        self.paths, self.folder, self.members = files, folder, members
+        self.shards, self.offsets, self.sizes = shards, offsets, sizes
+        self.opened: dict[int, int] = {}  # number of a tar → its file descriptor
+
+    def __len__(self):
+        return len(self.members)
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"opened": {}}
+
+    def __del__(self):
+        for descriptor in self.opened.values():
+            os.close(descriptor)
+
+    def __getitem__(self, i):
+        return open_picture(io.BytesIO(self.source(i)))
+
+    def source(self, i) -> bytes:
+        """Return the encoded bytes of image i. Raises PictureError or OSError."""
+        shard, size = int(self.shards[i]), int(self.sizes[i])
+        if (descriptor := self.opened.get(shard)) is None:
+            if len(self.opened) >= OPEN_FILES:
+                os.close(self.opened.pop(next(iter(self.opened))))
+            descriptor = self.opened[shard] = os.open(self.paths[shard], os.O_RDONLY)
+        content = os.pread(descriptor, size, int(self.offsets[i]))
+        if len(content) < size:
+            raise PictureError(f"expected {size:,} bytes, found {len(content):,}; the tar was cut short")
+        return content
+
+    def name(self, i):
+        return f"{printable(self.paths[self.shards[i]])}, {printable(self.members[i])}"
+
+    def keys(self, indices) -> Iterator[bytes]:
+        """Yield the path of each image's tar within the data set and its name there, as if the tar were a folder."""
+        folders = [path_within(self.folder, path) for path in self.paths]
+        return (folders[self.shards[i]] + b"/" + os.fsencode(self.members[i]) for i in indices)
+
+    def files(self, indices) -> tuple[list[tuple[bytes, str]], bytes]:
+        """Return the tars, each with its state; and which of their images are meant."""
+        used = [self.paths[k] for k in np.unique(self.shards[np.asarray(indices, dtype=np.int64)])]
+        files = [(path_within(self.folder, path), state_of(path)) for path in used]
+        return files, f"{len(self)} images".encode() + np.asarray(indices, dtype=np.int64).tobytes()

@@ -1,0 +1,192 @@
+"""Read tar files as WebDataset packs them."""
+
+import io
+import json
+import pickle
+import tarfile
+
+import numpy as np
+import pytest
+
+from bigbigan.config import Data
+from bigbigan.data import Crop, Stream, fingerprint, open_images, open_splits, tars
+from bigbigan.errors import DataError
+from tests.conftest import picture, train
+from tests.data.test_splits import encoded
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("BIGBIGAN_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def pack(path, members: dict[str, bytes]):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def samples(start: int, stop: int) -> dict[str, bytes]:
+    """Return samples whose class is their number modulo 3."""
+    members = {}
+    for i in range(start, stop):
+        members |= {f"{i:04}.png": encoded(i)["bytes"], f"{i:04}.cls": str(i % 3).encode()}
+    return members
+
+
+def test_members_of_a_key_are_a_sample_and_are_read_in_any_order(tmp_path):
+    for k in range(3):
+        pack(tmp_path / "shards" / f"{k:05}.tar", samples(10 * k, 10 * k + 10))
+    images = open_images(str(tmp_path / "shards"), test_share=0)
+    assert len(images) == 30 and images.class_names == ["0", "1", "2"]
+    assert images.labels.tolist() == [i % 3 for i in range(30)]
+    for i in (29, 0, 13, 7):
+        assert np.array_equal(np.asarray(images[i].convert("RGB")), np.asarray(picture(i, (8, 8))))
+    assert images.name(13).endswith("00001.tar, 0013.png")
+    again = pickle.loads(pickle.dumps(images.base()[0]))
+    assert again.source(29) == encoded(29)["bytes"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stream_serves_the_images_of_tars(tmp_path, workers):
+    pack(tmp_path / "a.tar", samples(0, 12))
+    images = open_images(str(tmp_path / "a.tar"), test_share=0)
+    batch = next(Stream(images, 8, 0, Crop("none", False), workers=workers, cache="none").batches(0, 12, 12))
+    found = {x.numpy().tobytes(): int(label) for x, label in zip(batch.x, batch.labels, strict=True)}
+    expected = {np.asarray(picture(i, (8, 8))).transpose(2, 0, 1).tobytes(): i % 3 for i in range(12)}
+    assert found == expected
+
+
+def test_splits_are_named_by_files_and_patterns_choose_files(tmp_path):
+    for k in range(2):
+        pack(tmp_path / f"train-{k:04}.tar", samples(10 * k, 10 * k + 10))
+    pack(tmp_path / "val-0000.tar", samples(50, 53))
+    train_images, test_images = open_splits(Data(path=str(tmp_path)))
+    assert (len(train_images), len(test_images)) == (20, 3) and test_images.labels.tolist() == [2, 0, 1]
+    assert train_images.source == "train-0000.tar … train-0001.tar (2 files)"
+    for pattern, count in (("train-{0000..0001}.tar", 20), ("train-*.tar", 20), ("train-{0001..0001}.tar", 10)):
+        assert len(open_images(str(tmp_path / pattern), test_share=0)) == count
+    assert len(open_images(str(tmp_path), "./train-0001.tar", test_share=0)) == 10
+
+
+@pytest.mark.parametrize(
+    ("extra", "column", "names"),
+    [
+        (lambda i: {"cls": ["ant", "bee"][i % 2].encode()}, "", ["ant", "bee"]),
+        (lambda i: {"json": json.dumps({"label": i % 2 + 5, "id": i}).encode()}, "", ["5", "6"]),
+        (lambda i: {"json": json.dumps({"kind": "xy"[i % 2]}).encode()}, "kind", ["x", "y"]),
+        (lambda i: {"json": b"{broken"}, "", None),
+        (lambda i: {"cls": str(i).encode()}, "", None),
+        (lambda i: {"txt": b"a caption"}, "", None),
+    ],
+    ids=["cls", "json", "a named field", "broken json", "ids", "text"],
+)
+def test_labels(tmp_path, extra, column, names):
+    members = {}
+    for i in range(12):
+        members |= {f"x/{i}.png": encoded(i)["bytes"]} | {f"x/{i}.{suffix}": text for suffix, text in extra(i).items()}
+    images = open_images(str(pack(tmp_path / "a.tar", members)), label_column=column, test_share=0)
+    assert images.class_names == names
+    if names:
+        assert images.labels.tolist() == [i % 2 for i in range(12)]
+
+
+def test_shards_whose_labels_are_numbers_and_words(tmp_path):
+    for k, kind in enumerate((7, "7a")):
+        content = json.dumps({"label": kind}).encode()
+        members = {}
+        for i in range(4):
+            members |= {f"{i}.png": encoded(i)["bytes"], f"{i}.json": content}
+        pack(tmp_path / f"{k}.tar", members)
+    assert open_images(str(tmp_path), test_share=0).class_names == ["7", "7a"]
+
+
+def test_masks_samples_without_an_image_and_other_members(tmp_path):
+    members = samples(0, 6) | {f"{i:04}.seg.png": encoded(90 + i)["bytes"] for i in range(6)}
+    members |= {"0009.cls": b"1", "._0000.png": b"?", "README": b"words"}
+    images = open_images(str(pack(tmp_path / "a.tar", members)), test_share=0)
+    assert len(images) == 6 and images.notes == ("1 samples without a .png",)
+    masks = open_images(str(tmp_path / "a.tar"), image_column="seg.png", test_share=0)
+    assert np.array_equal(np.asarray(masks[2].convert("RGB")), np.asarray(picture(92, (8, 8))))
+
+
+def test_unreadable_members_are_counted(tmp_path, caplog):
+    path = pack(tmp_path / "a.tar", samples(0, 20) | {"0003.png": b"no picture"})
+    images = open_images(str(path), test_share=0)
+    stream = Stream(images, 8, 0, Crop("none", False), cache="none", max_unreadable=0.1)
+    assert len(next(stream.batches(0, 20, 20)).x) == 20
+    assert len(stream.unreadable) == 1 and "a.tar, 0003.png" in caplog.text
+    stream = Stream(images, 8, 0, Crop("none", False), cache="none", max_unreadable=0.01)
+    with pytest.raises(DataError, match="1 of 20 images of .*a.tar are unreadable"):
+        next(stream.batches(0, 20, 20))
+
+
+def test_the_index_is_kept_and_made_anew_when_the_tar_changes(tmp_path, monkeypatch):
+    path = pack(tmp_path / "a.tar", samples(0, 10))
+    before = fingerprint(open_images(str(path), test_share=0))
+    with monkeypatch.context() as patch:
+        patch.setattr(tars, "_make_index", None)
+        assert fingerprint(open_images(str(path), test_share=0)) == before
+    for kept in tars.cache_folder().iterdir():
+        kept.write_bytes(kept.read_bytes()[:40])
+    assert len(open_images(str(path), test_share=0)) == 10
+    pack(path, samples(0, 11))
+    images = open_images(str(path), test_share=0)
+    assert len(images) == 11 and fingerprint(images) != before
+
+
+def test_sides_stay_when_a_shard_is_added(tmp_path):
+    def sides():
+        return [{image.name(i) for i in range(len(image))} for image in open_splits(Data(path=str(tmp_path / "s")))]
+
+    pack(tmp_path / "s" / "0.tar", samples(0, 60))
+    before = sides()
+    pack(tmp_path / "s" / "1.tar", samples(0, 60))
+    after = sides()
+    assert not before[0] & after[1] and not before[1] & after[0] and all(before)
+
+
+@pytest.mark.parametrize("damage", ["cut", "cut in an image", "empty", "compressed", "no tar"])
+def test_a_damaged_tar_is_one_sentence(tmp_path, damage):
+    path = pack(tmp_path / "a.tar", samples(0, 60))
+    content = path.read_bytes()
+    if damage == "compressed":
+        with tarfile.open(path, "w:gz") as tar:
+            tar.add(__file__)
+    else:
+        path.write_bytes(
+            {"cut": content[:20_700], "cut in an image": content[:21_300], "empty": b"", "no tar": b"words" * 400}[
+                damage
+            ]
+        )
+    with pytest.raises(DataError, match="a.tar: expected a (readable|whole) tar file.*cut short"):
+        open_images(str(path))
+
+
+def test_a_tar_that_shrinks_later_gives_unreadable_images(tmp_path):
+    path = pack(tmp_path / "a.tar", samples(0, 10))
+    images = open_images(str(path), test_share=0)
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(ValueError, match="the tar was cut short"):
+        images.base()[0].source(9)
+
+
+def test_a_folder_of_images_with_a_tar_beside_them_is_one_of_images(tmp_path):
+    pack(tmp_path / "a.tar", samples(0, 10))
+    picture(0).save(tmp_path / "a.png")
+    picture(1).save(tmp_path / "b.png")
+    assert len(open_images(str(tmp_path), test_share=0)) == 2
+
+
+@pytest.mark.run
+def test_a_run_trains_on_tars_and_resumes(tmp_path):
+    pack(tmp_path / "s" / "train-0.tar", samples(0, 60))
+    pack(tmp_path / "s" / "test-0.tar", samples(60, 90))
+    flags = (f"--data.path={tmp_path / 's'}", "--run.name=r", "--run.probe=False")
+    train(tmp_path, *flags, "--run.images=48")
+    out, _ = train(tmp_path, *flags, "--run.images=96")
+    assert "at 48 images" in out
