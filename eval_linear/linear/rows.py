@@ -16,7 +16,7 @@ from bigbigan.distributed import all_reduce, rank, world_size
 
 FULL = 4096  # features up to which Σ̂ is decomposed fully: 10 D³ operations, about a minute of two cores at this size
 RANK = 1024  # directions of Σ̂ that are kept above it
-CACHED = 2**18  # numbers of a block for each thread of a CPU: its rows are read twice, the second time from the L2 cache
+CACHED = 2**18  # numbers of a block for each thread of a CPU: the second reading of its rows is from the L2 cache
 CHUNK = 2**25  # numbers in a chunk of rows with its logits, their probabilities and so on: 128 MiB in float32
 UNCENTRED = (
     30.0  # |mean| / standard deviation up to which the mean is taken out by algebra; above, float32 would lose digits
