@@ -14,6 +14,7 @@ from eval_linear.features import augmented, check_names, extract, features_of
 from eval_linear.knn import majority, nearest_rows, paper_knn, smallest, weighted_knn
 from eval_linear.linear.adam import EMA, AdamProbe, shuffled, train_adam_probe
 from eval_linear.linear.solvers import held_out, judge
+from eval_linear.pairs import bidirectional
 from eval_linear.representations import DecodedOnce, Splits, few_labels, of_encoder, of_pixels, of_supervised
 from tests.conftest import tiny_model
 
@@ -83,6 +84,26 @@ def test_images_beyond_the_memory_are_decoded_anew(monkeypatch):
     monkeypatch.setattr(representations, "KEPT_BYTES", 3 * 8 * 8 * 2)
     first = [np.asarray(once.rgb(i)) for i in range(4)]
     assert len(once.kept) == 2 and all((np.asarray(once.rgb(i)) == first[i]).all() for i in range(4))
+
+
+def test_the_pairs_take_features_of_the_training_images_that_are_known():
+    train, test = (open_images("digits", test=t).subset(np.arange(0, 300, 3)) for t in (False, True))
+    model = tiny_model().eval().requires_grad_(False)
+    features, at = extract(model.encoder, train, 64, names=("avepool_feat",))
+    figures = [
+        {f.name: f.value for f in bidirectional(model, train, test, 64, None, known=known)}
+        for known in (
+            None,
+            (features["avepool_feat"], at),
+            (features["avepool_feat"] + 1, at),
+            (torch.ones(9, 9), at[:9]),
+        )
+    ]
+    computed, known, moved, incomplete = figures
+    assert known == pytest.approx(computed, rel=1e-4) and incomplete == computed
+    assert {name for name in known if moved[name] != known[name]} == {
+        name for name in known if "image, AvePool" in name
+    }
 
 
 def _counted(read, calls: list):
