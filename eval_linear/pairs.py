@@ -27,9 +27,19 @@ REFERENCE = 20_000  # training images that neighbours are sought among
 
 
 def bidirectional(
-    model: BigBiGAN, train: Images, test: Images, batch_size: int, sheets: Sheets | None, seed: int = 0
+    model: BigBiGAN,
+    train: Images,
+    test: Images,
+    batch_size: int,
+    sheets: Sheets | None,
+    seed: int = 0,
+    *,
+    known: tuple[Tensor, np.ndarray] | None = None,
 ) -> list[PairFigure]:
-    """Measure encoder and generator together, and draw the sheets where there is a place for them."""
+    """Measure encoder and generator together, and draw the sheets where there is a place for them.
+
+    known: AvePool features (n, C) by E of training images, and which ones, (n,); computed here where None.
+    """
     x, classes = _read(model, test, LIMIT, batch_size)
     seen, seen_classes = _read(model, train, LIMIT, batch_size)
     if len(x) < 2:
@@ -52,7 +62,7 @@ def bidirectional(
         for name, (a, b) in pairs.items()
     ]
     figures += _by_heart(model, (seen, seen_classes), (x, classes), batch_size)
-    figures += _neighbours(model, train, samples, x, batch_size, sheets)
+    figures += _neighbours(model, train, samples, x, batch_size, sheets=sheets, known=known)
     if sheets is not None:
         apart = torch.from_numpy(spread(len(x), 2 * ROWS))
         interpolations(sheets, model, x[apart], None if classes is None else classes[apart], seed)
@@ -102,7 +112,7 @@ def _by_heart(model: BigBiGAN, seen: tuple, held_out: tuple, batch_size: int) ->
 
 
 def _neighbours(
-    model: BigBiGAN, train: Images, samples: Tensor, x: Tensor, batch_size: int, sheets: Sheets | None
+    model: BigBiGAN, train: Images, samples: Tensor, x: Tensor, batch_size: int, *, sheets: Sheets | None, known
 ) -> list[PairFigure]:
     """Measure how far samples and held-out images are from the training set, in pixels and in E's features.
 
@@ -113,12 +123,14 @@ def _neighbours(
     size, e_size = samples.shape[-1], model.encoder.image_size
     pixels, kept = raw_pixels(reference, size, batch_size)
     at, small = chosen[kept], fit_to(x, size).cpu()
-    features = [
-        _avepool(model, to_signed(part), batch_size) for part, _ in evaluation_batches(reference, e_size, batch_size)
-    ]
+    if known is not None and np.isin(at, known[1]).all():
+        features = known[0][torch.from_numpy(np.searchsorted(known[1], at))]
+    else:
+        batches = evaluation_batches(reference, e_size, batch_size)
+        features = torch.cat([_avepool(model, to_signed(part), batch_size) for part, _ in batches])
     spaces = {
         "pixels": (pixels, samples.flatten(1), small.flatten(1)),
-        "AvePool of E": (torch.cat(features), _avepool(model, samples, batch_size), _avepool(model, x, batch_size)),
+        "AvePool of E": (features, _avepool(model, samples, batch_size), _avepool(model, x, batch_size)),
     }
     figures = []
     for space, (training, ours, theirs) in spaces.items():

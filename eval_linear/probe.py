@@ -39,6 +39,7 @@ from eval_linear.generation import Generation, generation
 from eval_linear.pairs import bidirectional
 from eval_linear.parts import OF_CLASSES, Part, choose_parts, what_is_missing
 from eval_linear.representations import (
+    DecodedOnce,
     Representation,
     Splits,
     flips,
@@ -141,7 +142,10 @@ def run_probe(probe: Probe) -> str:
         rows += [dataclasses.replace(row, data=name) for row in feature_rows(probe, asked, model, other, folder)[0]]
     batch_size = probe.data.batch_size
     generated = generation(probe.generation, model, splits, batch_size) if "generation" in parts else None
-    pairs = bidirectional(model, splits.train, splits.test, batch_size, sheets) if "pairs" in parts else None
+    pairs = None
+    if "pairs" in parts:
+        known = splits.trained.get("avepool_feat")
+        pairs = bidirectional(model, splits.train, splits.test, batch_size, sheets, known=known)
     if "classes" in parts:
         pairs = (pairs or []) + conditional(model, splits, batch_size, sheets)
     if digest(probed.state_dict()) != before:
@@ -224,7 +228,7 @@ def open_splits(data: ProbeData, model: BigBiGAN, common_classes: bool = True) -
     )
     train, test = open_data(settings, common_classes)
     origin = path if train.origin == path else f"{path} ({train.origin})"
-    return Splits(train, test, origin + (f"; {test.note}" if test.note else ""))
+    return Splits(DecodedOnce.of(train), DecodedOnce.of(test), origin + (f"; {test.note}" if test.note else ""))
 
 
 def transfer_splits(probe: Probe, model: BigBiGAN) -> Splits:

@@ -1,11 +1,12 @@
 """Compute what is probed: the trained encoder's features, and beside them the baselines that they must beat."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from sklearn.decomposition import PCA
 from torch import Tensor
 
@@ -19,15 +20,49 @@ from eval_linear.features import estimate_statistics, extract, label, raw_pixels
 STATISTICS_IMAGES = 4096  # for the batch norms of an untrained encoder
 PIXELS = 16  # px: raw pixels of larger images are resized, so that nearest neighbours remain a matter of minutes
 COMPONENTS = 64  # of the principal component analysis
+KEPT_BYTES = 2**30  # of decoded pixels that a split keeps: 349,525 images of 32 px
+
+
+@dataclass
+class DecodedOnce(Images):
+    """Keep the 8-bit pixels of the images that were read, so that each is decoded once however often it is measured.
+
+    kept: uint8 (H, W, 3) by the image's number among the reader's items; a subset shares it. At most `KEPT_BYTES` are
+    kept, and images beyond them are decoded anew each time.
+    """
+
+    kept: dict[int, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, images: Images) -> "DecodedOnce":
+        """Return the same images with a memory."""
+        return cls(**{f.name: getattr(images, f.name) for f in fields(Images)})
+
+    def __post_init__(self):
+        self.places = self.base()[1]
+
+    def rgb(self, i: int) -> Image.Image:
+        """Return image i as `Images.rgb` does."""
+        pixels = self.kept.get(int(self.places[i]))
+        if pixels is not None:
+            return Image.fromarray(pixels)
+        image = super().rgb(i)
+        if (len(self.kept) + 1) * 3 * image.width * image.height <= KEPT_BYTES:  # as if all were of this size
+            self.kept[int(self.places[i])] = np.asarray(image)
+        return image
 
 
 @dataclass
 class Splits:
-    """Hold the images that the probe fits on and is judged on, with or without labels, and what to call them."""
+    """Hold the images that the probe fits on and is judged on, with or without labels, and what to call them.
+
+    trained: features of the training images by the trained E, {name: (x (n, C), indices (n,))}, once they are known.
+    """
 
     train: Images
     test: Images
     origin: str
+    trained: dict[str, tuple[Tensor, np.ndarray]] = field(default_factory=dict, repr=False)
 
     @property
     def path(self) -> str:
@@ -91,6 +126,8 @@ def of_encoder(
     x, at = extract(encoder, splits.train, batch_size, cache, names)
     x_test, at_test = extract(encoder, splits.test, batch_size, cache, names)
     y, y_test = _labels(splits.train, at), _labels(splits.test, at_test)
+    if kind == "trained":
+        splits.trained.update({name: (x[name], at) for name in names})
     for name in names:
         yield Representation(kind, label(name), x[name], y, x_test[name], y_test, encoder, name, at, flip)
 

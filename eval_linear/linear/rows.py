@@ -16,10 +16,7 @@ from bigbigan.distributed import all_reduce, rank, world_size
 
 FULL = 4096  # features up to which Σ̂ is decomposed fully: 10 D³ operations, about a minute of two cores at this size
 RANK = 1024  # directions of Σ̂ that are kept above it
-BLOCK = (
-    512  # rows of one product: with few classes, many small products keep all cores busy and a single thin one does not
-)
-THIN = 64  # classes up to which a chunk is cut into blocks
+CACHED = 2**18  # numbers of a block for each thread of a CPU: the second reading of its rows is from the L2 cache
 CHUNK = 2**25  # numbers in a chunk of rows with its logits, their probabilities and so on: 128 MiB in float32
 UNCENTRED = (
     30.0  # |mean| / standard deviation up to which the mean is taken out by algebra; above, float32 would lose digits
@@ -50,17 +47,21 @@ class Rows:
         if x.ndim != 2 or y.shape != x.shape[:1] or not x.dtype.is_floating_point or y.dtype.is_floating_point:
             found = f"{tuple(x.shape)} {x.dtype} and {tuple(y.shape)} {y.dtype}"
             raise ValueError(f"x and y: expected (n, D) floats and (n,) integers, found {found}")
-        chunk_rows = CHUNK // (x.shape[1] + 4 * classes) + 1 if chunk_rows is None else chunk_rows
+        per_row = x.shape[1] + 4 * classes
+        chunk_rows = CHUNK // per_row + 1 if chunk_rows is None else chunk_rows
         if classes < 2 or chunk_rows < 1:
             raise ValueError(f"expected classes ≥ 2 and chunk_rows ≥ 1, found {classes} and {chunk_rows}")
         self.x, self.y, self.classes, self.chunk_rows = x, y.to(x.device, torch.int64), classes, chunk_rows
+        self.block_rows = chunk_rows
+        if x.device.type == "cpu":
+            self.block_rows = min(chunk_rows, CACHED * torch.get_num_threads() // per_row + 1)
         self.dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
         self.readings, self.shift = 0, None
         self._count()
         self._moments(standardise)
-        # Kept between a point and the products there, if they take no more than Σ̂ does.
+        # Kept between a point and the products there, if they take no more than Σ̂ does or an eighth of x.
         self.probabilities: list[Tensor] | None = None
-        self.keep = len(x) * classes <= x.shape[1] ** 2
+        self.keep = len(x) * classes <= x.shape[1] ** 2 or classes <= x.shape[1] // 8
 
     def _count(self) -> None:
         inside = (self.y >= 0) & (self.y < self.classes)
@@ -100,17 +101,10 @@ class Rows:
             self.shift = self.mean.to(self.dtype)
         self.offset = self.mean if self.shift is None else self.mean - self.shift
 
-    def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield this process's rows (B, m, D) with their labels (B, 1, m), in the dtype of the products."""
-        for start in range(0, len(self.x), self.chunk_rows):
-            x = self.x[start : start + self.chunk_rows].to(self.dtype)
-            y = self.y[start : start + self.chunk_rows]
-            x = x if self.shift is None else x - self.shift
-            size = min(BLOCK, len(x)) if self.classes <= THIN else len(x)
-            whole = len(x) // size * size
-            yield x[:whole].view(-1, size, x.shape[1]), y[:whole].view(-1, 1, size)
-            if whole < len(x):
-                yield x[whole:][None], y[whole:][None, None]
+    def blocks(self, rows: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield this process's rows (m, D), m ≤ rows, with their labels (1, m), in the dtype of the products."""
+        for x, y in zip(self.x.split(rows), self.y[None].split(rows, 1), strict=True):
+            yield (x if x.dtype == self.dtype else x.to(self.dtype)) if self.shift is None else x - self.shift, y
 
     def fold(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
         """Return weight (K, D) and bias (K, 1) for what `blocks` yields, of parameters (K, D + 1) for x̂."""
@@ -137,16 +131,17 @@ class Rows:
         )  # Σ r (x, 1)ᵀ | Σ p pᵀ | Σ p | Σ −log p[y] at the top
         gradient, squares, mass, loss = sums.split([features + 1, classes, 1, 1], 1)
         self.probabilities = [] if self.keep else None
-        for x, y in self.blocks():
-            p, losses = _softmax(torch.baddbmm(bias, weight.expand(len(x), -1, -1), x.mT), y)
+        for x, y in self.blocks(self.block_rows):
+            p, losses = _softmax(torch.addmm(bias, weight, x.T), y)
             loss[0] += losses.sum(dtype=torch.float64)
             if self.probabilities is not None:
                 self.probabilities.append(p.clone())
-            squares += torch.bmm(p, p.mT).sum(0)
-            mass += p.sum((0, 2))[:, None]
-            p.scatter_(1, y, 0)
-            residual = p.scatter_(1, y, -p.sum(1, keepdim=True))  # p − 1 in the row's class, without its cancellation
-            gradient += torch.cat([torch.bmm(residual, x).sum(0), residual.sum((0, 2))[:, None]], 1)
+            squares += p @ p.T
+            mass += p.sum(1, keepdim=True)
+            p.scatter_(0, y, 0)
+            residual = p.scatter_(0, y, -p.sum(0, keepdim=True))  # p − 1 in the row's class, without its cancellation
+            gradient[:, :-1] += residual @ x
+            gradient[:, -1:] += residual.sum(1, keepdim=True)
         self.readings += 1
         all_reduce(sums)
         curvature = (torch.diag(mass[:, 0]) - squares) / self.total
@@ -163,21 +158,19 @@ class Rows:
         weight, bias = self.fold(direction)
         here, here_bias = self.fold(point.parameters)
         classes, features = weight.shape
-        sums = direction.new_zeros(classes, features + 1)
-        for i, (x, y) in enumerate(self.blocks()):
+        total, by_row = torch.zeros_like(weight), torch.zeros_like(bias)
+        for i, (x, y) in enumerate(self.blocks(self.block_rows)):
             if self.probabilities is not None:
-                p, change = self.probabilities[i], torch.baddbmm(bias, weight.expand(len(x), -1, -1), x.mT)
+                p, change = self.probabilities[i], torch.addmm(bias, weight, x.T)
             else:  # both in one product
-                both = torch.baddbmm(
-                    torch.cat([here_bias, bias]), torch.cat([here, weight]).expand(len(x), -1, -1), x.mT
-                )
-                p, change = _softmax(both[:, :classes], y)[0], both[:, classes:]
-            change = p * (change - change.gather(1, y))  # small where p is near 1, as S is
-            change -= p * change.sum(1, keepdim=True)
-            sums[:, :-1] += torch.bmm(change, x).sum(0)
-            sums[:, -1] += change.sum((0, 2))
+                both = torch.addmm(torch.cat([here_bias, bias]), torch.cat([here, weight]), x.T)
+                p, change = _softmax(both[:classes], y)[0], both[classes:]
+            change.sub_(change.gather(0, y)).mul_(p)  # small where p is near 1, as S is
+            change.addcmul_(p, change.sum(0, keepdim=True), value=-1)
+            total.addmm_(change, x)
+            by_row += change.sum(1, keepdim=True)
         self.readings += 1
-        all_reduce(sums)
+        sums = all_reduce(torch.cat([total, by_row], 1).double())
         result = self.unfold(sums[:, :-1], sums[:, -1:])
         result[:, :-1] += ridge * direction[:, :-1]
         return result
@@ -219,8 +212,7 @@ class Basis:
         total = torch.zeros(
             len(scale), len(scale) if right is None else right.shape[1], dtype=rows.dtype, device=rows.x.device
         )
-        for x, _ in rows.blocks():
-            x = x.flatten(0, 1)
+        for x, _ in rows.blocks(rows.chunk_rows):
             total.addmm_(x.T, x if right is None else x @ right)
         total = all_reduce(total) / rows.total - offset @ (offset.T if right is None else offset.T @ right)
         return total / scale if sketch is not None else total / scale / scale.T
@@ -258,13 +250,13 @@ class Basis:
 
 
 def _softmax(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return probabilities of logits (B, K, m), and −log p[y] (B, 1, m) of labels (B, 1, m).
+    """Return probabilities of logits (K, m), and −log p[y] (1, m) of labels (1, m).
 
     Both are exact to a relative rounding however small they are.
     """
-    behind = (logits - logits.gather(1, y)).scatter_(1, y, -torch.inf)
-    losses = torch.nn.functional.softplus(behind.logsumexp(1, keepdim=True), threshold=80)
-    return behind.sub_(losses).exp_().scatter_(1, y, (-losses).exp_()), losses
+    behind = (logits - logits.gather(0, y)).scatter_(0, y, -torch.inf)
+    losses = torch.nn.functional.softplus(behind.logsumexp(0, keepdim=True), threshold=80)
+    return behind.sub_(losses).exp_().scatter_(0, y, (-losses).exp_()), losses
 
 
 def penalty(parameters: Tensor, ridge: float) -> float:

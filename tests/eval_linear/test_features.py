@@ -6,15 +6,16 @@ import torch
 from sklearn.metrics import accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from bigbigan.data import open_images
+from bigbigan.data import fingerprint, open_images
 from bigbigan.errors import FeatureError
-from eval_linear import measures
+from eval_linear import knn, measures, representations
 from eval_linear.clusters import cluster, clustering_accuracy
 from eval_linear.features import augmented, check_names, extract, features_of
-from eval_linear.knn import majority, paper_knn, weighted_knn
+from eval_linear.knn import majority, nearest_rows, paper_knn, smallest, weighted_knn
 from eval_linear.linear.adam import EMA, AdamProbe, shuffled, train_adam_probe
 from eval_linear.linear.solvers import held_out, judge
-from eval_linear.representations import Splits, few_labels, of_encoder, of_pixels, of_supervised
+from eval_linear.pairs import bidirectional
+from eval_linear.representations import DecodedOnce, Splits, few_labels, of_encoder, of_pixels, of_supervised
 from tests.conftest import tiny_model
 
 
@@ -39,6 +40,78 @@ def test_knn_equals_scikit_learn_where_no_vote_is_tied(p):
         assert (ours[k].numpy()[clear] == theirs.predict(unit(x_test))[clear]).mean() > 0.995, (
             "rounding may swap one neighbour"
         )
+
+
+@pytest.mark.parametrize("p", [1, 2])
+@pytest.mark.parametrize("n", [40, 1000, 1003])  # sorted whole, in groups, in groups with columns left over
+def test_nearest_rows_are_those_of_distances_in_float64(p, n, monkeypatch):
+    monkeypatch.setattr(knn, "CACHED", 2048)  # many blocks of rows, the last one short
+    draw = torch.Generator().manual_seed(0)
+    x, queries = (torch.randn(m, 24, generator=draw) for m in (n, 21))
+    x[5] = 0
+    found = nearest_rows(x, queries, 9, p)
+    distances = torch.cdist(queries.double(), x.double(), p=p)
+    assert (found == distances.topk(9, largest=False).indices).float().mean() > 0.99, "rounding may swap neighbours"
+    torch.testing.assert_close(distances.gather(1, found), distances.sort(1).values[:, :9], rtol=1e-5, atol=1e-5)
+
+
+def test_a_rows_own_copies_are_its_nearest_by_l1():
+    x = torch.nn.functional.normalize(torch.rand(500, 700, generator=torch.Generator().manual_seed(0)), p=1, dim=1)
+    assert (nearest_rows(x, x[100:140], 1, 1)[:, 0] == torch.arange(100, 140)).all()
+
+
+def test_the_smallest_numbers_are_those_of_a_sort():
+    table = torch.randn(7, 1000 * knn.GROUP + 5, generator=torch.Generator().manual_seed(0))
+    table[3, -2:] = -100.0  # among the columns that no group holds
+    table[4, 17::1000] = -50.0 - torch.arange(17 - 1).float()  # all of one group
+    values, places = smallest(table, 20)
+    assert (values == table.sort(1).values[:, :20]).all() and (table.gather(1, places) == values).all()
+
+
+def test_an_image_is_decoded_once_and_stays_the_same(monkeypatch):
+    images = open_images("digits", test=True)
+    once, decoded = DecodedOnce.of(images), []
+    monkeypatch.setattr(type(images.items), "__getitem__", _counted(type(images.items).__getitem__, decoded))
+    some = once.subset(np.array([7, 3, 7]))
+    pixels = [np.asarray(some.rgb(i)) for i in (0, 1, 2)] + [np.asarray(once.rgb(7))]
+    assert len(decoded) == 2 and fingerprint(once) == fingerprint(images)
+    for found, i in zip(pixels, (7, 3, 7, 7), strict=True):
+        assert (found == np.asarray(images.rgb(i))).all()
+
+
+def test_images_beyond_the_memory_are_decoded_anew(monkeypatch):
+    once = DecodedOnce.of(open_images("digits", test=True))
+    monkeypatch.setattr(representations, "KEPT_BYTES", 3 * 8 * 8 * 2)
+    first = [np.asarray(once.rgb(i)) for i in range(4)]
+    assert len(once.kept) == 2 and all((np.asarray(once.rgb(i)) == first[i]).all() for i in range(4))
+
+
+def test_the_pairs_take_features_of_the_training_images_that_are_known():
+    train, test = (open_images("digits", test=t).subset(np.arange(0, 300, 3)) for t in (False, True))
+    model = tiny_model().eval().requires_grad_(False)
+    features, at = extract(model.encoder, train, 64, names=("avepool_feat",))
+    figures = [
+        {f.name: f.value for f in bidirectional(model, train, test, 64, None, known=known)}
+        for known in (
+            None,
+            (features["avepool_feat"], at),
+            (features["avepool_feat"] + 1, at),
+            (torch.ones(9, 9), at[:9]),
+        )
+    ]
+    computed, known, moved, incomplete = figures
+    assert known == pytest.approx(computed, rel=1e-4) and incomplete == computed
+    assert {name for name in known if moved[name] != known[name]} == {
+        name for name in known if "image, AvePool" in name
+    }
+
+
+def _counted(read, calls: list):
+    def counting(self, i):
+        calls.append(i)
+        return read(self, i)
+
+    return counting
 
 
 def test_a_tied_vote_goes_to_the_nearest_among_the_tied():
