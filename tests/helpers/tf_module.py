@@ -38,7 +38,9 @@ class Variant:
     function: bool = False  # the generator is a function that is called
 
 
+LEFT_OUT = {("generate", "upsampled"), ("encode", "default"), ("encode", "z_sample")}  # of expected.npz
 VARIANTS = {
+    "small": Variant(),
     "resnet": Variant(),
     "revnet": Variant(trunk="revnet", norm="fused", padding="fixed", pool="fixed", counter=True, two_heads=True),
     "raw": Variant(
@@ -63,18 +65,19 @@ def build(folder: str, name: str) -> None:
         builder = tf.saved_model.Builder(path)
         saver = tf.train.Saver(tf.global_variables(), sharded=False)
         builder.add_meta_graph_and_variables(session, [], signature_def_map=signatures, saver=saver)
-        builder.add_meta_graph(["train"], signature_def_map=signatures)
+        if name != "small":
+            builder.add_meta_graph(["train"], signature_def_map=signatures)
         builder.save()
         with open(os.path.join(path, "tfhub_module.pb"), "wb") as file:
             file.write(b"\x08\x03")
         random, found = np.random.default_rng(0), {}
         for key, signature in signatures.items():
-            inputs = {
-                i: random.uniform(-1, 1, [3 if d.size < 0 else d.size for d in info.tensor_shape.dim]).astype("f4")
-                for i, info in signature.inputs.items()
-            }
+            if key == "default":
+                continue
+            sizes = {i: [2 if d.size < 0 else d.size for d in t.tensor_shape.dim] for i, t in signature.inputs.items()}
+            inputs = {i: (random.integers(-32, 33, size) / 32).astype("f4") for i, size in sizes.items()}
             outputs = session.run(
-                {o: info.name for o, info in signature.outputs.items()},
+                {o: info.name for o, info in signature.outputs.items() if (key, o) not in LEFT_OUT},
                 {signature.inputs[i].name: value for i, value in inputs.items()},
             )
             found |= {f"{key}.{side}.{i}": v for side, vs in (("in", inputs), ("out", outputs)) for i, v in vs.items()}
@@ -93,8 +96,10 @@ class Builder:
         tf = self.tf
         values = tf.random_uniform_initializer(low, low + scale) if low is not None else (
             tf.random_normal_initializer(mean, scale))  # fmt: skip
-        made = tf.get_variable(name, shape, initializer=values, use_resource=self.v.resource)
-        if trained and self.v.twins:
+        averaged = trained and self.v.twins
+        first = tf.zeros_initializer() if averaged else values
+        made = tf.get_variable(name, shape, initializer=first, use_resource=self.v.resource)
+        if averaged:
             return tf.get_variable(f"{name}/shadow", shape, initializer=values, use_resource=self.v.resource)
         return made
 
@@ -301,10 +306,7 @@ class Builder:
     def signatures(self):
         tf = self.tf
         z = tf.placeholder(tf.float32, [None, LATENTS], "generate_z")
-        if self.v.function:
-            image = self.called(z)
-        else:
-            image = self.generator(z)
+        image = self.called(z) if self.v.function else self.generator(z)
         upsampled = tf.image.resize_nearest_neighbor(image, [2 * SIZE, 2 * SIZE])
         x = tf.placeholder(tf.float32, [None, 2 * SIZE, 2 * SIZE, 3], "encode_x")
         encoded = self.encoder(x)

@@ -100,10 +100,14 @@ def convert_module(folder: Path, seed: int = 0) -> Conversion:
 def _convert(graph: Interpreter, signatures: dict[str, Signature], seed: int) -> Conversion:
     feeds = _random_inputs(graph, signatures, seed)
     shapes: dict[str, tuple[int, ...]] = {}
+
+    def note(tensor: str, value: Tensor) -> None:
+        shapes[tensor] = tuple(value.shape)
+
     for name, signature in signatures.items():
         inputs = {signature.inputs[i]: value for i, value in feeds[name].items()}
         shapes |= {key(tensor): tuple(value.shape) for tensor, value in inputs.items()}
-        graph.run(_outputs(signature, name), inputs, lambda tensor, value: shapes.update({tensor: tuple(value.shape)}))
+        graph.run(_outputs(signature, name), inputs, note)
     weights = Weights(graph)
     follower = Follower(Layers(graph, shapes), weights)
     settings = follow_generator(follower, signatures["generate"])
@@ -116,7 +120,7 @@ def _convert(graph: Interpreter, signatures: dict[str, Signature], seed: int) ->
     model = _build(settings, weights.tensors)
     unused = [name for name in graph.checkpoint if name not in weights.used]
     differences = _compare(model, graph, signatures, feeds, weights.places)
-    return Conversion(model, feeds, differences, weights.used, unused, weights.notes)
+    return Conversion(model, feeds, differences, weights.used, unused, weights.notes())
 
 
 def _outputs(signature: Signature, name: str) -> list[str]:
@@ -242,8 +246,8 @@ def _compare(
     if wrong:
         name, one = wrong[0]
         raise ConversionError(
-            f"{name}: expected what the module computes, found a difference of {one} ({places.get(name, 'an output')}); "
-            "its layers are those of our networks, but not what lies between them"
+            f"{name}: expected what the module computes, found a difference of {one} "
+            f"({places.get(name, 'an output')}); its layers are those of our networks, but not what lies between them"
         )
     return found
 

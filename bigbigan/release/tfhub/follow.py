@@ -226,7 +226,7 @@ def _conditions(
     chunk, remainder = divmod(latents.shape[1] - values[0].shape[1], len(blocks))
     expected = latents[:, : values[0].shape[1]]
     if not torch.equal(values[0], expected) or remainder:
-        raise ConversionError(f"{name}: expected the first latents, and equal shares for the blocks, found another split")
+        raise ConversionError(f"{name}: expected z split into a first part and equal ones, found another split")
     constant, orders = None, {}
     for (tensor, i), value in zip(sources.items(), values[1:], strict=True):
         start = expected.shape[1] + i * chunk

@@ -80,7 +80,7 @@ class Interpreter:
     def constant(self, tensor: str) -> Tensor:
         """Return a tensor that depends on variables and constants alone."""
         if self.varies(tensor):
-            raise ConversionError(f"{split(tensor)[0]}: expected a tensor that depends on no input, found one that does")
+            raise ConversionError(f"{split(tensor)[0]}: expected a tensor of variables alone, found one of inputs")
         return self.run([tensor], {})[0]
 
     def run(self, fetches: list[str], feeds: dict[str, Tensor], each: Callable | None = None) -> list[Tensor]:

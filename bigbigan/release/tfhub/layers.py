@@ -28,7 +28,8 @@ class Part:
     kind: "input", "conv", "linear", "norm" (batch norm), "relu", "add" (of two maps), "concat", "slice" (of the last
         axis), "scale" (by a variable of one number), "other" (anything else).
     inputs: the tensors that it takes.  op: the operation, of "other".
-    weight, bias: of "conv" and "linear", as names of tensors; core: the same before the bias is added.  norm: of "norm".  start, stop: of "slice".
+    weight, bias: of "conv" and "linear", as names of tensors.  core: "conv" or "linear" before the bias is added.
+    norm: of "norm".  start, stop: of "slice".
     """
 
     kind: str
@@ -69,6 +70,7 @@ class Layers:
     def __init__(self, interpreter: Interpreter, shapes: dict[str, tuple[int, ...]]):
         self.graph, self.shapes = interpreter, shapes
         self._parts: dict[str, Part] = {}
+        self._seen_through: dict[str, bool] = {}
 
     def part(self, tensor: str) -> Part:
         """Return the part that ends in this tensor."""
@@ -86,11 +88,22 @@ class Layers:
         passed: the activations, pools, reshapes and the like in between are appended to it.
         """
         part = self.part(tensor)
-        while part.kind == "relu" or (part.kind == "other" and len(part.inputs) == 1):
+        while self._transparent(part):
             if passed is not None:
                 passed.append(part)
             part = self.part(part.inputs[0])
         return part
+
+    def _transparent(self, part: Part) -> bool:
+        """Return whether a part has no layer of its own: an activation, a pool, a sum of slices of one map."""
+        if part.tensor not in self._seen_through:
+            several = part.kind in ("other", "add") and len(part.inputs) > 1
+            self._seen_through[part.tensor] = (
+                part.kind == "relu"
+                or (part.kind == "other" and len(part.inputs) == 1)
+                or (several and len({id(self.behind(i)) for i in part.inputs}) == 1)
+            )
+        return self._seen_through[part.tensor]
 
     def _find(self, tensor: str) -> Part:
         node = self.graph.node(tensor)
@@ -183,13 +196,13 @@ class Layers:
         if node.op.startswith("FusedBatchNorm"):
             if node.attributes.get("is_training", True):
                 raise ConversionError(
-                    f"{node.name}: expected a batch norm of stored statistics, found one of those of its batch"
+                    f"{node.name}: expected a batch norm of stored statistics, found one of its batch's"
                 )
             var = node.inputs[4]
             return self.graph.constant(var).flatten(), node.attributes["epsilon"], self.graph.leaves(var)
-        roots = {n.name: n for side in sides for n in self.graph.ancestors(side)
-                 if n.op in ROOTS and not self.graph.varies(n.name)}  # fmt: skip
-        roots = {name: n for name, n in roots.items() if self._is_variance(n)}
+        roots = {n.name: n for n in self._near(sides) if n.op in ROOTS and self._is_variance(n)}
+        if any(self.graph.varies(name) for name in roots):
+            raise ConversionError(f"{node.name}: expected a batch norm of stored statistics, found one of its batch's")
         if not roots:
             return None
         if len(roots) > 1:
@@ -202,10 +215,22 @@ class Layers:
         var = self.graph.constant(f"{inside.name}:0").flatten()
         return var, 0.0, self.graph.leaves(inside.name)
 
+    def _near(self, sides: list[str]) -> list[Node]:
+        """Return the operations that these operands are computed from, not looking behind layers of the network."""
+        found: dict[str, Node] = {}
+        stack = list(sides)
+        while stack:
+            node = self.graph.node(stack.pop())
+            layer = node.op in ("Conv2D", "MatMul") and self.graph.varies(node.name)
+            if node.name not in found and not layer:
+                found[node.name] = node
+                stack += node.inputs
+        return list(found.values())
+
     def _is_variance(self, root: Node) -> bool:
-        """Return whether a root is of a vector of variables; those of spectral norm have one number, from a product."""
-        inside = self.graph.ancestors(root.inputs[0])
-        return not any(n.op == "MatMul" for n in inside) and any(n.op in VARIABLES for n in inside)
+        """Return whether a root is that of a batch norm; those of spectral norm are of a product of matrices."""
+        inside = self._near(root.inputs[:1])
+        return not any(n.op == "MatMul" for n in inside) and any(n.op in VARIABLES or n.op == "Mean" for n in inside)
 
     def _numbers(self, tensor: str, x: str, sides: list[str], root: tuple[Tensor, float, list[str]]) -> Norm:
         """Compute what a batch norm's arithmetic does: out = scale · x + shift, as functions of what it takes."""
@@ -235,7 +260,9 @@ class Layers:
             mean = torch.where(scale == 0, 0.0, (bias - shift) / torch.where(scale == 0, 1.0, scale))
         exact = torch.allclose(shift, bias - mean * scale, rtol=1e-6, atol=1e-9)
         if not exact:
-            raise ConversionError(f"{split(tensor)[0]}: expected (x − mean) / √(var + eps) · gain + bias, found another")
+            raise ConversionError(
+                f"{split(tensor)[0]}: expected (x − mean) / √(var + eps) · gain + bias, found another"
+            )
         return Norm(mean, var, eps, weight, bias, gain, offset, sorted({*variables, *of_variance}))
 
     def _line(self, tensor: str, x: str, feeds: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""TensorFlow's operations, as far as BigBiGAN's graphs have them, computed with torch on tensors of TensorFlow's layout.
+"""Compute TensorFlow's operations, as far as BigBiGAN's graphs have them, with torch, in TensorFlow's layout.
 
 Each takes its node and its inputs, and returns a tensor, or a tuple for several outputs. Images are (N, H, W, C).
 """
@@ -75,9 +75,7 @@ def _resize(node: Node, x: Tensor, size: Tensor) -> Tensor:
 def _batch_norm(node: Node, x: Tensor, scale: Tensor, offset: Tensor, mean: Tensor, var: Tensor) -> Tensor:
     check_layout(node)
     if node.attributes.get("is_training", True):
-        raise ConversionError(
-            f"{node.name}: expected a batch norm of stored statistics, found one of those of its batch"
-        )
+        raise ConversionError(f"{node.name}: expected a batch norm of stored statistics, found one of its batch's")
     return (x - mean) * (scale * (var + node.attributes["epsilon"]).rsqrt()) + offset
 
 

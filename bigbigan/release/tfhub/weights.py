@@ -10,7 +10,7 @@ from bigbigan.release.tfhub.layers import Norm, Part
 
 
 class Weights:
-    """Tensors under our names, what each variable was used for, and remarks on what is not as in our networks.
+    """Tensors under our names, and what each variable was used for.
 
     places: our module's name → the tensor in the graph that it computes, to compare the two.
     """
@@ -20,7 +20,8 @@ class Weights:
         self.tensors: dict[str, Tensor] = {}
         self.used: dict[str, str] = {}
         self.places: dict[str, str] = {}
-        self.notes: list[str] = []
+        self.without_bias: list[str] = []
+        self.other_eps: dict[tuple[float, float], list[str]] = {}
 
     def claim(self, variables: list[str], place: str) -> None:
         """Note what variables are used for. Raises ConversionError for one that another place uses."""
@@ -66,15 +67,15 @@ class Weights:
             if torch.allclose(raw / sigma, value, rtol=1e-6, atol=1e-12):
                 return raw, sigma, variables[:i] + variables[i + 1 :]
         raise ConversionError(
-            f"{name}: expected a weight, or a weight divided by one number, in {split(tensor)[0]}, found another function "
-            f"of {', '.join(self.graph.leaves(tensor)) or 'constants'}"
+            f"{name}: expected a weight, or a weight divided by one number, in {split(tensor)[0]}, found another "
+            f"function of {', '.join(self.graph.leaves(tensor)) or 'constants'}"
         )
 
     def _bias(self, name: str, part: Part, wanted: bool, rows: Tensor | None) -> None:
         outputs = len(self.tensors[f"{name}.weight"])
         if not part.bias:
             if wanted:
-                self.notes.append(f"{name} has no bias in the module; here it is 0")
+                self.without_bias.append(name)
                 self.tensors[f"{name}.bias"] = torch.zeros(outputs)
             return
         if not wanted:
@@ -109,14 +110,27 @@ class Weights:
     def _plain(norm: Norm) -> bool:
         return bool(torch.allclose(norm.weight, torch.ones_like(norm.weight)) and not norm.bias.any())
 
+    def notes(self) -> list[str]:
+        """Return sentences on what is not in the module as it is in our networks."""
+        found = [
+            f"{len(names)} batch norms ({_few(names)}) have the eps {theirs:.3g} in the module and {ours:g} here; "
+            "their variances hold the difference"
+            for (theirs, ours), names in self.other_eps.items()
+        ]
+        if self.without_bias:
+            found.append(f"no bias in the module, 0 here: {', '.join(self.without_bias)}")
+        return found
+
     def _statistics(self, name: str, norm: Norm, eps: float) -> None:
         if abs(norm.eps - eps) > 1e-3 * eps:
-            self.notes.append(
-                f"{name}: eps {norm.eps:.3g} in the module and {eps:g} here; its variances hold the difference"
-            )
+            self.other_eps.setdefault((norm.eps, eps), []).append(name)
         var = norm.var + (norm.eps - eps)
         self.tensors |= {f"{name}.running_mean": norm.mean.float(), f"{name}.running_var": var.float()}
         self.claim(norm.variables, name)
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:2]) + ", ..." * (len(names) > 2)
 
 
 def singular_vectors(weight: Tensor, sigma: Tensor, starts: list[Tensor], name: str) -> tuple[Tensor, Tensor]:
