@@ -298,10 +298,15 @@ def _pad_as_tensorflow(trunk: nn.Module) -> None:
     """Replace strided convolutions by ones that pad as TensorFlow's SAME, with the same weights."""
     for name, conv in list(trunk.named_modules()):
         if isinstance(conv, nn.Conv2d) and conv.stride != (1, 1) and conv.kernel_size != (1, 1):
+            # On "meta", where it draws no random weights, so that a seed gives the other layers the same ones.
             same = Conv2dSame(
-                conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, bias=conv.bias is not None,
-                device=conv.weight.device, dtype=conv.weight.dtype,
-            )  # fmt: skip
+                conv.in_channels,
+                conv.out_channels,
+                conv.kernel_size,
+                conv.stride,
+                bias=conv.bias is not None,
+                device="meta",
+            )
             same.weight, same.bias = conv.weight, conv.bias
             trunk.set_submodule(name, same)
 

@@ -52,13 +52,14 @@ class Checkpoint:
             raise ConversionError(f"{printable(index)}: expected the index of a TensorFlow checkpoint, found no file")
         try:
             content = dict(read_table(index.read_bytes()))
-        except ConversionError as error:
-            raise ConversionError(f"{printable(index)}: {error}") from None
-        header = message(content.pop(b"", b""))
-        self.shards = (numbers(header[1]) or [1])[-1]
-        if (numbers(header[2]) or [0])[-1] != 0:
-            raise ConversionError(f"{printable(index)}: expected little-endian numbers, found big-endian ones")
-        self.entries = {key.decode(): self._entry(key.decode(), message(value)) for key, value in content.items()}
+            header = message(content.pop(b"", b""))
+            self.shards = (numbers(header[1]) or [1])[-1]
+            if (numbers(header[2]) or [0])[-1] != 0:
+                raise ConversionError("expected little-endian numbers, found big-endian ones")
+            self.entries = {k.decode(): self._entry(k.decode(), message(value)) for k, value in content.items()}
+        except (ConversionError, IndexError, ValueError, TypeError, struct.error) as error:
+            reason = error if isinstance(error, ConversionError) else f"expected a checkpoint's index, found {error}"
+            raise ConversionError(f"{printable(index)}: {reason}") from None
 
     def _entry(self, name: str, entry: dict[int, list[Value]]) -> Entry:
         if entry[7]:
@@ -84,14 +85,15 @@ class Checkpoint:
         dtype = TYPES[entry.dtype]
         expected = dtype.itemsize * int(np.prod(entry.shape, dtype=np.int64))
         try:
-            raw = np.fromfile(path, np.uint8, entry.size, offset=entry.offset)
+            raw = np.fromfile(path, np.uint8, min(expected, path.stat().st_size), offset=entry.offset)
         except OSError as error:
             raise ConversionError(
                 f"{printable(path)}: expected the data of the checkpoint, found: {error.strerror}"
             ) from None
-        if len(raw) != entry.size or entry.size != expected:
+        if len(raw) != expected or entry.size != expected:
+            found = min(len(raw), entry.size)
             raise ConversionError(
-                f"variable {name}: expected {expected} bytes of shape {entry.shape} in {path.name}, found {len(raw)}"
+                f"variable {name}: expected {expected} bytes of shape {entry.shape} in {path.name}, found {found}"
             )
         if entry.crc is not None and masked(crc32c(raw)) != entry.crc:
             raise ConversionError(

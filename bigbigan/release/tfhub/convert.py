@@ -252,8 +252,51 @@ def _compare(
     return found
 
 
-def write(folder: Path, module: Path, conversion: Conversion, report: str) -> None:
-    """Write the release of a converted module, with its report as conversion.txt."""
+@dataclass(frozen=True)
+class Report:
+    """What a conversion found: a summary to print, and the place of every variable."""
+
+    summary: str
+    places: str
+
+
+def report(conversion: Conversion, proof: dict[str, Difference] | None) -> Report:
+    """Return the report of a conversion.
+
+    proof: the differences from the module run in TensorFlow; None if that was not done, which the report says.
+    """
+    m = conversion.model.config
+    stages = " ".join(map(str, m.encoder_blocks or (3, 4, 6, 3)))
+    forms = ("stem", "padding", "pool_padding", "shortcut", "last_relu")
+    lines = [
+        f"generator: {m.image_size} px, width {m.generator_width}, {m.latent_dim} latents",
+        f"encoder: {m.encoder} × {m.encoder_width:g}, {m.encoder_image_size} px, blocks {stages}; "
+        + ", ".join(f"{form} {getattr(m, f'encoder_{form}')}" for form in forms),
+        f"discriminator: width {m.discriminator_width}, H and J of {m.mlp_layers} × {m.mlp_width}",
+        f"variables: {len(conversion.used)} used, each once; {len(conversion.unused)} that no signature reads",
+        *[f"note: {note}" for note in conversion.notes],
+        f"largest differences on {PAIRS} random images and latents",
+        "  from this library's own reading of the module's graph, in double precision:",
+        *_table(conversion.differences),
+    ]
+    if proof is None:
+        lines += [
+            "  from the module run in TensorFlow: this proof was not made, for want of TensorFlow",
+            "    (pip install bigbigan[tfhub], or --tensorflow PYTHON with one that has it)",
+        ]
+    else:
+        lines += ["  from the module run in TensorFlow, in single precision:", *_table(proof)]
+    places = [f"{name} → {place}" for name, place in sorted(conversion.used.items())]
+    places += [f"{name} → not read by the signatures" for name in conversion.unused]
+    return Report("\n".join(lines), "\n".join(places))
+
+
+def _table(differences: dict[str, Difference]) -> list[str]:
+    return [f"    {name:<24} {one}" for name, one in differences.items()]
+
+
+def write(folder: Path, module: Path, conversion: Conversion, found: Report) -> None:
+    """Write the release of a converted module, with the report as conversion.txt."""
     name, config = module.resolve().name, conversion.model.config
     card = {
         "name": name, "images_seen": 0, "seed": 0, "data": {"path": "unknown", "split": "train"},
@@ -262,7 +305,8 @@ def write(folder: Path, module: Path, conversion: Conversion, report: str) -> No
     folder.parent.mkdir(parents=True, exist_ok=True)
     write_release(folder, conversion.model, card)
     sizes = {"size": config.image_size, "encoder_size": config.encoder_image_size or config.image_size}
-    for file, text in (("README.md", README.format(name=name, **sizes)), ("conversion.txt", report)):
+    text = f"{name}\n\n{found.summary}\n\n{found.places}\n"
+    for file, content in (("README.md", README.format(name=name, **sizes)), ("conversion.txt", text)):
         beside = folder / f".writing-{file}"
-        beside.write_text(text)
+        beside.write_text(content)
         os.replace(beside, folder / file)

@@ -1,5 +1,6 @@
 """Read the graph and the signatures of a TensorFlow SavedModel (`saved_model.pb`) without TensorFlow."""
 
+import struct
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -53,8 +54,9 @@ def read_saved_model(path: Path) -> SavedModel:
         if len(chosen) != 1:
             raise ConversionError(f"expected one graph without tags, found {len(graphs)} graphs with the tags {tags}")
         return _meta_graph(chosen[0])
-    except (ConversionError, UnicodeDecodeError, IndexError, ValueError) as error:
-        raise ConversionError(f"{printable(path)}: {error}") from None
+    except (ConversionError, IndexError, ValueError, TypeError, RuntimeError, struct.error) as error:
+        reason = error if isinstance(error, ConversionError) else f"expected a SavedModel, found another file ({error})"
+        raise ConversionError(f"{printable(path)}: {reason}") from None
 
 
 def _meta_graph(graph: dict[int, list[Value]]) -> SavedModel:
