@@ -14,13 +14,46 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 import numpy as np
 
-SIZE, LATENTS, CHUNK, CONSTANT, WIDTH, UNITS, HEAD = 16, 6, 2, 5, 8, 16, 12
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes of the networks; `painter` and `judge` are the channels of G's maps and of F's."""
+
+    image: int = 16
+    chunk: int = 2  # of latents, one for the first layer and one for each block
+    constant: int = 5
+    painter: tuple[int, ...] = (8, 8, 8)
+    painter_attention: int = 0  # the block after which it stands
+    judge: tuple[int, ...] = (8, 8, 8)
+    units: int = 16
+    depth: int = 2  # residual blocks of H and of J
+    head: int = 12
+    head_depth: int = 1
+    blocks: tuple[int, ...] = (1, 2, 1, 1)
+    channels: int = 8  # of E's first stage
+    stem: int = 8
+    narrowest: int = 8
+
+    @property
+    def latents(self) -> int:
+        return self.chunk * len(self.painter)
+
+
+def published(width: int) -> Sizes:
+    """The published depth and resolution; 96 is the published width too."""
+    units, channels = width * 64 // 3, width * 8 // 3
+    return Sizes(
+        image=128, chunk=20, constant=128, painter=tuple(width * m for m in (16, 16, 8, 4, 2, 1)), painter_attention=3,
+        judge=tuple(width * m for m in (1, 2, 4, 8, 16, 16)), units=units, depth=4, head=2 * units, head_depth=2,
+        blocks=(3, 4, 6, 3), channels=channels, stem=channels // 4,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Variant:
     """How a module is written; each field is a way that BigBiGAN's own code may have taken."""
 
+    sizes: Sizes = Sizes()
     trunk: str = "resnet"
     norm: str = "library"  # tf.nn.batch_normalization; "fused"; "plain": arithmetic; "pow": the same by a power
     padding: str = "same"  # "fixed": symmetric by an operation of its own, also before the max-pool
@@ -30,6 +63,7 @@ class Variant:
     resource: bool = False
     twins: bool = True  # of each trainable variable there is an average, which inference reads
     counter: bool = False  # accumulated statistics are sums, divided by how many there are
+    conditional: bool = False  # whether statistics were accumulated is asked by tf.cond
     features_first: bool = True
     two_heads: bool = False
     pooled_by_slices: bool = False
@@ -45,11 +79,14 @@ VARIANTS = {
     "revnet": Variant(trunk="revnet", norm="fused", padding="fixed", pool="fixed", counter=True, two_heads=True),
     "raw": Variant(
         shortcut="raw", norm="plain", padding="fixed", pool="same", last_relu=True, resource=True, twins=False,
-        features_first=False, pooled_by_slices=True, upsampling="tile", eps=1e-3,
+        counter=True, conditional=True, features_first=False, pooled_by_slices=True, upsampling="tile", eps=1e-3,
     ),  # fmt: skip
     "revnet_plain": Variant(trunk="revnet", norm="pow", last_relu=True, counter=True, resource=True, function=True),
     "leaky": Variant(),
     "batch_statistics": Variant(),
+    # For trying by hand: the published depth and resolution, at a quarter of the width (70 MB) and at the width (1 GB).
+    "quarter": Variant(sizes=published(24), twins=False),
+    "published": Variant(sizes=published(96), twins=False),
 }  # fmt: skip
 
 
@@ -60,6 +97,7 @@ def build(folder: str, name: str) -> None:
     path = os.path.join(folder, name)
     with tf.Graph().as_default(), tf.Session() as session:
         tf.set_random_seed(7)
+        tf.disable_control_flow_v2()  # tf.cond as TensorFlow 1 wrote it
         signatures = Builder(tf, VARIANTS[name], name).signatures()
         session.run(tf.global_variables_initializer())
         builder = tf.saved_model.Builder(path)
@@ -88,7 +126,7 @@ class Builder:
     """The graph of one module."""
 
     def __init__(self, tf, variant: Variant, name: str):
-        self.tf, self.v, self.name = tf, variant, name
+        self.tf, self.v, self.s, self.name = tf, variant, variant.sizes, name
 
     # --- variables ---
 
@@ -143,7 +181,12 @@ class Builder:
         var = self.variable("spread", shape, 1.0, low=0.5, trained=False)
         if self.v.counter:
             count = self.variable("number", [], 0.0, 4.0, trained=False)
-            mean, var = mean / count, var / count
+            if self.v.conditional:
+                other = tf.zeros(shape)
+                var = tf.cond(count > 0.5, lambda: var / count, lambda: other + 1.0)
+                mean = tf.cond(count < 0.5, lambda: other, lambda: mean / count)
+            else:
+                mean, var = mean / count, var / count
         return tf.identity(mean), var
 
     def norm(self, name, x, condition=None, affine=True):
@@ -209,35 +252,37 @@ class Builder:
     # --- networks ---
 
     def generator(self, z):
-        tf = self.tf
+        tf, channels, chunk = self.tf, self.s.painter, self.s.chunk
+        bottom = self.s.image // 2 ** (len(channels) - 1)
         with tf.variable_scope("painter"):
-            constant = self.variable("colour", [1, CONSTANT])
-            x = tf.reshape(self.dense("canvas", z[:, :CHUNK], 4 * 4 * WIDTH), [-1, 4, 4, WIDTH])
-            for i in range(2):
-                chunk = z[:, CHUNK * (i + 1) : CHUNK * (i + 2)]
-                condition = tf.concat([chunk, tf.tile(constant, [tf.shape(z)[0], 1])], 1)
+            constant = self.variable("colour", [1, self.s.constant])
+            x = self.dense("canvas", z[:, :chunk], bottom * bottom * channels[0])
+            x = tf.reshape(x, [-1, bottom, bottom, channels[0]])
+            for i, width in enumerate(channels[1:]):
+                own = z[:, chunk * (i + 1) : chunk * (i + 2)]
+                condition = tf.concat([own, tf.tile(constant, [tf.shape(z)[0], 1])], 1)
                 with tf.variable_scope(f"stroke{i}"):
                     h = self.double(tf.nn.relu(self.norm("n", x, condition)))
-                    h = self.conv("p", h, WIDTH, 3)
-                    h = self.conv("q", tf.nn.relu(self.norm("m", h, condition)), WIDTH, 3)
-                    x = h + self.conv("r", self.double(x), WIDTH, 1)
-                x = self.attention("glance", x) if i == 0 else x
+                    h = self.conv("p", h, width, 3)
+                    h = self.conv("q", tf.nn.relu(self.norm("m", h, condition)), width, 3)
+                    x = h + self.conv("r", self.double(x), width, 1)
+                x = self.attention("glance", x) if i == self.s.painter_attention else x
             return tf.tanh(self.conv("frame", tf.nn.relu(self.norm("varnish", x)), 3, 3))
 
     def discriminator(self, x, z):
-        tf = self.tf
+        tf, channels, s = self.tf, self.s.judge, self.s
         with tf.variable_scope("judge"):
-            for i in range(3):
+            for i, width in enumerate(channels):
                 with tf.variable_scope(f"look{i}"):
-                    h = self.conv("p", x if i == 0 else tf.nn.relu(x), WIDTH, 3)
-                    h = self.conv("q", tf.nn.relu(h), WIDTH, 3)
-                    if i < 2:
-                        h, x = self.halve(h), self.halve(self.conv("r", x, WIDTH, 1))
+                    h = self.conv("p", x if i == 0 else tf.nn.relu(x), width, 3)
+                    h = self.conv("q", tf.nn.relu(h), width, 3)
+                    if i < len(channels) - 1:
+                        h, x = self.halve(h), self.halve(self.conv("r", x, width, 1))
                     x = x + h
                 x = self.attention("glance", x) if i == 0 else x
             f = tf.reduce_sum(tf.nn.relu(x), [1, 2])
-            h = self.mlp("hear", z, UNITS, 2, True)
-            j = self.mlp("weigh", tf.concat([f, h] if self.v.features_first else [h, f], 1), UNITS, 2, True)
+            h = self.mlp("hear", z, s.units, s.depth, True)
+            j = self.mlp("weigh", tf.concat([f, h] if self.v.features_first else [h, f], 1), s.units, s.depth, True)
             scores = [tf.squeeze(self.dense(f"verdict{i}", t, 1), 1) for i, t in enumerate((f, h, j))]
             return dict(zip(("score_x", "score_z", "score_xz"), scores, strict=True))
 
@@ -257,8 +302,9 @@ class Builder:
 
     def resnet(self, x):
         tf = self.tf
-        for s, blocks in enumerate((1, 2, 1, 1)):
-            outer, inner = 8 * 2**s, max(8, 2 * 2**s)
+        for s, blocks in enumerate(self.s.blocks):
+            outer = self.s.channels * 2**s
+            inner = max(self.s.narrowest, outer // 4)
             for b in range(blocks):
                 stride = 2 if s and b == 0 else 1
                 with tf.variable_scope(f"floor{s}/room{b}"):
@@ -271,8 +317,8 @@ class Builder:
 
     def revnet(self, x):
         tf = self.tf
-        for s, blocks in enumerate((1, 2, 1, 1)):
-            channels = 8 * 2**s
+        for s, blocks in enumerate(self.s.blocks):
+            channels = self.s.channels * 2**s
             if s:
                 x = tf.pad(self.halve(x), [[0, 0], [0, 0], [0, 0], [channels // 4] * 2])
             for b in range(blocks):
@@ -285,14 +331,14 @@ class Builder:
     def encoder(self, x):
         tf = self.tf
         with tf.variable_scope("reader"):
-            x = self.stem_pool(self.conv("eye", x, 8, 7, 2, bias=False, spectral=False))
+            x = self.stem_pool(self.conv("eye", x, self.s.stem, 7, 2, bias=False, spectral=False))
             x = self.norm("lens", self.resnet(x) if self.v.trunk == "resnet" else self.revnet(x))
             feature = tf.reduce_mean(tf.nn.relu(x) if self.v.last_relu else x, [1, 2])
-            h = self.mlp("mind", feature, HEAD, 1, False)
+            h = self.mlp("mind", feature, self.s.head, self.s.head_depth, False)
             if self.v.two_heads:
-                mean, raw = (self.dense(name, h, LATENTS, spectral=False) for name in ("guess", "doubt"))
+                mean, raw = (self.dense(name, h, self.s.latents, spectral=False) for name in ("guess", "doubt"))
             else:
-                mean, raw = tf.split(self.dense("guess", h, 2 * LATENTS, spectral=False), 2, axis=1)
+                mean, raw = tf.split(self.dense("guess", h, 2 * self.s.latents, spectral=False), 2, axis=1)
             deviation = tf.nn.softplus(raw)
             if self.name == "batch_statistics":
                 own = tf.nn.batch_normalization(feature, *tf.nn.moments(feature, [0]), None, None, 1e-4)
@@ -305,13 +351,13 @@ class Builder:
 
     def signatures(self):
         tf = self.tf
-        z = tf.placeholder(tf.float32, [None, LATENTS], "generate_z")
+        z = tf.placeholder(tf.float32, [None, self.s.latents], "generate_z")
         image = self.called(z) if self.v.function else self.generator(z)
-        upsampled = tf.image.resize_nearest_neighbor(image, [2 * SIZE, 2 * SIZE])
-        x = tf.placeholder(tf.float32, [None, 2 * SIZE, 2 * SIZE, 3], "encode_x")
+        upsampled = tf.image.resize_nearest_neighbor(image, [2 * self.s.image, 2 * self.s.image])
+        x = tf.placeholder(tf.float32, [None, 2 * self.s.image, 2 * self.s.image, 3], "encode_x")
         encoded = self.encoder(x)
-        pair = {"x": tf.placeholder(tf.float32, [None, SIZE, SIZE, 3], "discriminate_x"),
-                "z": tf.placeholder(tf.float32, [None, LATENTS], "discriminate_z")}  # fmt: skip
+        pair = {"x": tf.placeholder(tf.float32, [None, self.s.image, self.s.image, 3], "discriminate_x"),
+                "z": tf.placeholder(tf.float32, [None, self.s.latents], "discriminate_z")}  # fmt: skip
         given = {"generate": ({"z": z}, {"default": image, "upsampled": upsampled}), "encode": ({"x": x}, encoded),
                  "discriminate": (pair, self.discriminator(**pair)),
                  "default": ({"default": x}, {"default": encoded["default"]})}  # fmt: skip
@@ -325,7 +371,7 @@ class Builder:
         def step(x):
             return tf.identity(x) * 1.0
 
-        return tf.reshape(step(self.generator(z)), [-1, SIZE, SIZE, 3])
+        return tf.reshape(step(self.generator(z)), [-1, self.s.image, self.s.image, 3])
 
 
 if __name__ == "__main__":

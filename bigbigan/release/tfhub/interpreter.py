@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -30,9 +31,12 @@ class Interpreter:
     """A graph with its variables. Raises ConversionError for what it cannot find or compute."""
 
     def __init__(self, nodes: dict[str, Node], checkpoint: Checkpoint):
-        self.nodes, self.checkpoint = nodes, checkpoint
+        self.nodes, self.checkpoint = dict(nodes), checkpoint
         self._variables: dict[str, Tensor] = {}
         self._varying = self._data_dependent()
+        if any(node.op == "Merge" for node in nodes.values()):
+            self._take_branches()
+            self._varying = self._data_dependent()
 
     def node(self, tensor: str) -> Node:
         name = split(tensor)[0]
@@ -143,6 +147,7 @@ class Interpreter:
     def _order(self, tensors: Iterable[str], known: set[str]) -> list[Node]:
         """Return the nodes to compute for these tensors in order, without those behind tensors that are known."""
         done: dict[str, Node] = {}
+        begun: set[str] = set()  # a loop would come back to them
         stack = [(split(tensor)[0], False) for tensor in reversed(list(tensors)) if key(tensor) not in known]
         while stack:
             name, ready = stack.pop()
@@ -152,9 +157,40 @@ class Interpreter:
             if ready:
                 done[name] = node
                 continue
+            if name in begun:
+                raise ConversionError(f"{name}: expected a graph without loops, found one")
+            begun.add(name)
             stack.append((name, True))
             stack += [(split(i)[0], False) for i in reversed(node.inputs) if key(i) not in known]
         return list(done.values())
+
+    def _take_branches(self) -> None:
+        """Replace each tf.cond whose condition depends on no input by the branch that is taken.
+
+        Such a cond is a Switch before its branches, which passes its input to one of its outputs, and a Merge after.
+        """
+        taken: dict[str, bool] = {}
+        for node in self._order([name for name, n in self.nodes.items() if n.op == "Merge"], set()):
+            if node.op == "Switch" and not self.varies(node.inputs[1]):
+                taken[node.name] = bool(self.constant(node.inputs[1]))
+                self.nodes[node.name] = replace(node, op="IdentityN", inputs=(node.inputs[0],) * 2)
+            elif node.op == "Merge":
+                alive = [self._alive(tensor, taken) for tensor in node.inputs]
+                known = [i for i, state in enumerate(alive) if state] or [i for i, s in enumerate(alive) if s is None]
+                if len(known) == 1:  # a branch without any Switch behind it is taken if the other is not
+                    self.nodes[node.name] = replace(node, op="Identity", inputs=(node.inputs[known[0]],))
+
+    def _alive(self, tensor: str, taken: dict[str, bool]) -> bool | None:
+        """Return whether a branch is computed: all its Switches lead to it; None for a branch behind no Switch."""
+        states, stack, seen = [], [tensor], set()
+        while stack:
+            name, output = split(stack.pop())
+            if (name, output) not in seen:
+                seen.add((name, output))
+                if name in taken:
+                    states.append(taken[name] == bool(output))
+                stack += self.nodes[name].inputs
+        return all(states) if states else None
 
     def _data_dependent(self) -> set[str]:
         """Return the names of all nodes that placeholders or random numbers reach."""
