@@ -95,6 +95,11 @@ def convert_module(folder: Path, seed: int = 0) -> Conversion:
         return _convert(graph, signatures, seed)
     except ConversionError as error:
         raise ConversionError(f"{printable(folder)}: {error}") from None
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise ConversionError(
+            f"{printable(folder)}: expected the graph of a BigBiGAN, found one that cannot be followed "
+            f"({type(error).__name__}: {error})"
+        ) from error
 
 
 def _convert(graph: Interpreter, signatures: dict[str, Signature], seed: int) -> Conversion:

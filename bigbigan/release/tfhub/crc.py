@@ -4,6 +4,7 @@ import numpy as np
 
 POLYNOMIAL = 0x82F63B78  # reversed
 LANES = 4096
+BITS = np.arange(32, dtype=np.uint32)
 
 
 def _table() -> np.ndarray:
@@ -17,16 +18,14 @@ TABLE = _table()
 
 
 def _apply(matrix: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Multiply numbers of 32 bits by a matrix over GF(2), whose column i is what bit i becomes."""
-    out = np.zeros_like(values)
-    for bit in range(32):
-        out ^= np.where((values >> np.uint32(bit)) & 1, matrix[bit], np.uint32(0))
-    return out
+    """Multiply numbers of 32 bits by a matrix over GF(2), whose element i is what bit i becomes."""
+    chosen = np.where((values[:, None] >> BITS) & 1, matrix, np.uint32(0))
+    return np.bitwise_xor.reduce(chosen, axis=1)
 
 
 def _zeros(count: int) -> np.ndarray:
-    """Return the matrix that `count` further zero bytes apply to a remainder."""
-    power = np.uint32(1) << np.arange(32, dtype=np.uint32)  # the identity
+    """Return the matrix by which `count` further zero bytes change a remainder."""
+    power = np.uint32(1) << BITS  # the identity
     one = TABLE[power & 0xFF] ^ (power >> 8)
     while count:
         if count & 1:
@@ -39,25 +38,23 @@ def _zeros(count: int) -> np.ndarray:
 def crc32c(data: bytes | np.ndarray) -> int:
     """Return the CRC-32C of bytes.
 
-    The data are cut into lanes that are computed side by side, and the remainders of neighbours are joined two by two
+    Long data are cut into lanes that are computed side by side, and the remainders of neighbours are joined two by two
     (the remainder is linear).
     """
     data = np.frombuffer(data, np.uint8) if isinstance(data, (bytes, bytearray, memoryview)) else data
-    width = len(data) // LANES
-    crc = np.uint32(0xFFFFFFFF)
+    width = len(data) // LANES if len(data) > 8 * LANES else 0
+    crc = 0xFFFFFFFF
     if width:
-        parts = np.ascontiguousarray(data[: width * LANES].reshape(LANES, width).T)
         lanes = np.zeros(LANES, np.uint32)
         lanes[0] = crc
-        for column in parts:
+        for column in np.ascontiguousarray(data[: width * LANES].reshape(LANES, width).T):
             lanes = TABLE[(lanes ^ column) & 0xFF] ^ (lanes >> 8)
-        length = width
+        longer = _zeros(width)
         while len(lanes) > 1:
-            lanes = _apply(_zeros(length), lanes[0::2]) ^ lanes[1::2]
-            length *= 2
-        crc = lanes[0]
-    crc = int(crc)
-    table = TABLE.tolist() if len(data) > width * LANES else []
+            lanes = _apply(longer, lanes[0::2]) ^ lanes[1::2]
+            longer = _apply(longer, longer)
+        crc = int(lanes[0])
+    table = TABLE.tolist()
     for byte in data[width * LANES :].tolist():
         crc = table[(crc ^ byte) & 0xFF] ^ (crc >> 8)
     return crc ^ 0xFFFFFFFF
