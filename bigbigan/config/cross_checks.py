@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 AUGMENT_PARTS = {"none": (), "diffaugment": ("color", "translation", "cutout"), "ada": ("blit", "geom", "color")}
 OWN_ENCODERS = ("progressive", "mlp")  # values of model.encoder that belong to the family of that name
-RESNET_DEFAULTS = {"encoder_width": 1.0, "encoder_blocks": (), "encoder_stem": "auto"}  # settings of ResNet-v2, RevNet
+RESNET_DEFAULTS = {  # settings of ResNet-v2, RevNet
+    "encoder_width": 1.0, "encoder_blocks": (), "encoder_stem": "auto", "encoder_padding": "symmetric",
+    "encoder_pool_padding": "symmetric", "encoder_shortcut": "preactivated", "encoder_last_relu": "auto",
+}  # fmt: skip
 
 
 def check(config: "Config", processes: int = 1) -> None:

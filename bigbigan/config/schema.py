@@ -74,6 +74,16 @@ class Model:
     """First layer of a resnetv2 or revnet50 encoder:
     imagenet: 7x7/2 and max-pool; stride2: 7x7/2; stride1: 3x3/1.
     auto: these three from 128 px, from 64 px, and below."""
+    encoder_padding: Literal["symmetric", "same"] = "symmetric"
+    """Padding of the strided convolutions of a resnetv2 or revnet50 encoder; same: as TensorFlow's SAME."""
+    encoder_pool_padding: Literal["symmetric", "same", "zeros"] = "symmetric"
+    """Padding of the max-pool in its stem; same: as TensorFlow's SAME; zeros: symmetric, with zeros for pixels."""
+    encoder_shortcut: Literal["preactivated", "raw"] = "preactivated"
+    """What the 1x1 convolutions on the shortcuts of a resnetv2 encoder see: the block's input after its first batch
+    norm and ReLU, or before."""
+    encoder_last_relu: Literal["auto", "yes", "no"] = "auto"
+    """A ReLU between the last batch norm of a resnetv2 or revnet50 encoder and the average pool.
+    (auto: yes for resnetv2, no for revnet50, as in their published codes.)"""
     encoder_mlp_width: Size = 4096
     """Units of each layer of E's head, the MLP between the backbone and q(z|x)."""
     encoder_mlp_layers: Layers = 4

@@ -4,11 +4,13 @@ Only this file imports timm.
 """
 
 import difflib
+from dataclasses import dataclass
 
 import timm
 import torch
 import torch.nn.functional as F
-from timm.layers import BatchNormAct2d, DropPath, PatchDropout
+from timm.layers import BatchNormAct2d, Conv2dSame, DropPath, PatchDropout, create_pool2d
+from timm.models.resnetv2 import PreActBottleneck
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
@@ -24,6 +26,22 @@ POSTERIORS = ("gaussian", "log_sigma", "deterministic", "tanh")
 STEMS = ("auto", "imagenet", "stride2", "stride1")
 
 
+@dataclass(frozen=True)
+class TrunkForm:
+    """Details in which ResNets of other codes differ from ours; for a ResNet-v2 or RevNet.
+
+    padding: of strided convolutions, "symmetric" or "same" (TensorFlow's SAME).
+    pool_padding: of the max-pool in the stem, "symmetric", "same", or "zeros": symmetric, with zeros for pixels.
+    shortcut: what the 1×1 convolutions on a ResNet-v2's shortcuts see, the "preactivated" input or the "raw" one.
+    last_relu: whether a ReLU follows the last batch norm, "yes", "no", or "auto": in a ResNet-v2 alone.
+    """
+
+    padding: str = "symmetric"
+    pool_padding: str = "symmetric"
+    shortcut: str = "preactivated"
+    last_relu: str = "auto"
+
+
 class Encoder(nn.Module):
     """The stochastic encoder predicts the posterior q(z|x) of an image.
 
@@ -37,6 +55,7 @@ class Encoder(nn.Module):
     posterior: "gaussian" (mean, softplus stddev), "log_sigma" (mean, exp stddev: ALI), "deterministic" (z itself), or
         "tanh" (z in (−1, 1), for the uniform prior).
     blocks: blocks in each stage of a ResNet-v2 or RevNet; () for the backbone's own.
+    form: see `TrunkForm`.
 
     forward: x (N, 3, S, S) in [−1, 1] → Posterior(mean, stddev), (N, Z) each. It and `head` are given the classes (N,)
     of x in a conditional model, and ignore them: this E sees no labels.
@@ -54,6 +73,7 @@ class Encoder(nn.Module):
         mlp_layers: int = 4,
         posterior: str = "gaussian",
         blocks: tuple[int, ...] = (),
+        form: TrunkForm = TrunkForm(),
     ):
         super().__init__()
         if posterior not in POSTERIORS:
@@ -63,6 +83,7 @@ class Encoder(nn.Module):
             backbone = build_trunk(
                 backbone, width, automatic_stem(image_size) if stem == "auto" else stem, image_size, blocks
             )
+            apply_form(backbone, form)
         self.trunk = backbone
         self.features = self.trunk.num_features
         # Normalises the BN+CReLU features only; z does not depend on it.
@@ -243,6 +264,66 @@ def replace_stem(trunk: nn.Module, stem: str) -> None:
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     trunk.stem = nn.Sequential()
     trunk.stem.add_module("conv", conv)
+
+
+def apply_form(trunk: nn.Module, form: TrunkForm) -> None:
+    """Change the details of a ResNet-v2 or RevNet to those of `form`. Raises ValueError for another backbone."""
+    if form == TrunkForm():
+        return
+    blocks = [name for name, module in trunk.named_modules() if isinstance(module, PreActBottleneck)]
+    if not (blocks or isinstance(trunk, RevNet)) or not hasattr(trunk.stem, "conv"):
+        raise ValueError(
+            f"encoder {type(trunk).__name__}: expected {REVNET} or a resnetv2 of bottlenecks for {form}, which other "
+            "backbones do not have"
+        )
+    if form.shortcut == "raw":
+        if not blocks:
+            raise ValueError(f"encoder {REVNET}: expected shortcut preactivated, since it has no projections")
+        for name in blocks:
+            trunk.set_submodule(name, _RawShortcutBottleneck(trunk.get_submodule(name)))
+    if form.last_relu != "auto":
+        trunk.norm.activation = nn.ReLU() if form.last_relu == "yes" else None
+    if form.padding == "same":
+        _pad_as_tensorflow(trunk)
+    if form.pool_padding != "symmetric" and hasattr(trunk.stem, "pool"):
+        zeros = form.pool_padding == "zeros"
+        trunk.stem.pool = (
+            nn.Sequential(nn.ConstantPad2d(1, 0.0), nn.MaxPool2d(3, 2))
+            if zeros
+            else create_pool2d("max", 3, stride=2, padding="same")
+        )
+
+
+def _pad_as_tensorflow(trunk: nn.Module) -> None:
+    """Replace strided convolutions by ones that pad as TensorFlow's SAME, with the same weights."""
+    for name, conv in list(trunk.named_modules()):
+        if isinstance(conv, nn.Conv2d) and conv.stride != (1, 1) and conv.kernel_size != (1, 1):
+            # On "meta", where it draws no random weights, so that a seed gives the other layers the same ones.
+            same = Conv2dSame(
+                conv.in_channels,
+                conv.out_channels,
+                conv.kernel_size,
+                conv.stride,
+                bias=conv.bias is not None,
+                device="meta",
+            )
+            same.weight, same.bias = conv.weight, conv.bias
+            trunk.set_submodule(name, same)
+
+
+class _RawShortcutBottleneck(nn.Module):
+    """A bottleneck of a ResNet-v2 whose projection sees the input before the first batch norm and ReLU."""
+
+    def __init__(self, block: PreActBottleneck):
+        super().__init__()
+        self.downsample = None
+        for name, child in block.named_children():
+            setattr(self, name, child)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        h = self.conv2(self.norm2(self.conv1(self.norm1(x))))
+        return shortcut + self.conv3(self.norm3(h))
 
 
 def replace_batch_norms(network: nn.Module) -> None:

@@ -6,7 +6,7 @@ from torch import nn
 
 from bigbigan.config import Model
 from bigbigan.networks.discriminator import Discriminator
-from bigbigan.networks.encoder import Encoder
+from bigbigan.networks.encoder import Encoder, TrunkForm
 from bigbigan.networks.generator import Generator, default_latent_dim
 from bigbigan.networks.mlp import LATENT_DIM, MLPDiscriminator, MLPGenerator, MLPTrunk, initialise_normal
 from bigbigan.networks.progressive import GrowingDiscriminator, GrowingGenerator, GrowingTrunk
@@ -82,6 +82,12 @@ def build_encoder(config: Model) -> nn.Module | None:
         mlp_layers=config.encoder_mlp_layers,
         posterior=config.posterior,
         blocks=config.encoder_blocks,
+        form=TrunkForm(
+            padding=config.encoder_padding,
+            pool_padding=config.encoder_pool_padding,
+            shortcut=config.encoder_shortcut,
+            last_relu=config.encoder_last_relu,
+        ),
     )
     if config.checkpointing and config.encoder != "progressive":
         encoder.set_grad_checkpointing()

@@ -15,11 +15,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from bigbigan.config import Model
 from bigbigan.errors import ConversionError
+from bigbigan.model import BigBiGAN
 from bigbigan.networks.generator import MULTIPLIERS, Generator
-from bigbigan.networks.layers import spectral_layers
+from bigbigan.networks.layers import batch_norms, spectral_layers
 from bigbigan.networks.weights import load_weights
+from bigbigan.release.format import write_release
 
+EPS = 1e-4  # of our generator's batch norms
 UNUSED = re.compile(r"\.sv\d+$")  # singular values, kept for logging only
 
 
@@ -49,6 +53,35 @@ def load_biggan(path: str | Path, eps: float = 1e-4, last_eps: float | None = No
             f"{path}: expected tensors alone, found other objects ({type(error).__name__}); save its state_dict() again"
         ) from None
     return generator_from_biggan(tensors, eps, last_eps, str(path))
+
+
+def convert_biggan(path: Path, folder: Path, eps: float = 1e-4, last_eps: float | None = None) -> BigBiGAN:
+    """Write a generator file of BigGAN-PyTorch as a release of a generator alone, and return its model.
+
+    A release has our eps of 1e-4 in every batch norm: the difference from `eps` and `last_eps`, see `load_biggan`, is
+    added to the variances. Raises ConversionError.
+    """
+    generator = load_biggan(path, eps, last_eps)
+    for norm in batch_norms(generator):
+        norm.running_var += norm.eps - EPS
+        norm.eps = EPS
+    table = generator.embedding
+    config = Model(
+        image_size=generator.image_size,
+        latent_dim=generator.latent_dim,
+        classes=generator.classes,
+        generator_width=len(generator.norm.weight) // MULTIPLIERS[len(generator.blocks)][-1],
+        generator_attention=generator.bottom * 2 ** (generator.attention_after + 1) if generator.attention else 0,
+        embedding_dim=128 if table is None else table.embedding_dim,
+        shared_embedding=table is not None,
+        skip_z=generator.skip_z,
+        encoder="none",
+    )
+    model = BigBiGAN(generator, None, None, config).eval()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    data = {"path": "unknown", "split": "train"}
+    write_release(folder, model, {"name": path.stem, "images_seen": 0, "seed": 0, "data": data})
+    return model
 
 
 def generator_from_biggan(
