@@ -24,7 +24,7 @@ from bigbigan.model import PARTS, BigBiGAN
 from bigbigan.networks.weights import check_weights, load_weights
 
 FORMAT = 1
-MAPPED = 2**25  # bytes of a file that are mapped into memory at a time
+MAPPED = 2**24  # bytes of a file that are mapped into memory at a time
 README = """---
 library_name: bigbigan
 tags: [bigbigan, gan, representation-learning, unconditional-image-generation]
@@ -193,10 +193,12 @@ def read_model(
     model = _outline(config, wanted, places, where)
     if model is not None:
         own = model.state_dict()
-        model.load_state_dict({name: copy.to(own[name].dtype) for name, copy in copies(places)}, assign=True)
+        model.load_state_dict(
+            {name: copied.to(own[name].dtype) for name, copied in copies(places).items()}, assign=True
+        )
     if model is None or _has_meta_tensors(model):  # of a backbone that computes with what no file holds
         model = BigBiGAN.from_config(config, parts=wanted)
-        load_weights(model, dict(copies(places)), where[1])
+        load_weights(model, copies(places), where[1])
     model.left_out = tuple(name for name in has if name not in wanted)
     return model.eval()
 
@@ -246,20 +248,31 @@ def names_in(file: Path) -> list[str]:
         return [name for name in opened.keys() if opened.get_tensor(name) is not None]  # noqa: SIM118
 
 
-def copies(places: dict[str, Path]) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors of safetensors files as copies in memory, by name.
+def copies(places: dict[str, Path]) -> dict[str, Tensor]:
+    """Return the tensors of safetensors files as copies in memory, which do not change with the files.
 
-    A file is mapped anew for every 32 MiB, so that what was read of it does not stay in memory beside the copies. The
-    copies do not change with the file.
+    A file is mapped anew for every 16 MiB, so that what was read of it does not stay in memory beside the copies.
     """
-    group: dict[str, Path] = {}
+    found = {name: torch.empty(tensor.shape, dtype=tensor.dtype) for name, tensor in _mapped(places)}
+    piece: list[tuple[str, int, int]] = []  # (name, first entry, the one after the last)
     size = 0
-    for name, tensor in _mapped(places):
-        group[name], size = places[name], size + tensor.nbytes
-        if size > MAPPED:
-            yield from [(name, tensor.clone()) for name, tensor in _mapped(group)]
-            group, size = {}, 0
-    yield from [(name, tensor.clone()) for name, tensor in _mapped(group)]
+    for name, tensor in found.items():
+        step = MAPPED // tensor.element_size()
+        for first in range(0, tensor.numel(), step):
+            piece.append((name, first, min(first + step, tensor.numel())))
+            size += (piece[-1][2] - first) * tensor.element_size()
+            if size >= MAPPED:
+                _copy(piece, places, found)
+                piece, size = [], 0
+    _copy(piece, places, found)
+    return found
+
+
+def _copy(piece: list[tuple[str, int, int]], places: dict[str, Path], found: dict[str, Tensor]) -> None:
+    """Copy entries [first, end) of tensors from their files into `found`; the files are closed afterwards."""
+    mapped = dict(_mapped({name: places[name] for name, _, _ in piece}))
+    for name, first, end in piece:
+        found[name].view(-1)[first:end] = mapped[name].view(-1)[first:end]
 
 
 def _mapped(places: dict[str, Path]) -> Iterator[tuple[str, Tensor]]:
