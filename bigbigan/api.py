@@ -4,7 +4,7 @@ import functools
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -19,7 +19,7 @@ from bigbigan.data.inputs import check_batch_size, count_images, image_batches
 from bigbigan.errors import BigBiGANError, CheckpointError, InputError, warn_caller
 from bigbigan.files import printable, read_json
 from bigbigan.latents import sample_prior, truncate
-from bigbigan.model import BigBiGAN
+from bigbigan.model import PARTS, BigBiGAN
 from bigbigan.noise import normal_noise
 from bigbigan.release.load import load_model, shipped
 from bigbigan.training.pictures import sheet
@@ -45,18 +45,32 @@ def _short_traceback(function: Callable[P, R]) -> Callable[P, R]:
 
 
 @_short_traceback
-def load(checkpoint: str | os.PathLike | None = None, device: torch.device | str | None = None) -> BigBiGAN:
+def load(
+    checkpoint: str | os.PathLike | None = None,
+    device: torch.device | str | None = None,
+    *,
+    parts: str | Collection[str] | None = None,
+) -> BigBiGAN:
     """Load a model with averaged E and G, in evaluation mode. Raises CheckpointError.
 
     checkpoint: a run folder, checkpoint folder, release folder or hub id; None for the model that ships with the
     package.  device: where to put the model; None for a GPU if there is one, else the CPU.
+    parts: names of the networks to load, of "encoder", "generator" and "discriminator", such as ("encoder",) to encode
+    images only; None for all. A network that was not loaded is None, and what needs it raises InputError.
     """
-    place = _device(device)
+    place, names = _device(device), _part_names(parts)
     if checkpoint is not None and not isinstance(checkpoint, (str, os.PathLike)):
         raise CheckpointError(
             f"checkpoint: expected a run folder, checkpoint, release or hub id, found {type(checkpoint).__name__}"
         )
-    return load_model(_default_model() if checkpoint is None else checkpoint).to(place or _default_device())
+    source = _default_model() if checkpoint is None else checkpoint
+    model = load_model(source, names)
+    for name in names or ():
+        if getattr(model, name) is None:
+            expected = f"expected a model with {'an' if name == 'encoder' else 'a'} {name}, as parts says"
+            found = "a GAN, which has none" if name == "encoder" else "one without it"
+            raise CheckpointError(f"{printable(source)}: {expected}; found {found}")
+    return model.to(place or default_device())
 
 
 @_short_traceback
@@ -92,9 +106,8 @@ def encode(
     names = dict.fromkeys(_names(outputs))
     check_batch_size(batch_size)
     _check_seed(seed)
-    model, device = _ready(model, device)
-    if model.encoder is None:
-        raise InputError("model: expected one with an encoder, found a GAN, which has no encoder")
+    model, device = _ready(model, device, ("encoder",))
+    model.require("encoder")
     classes = _class_labels(classes, model)
     collected: dict[str, list[Tensor]] = {name: [] for name in names}
     done = 0
@@ -145,14 +158,14 @@ def generate(
     number = isinstance(z, (bool, float, int, np.number, np.bool_))
     if number and (isinstance(z, (bool, float, np.floating, np.bool_)) or z < 1):
         raise InputError(f"z: expected a whole number of at least 1, or latents (N, Z), found {z}")
-    model, device = _ready(model, device)
-    width = model.generator.latent_dim
+    model, device = _ready(model, device, ("generator",))
+    width = model.require("generator").latent_dim
     z = sample_prior(model.prior, seed, "generate", np.arange(int(z)), width) if number else _latents(z, width)
     if truncation is not None:
         _check_truncation(truncation, model.prior)
         z = truncate(z, truncation, seed)
     classes = _class_labels(classes, model, len(z))
-    if classes is None and (kinds := getattr(model.generator, "classes", 0)):
+    if classes is None and (kinds := model.classes):
         classes = torch.randint(kinds, (len(z),), generator=torch.Generator().manual_seed(seed))
     with torch.inference_mode():
         parts = [
@@ -207,17 +220,18 @@ def discriminate(
     """
     check_batch_size(batch_size)
     model, device = _ready(model, device)
-    if model.discriminator is None:
+    if model.discriminator is None and not model.left_out:
         raise InputError("model: expected one with a discriminator, found E and G alone")
+    model.require("discriminator")
     z = _latents(z, model.discriminator.latent_dim)
     classes = _class_labels(classes, model, len(z), weights=False)
-    if classes is None and getattr(model.generator, "classes", 0):
+    if classes is None and model.classes:
         raise InputError(
             f"classes: expected one for each image, ({len(z)},), since the model is conditional; found none"
         )
     batches = image_batches(
         images,
-        (model.encoder or model.generator).image_size,
+        (model.encoder or model.generator or model.discriminator).image_size,
         batch_size,
         value_range=value_range,
         trained_on=_trained_on(model),
@@ -284,6 +298,17 @@ def _pictures(images: Tensor | np.ndarray) -> Tensor:
     return x[None] if x.ndim == 3 else x
 
 
+def _part_names(parts: str | Collection[str] | None) -> tuple[str, ...] | None:
+    """Return the names of the networks asked for, None for all. Raises InputError."""
+    if parts is None:
+        return None
+    names = (parts,) if isinstance(parts, str) else parts
+    known = isinstance(names, (tuple, list, set)) and all(isinstance(name, str) and name in PARTS for name in names)
+    if not known or not names:
+        raise InputError(f"parts: expected some of {', '.join(PARTS)}; found {printable(repr(parts))}")
+    return tuple(names)
+
+
 def _names(outputs: str | tuple[str, ...] | None) -> tuple[str, ...]:
     """Return the names of the outputs asked for. Raises InputError."""
     names = OUTPUTS if outputs is None else (outputs,) if isinstance(outputs, str) else outputs
@@ -336,7 +361,7 @@ def _class_labels(classes, model: BigBiGAN, n: int | None = None, weights: bool 
     """
     if classes is None:
         return None
-    number = getattr(model.generator, "classes", 0)
+    number = model.classes
     if not number:
         warn_caller("classes are ignored: the model is not conditional")
         return None
@@ -387,7 +412,8 @@ def _device(device: torch.device | str | None) -> torch.device | None:
     return place
 
 
-def _default_device() -> torch.device:
+def default_device() -> torch.device:
+    """Return a GPU if there is one, else the CPU."""
     return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
 
 
@@ -404,22 +430,46 @@ def _default_model() -> Path:
     return folder
 
 
-def _ready(model: BigBiGAN | str | os.PathLike | None, device) -> tuple[BigBiGAN, torch.device]:
-    """Return the model in evaluation mode and its device; a model given by its path is kept for the next call."""
+def _ready(
+    model: BigBiGAN | str | os.PathLike | None, device, parts: Collection[str] = PARTS
+) -> tuple[BigBiGAN, torch.device]:
+    """Return the model in evaluation mode and its device.
+
+    Of a model given by its path the networks `parts` are loaded, and kept for the next call.
+    """
     device = _device(device)
     model = _default_model() if model is None else model
     if not isinstance(model, (BigBiGAN, str, os.PathLike)):
         raise InputError(f"model: expected a BigBiGAN, a path or a hub id, found {type(model).__name__}")
     if not isinstance(model, BigBiGAN):
-        model = _cached(str(model), _newest_change(Path(os.path.expanduser(model)))).to(device or _default_device())
+        kept = _cached(str(model), _newest_change(Path(os.path.expanduser(model))))
+        model = kept.with_parts(parts).to(device or default_device())
     elif device is not None:
         model = model.to(device)
-    return model.eval(), next(model.generator.parameters()).device
+    return model.eval(), next((p.device for p in model.parameters()), torch.device("cpu"))
+
+
+class _KeptModel:
+    """A model given by its path, of which each network is loaded when a call first needs it."""
+
+    def __init__(self, source: str):
+        self.source, self.model = source, None
+
+    def with_parts(self, parts: Collection[str]) -> BigBiGAN:
+        """Return the model with at least the networks `parts` that it has. Raises CheckpointError."""
+        if self.model is None:
+            self.model = load_model(self.source, parts)
+        elif missing := [name for name in self.model.left_out if name in parts]:
+            further = load_model(self.source, missing)
+            for name in missing:
+                setattr(self.model, name, getattr(further, name))
+            self.model.left_out = tuple(name for name in self.model.left_out if name not in missing)
+        return self.model
 
 
 @functools.lru_cache(maxsize=2)
-def _cached(source: str, changed: float) -> BigBiGAN:
-    return load_model(source)
+def _cached(source: str, changed: float) -> _KeptModel:
+    return _KeptModel(source)
 
 
 def _newest_change(folder: Path) -> float:

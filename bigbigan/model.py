@@ -1,5 +1,6 @@
 """BigBiGAN: E, G and D, with the methods of the published hub module: encode, generate, discriminate, reconstruct."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -7,22 +8,26 @@ from huggingface_hub import ModelHubMixin
 from torch import Tensor, nn
 
 from bigbigan.config import Model
+from bigbigan.errors import InputError
 from bigbigan.losses import Scores
 from bigbigan.networks.factory import build_discriminator, build_encoder, build_generator, resolve_latent_dim
 from bigbigan.networks.layers import pool_to
+
+PARTS = ("generator", "encoder", "discriminator")  # the order decides the random weights of a seed
 
 
 class BigBiGAN(nn.Module, ModelHubMixin):
     """The three networks of one model.
 
-    encoder None: a GAN.  discriminator None: E and G alone, to be used but not trained further.
+    encoder None: a GAN.  discriminator None: E and G alone, to be used but not trained further. `left_out` names the
+    networks that are None because `bigbigan.load` was asked for others.
     Build it from its flat config with `from_config`, from a release folder or a hub id with `from_pretrained`, or from
     your own networks, see `networks.interface`.
     """
 
     def __init__(
         self,
-        generator: nn.Module,
+        generator: nn.Module | None,
         encoder: nn.Module | None,
         discriminator: nn.Module | None,
         config: Model | None = None,
@@ -31,22 +36,43 @@ class BigBiGAN(nn.Module, ModelHubMixin):
         self.generator, self.encoder, self.discriminator = generator, encoder, discriminator
         self.config = config
         self.card: dict = {}  # what a release tells about itself: images seen, data, version
+        self.left_out: tuple[str, ...] = ()
 
     @classmethod
-    def from_config(cls, config: Model, discriminator: bool = True) -> "BigBiGAN":
+    def from_config(cls, config: Model, discriminator: bool = True, *, parts: Collection[str] = PARTS) -> "BigBiGAN":
         """Build randomly initialised networks from the section `model` of the config.
 
-        discriminator: False for E and G alone.
+        discriminator: False for E and G alone.  parts: names of the networks to build; the others are None.
         """
         config = resolve_latent_dim(config)
-        # The order G, E, D decides the random weights of a seed.
-        generator, encoder = build_generator(config), build_encoder(config)
-        return cls(generator, encoder, build_discriminator(config) if discriminator else None, config)
+        build = {"generator": build_generator, "encoder": build_encoder, "discriminator": build_discriminator}
+        wanted = [name for name in PARTS if name in parts and (discriminator or name != "discriminator")]
+        networks = {name: build[name](config) for name in wanted}
+        return cls(*(networks.get(name) for name in PARTS), config)
 
     @property
     def prior(self) -> str:
         """The name of p(z), one of `latents.PRIORS`; "normal" for a model of your own networks."""
         return "normal" if self.config is None else self.config.prior
+
+    @property
+    def classes(self) -> int:
+        """Return the number of classes of a conditional model, 0 for one without."""
+        known = self.generator if self.generator is not None or self.config is None else self.config
+        return getattr(known, "classes", 0)
+
+    def require(self, name: str) -> nn.Module:
+        """Return the network of this name, one of `PARTS`. Raises InputError where the model does not have it."""
+        if (network := getattr(self, name)) is not None:
+            return network
+        article = "an" if name == "encoder" else "a"
+        if name in self.left_out:
+            raise InputError(
+                f"model: expected one with {article} {name}, found one that was loaded without it; load it with "
+                f"parts=(..., {name!r}), or without parts"
+            )
+        found = "a GAN, which has no encoder" if name == "encoder" else f"one without {article} {name}"
+        raise InputError(f"model: expected one with {article} {name}, found {found}")
 
     def infer(self, x: Tensor, classes: Tensor | None = None):
         """Return E's posterior q(z|x), with mean and stddev (N, Z). x: (N, 3, S, S) in [−1, 1] at E's size.
@@ -65,7 +91,7 @@ class BigBiGAN(nn.Module, ModelHubMixin):
         classes: as in `infer`.
         z_mean, z_stdev, z_sample: (N, Z); avepool_feat: (N, C); bn_crelu_feat: (N, 2C).
         """
-        avepool = self.encoder.avepool(x)
+        avepool = self.require("encoder").avepool(x)
         posterior = self.encoder.head(avepool, classes)
         noise = torch.randn_like(posterior.mean) if noise is None else noise
         return {
@@ -78,14 +104,14 @@ class BigBiGAN(nn.Module, ModelHubMixin):
 
     def generate(self, z: Tensor, classes: Tensor | None = None) -> Tensor:
         """Return images (N, 3, S, S) in [−1, 1] at G's size for latents z (N, Z)."""
-        return self.generator(z, classes)
+        return self.require("generator")(z, classes)
 
     def discriminate(self, x: Tensor, z: Tensor | None, classes: Tensor | None = None) -> dict[str, Tensor]:
         """Return score_x, score_z and score_xz, (N,) each, high for encoder pairs; x is taken as in `encode`.
 
         x: (N, 3, S, S) at G's or E's size.  z: (N, Z).  A GAN has score_x alone and ignores z.
         """
-        scores: Scores = self.discriminator(self.for_discriminator(x), z, classes)
+        scores: Scores = self.require("discriminator")(self.for_discriminator(x), z, classes)
         named = {"score_x": scores.x, "score_z": scores.z, "score_xz": scores.xz}
         return {name: score for name, score in named.items() if score is not None}
 
@@ -97,11 +123,12 @@ class BigBiGAN(nn.Module, ModelHubMixin):
         x: (N, 3, S, S) at E's size → (N, 3, S', S') at G's size.  noise: (N, Z) ~ N(0, I) for a sample; None draws it.
         classes: (N,) of x, which a conditional model needs.
         """
-        posterior = self.infer(x, classes)
+        self.require("encoder")
+        generator, posterior = self.require("generator"), self.infer(x, classes)
         if not use_sample:
-            return self.generator(posterior.mean, classes)
+            return generator(posterior.mean, classes)
         noise = torch.randn_like(posterior.mean) if noise is None else noise
-        return self.generator(posterior.sample(noise), classes)
+        return generator(posterior.sample(noise), classes)
 
     def for_discriminator(self, x: Tensor) -> Tensor:
         """Average-pool E's image to D's size where E's is larger (the official notebook pools 256 px to 128 px)."""

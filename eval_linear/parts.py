@@ -31,21 +31,31 @@ def choose_parts(
             raise ProbeError(f"{name}: --parts {part}: {needs[part]}")
     reasons: dict[str, list[str]] = {}
     for part in PARTS:
-        if needs[part] and (part != "classes" or model.generator.classes):  # a conditional model's own part
+        if needs[part] and (part != "classes" or model.classes):  # a conditional model's own part
             reasons.setdefault(needs[part], []).append(part)
     sentences = [f"not measured: {', '.join(parts)}; {reason}" for reason, parts in reasons.items()]
     return tuple(part for part in PARTS if (part in asked if asked else not needs[part])), sentences
+
+
+def networks_for(asked: Collection[Part]) -> tuple[str, ...] | None:
+    """Return the names of the networks that these parts of a probe look at; None for all.
+
+    asked: as of `choose_parts`.
+    """
+    if not asked or "pairs" in asked:
+        return None
+    return ("encoder",) if set(asked) <= set(OF_CLASSES) else ("encoder", "generator")
 
 
 def what_is_missing(part: Part, model: BigBiGAN, splits: Splits) -> str:
     """Return what `part` expects that the model or the data do not have, "" if it can be measured."""
     if part in (*OF_CLASSES, "pairs") and model.encoder is None:
         return "expected a model with an encoder, found a GAN"
-    if part == "classes" and not model.generator.classes:
+    if part == "classes" and not model.classes:
         return "expected a conditional model, found one without classes"
     if part == "pairs" and len(splits.test) < 2:
         return f"expected two test images or more, found {len(splits.test)}; name a larger split, --data.test_split"
-    if part in (*OF_CLASSES, "classes") or (part == "pairs" and model.generator.classes):
+    if part in (*OF_CLASSES, "classes") or (part == "pairs" and model.classes):
         why = why_no_classes(splits.train, splits.test)
         return f"expected labels of two classes or more, found that {why}; {HOW_TO_LABEL}" if why else ""
     return ""

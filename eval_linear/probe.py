@@ -22,13 +22,14 @@ if __name__ == "__main__":  # as a command it answers --help, and sets the threa
 
 import tyro
 
-from bigbigan.api import load
+from bigbigan.api import default_device
 from bigbigan.config import EARLIER, Data
 from bigbigan.data import open_splits as open_data
 from bigbigan.errors import Outside, ProbeError, exit_with_a_sentence
 from bigbigan.files import check_links, write_text_whole
 from bigbigan.metrics.cache import digest
 from bigbigan.model import BigBiGAN
+from bigbigan.release.load import load_model
 from bigbigan.report import write_page
 from bigbigan.report.terminal import table
 from bigbigan.training.checkpoint import choice, complete
@@ -37,7 +38,7 @@ from eval_linear.conditional import conditional
 from eval_linear.features import check_names, label
 from eval_linear.generation import Generation, generation
 from eval_linear.pairs import bidirectional
-from eval_linear.parts import OF_CLASSES, Part, choose_parts, what_is_missing
+from eval_linear.parts import OF_CLASSES, Part, choose_parts, networks_for, what_is_missing
 from eval_linear.representations import (
     DecodedOnce,
     Representation,
@@ -126,7 +127,7 @@ def main(argv: list[str] | None = None) -> None:
 def run_probe(probe: Probe) -> str:
     """Measure all parts, prove that the encoder did not move, write probe.json and the page, and return the table."""
     started = time.perf_counter()
-    model = load(probe.ckpt)
+    model = load_model(probe.ckpt, networks_for(probe.parts)).to(default_device())
     check(probe, model)
     splits = open_splits(probe.data, model)
     parts, not_measured = choose_parts(probe.parts, model, splits, splits.path)

@@ -583,7 +583,7 @@ def test_the_examples_of_the_docs_run(model, pictures, tmp_path, monkeypatch):
     (tmp_path / "photos").mkdir()
     pictures[0].save(tmp_path / "photos" / "a.png")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(bigbigan.api, "load_model", lambda source: model)
+    monkeypatch.setattr(bigbigan.api, "load_model", lambda source, parts=None: model)
     code = (ROOT / "docs" / "api.md").read_text().split("```python\n")[1].split("```")[0]
     exec(code, found := {})
     assert found["features"].shape == (1, 64) and found["samples"].shape == (64, 3, 8, 8)

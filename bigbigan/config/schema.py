@@ -302,7 +302,8 @@ class Run:
     deterministic: bool = False
     """Use deterministic kernels only: a resumed run on one GPU is equal bit for bit; slower."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
-    """auto: bf16 if Accelerate was told so or the GPU has it, else float32."""
+    """auto: bf16 if Accelerate was told so or the GPU has it, else float32.
+    (Never bf16 on a CPU without instructions for it, where it is several times slower.)"""
     compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = "off"
     """Mode of torch.compile for the updates, refused if its gradients differ from eager ones.
     (reduce-overhead records CUDA graphs. Compiling takes minutes at the start, so it is for longer runs.)"""

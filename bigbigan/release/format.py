@@ -8,20 +8,23 @@ import copy
 import dataclasses
 import json
 import os
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import torch
 from huggingface_hub import hf_hub_download
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from bigbigan.config import Model, check_model, merged
+from bigbigan.errors import ExportError
 from bigbigan.files import read_json, sha256
-from bigbigan.model import BigBiGAN
+from bigbigan.model import PARTS, BigBiGAN
 from bigbigan.networks.weights import check_weights, load_weights
 
 FORMAT = 1
+MAPPED = 2**24  # bytes of a file that are mapped into memory at a time
 README = """---
 library_name: bigbigan
 tags: [bigbigan, gan, representation-learning, unconditional-image-generation]
@@ -68,7 +71,12 @@ def write_release(folder: Path, model: BigBiGAN, card: dict, figures: str = "not
 
 
 def write_weights(model: BigBiGAN, folder: Path) -> None:
-    """Write model.safetensors and config.json into `folder`."""
+    """Write model.safetensors and config.json into `folder`. Raises ExportError for a model that lacks a network."""
+    if model.left_out:
+        raise ExportError(
+            f"{folder}: expected a whole model to write, found one that was loaded without its "
+            f"{' and '.join(model.left_out)}; load it without parts"
+        )
     weights = folder / "model.safetensors"
     try:
         save_file({k: v.contiguous() for k, v in model.state_dict().items()}, weights)
@@ -108,9 +116,10 @@ def write_readme(folder: Path, model: BigBiGAN, figures: str) -> None:
 
 
 def read_release_or_hub(
-    model_id: str, revision=None, cache_dir=None, force_download=False, local_files_only=False, token=None, **_
+    model_id: str, revision=None, cache_dir=None, force_download=False, local_files_only=False, *, token=None,
+    parts: Collection[str] | None = None, **_,
 ) -> BigBiGAN:  # fmt: skip
-    """Read a release from a folder, or from the hub; the options are those of `hf_hub_download`."""
+    """Read a release from a folder, or from the hub; the options are those of `hf_hub_download`, and `parts`."""
 
     def file(name: str) -> Path:
         if Path(model_id).is_dir():
@@ -126,11 +135,14 @@ def read_release_or_hub(
         )
         return Path(found)
 
-    return read_release(file("config.json"), file("model.safetensors"), model_id)
+    return read_release(file("config.json"), file("model.safetensors"), model_id, parts)
 
 
-def read_release(settings: Path, weights: Path, where: str) -> BigBiGAN:
-    """Read config.json and model.safetensors into a model in evaluation mode; ValueError says what does not fit."""
+def read_release(settings: Path, weights: Path, where: str, parts: Collection[str] | None = None) -> BigBiGAN:
+    """Read config.json and model.safetensors into a model in evaluation mode; ValueError says what does not fit.
+
+    parts: as of `read_model`.
+    """
     try:
         config = read_json(settings)
     except (OSError, ValueError) as error:
@@ -144,23 +156,55 @@ def read_release(settings: Path, weights: Path, where: str) -> BigBiGAN:
             raise ValueError(
                 f"{weights}: its checksum is not the one in config.json; the file is damaged, get it again"
             )
-        tensors = load_file(weights)
+        places = dict.fromkeys(names_in(weights), weights)
     except (OSError, SafetensorError, KeyError, RuntimeError) as error:
         raise ValueError(
             f"{where}/model.safetensors: expected tensors, found {type(error).__name__}: {error}"
         ) from None
-    model = build(config.get("model"), tensors, f"{where}/config.json", config.get("discriminator") is not False)
+    with_discriminator = config.get("discriminator") is not False
+    model = read_model(config.get("model"), places, (f"{where}/config.json", where), with_discriminator, parts)
     model.card = config["card"] if isinstance(config.get("card"), dict) else {}
-    load_weights(model, tensors, where)
+    return model
+
+
+def read_model(
+    section: object,
+    places: dict[str, Path],
+    where: tuple[str, str],
+    discriminator: bool = True,
+    parts: Collection[str] | None = None,
+) -> BigBiGAN:
+    """Build the networks of a section `model` with the weights of files, in evaluation mode.
+
+    places: the safetensors file of each tensor, by the tensor's name.  where: what the section and the tensors came
+    from, for messages.  discriminator: False if the files hold none.  parts: names of the networks to load, those that
+    the model has of them; None for all.
+
+    The networks are outlined without memory first: whatever size the section asks for, no more is taken than the files
+    hold, and no time is spent on random weights that would be overwritten. Raises ValueError if weights and section do
+    not fit.
+    """
+    config = _settings(section, where[0])
+    has = [name for name in PARTS if name != "discriminator" or discriminator]
+    has = [name for name in has if name != "encoder" or config.encoder != "none"]
+    wanted = [name for name in has if parts is None or name in parts]
+    if len(wanted) < len(has):
+        places = {name: file for name, file in places.items() if name.partition(".")[0] in wanted}
+    model = _outline(config, wanted, places, where)
+    if model is not None:
+        own = model.state_dict()
+        model.load_state_dict(
+            {name: copied.to(own[name].dtype) for name, copied in copies(places).items()}, assign=True
+        )
+    if model is None or _has_meta_tensors(model):  # of a backbone that computes with what no file holds
+        model = BigBiGAN.from_config(config, parts=wanted)
+        load_weights(model, copies(places), where[1])
+    model.left_out = tuple(name for name in has if name not in wanted)
     return model.eval()
 
 
-def build(section: object, tensors: dict[str, Tensor], where: str, discriminator: bool = True) -> BigBiGAN:
-    """Build the networks of a section `model` that came with a file of these tensors; ValueError if they do not fit.
-
-    The networks are outlined without memory first: whatever size the section asks for, no more is taken than the file
-    holds.
-    """
+def _settings(section: object, where: str) -> Model:
+    """Return the settings of a section `model`. Raises ValueError for one that cannot be."""
     if not isinstance(section, dict):
         raise ValueError(f"{where}: expected the settings of a model, found {type(section).__name__}")
     unknown = set(section) - {f.name for f in dataclasses.fields(Model)}
@@ -169,12 +213,71 @@ def build(section: object, tensors: dict[str, Tensor], where: str, discriminator
     config = merged(Model(), section, where)
     try:
         check_model(config)
-        with torch.device("meta"):
-            outline = BigBiGAN.from_config(config, discriminator).state_dict()
-    except RuntimeError:  # a backbone that computes with its initial weights
-        outline = None
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
-    if outline is not None:
-        check_weights(outline, tensors, where)
-    return BigBiGAN.from_config(config, discriminator)
+    return config
+
+
+def _outline(config: Model, parts: Collection[str], places: dict[str, Path], where: tuple[str, str]) -> BigBiGAN | None:
+    """Build networks without values and check that the files' tensors fit them.
+
+    None for a backbone that cannot be built so, since it computes with its initial weights.
+    """
+    try:
+        with torch.device("meta"):
+            model = BigBiGAN.from_config(config, parts=parts)
+            own = model.state_dict()
+    except RuntimeError:
+        return None
+    except ValueError as error:
+        raise ValueError(f"{where[0]}: {error}") from None
+    check_weights(own, dict(_mapped(places)), where[0])
+    return model
+
+
+def _has_meta_tensors(network: nn.Module) -> bool:
+    """Return whether a tensor of the network has no values: a parameter, a buffer or an attribute of a module."""
+    attributes = (value for module in network.modules() for value in vars(module).values())
+    tensors = (value for value in attributes if isinstance(value, Tensor))
+    return any(tensor.is_meta for tensor in (*network.parameters(), *network.buffers(), *tensors))
+
+
+def names_in(file: Path) -> list[str]:
+    """Return the names of the tensors in a safetensors file, all of which torch can read; raises what it raises."""
+    with safe_open(file, "pt") as opened:
+        return [name for name in opened.keys() if opened.get_tensor(name) is not None]  # noqa: SIM118
+
+
+def copies(places: dict[str, Path]) -> dict[str, Tensor]:
+    """Return the tensors of safetensors files as copies in memory, which do not change with the files.
+
+    A file is mapped anew for every 16 MiB, so that what was read of it does not stay in memory beside the copies.
+    """
+    found = {name: torch.empty(tensor.shape, dtype=tensor.dtype) for name, tensor in _mapped(places)}
+    piece: list[tuple[str, int, int]] = []  # (name, first entry, the one after the last)
+    size = 0
+    for name, tensor in found.items():
+        step = MAPPED // tensor.element_size()
+        for first in range(0, tensor.numel(), step):
+            piece.append((name, first, min(first + step, tensor.numel())))
+            size += (piece[-1][2] - first) * tensor.element_size()
+            if size >= MAPPED:
+                _copy(piece, places, found)
+                piece, size = [], 0
+    _copy(piece, places, found)
+    return found
+
+
+def _copy(piece: list[tuple[str, int, int]], places: dict[str, Path], found: dict[str, Tensor]) -> None:
+    """Copy entries [first, end) of tensors from their files into `found`; the files are closed afterwards."""
+    mapped = dict(_mapped({name: places[name] for name, _, _ in piece}))
+    for name, first, end in piece:
+        found[name].view(-1)[first:end] = mapped[name].view(-1)[first:end]
+
+
+def _mapped(places: dict[str, Path]) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of safetensors files by name, each a view of its file that is read where it is looked at."""
+    for file in dict.fromkeys(places.values()):
+        with safe_open(file, "pt") as opened:
+            for name in [name for name, place in places.items() if place == file]:
+                yield name, opened.get_tensor(name)

@@ -16,8 +16,8 @@ from bigbigan.errors import CheckpointError, ConfigError
 from bigbigan.files import check_inside, check_links, printable
 from bigbigan.model import BigBiGAN
 from bigbigan.networks.factory import build_encoder, resolve_latent_dim
-from bigbigan.networks.weights import check_weights, load_weights
-from bigbigan.release.format import build, read_release
+from bigbigan.networks.weights import check_weights
+from bigbigan.release.format import read_model, read_release
 from bigbigan.training.checkpoint import complete, read
 from bigbigan.training.state import FILES
 
@@ -34,15 +34,16 @@ def shipped() -> Path:
     return SHIPPED
 
 
-def load_model(source: str | os.PathLike) -> BigBiGAN:
+def load_model(source: str | os.PathLike, parts: Collection[str] | None = None) -> BigBiGAN:
     """Load the averaged E and G from a run, checkpoint or release folder or a hub id, in evaluation mode.
 
-    From a run folder its release is loaded, or its newest checkpoint while there is no release. Raises CheckpointError.
+    From a run folder its release is loaded, or its newest checkpoint while there is no release.
+    parts: names of the networks to load, those that the model has of them; None for all. Raises CheckpointError.
     """
     folder = Path(os.path.expanduser(os.fsdecode(source)))
     try:
         if folder.is_dir():
-            return _from_folder(folder)
+            return _from_folder(folder, parts)
     except ValueError as error:  # a CheckpointError too
         raise CheckpointError(str(error)) from None
     except OSError as error:
@@ -54,7 +55,7 @@ def load_model(source: str | os.PathLike) -> BigBiGAN:
         raise CheckpointError(
             f"{printable(source)}: expected a run folder, checkpoint, release or hub id; {_found(folder)}"
         )
-    return _from_hub(str(source), folder)
+    return _from_hub(str(source), folder, parts)
 
 
 def _may_be_hub_id(source: str) -> bool:
@@ -65,12 +66,12 @@ def _may_be_hub_id(source: str) -> bool:
     )
 
 
-def _from_hub(name: str, folder: Path) -> BigBiGAN:
+def _from_hub(name: str, folder: Path, parts: Collection[str] | None) -> BigBiGAN:
     """Load a release from the hub, which is asked once, without retries, unless it is in the cache already."""
     try:
         if not isinstance(try_to_load_from_cache(name, "config.json"), str):
             get_hf_file_metadata(hf_hub_url(name, "config.json"))
-        return BigBiGAN.from_pretrained(name)
+        return BigBiGAN.from_pretrained(name, parts=parts)
     except Exception as error:  # the hub's errors have many types; each becomes one sentence
         if isinstance(error, ValueError) and not isinstance(error, HFValidationError):  # it does not fit
             raise CheckpointError(str(error)) from None
@@ -88,18 +89,18 @@ def _hub_said(error: Exception) -> str:
     return type(error).__name__
 
 
-def _from_folder(folder: Path) -> BigBiGAN:
+def _from_folder(folder: Path, parts: Collection[str] | None) -> BigBiGAN:
     check_links(folder)
     if (folder / "config.json").is_file():
-        return _release(folder)
+        return _release(folder, parts)
     if (folder / "state.json").is_file():
-        return _from_checkpoint(folder)
+        return _from_checkpoint(folder, parts)
     if (folder / "release" / "config.json").is_file():
-        return _release(folder / "release")
+        return _release(folder / "release", parts)
     if (folder / "checkpoints").is_dir() and complete(folder / "checkpoints"):
-        return _from_checkpoint(complete(folder / "checkpoints")[-1])
+        return _from_checkpoint(complete(folder / "checkpoints")[-1], parts)
     if complete(folder):  # the folder of the best checkpoint
-        return _from_checkpoint(complete(folder)[-1])
+        return _from_checkpoint(complete(folder)[-1], parts)
     raise CheckpointError(
         f"{printable(folder)}: expected a run folder, checkpoint, release or hub id; {_found(folder)}"
     )
@@ -202,21 +203,25 @@ def _check_fit(model: BigBiGAN, adopted: Model, source: str) -> None:
         ) from None
 
 
-def _release(folder: Path) -> BigBiGAN:
+def _release(folder: Path, parts: Collection[str] | None) -> BigBiGAN:
     for file in ("config.json", "model.safetensors"):
         check_inside(folder / file, folder)
-    return read_release(folder / "config.json", folder / "model.safetensors", str(folder))
+    return read_release(folder / "config.json", folder / "model.safetensors", str(folder), parts)
 
 
-def _from_checkpoint(folder: Path) -> BigBiGAN:
-    content, tensors = read(folder, FILES[:2])
+def _from_checkpoint(folder: Path, parts: Collection[str] | None) -> BigBiGAN:
+    """Load averaged E and G, and D beside them, from the files of a checkpoint that hold what is asked for."""
+    raw, averaged = FILES[:2]
+    files = [raw] * (parts is None or "discriminator" in parts)
+    files += [averaged] * (parts is None or bool({"encoder", "generator"} & set(parts)))
+    content, tensors = read(folder, tuple(files))
     section = {key.removeprefix("model."): v for key, v in content["config"].items() if key.startswith("model.")}
-    raw, averaged = tensors[FILES[0]], tensors[FILES[1]]
-    weights = averaged | {key: value for key, value in raw.items() if key.startswith("discriminator.")}
-    model = build(section, weights, f"{folder}/state.json")
-    load_weights(model, weights, str(folder))
+    places = dict.fromkeys(tensors.get(averaged, {}), folder / averaged)
+    places |= {name: folder / raw for name in tensors.get(raw, {}) if name.startswith("discriminator.")}
+    del tensors  # which map the files
+    model = read_model(section, places, (f"{folder}/state.json", str(folder)), parts=parts)
     model.card = card(content["config"], content["images_seen"])
-    return model.eval()
+    return model
 
 
 def card(config: dict, images_seen: int) -> dict:

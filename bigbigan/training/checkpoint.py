@@ -7,12 +7,17 @@ A checkpoint is a folder `checkpoints/<images seen>/` of safetensors and one JSO
     data.json              hashes of the names and states of the files of the data, to say how many changed
     state.json             format, counters, config, SHA-256 of the files above, fingerprint and class names of the
                            data, and what the guard and ADA remember
+
+A checkpoint is made in two parts: `snapshot` copies the state, and `write` writes the copy, which a `CheckpointWriter`
+does in a thread while training goes on.
 """
 
+import copy
 import json
 import logging
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -21,7 +26,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bigbigan.config import Config, differences, flatten, older_settings
-from bigbigan.data.fingerprint import data_changes, records_from_json, records_to_hashes, records_to_json
+from bigbigan.data.fingerprint import (
+    DataRecord,
+    data_changes,
+    records_from_json,
+    records_to_hashes,
+    records_to_json,
+)
 from bigbigan.distributed import all_gather_rows, copy_from_main
 from bigbigan.errors import CheckpointError, Outside
 from bigbigan.files import check_inside, read_json, sha256, write_text_whole
@@ -32,39 +43,63 @@ DATA = "data.json"
 log = logging.getLogger(__name__)
 
 
-def save(folder: Path, state: TrainingState, config: Config, keep: int) -> Path:
-    """Write a checkpoint, folder/<images seen>/, and drop all but the newest `keep` up to it; return its path.
+@dataclass(frozen=True)
+class Snapshot:
+    """A copy in host memory of what a checkpoint holds.
 
-    It is written beside, flushed to the disk and renamed. Raises OSError where the file system fails; the checkpoints
-    before it are then as they were.
+    tensors: {file: {name: tensor}}.  content: of state.json, but for the checksums.  data: records by split, or None.
     """
-    target = folder / f"{state.images_seen:012d}"
-    beside = folder / f".writing-{target.name}"
-    _make_room(folder, beside)
-    checksums = {}
-    for file, tensors in state.tensors().items():
-        try:
-            save_file(tensors, beside / file)
-        except SafetensorError as error:  # its name for a full disk
-            raise OSError(f"{beside / file}: {error}") from None
-        checksums[file] = sha256(beside / file)
+
+    images_seen: int
+    tensors: dict[str, dict[str, Tensor]]
+    content: dict
+    data: dict[str, DataRecord] | None
+
+
+def snapshot(state: TrainingState, config: Config) -> Snapshot:
+    """Copy the state of a run into host memory, so that it can be written while the run goes on."""
     content = {
         "format": FORMAT,
         "images_seen": state.images_seen,
         "iterations": state.iterations,
         "torch": torch.__version__,
-        "sha256": checksums,
+        "sha256": {},
         "config": flatten(config) | state.older,
-        **state.numbers(),
+        **copy.deepcopy(state.numbers()),
     }
-    if state.data is not None:
-        content["data"] = records_to_json(state.data)
-        (beside / DATA).write_text(json.dumps(records_to_hashes(state.data)))
+    return Snapshot(state.images_seen, state.tensors(), content, state.data)
+
+
+def save(folder: Path, state: TrainingState, config: Config, keep: int) -> Path:
+    """Write a checkpoint of the state at once; as `write`."""
+    return write(folder, snapshot(state, config), keep)
+
+
+def write(folder: Path, taken: Snapshot, keep: int) -> Path:
+    """Write a checkpoint, folder/<images seen>/, and drop all but the newest `keep` up to it; return its path.
+
+    It is written beside, flushed to the disk and renamed. Raises OSError where the file system fails; the checkpoints
+    before it are then as they were.
+    """
+    target = folder / f"{taken.images_seen:012d}"
+    beside = folder / f".writing-{target.name}"
+    _make_room(folder, beside)
+    checksums = {}
+    for file, tensors in taken.tensors.items():
+        try:
+            save_file(tensors, beside / file)
+        except SafetensorError as error:  # its name for a full disk
+            raise OSError(f"{beside / file}: {error}") from None
+        checksums[file] = sha256(beside / file)
+    content = taken.content | {"sha256": checksums}
+    if taken.data is not None:
+        content["data"] = records_to_json(taken.data)
+        (beside / DATA).write_text(json.dumps(records_to_hashes(taken.data)))
     (beside / "state.json").write_text(json.dumps(content, indent=2) + "\n")
     _publish(beside, target)
     # A checkpoint ahead of this one was damaged when the run resumed: it does not count, and must not push this one
     # out.
-    for old in [path for path in complete(folder) if int(path.name) <= state.images_seen][:-keep]:
+    for old in [path for path in complete(folder) if int(path.name) <= taken.images_seen][:-keep]:
         _remove(old)
     return target
 

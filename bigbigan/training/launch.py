@@ -21,6 +21,7 @@ from bigbigan.data.images import LOOKED_AT
 from bigbigan.distributed import rank, world_size
 from bigbigan.errors import ConfigError, LostProcess, Outside
 from bigbigan.files import check_links
+from bigbigan.training.precision import cpu_has_bf16
 from bigbigan.training.threads import cores
 
 WITHOUT_LABELS = "reconstruction_error_relative"  # what evaluations measure of images without labels
@@ -80,9 +81,12 @@ def check_gpus() -> None:
 def chosen_precision(config: Config) -> str:
     """Return Accelerate's name of the precision.
 
-    "auto" is bf16 if Accelerate was told so or the GPU has it, else float32.
+    "auto" is bf16 if Accelerate was told so or the GPU has it, else float32. On a CPU that has no instructions for bf16
+    it is float32 whatever Accelerate was told.
     """
-    told = os.environ.get("ACCELERATE_MIXED_PRECISION", "no") == "bf16"
+    on_gpu = torch.accelerator.is_available() or is_torch_xla_available()
+    on_gpu = on_gpu and os.environ.get("ACCELERATE_USE_CPU", "false").lower() not in ("true", "1", "yes")
+    told = os.environ.get("ACCELERATE_MIXED_PRECISION", "no") == "bf16" and (on_gpu or cpu_has_bf16())
     bf16 = told or (torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False))
     return {"auto": "bf16" if bf16 else "no", "bf16": "bf16", "float32": "no"}[config.run.precision]
 

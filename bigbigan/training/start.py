@@ -11,6 +11,7 @@ from bigbigan.data import Images
 from bigbigan.data.describe import data_rows
 from bigbigan.model import BigBiGAN
 from bigbigan.training.ema import Averages
+from bigbigan.training.precision import bf16_note
 
 if TYPE_CHECKING:
     from bigbigan.training.trainer import Trainer
@@ -110,8 +111,9 @@ def weights_line(trainer: "Trainer") -> str:
 def device_line(trainer: "Trainer") -> str:
     """Return the device, the precision, and whether the images are kept there."""
     precision = trainer.accelerator.mixed_precision
+    note = bf16_note(trainer.device, precision)
     kept = ", images kept on it" if trainer.stream.cached is not None else ""
-    return f"{trainer.device}, {'float32' if precision == 'no' else precision}{kept}"
+    return f"{trainer.device}, {'float32' if precision == 'no' else precision}{kept}{note}"
 
 
 def growing_line(config: Config) -> str:

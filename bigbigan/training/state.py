@@ -153,10 +153,10 @@ class TrainingState:
         self.older, self.averages.half_life_images = older, half_life
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """Return {file: {name: tensor on the CPU}} for the files of a checkpoint."""
+        """Return {file: {name: tensor on the CPU}} for the files of a checkpoint: copies, which stay as they are."""
         contents = (self.model.state_dict(), self.averages.networks.state_dict(), self._optimizer_tensors())
         return {
-            file: {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+            file: {name: copied_to_host(value) for name, value in tensors.items()}
             for file, tensors in zip(FILES, contents, strict=True)
         }
 
@@ -243,6 +243,11 @@ def from_tensor(value: Tensor, parameter: Tensor) -> Tensor | float:
     """Return what `as_tensor` was given."""
     plain = value.ndim == 0 and value.dtype in (torch.int64, torch.float64)
     return value.item() if plain else copied_like(value, parameter)
+
+
+def copied_to_host(value: Tensor) -> Tensor:
+    """Return a contiguous copy on the CPU."""
+    return torch.empty(value.shape, dtype=value.dtype).copy_(value.detach())
 
 
 def copied_like(value: Tensor, parameter: Tensor) -> Tensor:

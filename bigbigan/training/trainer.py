@@ -43,6 +43,7 @@ from bigbigan.training.state import TrainingState
 from bigbigan.training.threads import set_threads
 from bigbigan.training.trackers import Trackers
 from bigbigan.training.variants import augmentation_of, build_step
+from bigbigan.training.writer import CheckpointWriter
 
 Hook = Callable[["Trainer"], None]
 log = logging.getLogger(__name__)
@@ -106,9 +107,14 @@ class Trainer:
             draws=self.step.draws(),
         )
         self.stream = open_stream(config, self.train_images, accelerator)
-        self.saved: Path | None = None  # the newest checkpoint
+        self.writer = CheckpointWriter()
         self.saved_at = 0
         self.begun = False
+
+    @property
+    def saved(self) -> Path | None:
+        """The newest checkpoint that is complete; one that is being written does not count."""
+        return self.writer.newest
 
     @property
     def held_out_images(self) -> Images:
@@ -141,7 +147,7 @@ class Trainer:
         """
         with lock_run_folder(self.folder) if self.main and not dry else nullcontext():
             barrier(self.device)  # until the main process holds the folder
-            self.saved = checkpoint.resume(self.checkpoints, self.state, self.config, self.device)
+            self.writer.newest = checkpoint.resume(self.checkpoints, self.state, self.config, self.device)
             self.saved_at, self.begun = self.state.images_seen, True
             threads = set_threads(self)
             if self.main:
@@ -188,7 +194,7 @@ class Trainer:
             run.seed,
             objective=self.step.objective,
         )
-        self.guard = Guard(self.state, self.config, self.checkpoints, self.device, self.log, probe)
+        self.guard = Guard(self.state, self.config, self.checkpoints, self.device, self.log, probe, settle=self.settle)
         try:
             if run.compile != "off":
                 first = next(self.stream.batches(0, 1, self.config.data.batch_size))
@@ -199,6 +205,7 @@ class Trainer:
                 error.__traceback__
             )  # closes the loaders, whose workers would keep the process alive
             if isinstance(error, Exception):  # and not a second Ctrl-C
+                self.finish_writing()
                 self.write_page("stopped")
             raise
         finally:
@@ -211,6 +218,7 @@ class Trainer:
         self.make_missing_outputs()
         window = self.open_window()
         while not self.stop.agreed(self.device) and clock.seen < run.images:
+            self.writer.check()
             phase = self.schedule.at(clock.seen, self.state.recovery.factors)  # rates, batch size, level
             self.schedule.apply(phase)
             reals = window.batches(phase.batch_size)
@@ -243,6 +251,7 @@ class Trainer:
         if clock.seen > self.saved_at and not self.guard.rolled_back(self.step.health.found(), looking=False):
             self.update_sampling_statistics()  # asked to stop
             self.save()
+        self.settle()
 
     def open_window(self) -> "Window":
         """Open the stream at the state's place, with empty sums: at the start, and after a roll-back."""
@@ -327,14 +336,34 @@ class Trainer:
             self.trackers.close()
 
     def save(self) -> None:
-        """Write a checkpoint, unless a weight is not finite."""
+        """Copy the state, unless a weight is not finite, and begin to write it as a checkpoint.
+
+        The copy stays in host memory until it is written. Raises OSError if the write before failed.
+        """
         with self.log.pace.pause("checkpoint", self.config.run.checkpoint_every or self.config.run.images):
             if self.main:
+                self.writer.wait()
                 where, keep = str(self.saved or "the beginning"), self.config.run.keep_checkpoints
                 check_finite_weights(self.model, state_of=self.clock.seen, checkpoint=where)
-                self.saved = checkpoint.save(self.checkpoints, self.state, self.config, keep)
+                taken = checkpoint.snapshot(self.state, self.config)
+                self.writer.start(partial(checkpoint.write, self.checkpoints, taken, keep))
             self.saved_at = self.clock.seen
-            barrier(self.device)
+
+    def settle(self) -> None:
+        """Wait, on every process, until the checkpoint that is being written is complete. Raises OSError if it failed.
+
+        Every process must call this: at the end of the run, and before checkpoints are read.
+        """
+        if self.main:
+            self.writer.wait()
+        barrier(self.device)
+
+    def finish_writing(self) -> None:
+        """Wait until the checkpoint that is being written is complete, where an error ends the run."""
+        try:
+            self.writer.wait()
+        except OSError as error:
+            log.warning("%s: the checkpoint that was being written is lost (%s)", self.checkpoints, error)
 
     def evaluate(self) -> None:
         """Evaluate on the main process, for which the others wait.
@@ -342,6 +371,7 @@ class Trainer:
         A request to stop abandons the evaluation, and the next start repeats it.
         """
         with self.log.pace.pause("evaluation", self.config.run.evaluate_every):
+            self.settle()  # the checkpoint may be the best one
             if self.main:
                 self.stop.unless_asked(lambda: self.evaluation(self))
             barrier(self.device)

@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import threading
 import time
 from dataclasses import dataclass
 from multiprocessing import forkserver
@@ -23,6 +24,7 @@ import psutil  # accelerate needs it
 from safetensors import SafetensorError
 
 from bigbigan.metrics import Recipe
+from bigbigan.training.writer import THREAD, CheckpointWriter
 from tests.conftest import ROOT, TINY_RUN, check_marked
 
 # The limits of time are those of a quiet machine, multiplied by this on a crowded one.
@@ -39,10 +41,15 @@ SMALLEST = [
 @dataclass
 class Fault:
     """at: number of the writing call, -1 for all.  how: "before", "half", "after" (SIGKILL), "fail" (an error),
-    "slow"."""
+    "slow".
+
+    beside: number only the calls of the thread that writes checkpoints, which goes on beside training. Otherwise, so
+    that the numbers of all calls are the same in each run, training waits for it.
+    """
 
     at: int
     how: str
+    beside: bool = False
 
 
 def context():
@@ -169,6 +176,8 @@ def train(command: list[str], rank: int, processes: int, port: int, fault: Fault
         env = {**env, **group, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ.update({key: str(value) for key, value in env.items()})
     cheapen()
+    if fault is not None and fault.at >= 0 and not fault.beside:
+        wait_for_each_write()
     strike(fault or Fault(0, "count"), log.with_name("calls"))
     main(command)
 
@@ -181,8 +190,22 @@ def cheapen() -> None:
         own_classifier.Recipe = functools.partial(Recipe, width=0.03125, epochs=0, min_steps=2, batch_size=128)
 
 
+def wait_for_each_write() -> None:
+    """Let training wait for each checkpoint."""
+    start = CheckpointWriter.start
+
+    def start_and_wait(self, write):
+        start(self, write)
+        self.wait()
+
+    CheckpointWriter.start = start_and_wait
+
+
 def strike(fault: Fault, record: Path) -> None:
-    """Number the calls by which a run writes, note their names and paths in `record`, and let `fault` strike."""
+    """Number the calls by which a run writes, note their names and paths in `record`, and let `fault` strike.
+
+    The calls of the thread that writes checkpoints are noted in a second file, "RECORD beside", too.
+    """
     import shutil
 
     import bigbigan.metrics.own_classifier
@@ -200,9 +223,13 @@ def strike(fault: Fault, record: Path) -> None:
 
         def call(*args, **options):
             nonlocal counted
-            counted += 1
-            with open(record, "a") as file:
-                print(name, *(a for a in args if isinstance(a, Path)), file=file)
+            beside = threading.current_thread().name == THREAD
+            counted += beside or not fault.beside
+            for noted in [record] + [record.with_name(f"{record.name} beside")] * beside:
+                with open(noted, "a") as file:
+                    print(name, *(a for a in args if isinstance(a, Path)), file=file)
+            if fault.beside and not beside:
+                return whole(*args, **options)
             if fault.at not in (counted, -1) or fault.how == "count":
                 return whole(*args, **options)
             if fault.how == "slow":

@@ -62,7 +62,7 @@ def settings(photos) -> dict:
 @pytest.fixture(scope="module")
 def uninterrupted(settings, tmp_path_factory):
     """name → (what the uninterrupted run leaves, the calls by which it writes, (its seconds with a slow file system,
-    those it computes)); made once."""
+    those it computes), its folder); made once."""
     made, root = {}, tmp_path_factory.mktemp("uninterrupted")
 
     def make(name: str):
@@ -70,14 +70,15 @@ def uninterrupted(settings, tmp_path_factory):
             flags, processes = settings[name]
             folder = root / name.replace(", ", "-").replace(" ", "-")
             finish(folder / "first", *flags, processes=processes)  # warms the server and the caches
-            run = Run(folder / "again", *flags, processes=processes)
+            run = Run(folder / "again", *flags, processes=processes, fault=Fault(0, "count"))
             computed = run.lasts()
             assert set(run.wait()) == {0}, run.text()
             slow = Run(folder / "slow", *flags, processes=processes, fault=Fault(-1, "slow"))
             started = time.monotonic()
             assert set(slow.wait()) == {0}, slow.text()
             calls = (folder / "again" / "calls").read_text().splitlines()
-            made[name] = (remains(folder / "again" / "run"), calls, (time.monotonic() - started, computed))
+            seconds = (time.monotonic() - started, computed)
+            made[name] = (remains(folder / "again" / "run"), calls, seconds, folder / "again")
         return made[name]
 
     return make
@@ -121,7 +122,7 @@ def go_on(root: Path, expected: dict, flags, processes: int) -> None:
 def strike(root: Path, name: str, settings, uninterrupted, fault: Fault, faulty: int = 0) -> None:
     """One fault, then the same command without it."""
     flags, processes = settings[name]
-    expected, calls, _ = uninterrupted(name)
+    expected, calls, *_ = uninterrupted(name)
     folder = root / f"{name}-{fault.how}-{fault.at}".replace(", ", "-").replace(" ", "-")
     run = Run(folder, *flags, processes=processes, fault=fault, faulty=faulty)
     statuses = run.wait()
@@ -152,7 +153,7 @@ def kill_at_random(root: Path, name: str, settings, uninterrupted, kills: int, s
     → how often a run came to its end, and how many kills found which newest checkpoint, in images.
     """
     flags, processes = settings[name]
-    expected, _, (seconds, computed) = uninterrupted(name)
+    expected, _, (seconds, computed), _ = uninterrupted(name)
     chance, ends, killed, found = random.Random(seed), 0, 0, Counter()
     folder = root / f"random-{name}".replace(", ", "-").replace(" ", "-")
     while killed < kills:
@@ -194,6 +195,28 @@ def test_a_kill_while_a_checkpoint_is_written(settings, uninterrupted, tmp_path)
         strike(tmp_path, "digits", settings, uninterrupted, Fault(phase(calls, name, which), how))
 
 
+@pytest.mark.parametrize(
+    ("name", "which", "how"),
+    [("save_file", 3, "half"), ("save_file", 5, "before"), ("fsync", 9, "before"), ("rename", 1, "before"),
+     ("rename", 1, "after"), ("rmtree", 0, "half"), ("save_file", -1, "after")],
+)  # fmt: skip
+def test_a_kill_while_a_checkpoint_is_written_beside_training(settings, uninterrupted, tmp_path, name, which, how):
+    """Training does not wait for the thread that writes, which is killed with it, in the second checkpoint or later."""
+    calls = (uninterrupted("digits")[3] / "calls beside").read_text().splitlines()
+    fault = Fault(phase(calls, name, which), how, beside=True)
+    strike(tmp_path, "digits", settings, uninterrupted, fault)
+
+
+def test_an_error_of_the_thread_that_writes_ends_the_run_with_a_sentence(settings, uninterrupted, tmp_path):
+    flags, processes = settings["digits"]
+    calls = (uninterrupted("digits")[3] / "calls beside").read_text().splitlines()
+    for i, at in enumerate((phase(calls, "save_file", 4), len(calls))):  # the second checkpoint; the last call of all
+        run = Run(tmp_path / str(i), *flags, processes=processes, fault=Fault(at, "fail", beside=True))
+        assert run.wait() == [1] and "No space left on device" in run.text(), run.text()
+        assert "Traceback" not in run.text() and "the same command goes on from" in run.text()
+        go_on(tmp_path / str(i), uninterrupted("digits")[0], flags, processes)
+
+
 def test_a_failing_file_system_ends_with_a_sentence_and_costs_nothing(settings, uninterrupted, tmp_path):
     calls = uninterrupted("digits")[1]
     for name, which in (("save_file", 4), ("fsync", -2), ("save_file", -1)):  # the last is the release's
@@ -206,7 +229,7 @@ def test_a_kill_of_one_of_two_processes(settings, uninterrupted, tmp_path):
 
 
 def test_a_kill_between_checkpoint_and_evaluation_loses_no_figure(settings, uninterrupted, tmp_path):
-    expected, calls, _ = uninterrupted("photos, evaluating")
+    expected, calls, *_ = uninterrupted("photos, evaluating")
     assert [line["images_seen"] for line in expected["stats"] if not {"loss_d", "spectra"} & line.keys()] == [
         48,
         96,

@@ -159,6 +159,7 @@ class Guard:
     What it remembers between looks is `TrainingState.guard`: a checkpoint keeps it, and a roll-back takes it back.
     folder: of the checkpoints; the one from before an alarm is kept beside it, in before_collapse/.
     build_probe: returns the `CollapseProbe`; called on the main process alone, before the first look.
+    settle: waits, on every process, until no checkpoint is being written; called before checkpoints are looked at.
     """
 
     def __init__(
@@ -169,7 +170,10 @@ class Guard:
         device: torch.device,
         log: RunLog,
         build_probe: Callable[[], CollapseProbe],
+        *,
+        settle: Callable[[], None] = lambda: None,
     ):
+        self.settle = settle
         self.recovery = RecoveryPolicy(state, config, folder, device, log.note)
         self.state, self.run, self.folder, self.device = state, config.run, folder, device
         self.form = config.loss.form
@@ -183,6 +187,7 @@ class Guard:
         Every process must call this. Raises TrainingFailure where the run must end.
         """
         if broken:
+            self.settle()
             self.recovery.after_nonfinite(broken)
             return True
         return looking and self._look()
@@ -195,6 +200,7 @@ class Guard:
         if not alarm:
             memory.good_at = memory.good_at if known else self.state.images_seen
             return False
+        self.settle()
         text = "signs of collapse: " + ("; ".join(new) or "see the main process's")
         good = self._from_before()
         if rank() == 0:

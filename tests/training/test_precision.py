@@ -1,0 +1,75 @@
+"""bf16 on a CPU without instructions for it: never chosen, and its price is told."""
+
+import re
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from bigbigan.config import Config
+from bigbigan.training import launch, precision, start
+from tests.conftest import train
+
+
+def set_capability(monkeypatch, has: bool) -> None:
+    for module in (precision, launch):
+        monkeypatch.setattr(module, "cpu_has_bf16", lambda: has)
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="the choice on a CPU")
+@pytest.mark.parametrize(
+    ("has", "told", "asked", "expected"),
+    [(False, "bf16", "auto", "no"), (True, "bf16", "auto", "bf16"), (False, "no", "auto", "no"),
+     (True, "no", "auto", "no"), (False, "no", "bf16", "bf16"), (False, "bf16", "float32", "no")],
+)  # fmt: skip
+def test_auto_never_takes_an_emulated_bf16(monkeypatch, has, told, asked, expected):
+    set_capability(monkeypatch, has)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", told)
+    config = Config()
+    config.run.precision = asked
+    assert launch.chosen_precision(config) == expected
+
+
+@pytest.mark.parametrize(
+    ("device", "name", "has", "noted"),
+    [("cpu", "bf16", False, True), ("cpu", "bf16", True, False), ("cpu", "no", False, False),
+     ("meta", "bf16", False, False)],
+)  # fmt: skip
+def test_the_price_is_measured_and_told(monkeypatch, device, name, has, noted):
+    set_capability(monkeypatch, has)
+    monkeypatch.setattr(precision, "slowdown", lambda: 7.96)
+    trainer = SimpleNamespace(
+        device=torch.device(device),
+        accelerator=SimpleNamespace(mixed_precision=name),
+        stream=SimpleNamespace(cached=None),
+    )
+    line = start.device_line(trainer)
+    assert ("take 8.0 times as long as float32's here: --run.precision float32" in line) == noted
+    assert line.startswith(f"{device}, {'float32' if name == 'no' else 'bf16'}")
+
+
+def test_the_factor_is_that_of_the_times(monkeypatch):
+    clock = iter(range(10**6))  # a step a call: each product takes 1
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    assert precision.slowdown(8) == 1.0
+    monkeypatch.undo()
+    started = time.process_time()
+    assert precision.slowdown() > 0 and time.process_time() - started < 5
+
+
+def test_capabilities_are_torchs(monkeypatch):
+    monkeypatch.setattr(precision.platform, "machine", lambda: "x86_64")
+    for first, second in ((False, False), (True, False), (False, True)):
+        for check, has in zip(precision.CHECKS, (first, second), strict=True):
+            monkeypatch.setattr(torch.cpu, check, lambda has=has: has, raising=False)
+        assert precision.cpu_has_bf16() == (first or second)
+    monkeypatch.setattr(precision.platform, "machine", lambda: "arm64")
+    assert precision.cpu_has_bf16()
+
+
+@pytest.mark.run
+def test_the_start_block_of_a_run_tells_it(tmp_path, monkeypatch):
+    set_capability(monkeypatch, False)
+    out, _ = train(tmp_path, "--run.precision=bf16", "--run.images=24", "--dry-run", "--run.name=run")
+    assert re.search(r"device +cpu, bf16.*take \d+\.\d times as long as float32's here", out), out
