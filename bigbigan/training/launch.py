@@ -240,7 +240,7 @@ def check_grey(model: Model, train: Images) -> None:
     if model.grey and model.family == "biggan" and (coloured := train.coloured()):
         raise ConfigError(
             f"--model.grey True: expected images without colour, found colour in {coloured} of "
-            f"{min(LOOKED_AT, len(train))} that were looked at; leave it False"
+            f"{min(LOOKED_AT, len(train))} that were looked at; set it to False"
         )
 
 

@@ -33,6 +33,14 @@ OLD_NAMES = [
 ]  # fmt: skip
 
 
+# Settings of presets that have changed since.
+SINCE = {
+    "digits": {
+        "model.grey": True, "optim.lower_after": 230_400, "optim.lower_images": 115_200, "run.images": 345_600,
+        "run.sample_every": 34_560, "run.checkpoint_every": 69_120, "run.spectra_every": 34_560,
+    },
+}  # fmt: skip
+
 # What presets called images that only the user can name. They leave the path empty now, and it must be given.
 WORDS = ("PHOTOS", "CELEBA", "CELEBA-HQ", "LSUN-BEDROOM")
 
@@ -51,7 +59,7 @@ def test_the_list_of_old_names_is_complete():
 def test_an_old_name_gives_the_settings_and_the_run_that_it_gave(name):
     # Since then presets crop as TensorFlow draws the crop; imagenette64 asks for torchvision's way.
     crops = {} if name == "imagenette64" or "data.augment" in BEFORE["presets"][name] else {"data.augment": "tf_resnet"}
-    before = BEFORE["defaults"] | BEFORE["presets"][name] | crops
+    before = BEFORE["defaults"] | BEFORE["presets"][name] | crops | SINCE.get(name, {})
     now = resolved(name, before["data.path"])
     assert (read_yaml(find_config(name), Config()).data.path == "") == (before["data.path"] in WORDS)
     del before["optim.ema_half_life"]  # in another unit since: tests/config/test_units.py

@@ -30,9 +30,9 @@ def looks(monkeypatch):
     """{images seen: (spectra, changes of healthy figures)}, to be filled: what a look finds from that moment on."""
     found, states, init = {0: (FLAT, {})}, [], Guard.__init__
 
-    def remember(guard, state, *arguments):
+    def remember(guard, state, *arguments, **named):
         states.append(state)
-        init(guard, state, *arguments)
+        init(guard, state, *arguments, **named)
 
     def measure(_):
         at = max(seen for seen in found if seen <= states[-1].images_seen)
