@@ -258,6 +258,10 @@ def _register() -> torch.device:
         contents[0].copy_(contents[1])
         return to
 
+    def zeros(size, *, dtype=None, layout=None, device=None, pin_memory=None):  # which some derivatives use
+        return PretendTensor(torch.zeros(size, dtype=dtype, device="cpu"))
+
+    library.impl("_efficientzerotensor", zeros, "PrivateUse1")
     library.impl("empty.memory_format", empty, "PrivateUse1")
     library.impl("empty_strided", empty_strided, "PrivateUse1")
     library.impl("copy_", copy_, "PrivateUse1")

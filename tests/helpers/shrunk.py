@@ -1,7 +1,20 @@
 """Presets with networks, images and batches of the smallest size, which keep every variant of the preset."""
 
+from contextlib import nullcontext
+from itertools import repeat
+
+import torch
+
 from bigbigan.config import Config, find_config, presets, read_yaml
+from bigbigan.data import RealImages
+from bigbigan.model import BigBiGAN
 from bigbigan.networks.factory import resolve_latent_dim
+from bigbigan.networks.growing import growing_parts, set_level
+from bigbigan.training.batch import Batch, Drawer
+from bigbigan.training.ema import Averages
+from bigbigan.training.optim import build_optimizers
+from bigbigan.training.outline import outline_images
+from bigbigan.training.variants import build_step
 
 BATCH = 8
 
@@ -33,13 +46,56 @@ def shrunk(name: str) -> Config:
 
 
 def different() -> dict[str, Config]:
-    """Return {preset: settings in small} of the presets that differ in what decides the operations of an iteration."""
+    """Return {preset: settings in small}, one preset of those that make the same operations in an iteration."""
     found = {}
     for name in presets():
         config = shrunk(name)
-        o, loss = config.optim, config.loss
-        key = repr((config.model, loss, o.name, o.d_steps, o.simultaneous, o.augment, o.dropout, o.sigma_clamp > 0,
-                    o.weight_decay > 0, o.sigma_clamp_ratio > 0, o.sigma_networks, config.data.chunks,
-                    config.grow.first_size))
-        found.setdefault(key, (name, config))
+        o = config.optim
+        switches = [value > 0 for value in (o.dropout, o.sigma_clamp, o.sigma_clamp_ratio, o.weight_decay)]
+        choices = (o.name, o.d_steps, o.simultaneous, o.augment, o.sigma_networks)
+        key = (config.model, config.loss, choices, switches, config.data.chunks, config.grow.first_size)
+        found.setdefault(repr(key), (name, config))
     return dict(found.values())
+
+
+def changed(name: str, settings: dict) -> Config:
+    """Return a preset in small with other settings, {"section.field": value}."""
+    config = shrunk(name)
+    for key, value in settings.items():
+        section, field = key.split(".")
+        assert hasattr(getattr(config, section), field), key
+        setattr(getattr(config, section), field, value)
+    config.validate()
+    return config
+
+
+class Small:
+    """Networks, averages, step and images of settings on a device, built as a run builds them.
+
+    level: of networks that grow; None for their full size.
+    """
+
+    def __init__(self, config: Config, device: torch.device, level: float | None = None):
+        torch.manual_seed(0)
+        self.config, self.device = config, device
+        self.model = BigBiGAN.from_config(config.model).to(device, memory_format=torch.channels_last).train()
+        generator, encoder = self.model.generator, self.model.encoder
+        self.averages = Averages(generator, encoder, config.optim.ema_decay, config.optim.ema_rampup)
+        if level is not None:
+            set_level(level, *growing_parts(self.model, self.averages.networks))
+        self.step = build_step(config, self.model, build_optimizers(self.model, config.optim), nullcontext)
+        m = config.model
+        self.drawer = Drawer(0, m.prior, generator.latent_dim, m.classes, device, self.step.draws())
+        self.images = outline_images(self.model, BATCH, device)
+
+    def draw(self, real: RealImages, suffix: str = "") -> Batch:
+        """Return the batch of real images, as `Trainer.draw`."""
+        batch = self.drawer(real, suffix)
+        batch.x = self.model.generator.prepare(batch.x)
+        return batch
+
+    def iterate(self, number: int = 0) -> dict[str, torch.Tensor]:
+        """Make an iteration and move the averages; return what the iteration reports. number: of those before it."""
+        values = self.step.iteration(repeat(self.images), self.draw, number)
+        self.averages.update(number + 1, self.step.batches * BATCH)
+        return values
