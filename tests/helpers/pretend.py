@@ -8,7 +8,6 @@ Registering a device changes torch for the whole process, and must happen before
 use it run in a process of their own, see `on_pretend_accelerator`.
 """
 
-import copy
 import functools
 import importlib
 import multiprocessing
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 
 try:
     from torch.utils.backend_registration import _setup_privateuseone_for_python_backend as _setup
-    from torch.utils.backend_registration import _DummyBackendModule, _DummyPrivateUse1Hook
+    from torch.utils.backend_registration import _DummyBackendModule
 except ImportError:  # torch below 2.10
     _setup = None
 
@@ -150,8 +149,15 @@ def _is_here(device) -> bool:
     return device is not None and torch.device(device).type == NAME
 
 
+@functools.cache
+def _is_composite(func) -> bool:
+    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+
+
 def _dispatch(func, args: tuple, kwargs: dict):
     """Compute `func` on the contents, and return tensors on the device that a real accelerator would return."""
+    if _is_composite(func):  # which torch takes apart before it comes here, unless in inference mode
+        return func.decompose(*args, **kwargs)
     packet, here, on_cpu = func._overloadpacket, [], []
 
     def content(value):
@@ -187,7 +193,9 @@ def _dispatch(func, args: tuple, kwargs: dict):
         _note("a shape depends on content (a mask as index)")
     if named.get("pin_memory"):
         named["pin_memory"] = False
-    return _result(func, args, kwargs, func(*inner, **named))
+    # A view of a tensor from outside inference mode is no inference tensor either.
+    with torch.inference_mode(torch.is_inference_mode_enabled() and not (func.is_view and not here[0].is_inference())):
+        return _result(func, args, kwargs, func(*inner, **named))
 
 
 def _copied(to: Tensor | None, source: Tensor, non_blocking: bool) -> None:
@@ -240,10 +248,7 @@ def _register() -> torch.device:
         def get_amp_supported_dtype(self) -> list[torch.dtype]:
             return [torch.bfloat16]
 
-    class Hook(_DummyPrivateUse1Hook):
-        pass
-
-    _setup(NAME, Module(), Hook())
+    _setup(NAME, Module())
     library = torch.library.Library("aten", "IMPL")
 
     def empty(size, *, dtype=None, layout=None, device=None, pin_memory=None, memory_format=None):
