@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 
 try:
-    from torch.utils.backend_registration import _setup_privateuseone_for_python_backend as _setup
     from torch.utils.backend_registration import _DummyBackendModule
+    from torch.utils.backend_registration import _setup_privateuseone_for_python_backend as _setup
 except ImportError:  # torch below 2.10
     _setup = None
 
