@@ -16,16 +16,17 @@ from tests.helpers.shrunk import BATCH, Small, changed
 
 ITERATIONS = 10
 FAMILIES = {
-    "BigBiGAN, ADA, classes": ("digits", {"optim.augment": "ada", "model.classes": 3}),
-    "BigBiGAN, RevNet": ("bigbigan/imagenet128_revnet50", {}),
+    "SAGAN, ADA": ("biggan/sagan128", {"optim.augment": "ada"}),
     "BigGAN-deep": ("biggan/imagenet128_deep", {}),
-    "SAGAN, DiffAugment, dropout": ("biggan/sagan128", {"optim.augment": "diffaugment", "optim.dropout": 0.3}),
+    "RevNet, DiffAugment, dropout": (
+        "bigbigan/imagenet128_revnet50", {"optim.augment": "diffaugment", "optim.dropout": 0.3},
+    ),
     "Progressive GAN at full size, WGAN-GP": ("progan/a", {"model.image_size": 8}),
     "Progressive BigBiGAN at full size": ("progan/digits", {"grow.first_size": 0, "model.image_size": 8}),
     "BiGAN": ("bigan/digits", {}),
     "ALI": ("bigan/ali_digits", {}),
     "latent regressor": ("bigan/digits_jlr", {}),
-}
+}  # fmt: skip
 
 
 def compiled(name: str, settings: dict, iterations: int = ITERATIONS) -> tuple[dict, int]:
@@ -47,17 +48,12 @@ def test_an_update_is_one_graph_compiled_once(family):
     assert compiled(*FAMILIES[family]) == ({}, 2)
 
 
-@pytest.mark.parametrize(
-    ("owner", "method", "fault"),
-    [
-        (Objective, "discriminator_loss", lambda loss: loss * float(loss.detach() > -1)),  # a read: a break
-        (Step, "scores", lambda scores: (scores, torch._dynamo.graph_break())[0]),
-    ],
-)
-def test_a_planted_break_is_seen(owner, method, fault):
-    right = getattr(owner, method)
-    with mock.patch.object(owner, method, lambda *args: fault(right(*args))):
-        breaks, graphs = compiled("bigan/digits_jlr", {}, 2)
+def test_a_planted_break_is_seen():
+    """By a read of a value."""
+    right = Objective.discriminator_loss
+    planted = lambda *args: right(*args) * float(right(*args).detach() > -1)  # noqa: E731
+    with mock.patch.object(Objective, "discriminator_loss", planted):
+        breaks, graphs = compiled("bigan/digits_jlr", {}, 1)
     assert breaks and graphs > 2
 
 

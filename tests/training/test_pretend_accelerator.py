@@ -179,8 +179,8 @@ def on_device(root, flags):
         small = ("feature_base=32", "feature_limit=16", "mlp_width=16", "mlp_layers=2", "encoder_mlp_width=16")
         flags += (*(f"--model.{s}" for s in small), "--model.image_size=16", "--model.encoder=progressive")
         flags += ("--grow.hold_images=24", "--grow.fade_images=24")
-    flags += ("--run.name=here", "--run.evaluate_every=72", "--run.evaluate_images=40", "--run.spectra_every=72")
-    flags += ("--run.statistics_images=16", "--run.checkpoint_every=24", "--run.sample_every=72", "--run.probe=False")
+    flags += ("--run.name=here", "--run.evaluate_every=96", "--run.evaluate_images=40", "--run.spectra_every=48")
+    flags += ("--run.statistics_images=16", "--run.checkpoint_every=48", "--run.sample_every=48", "--run.probe=False")
     waited = []
 
     def counted(method):
@@ -200,13 +200,13 @@ def on_device(root, flags):
         mock.patch.object(Window, "add", counted(Window.add)),
         mock.patch.object(Schedule, "apply", counted(Schedule.apply)),
     ):
-        for images in (72, 144):
+        for images in (48, 96):
             out, err = train(root, *flags, f"--run.images={images}", env={"BIGBIGAN_CACHE": root})
             assert "pretend:0" in out, out
     assert "resumed from" in out, out + err
     lines = [json.loads(line) for line in (Path(root) / "here/stats.jsonl").read_text().splitlines()]
     assert {"training", "spectra", "evaluation"} <= {line["kind"] for line in lines}
-    assert len(waited) == 4 * 6 and not any(map(len, waited)), "\n".join(map(str, waited))
+    assert len(waited) == 4 * 4 and not any(map(len, waited)), "\n".join(map(str, waited))
 
 
 # The pretend accelerator itself: what it counts and refuses, and that faults planted in a step are seen.
