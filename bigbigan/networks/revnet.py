@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from bigbigan.networks.layers import CrossReplicaBatchNorm, unrecorded
+from bigbigan.networks.layers import CrossReplicaBatchNorm, run_block, unrecorded
 
 EPS = 1e-5  # of the batch norms, as in the ResNets
 
@@ -41,6 +41,8 @@ class ReversibleStage(nn.Module):
 
     reversible: False keeps the activations; outputs are then equal bit for bit, gradients up to rounding.
     zeros: how many of the last channels of its input are zeros everywhere, see `pool_and_double`.
+    Compiled by `torch.compile` it keeps the inputs of its blocks, and computes the rest again: a compiler has no
+    reversible functions, and would leave this stage out of its graph.
     forward: (N, C, H, W) → the same shape.
     """
 
@@ -50,15 +52,16 @@ class ReversibleStage(nn.Module):
         self.reversible, self.zeros = reversible, zeros
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.reversible and torch.is_grad_enabled():
+        compiling = torch.compiler.is_compiling()
+        if self.reversible and torch.is_grad_enabled() and not compiling:
             return _Recomputed.apply(x, self, *self.parameters())
-        return self.run(x)
+        return self.run(x, recompute=self.reversible and compiling)
 
-    def run(self, x: Tensor) -> Tensor:
-        """Apply the blocks one after the other."""
+    def run(self, x: Tensor, recompute: bool = False) -> Tensor:
+        """Apply the blocks one after the other. recompute: see `layers.run_block`."""
         x1, x2 = x.chunk(2, dim=1)
         for f in self.blocks:
-            x1, x2 = x2, x1 + f(x2)
+            x1, x2 = x2, x1 + run_block(f, x2, recompute=recompute)
         return torch.cat([x1, x2], dim=1)
 
 

@@ -61,8 +61,8 @@ def write_release(folder: Path, model: BigBiGAN, card: dict, figures: str = "not
     beside = folder.with_name(f".writing-{folder.name}")
     beside.mkdir(parents=True, exist_ok=True)
     model.card = card
-    lazy = next(model.parameters()).device.type == "xla"  # whose tensors have no storage that could be written
-    (copy.deepcopy(model).cpu() if lazy else model).save_pretrained(beside)
+    known = next(model.parameters()).device.type in ("cpu", "cuda")  # XLA's have no storage that could be written
+    (model if known else copy.deepcopy(model).cpu()).save_pretrained(beside)
     write_readme(beside, model, figures)
     folder.mkdir(exist_ok=True)
     for name in ("model.safetensors", "README.md", "config.json"):  # the config last: with it the release is there

@@ -23,6 +23,7 @@ from bigbigan.training.objectives import Joint, Objective, at_least_float32
 from bigbigan.training.optim import Optimizers, Regularisation
 from bigbigan.training.part import Draw, Part
 
+REPEATS = "skip_fwd_side_effects_in_bwd_under_checkpoint"  # torch's setting, see `Step.compile`
 MOMENTUM = 0.1  # of E's running statistics, once per E+G update; of D's, where it has batch norms, once per D update
 
 
@@ -97,6 +98,8 @@ class Step:
 
     def compile(self, mode: str = "default") -> None:
         """Make one graph of the forward and loss of each update; `training.compile` checks its gradients."""
+        if hasattr(torch._dynamo.config, REPEATS):  # a RevNet's block that is computed again records statistics once
+            setattr(torch._dynamo.config, REPEATS, True)
         self.discriminator_forward = torch.compile(self.discriminator_forward, mode=mode)
         self.encoder_generator_forward = torch.compile(self.encoder_generator_forward, mode=mode)
 

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bigbigan.distributed.device import to_device
+
 EPS = 1e-4  # BigGAN's value, for the norm of u and v
 WARM_UP = 15  # power iterations at construction
 
@@ -127,7 +129,8 @@ def _second_sigma(layer: SpectralNorm, iterations: int = 20) -> Tensor:
     It starts from a vector that depends on the shape alone, so that a resumed run repeats it.
     """
     weight, sigma = layer.weight.flatten(1).to(layer.v.dtype), layer.sigma().to(layer.v.dtype)
-    v = torch.randn(weight.shape[1], generator=torch.Generator().manual_seed(0)).to(layer.v)
+    start = torch.randn(weight.shape[1], generator=torch.Generator().manual_seed(0))
+    v = to_device(start.to(layer.v.dtype), layer.v.device)
     for _ in range(iterations):
         u = F.normalize(weight @ v - sigma * layer.u * (layer.v @ v), dim=0)
         v = weight.mT @ u - sigma * layer.v * (layer.u @ u)
