@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not follow `__getat
     from bigbigan.networks.discriminator import Discriminator as Discriminator
     from bigbigan.networks.encoder import Encoder as Encoder
     from bigbigan.networks.generator import Generator as Generator
+    from bigbigan.release.shipped import models as models
 
 __version__ = "0.1.0"
 
@@ -32,6 +33,7 @@ _PUBLIC = {
     "generate": "bigbigan.api",
     "grid": "bigbigan.api",
     "load": "bigbigan.api",
+    "models": "bigbigan.release.shipped",
     "reconstruct": "bigbigan.api",
     "to_pil": "bigbigan.api",
 }

@@ -17,11 +17,12 @@ from tqdm.auto import tqdm
 from bigbigan.data import to_uint8
 from bigbigan.data.inputs import check_batch_size, count_images, image_batches
 from bigbigan.errors import BigBiGANError, CheckpointError, InputError, warn_caller
-from bigbigan.files import printable, read_json
+from bigbigan.files import printable
 from bigbigan.latents import sample_prior, truncate
 from bigbigan.model import PARTS, BigBiGAN
 from bigbigan.noise import normal_noise
-from bigbigan.release.load import load_model, shipped
+from bigbigan.release.load import load_model
+from bigbigan.release.shipped import default_model
 from bigbigan.training.pictures import sheet
 
 OUTPUTS = ("z_mean", "z_stdev", "z_sample", "avepool_feat", "bn_crelu_feat")
@@ -53,8 +54,9 @@ def load(
 ) -> BigBiGAN:
     """Load a model with averaged E and G, in evaluation mode. Raises CheckpointError.
 
-    checkpoint: a run folder, checkpoint folder, release folder or hub id; None for the model that ships with the
-    package.  device: where to put the model; None for a GPU if there is one, else the CPU.
+    checkpoint: a run folder, checkpoint folder, release folder or hub id, or the name of a model that comes with the
+    package (see `bigbigan.models`); None for the best of these that saw natural images.
+    device: where to put the model; None for a GPU if there is one, else the CPU.
     parts: names of the networks to load, of "encoder", "generator" and "discriminator", such as ("encoder",) to encode
     images only; None for all. A network that was not loaded is None, and what needs it raises InputError.
     """
@@ -91,7 +93,8 @@ def encode(
     images: a path of an image or folder, PIL images, uint8 or float arrays and tensors (float in [−1, 1]), a list,
     iterator or `datasets` column of these, or a torch data set or DataLoader, whose labels are left. Any size and mode:
     the centre square is resized to the encoder's size.
-    model: a `BigBiGAN`, or what `load` takes; None for the model that ships with the package, which is named once.
+    model: a `BigBiGAN`, or what `load` takes; None for the best model of natural images that comes with the
+    package, which is named once.
     outputs: z_mean, z_stdev, z_sample (N, Z), avepool_feat (N, C), bn_crelu_feat (N, 2C). One name returns a tensor; a
     tuple of names, or None for all, returns a dictionary. Tensors are float32 on the CPU.
     batch_size: images encoded at a time; the batches of a DataLoader stay as they are.
@@ -419,15 +422,14 @@ def default_device() -> torch.device:
 
 @functools.cache
 def _default_model() -> Path:
-    """Return the folder of the model that ships with the package, and print once which model it is."""
-    folder = shipped()
-    card = read_json(folder / "config.json")["card"]
-    about = f"{card['name']}, {card['images_seen']:,} images of {card['data']['path']} seen"
+    """Return the folder of the model that is used where none is named, and print once which model it is."""
+    found = default_model()
     print(
-        f"bigbigan: no model named, using the one that ships: {about}; its card: {folder / 'README.md'}",
+        f"bigbigan: no model named, using the one that comes with the package: {found}; its card: "
+        f"{found.folder / 'README.md'}",
         file=sys.stderr,
     )
-    return folder
+    return found.folder
 
 
 def _ready(

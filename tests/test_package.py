@@ -5,7 +5,10 @@ import zipfile
 
 import pytest
 
+from bigbigan.release.shipped import names as shipped_names
 from tests.conftest import ROOT, launch
+
+RELEASE = ("config.json", "model.safetensors", "README.md")
 
 pytestmark = pytest.mark.run
 
@@ -16,8 +19,7 @@ def test_the_wheel_runs_elsewhere(tmp_path):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.cfg", "pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, source / name)
-    (source / "bigbigan" / "release" / "shipped").mkdir(exist_ok=True)
-    (source / "bigbigan" / "release" / "shipped" / "config.json").write_text("{}")
+    assert shipped_names(), "a model comes with the package"
     wheels = tmp_path / "wheels"
     launch(
         "-m",
@@ -38,7 +40,7 @@ def test_the_wheel_runs_elsewhere(tmp_path):
     assert {
         "bigbigan/configs/digits.yaml",
         "bigbigan/configs/table1_digits/no_e.yaml",
-        "bigbigan/release/shipped/config.json",
+        *(f"bigbigan/release/shipped/{name}/{file}" for name in shipped_names() for file in RELEASE),
         "bigbigan/train.py",
         "eval_linear/probe.py",
     } <= set(names)

@@ -21,6 +21,30 @@ def worth(result: ProbeResult | None) -> str:
     return "\n".join([*lines, *_generation(result.generation), ""])
 
 
+def headline(result: ProbeResult) -> dict[str, str]:
+    """Return the figures that say most, by name, with their unit: linear probe, FID by the data's classifier, error.
+
+    The linear probe is the first protocol, AvePool, with all labels; beside it stand the untrained encoder and pixels.
+    """
+    rows = [row for row in result.rows if row.protocol.startswith("linear") and row.labels == 1 and not row.data]
+    rows = [row for row in rows if row.protocol == rows[0].protocol and "top1" in row.figures]
+    top1 = {
+        row.encoder if row.encoder != "none" else "pixels": row.figures["top1"].percent(1)
+        for row in rows
+        if row.feature == "AvePool" or row.feature.startswith("pixels")
+    }
+    found = {}
+    if "trained" in top1:
+        beside = ", ".join(f"{top1[name]} {name}" for name in ("untrained", "pixels") if name in top1)
+        found["linear probe, top-1 %"] = top1["trained"] + f" ({beside})" * bool(beside)
+    figures = [item for part in result.generation.results for item in part.figures.items()] if result.generation else []
+    found |= {name: f"{value:.4g}" for name, value in figures if name.startswith("fid_classifier_")}
+    for pair in result.bidirectional or []:
+        if pair.name == "reconstruction from z_mean, pixels" and pair.value is not None and pair.baseline:
+            found["reconstruction error, of random pairs"] = f"{pair.value / pair.baseline:.3f}"
+    return found
+
+
 def _row(row: Row) -> list[str]:
     share = "" if row.labels == 1 else f", {100 * row.labels:g} % of the labels"
     return [

@@ -25,7 +25,7 @@ from bigbigan.errors import ExportError, exit_with_a_sentence
 from bigbigan.latents import sample_prior
 from bigbigan.metrics.bidirectional import fit_to, some_classes
 from bigbigan.model import BigBiGAN
-from bigbigan.release.card import worth
+from bigbigan.release.card import headline, worth
 from bigbigan.release.format import write_release
 from bigbigan.release.load import load_model
 from eval_linear.result import ProbeResult
@@ -58,6 +58,8 @@ class Export:
     """What the card calls the model; the run's name when empty."""
     data: str = ""
     """What the card calls the training data, such as uoft-cs/cifar10; the path that was trained on when empty."""
+    natural: bool = False
+    """It saw natural images: where it comes with the package, `encode` uses it if no model is named."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -78,12 +80,15 @@ def export(options: Export) -> str:
         raise ExportError(
             f"{options.ckpt}: expected at most {options.limit_mb:g} MB, found {text}; make its networks narrower"
         )
-    figures = _figures(options.ckpt)
+    probed = _probed(options.ckpt)
+    figures = "" if probed is None else worth(probed)
     about = copy.deepcopy(model.card) or {"name": Path(options.ckpt).name, "images_seen": 0, "seed": 0, "data": {}}
     about["name"] = options.name or about["name"]
     about["data"] = (
         {"path": "unknown", "split": "train"} | about["data"] | ({"path": options.data} if options.data else {})
     )
+    about["natural"] = options.natural
+    about["worth"] = {} if probed is None else headline(probed)
     small.config = dataclasses.replace(small.config, init_from=Path(small.config.init_from).name)
     folder = Path(options.folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -127,15 +132,15 @@ def _relative(a: Tensor, b: Tensor) -> float:
     return float((a - b).square().mean().sqrt() / (a - a.mean(0)).square().mean().sqrt().clamp_min(1e-12))
 
 
-def _figures(ckpt: str) -> str:
-    """Return the card's table of the run's probe.json; "" for a run that was not probed. Raises ProbeError."""
+def _probed(ckpt: str) -> ProbeResult | None:
+    """Return what the run's probe.json says; None for a run that was not probed. Raises ProbeError or ExportError."""
     path = Path(ckpt) / "probe.json"
     if not path.is_file():
-        return ""
+        return None
     result = ProbeResult.read(path)
     if result.n_test is None:
         raise ExportError(f"{path}: expected what bigbigan-probe writes, found no key n_test; probe anew")
-    return worth(result)
+    return result
 
 
 if __name__ == "__main__":

@@ -18,26 +18,16 @@ from bigbigan.model import BigBiGAN
 from bigbigan.networks.factory import build_encoder, resolve_latent_dim
 from bigbigan.networks.weights import check_weights
 from bigbigan.release.format import read_model, read_release
+from bigbigan.release.shipped import SHIPPED, names
 from bigbigan.training.checkpoint import complete, read
 from bigbigan.training.state import FILES
 
-SHIPPED = Path(__file__).parent / "shipped"  # the release that comes with the package, if there is one
-
-
-def shipped() -> Path:
-    """Return the folder of the release that comes with this package. Raises CheckpointError if there is none."""
-    if not (SHIPPED / "config.json").is_file():
-        raise CheckpointError(
-            "no model ships with this version: pass model=…, a run folder, checkpoint, release folder or hub id; "
-            + _runs()
-        )
-    return SHIPPED
-
 
 def load_model(source: str | os.PathLike, parts: Collection[str] | None = None) -> BigBiGAN:
-    """Load the averaged E and G from a run, checkpoint or release folder or a hub id, in evaluation mode.
+    """Load the averaged E and G from a run, checkpoint or release folder, a name or a hub id, in evaluation mode.
 
-    From a run folder its release is loaded, or its newest checkpoint while there is no release.
+    From a run folder its release is loaded, or its newest checkpoint while there is no release. A name is that of a
+    model that comes with the package; a folder of that name here comes first.
     parts: names of the networks to load, those that the model has of them; None for all. Raises CheckpointError.
     """
     folder = Path(os.path.expanduser(os.fsdecode(source)))
@@ -51,6 +41,8 @@ def load_model(source: str | os.PathLike, parts: Collection[str] | None = None) 
         raise CheckpointError(
             f"{printable(source)}: expected a run folder, checkpoint, release or hub id; {found}"
         ) from None
+    if not folder.exists() and str(source) in names():
+        return _release(SHIPPED / str(source), parts)
     if folder.exists() or not _may_be_hub_id(str(source)):
         raise CheckpointError(
             f"{printable(source)}: expected a run folder, checkpoint, release or hub id; {_found(folder)}"

@@ -12,6 +12,7 @@ from bigbigan.config import Config, find_config, read_yaml
 from bigbigan.errors import CheckpointError, ExportError, InputError
 from bigbigan.model import BigBiGAN
 from bigbigan.release import load as release
+from bigbigan.release import shipped
 from bigbigan.release.card import worth
 from bigbigan.release.export import Export, export, lighter, main
 from bigbigan.release.format import write_release
@@ -30,7 +31,7 @@ def original(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def exported(original, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("exported") / "shipped"
+    folder = tmp_path_factory.mktemp("exported") / "shipped" / "tiny"
     said = export(Export(str(original), str(folder), data="the digits"))
     assert "MB in bf16" in said
     return folder
@@ -38,9 +39,14 @@ def exported(original, tmp_path_factory):
 
 @pytest.fixture
 def shipping(monkeypatch):
-    """A function that makes a folder the one that ships."""
+    """A function that makes the releases in a folder the ones that come with the package."""
+
+    def ship(folder):
+        for module in (release, shipped):
+            monkeypatch.setattr(module, "SHIPPED", folder)
+
     api._default_model.cache_clear()
-    yield lambda folder: monkeypatch.setattr(release, "SHIPPED", folder)
+    yield ship
     api._default_model.cache_clear()
 
 
@@ -108,19 +114,76 @@ def test_a_release_that_lost_its_d_is_still_refused(original, exported, tmp_path
         bigbigan.load(tmp_path)
 
 
+def as_natural(folder, to):
+    """A copy of a release whose card says that it saw natural images."""
+    shutil.copytree(folder, to)
+    config = json.loads((to / "config.json").read_text())
+    config["card"]["natural"] = True
+    (to / "config.json").write_text(json.dumps(config))
+
+
 def test_no_model_named(exported, shipping, tmp_path, capsys):
     pictures = [picture(i) for i in range(3)]
-    shipping(tmp_path)
-    for call in (lambda: bigbigan.encode(pictures), lambda: bigbigan.generate(2), bigbigan.load):
-        with pytest.raises(CheckpointError, match="no model ships with this version: pass model=…"):
+    calls = (lambda: bigbigan.encode(pictures), lambda: bigbigan.generate(2), bigbigan.load)
+    shipping(tmp_path / "none")
+    assert bigbigan.models() == []
+    for call in calls:
+        with pytest.raises(CheckpointError, match="no model of natural images comes with this version.*hub id$"):
             call()
-    shipping(exported)
+    shutil.copytree(exported, tmp_path / "models" / "tiny")
+    shipping(tmp_path / "models")
+    for call in calls:
+        with pytest.raises(CheckpointError, match=r"or a toy model that comes with it: model='tiny' \(the digits\)"):
+            call()
+    as_natural(exported, tmp_path / "models" / "photos")
     features = bigbigan.encode(pictures, outputs="avepool_feat")
     assert torch.equal(features, bigbigan.encode(pictures, model=exported, outputs="avepool_feat"))
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "using the one that ships: tiny, 1,234 images of the digits seen" in said
+    assert said.count("\n") == 1 and "using the one that comes with the package: photos: natural images" in said
     assert bigbigan.reconstruct(pictures).shape == (3, 3, 8, 8) and bigbigan.load().discriminator is None
     assert capsys.readouterr().err == ""  # it is said once
+    assert [model.name for model in bigbigan.models()] == ["photos", "tiny"]
+
+
+def test_a_model_that_comes_with_the_package_has_a_name(exported, shipping, tmp_path, monkeypatch):
+    shutil.copytree(exported, tmp_path / "models" / "tiny")
+    shipping(tmp_path / "models")
+    (found,) = bigbigan.models()
+    assert (found.name, found.data, found.image_size, found.images_seen) == ("tiny", "the digits", 8, 1234)
+    assert not found.natural and str(found).startswith("tiny: a toy model, the digits, 8 px, 0.")
+    z = torch.randn(2, 8)
+    assert torch.equal(bigbigan.load("tiny").generate(z), bigbigan.load(exported).generate(z))
+    assert bigbigan.load("tiny", parts=("encoder",)).generator is None
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").mkdir()  # a folder here comes first
+    with pytest.raises(CheckpointError, match="found none of these in"):
+        bigbigan.load("tiny")
+
+
+def test_an_export_says_what_the_model_is_worth(original, tmp_path):
+    """The headline of the card is that of the run's probe."""
+    run = tmp_path / "run"
+    shutil.copytree(original, run)
+    row = {"protocol": "linear, full batch", "labels": 1.0, "feature": "AvePool"}
+    rows = [
+        row | {"encoder": "trained", "figures": {"top1": {"mean": 0.944, "sd": None, "n": 1}}},
+        row | {"encoder": "untrained", "figures": {"top1": {"mean": 0.8, "sd": 0.05, "n": 3}}},
+        row | {"encoder": "none", "feature": "pixels 8×8", "figures": {"top1": {"mean": 0.961, "sd": None, "n": 1}}},
+    ]
+    results = [{"extractor": "classifier_a", "note": "", "figures": {"fid_classifier_a_train_n9": 1.618}}]
+    pairs = [{"name": "reconstruction from z_mean, pixels", "value": 0.14, "baseline": 0.56,
+              "baseline_name": "random pairs", "n": 359}]  # fmt: skip
+    probe = {"n_test": 359, "classes": 10, "rows": rows, "bidirectional": pairs,
+             "generation": {"results": results, "skipped": [], "truncation": None}}  # fmt: skip
+    (run / "probe.json").write_text(json.dumps(probe))
+    export(Export(str(run), str(tmp_path / "out"), natural=True))
+    card = json.loads((tmp_path / "out" / "config.json").read_text())["card"]
+    assert card["natural"] is True
+    assert card["worth"] == {
+        "linear probe, top-1 %": "94.4 (80.0 ± 5.0 untrained, 96.1 pixels)",
+        "fid_classifier_a_train_n9": "1.618",
+        "reconstruction error, of random pairs": "0.250",
+    }
 
 
 def test_the_card_shows_each_figure_beside_its_baseline():
@@ -143,7 +206,9 @@ def test_the_small_preset_fits_what_ships():
     assert sum(t.numel() * t.element_size() for t in tensors.values()) < 7.9e6
 
 
-@pytest.mark.skipif(not (release.SHIPPED / "config.json").is_file(), reason="no model ships with this version")
-def test_what_ships_is_small_and_works():
-    assert sum(file.stat().st_size for file in release.SHIPPED.iterdir()) < 8.1e6
-    assert torch.isfinite(bigbigan.encode([picture(0)], outputs="avepool_feat")).all()
+@pytest.mark.parametrize("name", shipped.names())
+def test_what_comes_with_the_package_is_small_and_works(name):
+    (found,) = (model for model in bigbigan.models() if model.name == name)
+    assert found.megabytes < 8 and found.worth and (found.folder / "README.md").is_file()
+    features = bigbigan.encode([picture(0), picture(1)], model=name, outputs="avepool_feat")
+    assert features.isfinite().all() and features.std(0).max() > 0
