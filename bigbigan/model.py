@@ -36,6 +36,7 @@ class BigBiGAN(nn.Module, ModelHubMixin):
         self.generator, self.encoder, self.discriminator = generator, encoder, discriminator
         self.config = config
         self.card: dict = {}  # what a release tells about itself: images seen, data, version
+        self.readme = ""  # its model card in Markdown; "" for one that is written anew
         self.left_out: tuple[str, ...] = ()
 
     @classmethod
@@ -137,9 +138,10 @@ class BigBiGAN(nn.Module, ModelHubMixin):
     # The two hooks of ModelHubMixin. The release format knows the model, so it is imported when they are called.
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        from bigbigan.release.format import write_weights
+        from bigbigan.release.format import write_card, write_weights
 
         write_weights(self, save_directory)
+        write_card(self, save_directory)
 
     @classmethod
     def _from_pretrained(cls, *, model_id, **options) -> "BigBiGAN":

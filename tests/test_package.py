@@ -8,7 +8,7 @@ import pytest
 from bigbigan.release.shipped import names as shipped_names
 from tests.conftest import ROOT, launch
 
-RELEASE = ("config.json", "model.safetensors", "README.md")
+RELEASE = ("config.json", "model.safetensors", "README.md", "samples.png")
 
 pytestmark = pytest.mark.run
 

@@ -9,24 +9,33 @@ import dataclasses
 import json
 import os
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import torch
 from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bigbigan.config import Model, check_model, merged
+from bigbigan.distributed import local_only
 from bigbigan.errors import ExportError
 from bigbigan.files import read_json, sha256
+from bigbigan.latents import sample_prior
 from bigbigan.model import PARTS, BigBiGAN
 from bigbigan.networks.weights import check_weights, load_weights
+from bigbigan.training.pictures import sheet
 
 FORMAT = 1
+FILES = ("model.safetensors", "samples.png", "README.md", "config.json")  # the config last: it makes a release whole
+SAMPLES = 64  # of the grid on the card
 MAPPED = 2**24  # bytes of a file that are mapped into memory at a time
 README = """---
 library_name: bigbigan
+pipeline_tag: image-feature-extraction
 tags: [bigbigan, gan, representation-learning, unconditional-image-generation]
 ---
 # {name}
@@ -42,6 +51,10 @@ A BigBiGAN: an encoder, a generator and a joint discriminator trained against ea
 | latents | {latent_dim}, {prior} prior |
 | encoder | {encoder} × {encoder_width:g} |
 | seed | {seed} |
+
+![64 samples of random latents, not selected](samples.png)
+
+*Samples of random latents, not selected.*
 
 ```python
 import bigbigan
@@ -60,12 +73,12 @@ def write_release(folder: Path, model: BigBiGAN, card: dict, figures: str = "not
     """
     beside = folder.with_name(f".writing-{folder.name}")
     beside.mkdir(parents=True, exist_ok=True)
-    model.card = card
+    model.card, model.readme = card, ""
     known = next(model.parameters()).device.type in ("cpu", "cuda")  # XLA's have no storage that could be written
     (model if known else copy.deepcopy(model).cpu()).save_pretrained(beside)
     write_readme(beside, model, figures)
     folder.mkdir(exist_ok=True)
-    for name in ("model.safetensors", "README.md", "config.json"):  # the config last: with it the release is there
+    for name in FILES:
         os.replace(beside / name, folder / name)
     beside.rmdir()
 
@@ -93,8 +106,33 @@ def write_weights(model: BigBiGAN, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
-def write_readme(folder: Path, model: BigBiGAN, figures: str) -> None:
-    """Write the model card, folder/README.md."""
+def write_card(model: BigBiGAN, folder: Path) -> None:
+    """Write samples.png, a grid of samples, and README.md: the card that the model was read with, else a new one."""
+    images = _samples(model)
+    sheet(images, columns=8, scale=max(1, 32 // images.shape[-1])).save(folder / "samples.png")
+    if model.readme:
+        (folder / "README.md").write_text(model.readme, encoding="utf-8")
+    else:
+        write_readme(folder, model, "not measured")
+
+
+@torch.inference_mode()
+def _samples(model: BigBiGAN) -> Tensor:
+    """Return samples of random latents (SAMPLES, 3, S, S) on the CPU; a conditional model draws its classes in turn."""
+    generator = copy.deepcopy(model.generator).float().eval()  # a small export has weights in bf16
+    place = next(generator.parameters()).device
+    z = sample_prior(model.prior, 0, "card", np.arange(SAMPLES), generator.latent_dim).to(place)
+    classes = [None] * SAMPLES if not model.classes else (torch.arange(SAMPLES, device=place) % model.classes).split(8)
+    with local_only():
+        images = [generator(part, label).float().cpu() for part, label in zip(z.split(8), classes, strict=False)]
+    return torch.cat(images)
+
+
+def write_readme(folder: Path, model: BigBiGAN, figures: str, worth: str = "") -> None:
+    """Write the model card, folder/README.md.
+
+    figures: a phrase.  worth: a section on what the model is worth, see `card.worth`.
+    """
     config, card = model.config, model.card
     text = README.format(
         name=card["name"],
@@ -112,7 +150,7 @@ def write_readme(folder: Path, model: BigBiGAN, figures: str) -> None:
         figures=figures,
         discriminator=", and the discriminator" if model.discriminator is not None else "",
     )
-    (folder / "README.md").write_text(text)
+    (folder / "README.md").write_text(text + worth, encoding="utf-8")
 
 
 def read_release_or_hub(
@@ -135,7 +173,18 @@ def read_release_or_hub(
         )
         return Path(found)
 
-    return read_release(file("config.json"), file("model.safetensors"), model_id, parts)
+    model = read_release(file("config.json"), file("model.safetensors"), model_id, parts)
+    with suppress(EntryNotFoundError):  # a model without a card is one all the same
+        model.readme = read_card(file("README.md"))
+    return model
+
+
+def read_card(path: Path) -> str:
+    """Return the text of a model card; "" where there is none that can be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def read_release(settings: Path, weights: Path, where: str, parts: Collection[str] | None = None) -> BigBiGAN:

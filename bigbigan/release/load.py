@@ -17,7 +17,7 @@ from bigbigan.files import check_inside, check_links, printable
 from bigbigan.model import BigBiGAN
 from bigbigan.networks.factory import build_encoder, resolve_latent_dim
 from bigbigan.networks.weights import check_weights
-from bigbigan.release.format import read_model, read_release
+from bigbigan.release.format import read_card, read_model, read_release
 from bigbigan.release.shipped import SHIPPED, names
 from bigbigan.training.checkpoint import complete, read
 from bigbigan.training.state import FILES
@@ -198,7 +198,9 @@ def _check_fit(model: BigBiGAN, adopted: Model, source: str) -> None:
 def _release(folder: Path, parts: Collection[str] | None) -> BigBiGAN:
     for file in ("config.json", "model.safetensors"):
         check_inside(folder / file, folder)
-    return read_release(folder / "config.json", folder / "model.safetensors", str(folder), parts)
+    model = read_release(folder / "config.json", folder / "model.safetensors", str(folder), parts)
+    model.readme = read_card(folder / "README.md")
+    return model
 
 
 def _from_checkpoint(folder: Path, parts: Collection[str] | None) -> BigBiGAN:

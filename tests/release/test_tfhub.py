@@ -23,6 +23,7 @@ import bigbigan
 from bigbigan.errors import ConversionError
 from bigbigan.release import command
 from bigbigan.release.convert import generator_from_biggan
+from bigbigan.release.format import FILES
 from bigbigan.release.tfhub import proof
 from bigbigan.release.tfhub.checkpoint import Checkpoint, read_table
 from bigbigan.release.tfhub.convert import convert_module, run_ours
@@ -104,7 +105,7 @@ def test_the_command_writes_a_release_that_loads(small, tmp_path, capsys):
         command.main(["tfhub", str(small), str(out)])
     printed = capsys.readouterr().out
     assert "228 used, each once; 184 that no signature reads" in printed and "this proof was not made" in printed
-    assert {p.name for p in out.iterdir()} == {"config.json", "model.safetensors", "README.md", "conversion.txt"}
+    assert {p.name for p in out.iterdir()} == {*FILES, "conversion.txt"}
     assert max(differences(small, bigbigan.load(out)).values()) < 1e-5
     lines = (out / "conversion.txt").read_text().splitlines()
     assert "painter/colour/shadow → generator.embedding" in lines

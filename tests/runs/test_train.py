@@ -43,7 +43,8 @@ def test_a_run_leaves_what_it_should(run_folder):
         "release",
         "run.lock",
     }
-    assert {p.name for p in (run_folder / "release").iterdir()} == {"config.json", "model.safetensors", "README.md"}
+    files = {"config.json", "model.safetensors", "README.md", "samples.png"}
+    assert {p.name for p in (run_folder / "release").iterdir()} == files
     assert [p.name for p in sorted((run_folder / "samples").iterdir())] == [f"{n:012d}.png" for n in (120, 240)]
     lines = stats(run_folder)
     logged = [line for line in lines if "loss_d" in line]
