@@ -71,8 +71,8 @@ def test_what_is_not_on_the_hub_is_one_sentence_and_asked_once(tmp_path):
         hub.calls.clear()
         names = ["runs/digit", "fotos", "./me/tiny"]
         code = (
-            f"import bigbigan, contextlib\nfor name in {names}:\n"
-            "    with contextlib.suppress(bigbigan.errors.CheckpointError):\n        bigbigan.load(name)"
+            f"import bigbigan, contextlib\nfrom bigbigan.errors import CheckpointError\nfor name in {names}:\n"
+            "    with contextlib.suppress(CheckpointError):\n        bigbigan.load(name)"
         )
         launch("-c", code, env=environment, cwd=tmp_path)
         assert hub.calls == [], "a path is not asked for"
