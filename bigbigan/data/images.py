@@ -51,14 +51,17 @@ class Images:
         """Return image i as upright 8-bit RGB. Raises what `pictures.to_rgb` raises."""
         return to_rgb(self.items[i], self.value_range)
 
-    def decoded(self, i: int) -> Image.Image | np.ndarray:
-        """Return image i as `rgb` does, or as uint8 (H, W, 3) where that is faster."""
-        items = self.items
+    def decoded(self, i: int, value_range: tuple[float, float] | None = None) -> Image.Image | np.ndarray:
+        """Return image i as `rgb` does, or as uint8 (H, W, 3) where that is faster.
+
+        value_range: that of the images in place of their own; None for their own.
+        """
+        items, limits = self.items, value_range or self.value_range
         while isinstance(items, _Selection):
             items, i = items.items, int(items.indices[i])
         if not hasattr(items, "source"):
-            return to_rgb(items[i], self.value_range)
-        return decode_rgb(items.source(i), self.value_range)
+            return to_rgb(items[i], limits)
+        return decode_rgb(items.source(i), limits)
 
     def name(self, i: int) -> str:
         """Return what a message calls image i: its path, or its row in a table."""
