@@ -293,7 +293,7 @@ def _read_ahead(parts: Iterator[list[_Item]], ahead: int, values: Values, sizes,
                     for item, (_, seen) in zip(named, read, strict=True):
                         values.add(seen, item.name)
                     values.check()
-                    batch, done = _joined(named, [pixels for pixels, _ in read], done)
+                    batch, done = _joined(named, [pixels for pixels, _ in read], done, skip)
                     if batch is not None:
                         yield batch
         finally:
@@ -301,30 +301,33 @@ def _read_ahead(parts: Iterator[list[_Item]], ahead: int, values: Values, sizes,
                 future.cancel()
 
 
-def _result(future: Future, skip: Callable | None) -> tuple[Tensor | None, Seen | None]:
-    """Return what `_read` returned; (None, None) for an image that cannot be decoded, if there is a `skip`."""
+def _result(future: Future, skip: Callable | None) -> tuple[Tensor | UnreadableImage, Seen | None]:
+    """Return what `_read` returned; with a `skip`, the error of an image that cannot be decoded in its place."""
     try:
         return future.result()
     except UnreadableImage as error:
         if skip is None:
             raise
-        skip(error)
-        return None, None
+        return error, None
 
 
-def _joined(items: list[_Item], read: list[Tensor | None], done: int) -> tuple[Batch | None, int]:
+def _joined(items: list[_Item], read: list, done: int, skip: Callable | None) -> tuple[Batch | None, int]:
     """Return one batch of the images that were read, None for none, and how many images there are to its end.
 
-    done: how many came before.
+    read: of each item its pixels, or its error, which is passed to `skip`.  done: how many images came before.
     """
-    places, names = [], []
+    x, places, names = [], [], []
     for item, pixels in zip(items, read, strict=True):
-        if pixels is not None:
+        if isinstance(pixels, UnreadableImage):
+            pixels.place = done
+            skip(pixels)
+            done += 1
+        else:
             numbers = range(done, done + len(pixels))
+            x.append(pixels)
             places += numbers
             names += [_path(item, i) for i in numbers]
-        done += 1 if pixels is None else len(pixels)
-    x = [pixels for pixels in read if pixels is not None]
+            done += len(pixels)
     return (Batch(torch.cat(x), np.asarray(places), names) if x else None), done
 
 

@@ -284,6 +284,10 @@ class Tars:
         folders = [path_within(self.folder, path) for path in self.paths]
         return (folders[self.shards[i]] + b"/" + os.fsencode(self.members[i]) for i in indices)
 
+    def relative_paths(self, indices) -> Iterator[str]:
+        """Yield what `keys` yields, printable."""
+        return map(printable, self.keys(indices))
+
     def files(self, indices) -> tuple[list[tuple[bytes, str]], bytes]:
         """Return the tars, each with its state; and which of their images are meant."""
         used = [self.paths[k] for k in np.unique(self.shards[np.asarray(indices, dtype=np.int64)])]
