@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not follow `__getat
     from bigbigan.api import grid as grid
     from bigbigan.api import list_images as list_images
     from bigbigan.api import load as load
+    from bigbigan.api import neighbours as neighbours
     from bigbigan.api import reconstruct as reconstruct
     from bigbigan.api import to_pil as to_pil
     from bigbigan.model import BigBiGAN as BigBiGAN
@@ -34,6 +35,7 @@ _PUBLIC = {
     "grid": "bigbigan.api",
     "list_images": "bigbigan.api",
     "load": "bigbigan.api",
+    "neighbours": "bigbigan.api",
     "reconstruct": "bigbigan.api",
     "to_pil": "bigbigan.api",
 }

@@ -25,6 +25,7 @@ from bigbigan.data.inputs import (
     read_batches,
 )
 from bigbigan.errors import BigBiGANError, CheckpointError, InputError, UnreadableImage, warn_caller
+from bigbigan.features.search import Neighbours, search
 from bigbigan.files import printable, read_json
 from bigbigan.latents import sample_prior, truncate
 from bigbigan.model import BigBiGAN
@@ -148,6 +149,29 @@ def list_images(path: str | os.PathLike) -> list[str]:
     if not isinstance(path, (str, os.PathLike)):
         raise InputError(f"path: expected that of an image, a folder or tars, found {type(path).__name__}")
     return names_of(path)
+
+
+@_short_traceback
+def neighbours(
+    query: Tensor | np.ndarray,
+    features: Tensor | np.ndarray | str | os.PathLike,
+    k: int = 10,
+    metric: Literal["l2", "cosine"] = "l2",
+    *,
+    output: str | None = None,
+) -> Neighbours:
+    """Find the k rows of `features` nearest to each query, exactly: (distances, indices, paths), nearest first.
+
+    query: (m, C), or (C,) for one.  features: (n, C), an array, a file mapped into memory or a tensor; or a folder that
+    `bigbigan-extract` wrote, which is read a thousand rows at a time.  k: at most n.
+    metric: "l2", or "cosine", 1 − cos; a row of zeros has cosine 0 with all.
+    output: of a folder with several features, the one to search.
+    Returns distances float64 (m, k) and indices int64 (m, k) on the CPU: row numbers, of a folder the images' `id`.
+    paths: of a folder, m lists of the k images' paths, None for images without one; else None.
+    Distances are computed in float64. Of rows at equal distances the first in order come first; where k cuts through
+    them, any of them are taken.  Raises InputError, or FeatureError for a folder.
+    """
+    return search(query, features, k, metric, output)
 
 
 @_short_traceback

@@ -20,6 +20,7 @@ from bigbigan.features import extraction, shards
 from tests.conftest import launch, picture, tiny_model
 from tests.helpers.children import PATIENCE, context
 
+pytestmark = pytest.mark.run
 COMMON = ["--data.batch_size=4", "--shard_images=10", "--data.max_unreadable=0.1", "--outputs", *extraction.OUTPUTS]
 
 
@@ -132,7 +133,6 @@ KILLS = [
 ]
 
 
-@pytest.mark.run
 @pytest.mark.parametrize("kill", KILLS, ids=lambda kill: "-".join(map(str, kill)))
 def test_a_kill_leaves_neither_a_hole_nor_a_duplicate(kill, whole, release, photos, tmp_path):
     owner, at, when = kill
@@ -141,7 +141,6 @@ def test_a_kill_leaves_neither_a_hole_nor_a_duplicate(kill, whole, release, phot
     same(tmp_path / "f", whole)
 
 
-@pytest.mark.run
 def test_many_kills_of_one_extraction(whole, release, photos, tmp_path):
     for owner, at, when in (
         ("encode", 2, "before"),
@@ -156,7 +155,6 @@ def test_many_kills_of_one_extraction(whole, release, photos, tmp_path):
     same(tmp_path / "f", whole)
 
 
-@pytest.mark.run
 def test_two_processes_write_the_same_files_and_one_may_be_killed(whole, release, photos, tmp_path):
     pair = [start(release, photos, tmp_path / "f", rank=rank, processes=2) for rank in range(2)]
     assert [ended(process) for process in pair] == [0, 0]
@@ -170,7 +168,6 @@ def test_two_processes_write_the_same_files_and_one_may_be_killed(whole, release
     same(tmp_path / "g", whole)
 
 
-@pytest.mark.run
 def test_the_command_with_processes(whole, release, photos, tmp_path):
     flags = [str(release), "--data.path", str(photos), "--out", str(tmp_path / "f"), "--processes", "2", *COMMON]
     out, err = launch("-m", "bigbigan.extract", *flags, env={"OMP_NUM_THREADS": "1"})
@@ -201,7 +198,6 @@ def test_tables_and_tars_give_the_same_features(whole, release, photos, tmp_path
     assert pd.read_parquet(tmp_path / "of-table").label.tolist() == expected.label.tolist()
 
 
-@pytest.mark.run
 def test_another_model_other_data_and_other_options_are_refused(whole, release, photos, tmp_path, capsys):
     from bigbigan.extract import main
 
@@ -256,7 +252,6 @@ def test_splits_are_taken_whole(release, tmp_path):
     assert json.loads((tmp_path / "test" / "_manifest.json").read_text())["images"] == 359
 
 
-@pytest.mark.run
 def test_sigterm_ends_with_status_75_and_the_rest_follows(whole, release, photos, tmp_path):
     process = start(release, photos, tmp_path / "f")
     while not list((tmp_path / "f").glob("*.parquet")) and process.is_alive():
