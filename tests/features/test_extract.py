@@ -17,7 +17,7 @@ from datasets import Dataset, load_dataset
 import bigbigan
 from bigbigan.errors import FeatureError
 from bigbigan.features import extraction, shards
-from tests.conftest import launch, picture, tiny_model
+from tests.conftest import ROOT, launch, picture, tiny_model
 from tests.helpers.children import PATIENCE, context
 
 pytestmark = pytest.mark.run
@@ -260,3 +260,16 @@ def test_sigterm_ends_with_status_75_and_the_rest_follows(whole, release, photos
     assert ended(process) in (75, 0)  # 0 if it had ended before
     run(release, photos, tmp_path / "f")
     same(tmp_path / "f", whole)
+
+
+def test_help_is_short_and_names_settings_that_exist(tmp_path):
+    from bigbigan.config.comparison import flatten
+    from bigbigan.extract import SETTINGS, Extract
+
+    for command in (("-m", "bigbigan.extract"), (ROOT / "bigbigan" / "extract.py",)):
+        out, _ = launch(*command, "--help", cwd=tmp_path, env={"PYTHONPATH": str(ROOT)})
+        assert out.startswith("Write the features") and len(out.splitlines()) < 30
+    known = {f"--{name}" for name in flatten(Extract(""))} | {"--help-all"}
+    assert {left.split()[0] for left, _ in SETTINGS} <= known
+    code = "import sys, bigbigan.extract; assert 'torch' not in sys.modules"
+    launch("-c", code, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)})
