@@ -12,7 +12,9 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not follow `__getat
     from bigbigan.api import encode as encode
     from bigbigan.api import generate as generate
     from bigbigan.api import grid as grid
+    from bigbigan.api import list_images as list_images
     from bigbigan.api import load as load
+    from bigbigan.api import neighbours as neighbours
     from bigbigan.api import reconstruct as reconstruct
     from bigbigan.api import to_pil as to_pil
     from bigbigan.model import BigBiGAN as BigBiGAN
@@ -32,8 +34,10 @@ _PUBLIC = {
     "encode": "bigbigan.api",
     "generate": "bigbigan.api",
     "grid": "bigbigan.api",
+    "list_images": "bigbigan.api",
     "load": "bigbigan.api",
     "models": "bigbigan.release.shipped",
+    "neighbours": "bigbigan.api",
     "reconstruct": "bigbigan.api",
     "to_pil": "bigbigan.api",
 }

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Literal, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -15,8 +15,17 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from bigbigan.data import to_uint8
-from bigbigan.data.inputs import check_batch_size, count_images, image_batches
-from bigbigan.errors import BigBiGANError, CheckpointError, InputError, warn_caller
+from bigbigan.data.inputs import (
+    Batch,
+    check_batch_size,
+    count_images,
+    image_batches,
+    named_by,
+    names_of,
+    read_batches,
+)
+from bigbigan.errors import BigBiGANError, CheckpointError, InputError, UnreadableImage, warn_caller
+from bigbigan.features.search import Neighbours, search
 from bigbigan.files import printable
 from bigbigan.latents import sample_prior, truncate
 from bigbigan.model import PARTS, BigBiGAN
@@ -27,6 +36,7 @@ from bigbigan.training.pictures import sheet
 
 OUTPUTS = ("z_mean", "z_stdev", "z_sample", "avepool_feat", "bn_crelu_feat")
 LONG = 20  # batches from which a progress bar is shown
+SHOWN = 20  # images that a warning names
 TILE = 64  # pixels: `grid` enlarges smaller images to at least this, so that they can be looked at
 
 P, R = ParamSpec("P"), TypeVar("R")
@@ -87,12 +97,14 @@ def encode(
     progress: bool | None = None,
     classes: Tensor | np.ndarray | None = None,
     value_range: tuple[float, float] | float | None = None,
-) -> dict[str, Tensor] | Tensor:
+    on_error: Literal["raise", "skip"] = "raise",
+    paths: bool = False,
+) -> dict[str, Tensor] | Tensor | tuple[dict[str, Tensor] | Tensor, list[str]]:
     """Encode images to latents and features, named as the published hub module names them.
 
-    images: a path of an image or folder, PIL images, uint8 or float arrays and tensors (float in [−1, 1]), a list,
-    iterator or `datasets` column of these, or a torch data set or DataLoader, whose labels are left. Any size and mode:
-    the centre square is resized to the encoder's size.
+    images: a path of an image, a folder, or tars as WebDataset packs them; PIL images, uint8 or float arrays and
+    tensors (float in [−1, 1]), a list, iterator or `datasets` column of these, or a torch data set or DataLoader, whose
+    labels are left. Any size and mode: the centre square is resized to the encoder's size.
     model: a `BigBiGAN`, or what `load` takes; None for the best model of natural images that comes with the
     package, which is named once.
     outputs: z_mean, z_stdev, z_sample (N, Z), avepool_feat (N, C), bn_crelu_feat (N, 2C). One name returns a tensor; a
@@ -104,38 +116,78 @@ def encode(
     floats, and in arrays that can hold them. None for the range that the model was trained on (`data.value_range`);
     without one, pictures have the range that their bit depth says, and float pictures are refused. Float arrays in
     [0, 1] are refused without it; (-1, 1) says that they are bright.
+    on_error: "skip" leaves out images that cannot be decoded, and a warning lists them; "raise" raises UnreadableImage.
+    paths: also return the images' paths, or the names of those that have none: (the outputs, list of N strings). With
+    nothing skipped they are those of `list_images`.
     Raises InputError for images in another range or shape.
     """
+    _check_on_error(on_error)
     names = dict.fromkeys(_names(outputs))
     check_batch_size(batch_size)
     _check_seed(seed)
     model, device = _ready(model, device, ("encoder",))
     model.require("encoder")
     classes = _class_labels(classes, model)
+    if isinstance(images, (str, os.PathLike)):
+        images = named_by(images)
     collected: dict[str, list[Tensor]] = {name: [] for name in names}
-    done = 0
+    skipped: list[UnreadableImage] = []
+    kept: list[str] = []
     with torch.inference_mode():
-        batches = image_batches(
+        batches = read_batches(
             images,
             model.encoder.image_size,
             batch_size,
             ahead=0 if device.type == "cpu" else 2,
             value_range=value_range,
             trained_on=_trained_on(model),
+            skip=skipped.append if on_error == "skip" else None,
         )
-        for x in _progress(batches, count_images(images), batch_size, progress, "encoding"):
-            noise = normal_noise(seed, "encode", np.arange(done, done + len(x)), model.encoder.latent_dim)
-            labels = _labels_from(classes, done, len(x), device)
-            result = model.encode(x.to(device, non_blocking=True), noise.to(device), labels)
+        for batch in _progress(batches, count_images(images), batch_size, progress, "encoding"):
+            noise = normal_noise(seed, "encode", batch.places, model.encoder.latent_dim)
+            labels = _labels_at(classes, batch.places, device)
+            result = model.encode(batch.x.to(device, non_blocking=True), noise.to(device), labels)
             for name in names:
                 collected[name].append(result[name].float().cpu())
-            done += len(x)
-    if not done:
-        raise InputError("expected at least one image, found none")
-    if classes is not None and len(classes) != done:
-        raise InputError(f"classes: expected one for each image, found {len(classes)} and {done} images")
+            kept += batch.names
+    _check_found(len(kept), skipped, classes)
     joined = {name: torch.cat(parts) for name, parts in collected.items()}
-    return joined[outputs] if isinstance(outputs, str) else joined
+    found = joined[outputs] if isinstance(outputs, str) else joined
+    return (found, kept) if paths else found
+
+
+@_short_traceback
+def list_images(path: str | os.PathLike) -> list[str]:
+    """List the images that a path names, in the order in which `encode` reads them. Raises InputError.
+
+    path: of an image, a folder or tars. Returns the paths of files; of samples in a tar "TAR, NAME".
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise InputError(f"path: expected that of an image, a folder or tars, found {type(path).__name__}")
+    return names_of(path)
+
+
+@_short_traceback
+def neighbours(
+    query: Tensor | np.ndarray,
+    features: Tensor | np.ndarray | str | os.PathLike,
+    k: int = 10,
+    metric: Literal["l2", "cosine"] = "l2",
+    *,
+    output: str | None = None,
+) -> Neighbours:
+    """Find the k rows of `features` nearest to each query, exactly: (distances, indices, paths), nearest first.
+
+    query: (m, C), or (C,) for one.  features: (n, C), an array, a file mapped into memory or a tensor; or a folder that
+    `bigbigan-extract` wrote, which is read a thousand rows at a time.  k: at most n.
+    metric: "l2", or "cosine", 1 − cos; a row of zeros has cosine 0 with all.
+    output: of a folder with several features, the one to search.
+    Returns distances float64 (m, k) and indices int64 (m, k) on the CPU: row numbers, of a folder the images' `id`.
+    paths: of a folder, m lists of the k images' paths, None for images without one; else None.
+    Distances are computed in float64. Of rows at equal distances the first in order come first; where k cuts through
+    them, any of them are taken.  Raises InputError, or FeatureError for a folder.
+    """
+    return search(query, features, k, metric, output)
 
 
 @_short_traceback
@@ -321,6 +373,26 @@ def _names(outputs: str | tuple[str, ...] | None) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _check_on_error(on_error) -> None:
+    if on_error not in ("raise", "skip"):
+        raise InputError(f"on_error: expected 'raise' or 'skip', found {printable(repr(on_error))}")
+
+
+def _check_found(kept: int, skipped: list[UnreadableImage], classes: Tensor | None) -> None:
+    """Raise InputError unless there are images, and as many as classes; warn of those that were skipped."""
+    lines = [f"{error.name}: {error.reason}" for error in skipped[:SHOWN]]
+    if not kept:
+        found = f"none that can be read among {len(skipped):,}, such as {lines[0]}" if skipped else "none"
+        raise InputError(f"expected at least one image, found {found}")
+    count = kept + len(skipped)
+    if classes is not None and len(classes) != count:
+        raise InputError(f"classes: expected one for each image, found {len(classes)} and {count} images")
+    if skipped:
+        lines += [f"and {len(skipped) - SHOWN:,} more"] * (len(skipped) > SHOWN)
+        listed = "\n  ".join(lines)
+        warn_caller(f"{len(skipped):,} of {count:,} images cannot be read and are left out:\n  {listed}")
+
+
 def _check_seed(seed) -> None:
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not -(2**63) <= seed < 2**64:
         raise InputError(f"seed: expected a whole number of 64 bits, found {printable(repr(seed))}")
@@ -388,12 +460,16 @@ def _class_labels(classes, model: BigBiGAN, n: int | None = None, weights: bool 
 
 def _labels_from(classes: Tensor | None, first: int, n: int, device: torch.device) -> Tensor | None:
     """Return the classes of n images from number `first` on, on the device; None without classes."""
+    return _labels_at(classes, np.arange(first, first + n), device)
+
+
+def _labels_at(classes: Tensor | None, places: np.ndarray, device: torch.device) -> Tensor | None:
+    """Return the classes of the images at `places`, ints (n,), on the device; None without classes."""
     if classes is None:
         return None
-    part = classes[first : first + n]
-    if len(part) != n:
+    if len(places) and places[-1] >= len(classes):
         raise InputError(f"classes: expected one for each image, found {len(classes)} and more images")
-    return part.to(device)
+    return classes[torch.from_numpy(places)].to(device)
 
 
 def _device(device: torch.device | str | None) -> torch.device | None:
@@ -491,6 +567,9 @@ def _progress(batches, total: int | None, batch_size: int, progress: bool | None
     """Yield the batches, with a progress bar if it is asked for or the work is long."""
     show = progress if progress is not None else total is None or total > LONG * batch_size
     with tqdm(total=total, unit="img", desc=what, disable=not show) as bar:
-        for x in batches:
-            yield x
-            bar.update(len(x))
+        done = 0
+        for batch in batches:
+            yield batch
+            after = int(batch.places[-1]) + 1 if isinstance(batch, Batch) else done + len(batch)
+            bar.update(after - done)
+            done = after

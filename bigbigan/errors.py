@@ -34,6 +34,18 @@ class InputError(BigBiGANError, ValueError):
     """Images or latents, passed by a caller, that cannot be used."""
 
 
+class UnreadableImage(InputError):
+    """An image, passed by a caller, that cannot be decoded.
+
+    name: what a message calls it.  reason: why, in one line.  place: its number among all images passed, once it is
+    known.
+    """
+
+    def __init__(self, name: str, reason: str):
+        super().__init__(f"{name}: expected a readable image; {reason}; mend it or leave it out")
+        self.name, self.reason, self.place = name, reason, -1
+
+
 class CheckpointError(BigBiGANError, ValueError):
     """A checkpoint, release or hub id that cannot be loaded."""
 

@@ -1,5 +1,6 @@
 """encode and friends: whatever comes in, in whatever form, gives the same features; a wrong range is a sentence."""
 
+import io
 import traceback
 import warnings
 from pathlib import Path
@@ -19,8 +20,10 @@ import bigbigan
 from bigbigan.data import to_rgb, to_signed, to_uint8
 from bigbigan.data.arrays import as_images
 from bigbigan.data.inputs import image_batches
-from bigbigan.errors import BigBiGANError, CheckpointError, InputError
+from bigbigan.errors import BigBiGANError, CheckpointError, InputError, UnreadableImage
+from bigbigan.noise import normal_noise
 from tests.conftest import ROOT, picture, tiny_model
+from tests.data.test_tars import pack
 
 
 @pytest.fixture(scope="module")
@@ -593,3 +596,59 @@ def test_the_examples_of_the_docs_run(model, pictures, tmp_path, monkeypatch):
 def test_every_public_name_is_in_the_docs():
     text = (ROOT / "docs" / "api.md").read_text()
     assert all(name in text for name in bigbigan.__all__ if name.islower() and "__" not in name)
+
+
+@pytest.fixture
+def half_broken(tmp_path, pictures):
+    """A folder of five pictures and two files that are none: the third and the last one."""
+    for i, image in enumerate(pictures):
+        image.save(tmp_path / f"{i}.png")
+    for name in ("1b.png", "9.png"):
+        (tmp_path / name).write_bytes(b"no picture")
+    return tmp_path
+
+
+def test_unreadable_images_are_skipped_on_demand_and_listed(model, pictures, half_broken):
+    with pytest.raises(UnreadableImage, match="1b.png: expected a readable image"):
+        bigbigan.encode(half_broken, model)
+    with pytest.warns(UserWarning, match=r"(?s)2 of 7 images cannot be read and are left out:.*1b\.png.*9\.png"):
+        found, paths = bigbigan.encode(half_broken, model, batch_size=3, on_error="skip", paths=True)
+    assert [Path(path).name for path in paths] == [f"{i}.png" for i in range(5)]
+    assert paths == [path for path in bigbigan.list_images(half_broken) if Path(path).name not in ("1b.png", "9.png")]
+    whole = bigbigan.encode(pictures, model)
+    for name in ("z_mean", "avepool_feat"):
+        torch.testing.assert_close(found[name], whole[name])
+    noise = (found["z_sample"] - found["z_mean"]) / found["z_stdev"]  # of the images' places among all
+    expected = normal_noise(0, "encode", np.asarray([0, 1, 3, 4, 5]), 8)
+    torch.testing.assert_close(noise, expected, atol=1e-3, rtol=1e-3)
+    with warnings.catch_warnings(), pytest.raises(InputError, match="none that can be read among 1, such as .*1b.png"):
+        warnings.simplefilter("error")
+        bigbigan.encode([half_broken / "1b.png"], model, on_error="skip")
+    with pytest.raises(InputError, match="on_error: expected 'raise' or 'skip', found 'ignore'"):
+        bigbigan.encode(half_broken, model, on_error="ignore")
+    with pytest.raises(InputError, match="found \\[0, 1\\]"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        bigbigan.encode([np.full((8, 8, 3), 0.5, np.float32)], model, on_error="skip")
+
+
+def test_names_come_back_with_the_features(model, pictures, half_broken):
+    names = lambda images: bigbigan.encode(images, model, "z_mean", batch_size=2, paths=True)[1]  # noqa: E731
+    assert names(pictures) == [f"image {i}" for i in range(5)] == names(arrays(pictures))
+    assert names([half_broken / "0.png", pictures[1]]) == [str(half_broken / "0.png"), "image 1"]
+    assert names(DataLoader(TensorDataset(torch.zeros(5, 3, 8, 8) - 0.5), batch_size=4)) == names(pictures)
+
+
+def test_tars_are_encoded_in_the_order_that_is_listed(model, pictures, tmp_path, monkeypatch):
+    monkeypatch.setenv("BIGBIGAN_CACHE", str(tmp_path / "cache"))
+    encoded = []
+    for image in pictures:
+        image.save(stream := io.BytesIO(), "PNG")
+        encoded.append(stream.getvalue())
+    pack(tmp_path / "t" / "train-0.tar", {f"{i}.png": encoded[i] for i in range(3)} | {"0.cls": b"4"})
+    pack(tmp_path / "t" / "val-0.tar", {"3.png": encoded[3], "3b.png": b"no picture", "4.png": encoded[4]})
+    with pytest.warns(UserWarning, match="1 of 6 images cannot be read"):
+        found, paths = bigbigan.encode(tmp_path / "t", model, "z_mean", on_error="skip", paths=True)
+    torch.testing.assert_close(found, bigbigan.encode(pictures, model, "z_mean"))
+    listed = bigbigan.list_images(tmp_path / "t")
+    assert len(listed) == 6 and paths == listed[:4] + listed[5:] and listed[0].endswith("train-0.tar, 0.png")
+    assert bigbigan.list_images(str(tmp_path / "t" / "train-{0..0}.tar")) == listed[:3]

@@ -21,9 +21,9 @@ FLOORS = [
     {"training"},
     {"metrics"},
     {"release"},
-    {"report"},
+    {"report", "features"},
     {"api"},
-    {"train"},
+    {"train", "extract"},
 ]
 # Hugging Face's mixin asks the model to save and load itself; the release format, which knows the model, does it.
 ALLOWED = {("model", "release")}

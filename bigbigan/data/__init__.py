@@ -13,7 +13,7 @@ from bigbigan.data.fingerprint import fingerprint
 from bigbigan.data.images import Images
 from bigbigan.data.order import Order
 from bigbigan.data.pictures import EXTENSIONS, to_rgb, to_signed, to_uint8
-from bigbigan.data.sources import open_images, open_splits
+from bigbigan.data.sources import open_images, open_splits, open_whole_split
 from bigbigan.data.splits import hold_out_for_choices
 from bigbigan.data.stream import RealImages, Stream, evaluation_batches
 from bigbigan.errors import DataError
@@ -33,6 +33,7 @@ __all__ = [
     "hold_out_for_choices",
     "open_images",
     "open_splits",
+    "open_whole_split",
     "to_rgb",
     "to_signed",
     "to_uint8",

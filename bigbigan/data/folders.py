@@ -168,6 +168,10 @@ class Files:
         """Yield the images' paths within the data set."""
         return paths_within(self.folder, (self.paths[i] for i in indices))
 
+    def relative_paths(self, indices) -> Iterator[str]:
+        """Yield the images' paths within the data set, printable."""
+        return map(printable, self.keys(indices))
+
     def files(self, indices) -> tuple[list[tuple[bytes, str]], bytes]:
         """Return the images' paths within the data set, each with its state."""
         paths = [self.paths[i] for i in indices]

@@ -22,7 +22,8 @@ class Images:
     items: an object with `__len__`, `__getitem__(i)` → PIL image and `name(i)` → str; every reader brings its own. It
     may have `keys` (see `data.splits.keys_of`) and `files` (see `data.fingerprint.files_of`) too; without these the
     pixels say what an image is. It may have `source(i)` → the encoded bytes of an image or the path of its file; and
-    beside `keys` it may have `key_bytes()` → how many bytes these are, where they may be many.
+    beside `keys` it may have `key_bytes()` → how many bytes these are, where they may be many. It may have
+    `relative_paths(indices)` → the path of each image within the data set, or None.
     labels: int64 (n,), or None without labels.  class_names: one per class, or None.
     origin: where the images come from, and `formats`: what they are stored as; both for messages.
     source: the folder or files, within the data set, that this split is; notes: what was not taken; for the start of a
@@ -51,18 +52,26 @@ class Images:
         """Return image i as upright 8-bit RGB. Raises what `pictures.to_rgb` raises."""
         return to_rgb(self.items[i], self.value_range)
 
-    def decoded(self, i: int) -> Image.Image | np.ndarray:
-        """Return image i as `rgb` does, or as uint8 (H, W, 3) where that is faster."""
-        items = self.items
+    def decoded(self, i: int, value_range: tuple[float, float] | None = None) -> Image.Image | np.ndarray:
+        """Return image i as `rgb` does, or as uint8 (H, W, 3) where that is faster.
+
+        value_range: that of the images in place of their own; None for their own.
+        """
+        items, limits = self.items, value_range or self.value_range
         while isinstance(items, _Selection):
             items, i = items.items, int(items.indices[i])
         if not hasattr(items, "source"):
-            return to_rgb(items[i], self.value_range)
-        return decode_rgb(items.source(i), self.value_range)
+            return to_rgb(items[i], limits)
+        return decode_rgb(items.source(i), limits)
 
     def name(self, i: int) -> str:
         """Return what a message calls image i: its path, or its row in a table."""
         return self.items.name(i)
+
+    def paths(self) -> list[str | None]:
+        """Return each image's path within the data set, in printable characters; None where it has none."""
+        items, indices = self.base()
+        return list(items.relative_paths(indices)) if hasattr(items, "relative_paths") else [None] * len(indices)
 
     def subset(self, indices: np.ndarray) -> "Images":
         """Return the images at `indices`, (m,), in that order, with their labels."""

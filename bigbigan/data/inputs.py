@@ -7,7 +7,7 @@ preprocessing: the centre square, resized to the size the network was trained on
 import itertools
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -19,14 +19,27 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from bigbigan.data.arrays import Ranges, Seen, Values, as_images, doubt_channels, is_single, read_values
-from bigbigan.data.crops import centre_square, crop_and_resize, resize
+from bigbigan.data.crops import centre_square, crop_and_resize, resize, size_of
 from bigbigan.data.folders import image_paths
 from bigbigan.data.images import Images
 from bigbigan.data.pictures import open_picture, to_rgb, to_signed, why
-from bigbigan.errors import DataError, InputError, Outside
+from bigbigan.data.tars import all_samples
+from bigbigan.errors import DataError, InputError, Outside, UnreadableImage
 from bigbigan.files import printable
 
 DECODERS = min(8, os.cpu_count() or 1)
+
+
+class Batch(NamedTuple):
+    """Hold images that were read.
+
+    x: float (n, 3, S, S) in [−1, 1].  places: their numbers among all images passed, int64 (n,).
+    names: their paths; what a message calls those that have none.
+    """
+
+    x: Tensor
+    places: np.ndarray
+    names: list[str]
 
 
 def image_batches(
@@ -39,15 +52,33 @@ def image_batches(
     *,
     kept_size: int | None = None,
 ) -> Iterator[Tensor]:
-    """Yield float (n, 3, size, size) in [−1, 1] in the order of `images`. Raises InputError.
+    """Yield float (n, 3, size, size) in [−1, 1] in the order of `images`; see `read_batches`, whose `x` it is."""
+    batches = read_batches(images, size, batch_size, ahead, value_range, trained_on, kept_size=kept_size)
+    yield from (batch.x for batch in batches)
 
-    images: a path of an image or of a folder; a PIL image; an array or tensor of one image or a batch; or a list, data
-    set, `datasets` column, loader or other iterable of any of these, or of pairs (image, label), whose labels are left.
+
+def read_batches(
+    images,
+    size: int,
+    batch_size: int,
+    ahead: int = 2,
+    value_range: tuple[float, ...] | float | None = None,
+    trained_on: tuple[float, ...] | None = None,
+    *,
+    kept_size: int | None = None,
+    skip: Callable[[UnreadableImage], object] | None = None,
+) -> Iterator[Batch]:
+    """Yield batches of float (n, 3, size, size) in [−1, 1] in the order of `images`. Raises InputError.
+
+    images: a path of an image, of a folder or of tars; a PIL image; an array or tensor of one image or a batch; or a
+    list, data set, `datasets` column, loader or other iterable of any of these, or of pairs (image, label), whose
+    labels are left.
     n ≤ batch_size, but for the batches of a DataLoader, which stay as they are.
     ahead: batches to decode while the caller works on one; 0 where both would compete for the same cores.
     value_range: the values of black and white in grey pictures of more than 8 bits or of floats, and in arrays that can
     hold them.  trained_on: those of pictures, and of arrays of whole numbers, where `value_range` is None.
     kept_size: batches of arrays and tensors of this edge are not resized.
+    skip: called with each image that cannot be decoded, which is then left out; None raises UnreadableImage.
     """
     check_batch_size(batch_size)
     ranges = Ranges.of(value_range, trained_on)
@@ -58,8 +89,36 @@ def image_batches(
         if isinstance(images, (list, tuple)):
             _check_list(images, values)
         parts = _parts(_single_items(images), batch_size, images if isinstance(images, DataLoader) else None)
-        yield from _read_ahead(parts, ahead, values, (size, kept_size))
+        yield from _read_ahead(parts, ahead, values, (size, kept_size), skip)
     values.doubt()
+
+
+def named_by(path: str | os.PathLike) -> "list[str] | Images":
+    """Return what a path names: paths of image files, or the samples of tars. Raises InputError."""
+    location = Path(os.path.expanduser(os.fsdecode(path)))
+    try:
+        if location.is_file() and location.suffix != ".tar":
+            return [str(location)]
+        if location.is_dir():
+            try:
+                return image_paths(location)
+            except DataError:
+                if (samples := all_samples(location)) is None:
+                    raise
+                return samples
+        if (samples := all_samples(location)) is not None:
+            return samples
+    except Outside as error:
+        raise InputError(f"{error}, or give a list of paths") from None
+    except (DataError, OSError) as error:
+        raise InputError(str(error)) from None
+    raise InputError(f"{printable(location)}: expected an image or a folder of images, found no such file")
+
+
+def names_of(path: str | os.PathLike) -> list[str]:
+    """Return the names of the images that a path names, in the order in which they are read. Raises InputError."""
+    found = named_by(path)
+    return [found.name(i) for i in range(len(found))] if isinstance(found, Images) else found
 
 
 def check_batch_size(batch_size) -> None:
@@ -75,7 +134,7 @@ def count_images(images) -> int | None:
     if isinstance(images, (np.ndarray, Tensor)):
         return len(images) if images.ndim == 4 or (images.ndim == 3 and not is_single(images)) else 1
     if isinstance(images, (str, os.PathLike)):
-        return len(_paths(images))
+        return len(named_by(images))
     if isinstance(images, Image.Image):
         return 1
     if isinstance(images, (list, tuple)):
@@ -93,7 +152,7 @@ def count_images(images) -> int | None:
 def _single_items(images) -> Iterable:
     """Return an iterable of single images, of batches, or of pairs of either with labels. Raises InputError."""
     if isinstance(images, (str, os.PathLike)):
-        return _paths(images)
+        images = named_by(images)
     if isinstance(images, Image.Image):
         return [images]
     if isinstance(images, Images):
@@ -123,18 +182,21 @@ def _no_images(found) -> str:
     return f"expected a path, an image, an array, a tensor or a list of these, found {name}{length}{split}"
 
 
-def _batches_of_array(images, batch_size: int, values: Values, sizes: tuple[int, int | None]) -> Iterator[Tensor]:
+def _batches_of_array(images, batch_size: int, values: Values, sizes: tuple[int, int | None]) -> Iterator[Batch]:
     """Yield the batches of an array or tensor; floats in [−1, 1] are checked as a whole before the first one."""
     x = as_images(images)
     doubt_channels(images)
     size = _edge([x], *sizes)
     scaled = values.ranges.limits(x.dtype) is not None  # which copies, so it goes batch by batch
+    done = 0
     for some in x.split(batch_size if scaled else len(x)):
         pixels, seen = read_values(some, values.ranges)
         values.add(seen)
         values.check()
         for part in pixels.split(batch_size):
-            yield _fit(part, size)
+            places = np.arange(done, done + len(part))
+            yield Batch(_fit(part, size), places, [f"image {i}" for i in places])
+            done += len(part)
 
 
 def _check_list(images: list | tuple, values: Values) -> None:
@@ -215,8 +277,9 @@ def _as_images(item: np.ndarray | Tensor, name: str) -> Tensor:
         raise InputError(f"{name}: {error}") from None
 
 
-def _read_ahead(parts: Iterator[list[_Item]], ahead: int, values: Values, sizes) -> Iterator[Tensor]:
+def _read_ahead(parts: Iterator[list[_Item]], ahead: int, values: Values, sizes, skip) -> Iterator[Batch]:
     """Read the parts in threads, `ahead` of the caller, and yield each as one batch once its values are checked."""
+    done = 0
     waiting: deque[tuple[list[_Item], list[Future]]] = deque()
     with ThreadPoolExecutor(DECODERS) as pool:  # decoding releases the GIL, so it overlaps with the network
         try:
@@ -226,14 +289,56 @@ def _read_ahead(parts: Iterator[list[_Item]], ahead: int, values: Values, sizes)
                     waiting.append((part, [pool.submit(_read, item, size, values.ranges) for item in part]))
                 if len(waiting) > ahead or not part:
                     named, futures = waiting.popleft()
-                    read = [future.result() for future in futures]
+                    read = [_result(future, skip) for future in futures]
                     for item, (_, seen) in zip(named, read, strict=True):
                         values.add(seen, item.name)
                     values.check()
-                    yield torch.cat([pixels for pixels, _ in read])
+                    batch, done = _joined(named, [pixels for pixels, _ in read], done, skip)
+                    if batch is not None:
+                        yield batch
         finally:
             for future in itertools.chain.from_iterable(futures for _, futures in waiting):
                 future.cancel()
+
+
+def _result(future: Future, skip: Callable | None) -> tuple[Tensor | UnreadableImage, Seen | None]:
+    """Return what `_read` returned; with a `skip`, the error of an image that cannot be decoded in its place."""
+    try:
+        return future.result()
+    except UnreadableImage as error:
+        if skip is None:
+            raise
+        return error, None
+
+
+def _joined(items: list[_Item], read: list, done: int, skip: Callable | None) -> tuple[Batch | None, int]:
+    """Return one batch of the images that were read, None for none, and how many images there are to its end.
+
+    read: of each item its pixels, or its error, which is passed to `skip`.  done: how many images came before.
+    """
+    x, places, names = [], [], []
+    for item, pixels in zip(items, read, strict=True):
+        if isinstance(pixels, UnreadableImage):
+            pixels.place = done
+            skip(pixels)
+            done += 1
+        else:
+            numbers = range(done, done + len(pixels))
+            x.append(pixels)
+            places += numbers
+            names += [_path(item, i) for i in numbers]
+            done += len(pixels)
+    return (Batch(torch.cat(x), np.asarray(places), names) if x else None), done
+
+
+def _path(item: _Item, place: int) -> str:
+    """Return the path of an image that has one, else its name."""
+    image = item.image
+    if isinstance(image, _Row):
+        return image.images.name(image.i)
+    if isinstance(image, (str, os.PathLike)):
+        return os.fsdecode(image)
+    return getattr(image, "filename", "") or f"image {place}"
 
 
 def _edge(images: list, size: int, kept_size: int | None) -> int:
@@ -247,20 +352,6 @@ class _Row(NamedTuple):
 
     images: Images
     i: int
-
-
-def _paths(path: str | os.PathLike) -> list[str]:
-    path = Path(os.path.expanduser(os.fsdecode(path)))
-    try:
-        if path.is_dir():
-            return image_paths(path)
-        if path.is_file():
-            return [str(path)]
-    except Outside as error:
-        raise InputError(f"{error}, or give a list of paths") from None
-    except (DataError, OSError) as error:
-        raise InputError(str(error)) from None
-    raise InputError(f"{printable(path)}: expected an image or a folder of images, found no such file")
 
 
 def _read(item: _Item, size: int, ranges: Ranges) -> tuple[Tensor, Seen | None]:
@@ -279,15 +370,16 @@ def _read(item: _Item, size: int, ranges: Ranges) -> tuple[Tensor, Seen | None]:
         raise InputError(f"{item.name}: expected a path, a PIL image, an array or a tensor, {found}")
     try:
         own = image.images.value_range if isinstance(image, _Row) else None
-        return _fit_picture(_picture(image), size, ranges.asked or own or ranges.trained_on), None
+        return _square(_rgb(image, ranges.asked or own or ranges.trained_on), size), None
     except Exception as error:  # decoders raise many types
-        raise InputError(f"{_name(item)}: expected a readable image; {why(error)}; mend it or leave it out") from None
+        raise UnreadableImage(_name(item), why(error)) from None
 
 
-def _picture(item) -> Image.Image:
+def _rgb(item, value_range: tuple[float, float] | None) -> Image.Image | np.ndarray:
+    """Return a row, a PIL image or a file as upright 8-bit RGB. Raises what decoders raise."""
     if isinstance(item, _Row):
-        return item.images[item.i]
-    return item if isinstance(item, Image.Image) else open_picture(item)
+        return item.images.decoded(item.i, value_range)
+    return to_rgb(item if isinstance(item, Image.Image) else open_picture(item), value_range)
 
 
 def _name(item: _Item) -> str:
@@ -299,9 +391,9 @@ def _name(item: _Item) -> str:
     return printable(image)
 
 
-def _fit_picture(image: Image.Image, size: int, value_range: tuple[float, float] | None = None) -> Tensor:
-    image = to_rgb(image, value_range)
-    pixels = crop_and_resize(image, centre_square(*image.size), size)
+def _square(image: Image.Image | np.ndarray, size: int) -> Tensor:
+    """Return the centre square of 8-bit RGB, float (1, 3, size, size)."""
+    pixels = crop_and_resize(image, centre_square(*size_of(image)), size)
     return to_signed(torch.from_numpy(np.ascontiguousarray(pixels))[None])
 
 
@@ -314,7 +406,7 @@ def _fit(x: Tensor, size: int) -> Tensor:
     if tuple(x.shape[2:]) != (size, size):
         if x.dtype == torch.uint8:
             return torch.cat(
-                [_fit_picture(Image.fromarray(i.permute(1, 2, 0).contiguous().cpu().numpy()), size) for i in x]
+                [_square(to_rgb(Image.fromarray(i.permute(1, 2, 0).contiguous().cpu().numpy())), size) for i in x]
             )
         left, top, right, bottom = centre_square(x.shape[3], x.shape[2])
         x = resize(x.float()[:, :, top:bottom, left:right], size)

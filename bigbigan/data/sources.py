@@ -63,6 +63,24 @@ def open_images(
     return _hold_out(found.images, test_share, split_rule)[test] if found.whole else found.images
 
 
+def open_whole_split(data: Data) -> Images:
+    """Return all images of the split that `data.split` names, of which none is held out. Raises DataError.
+
+    Where the data have no splits these are all images.
+    """
+    test = layout.read_name(data.split).split in (layout.VAL, layout.TEST)
+    other = data.test_split if not test else "train"
+    columns = data.image_column, data.label_column
+    request = Request(data.path, data.split, *columns, test, data.subset, data.follow_links, other)
+    found = _open(request, data.value_range)
+    if found.whole and test:
+        raise DataError(
+            f"--data.path {printable(data.path)}: expected a split {data.split!r}, found data without splits; "
+            "leave --data.split out for all images"
+        )
+    return without_ids(found.images)
+
+
 def open_splits(data: Data, common_classes: bool = True) -> tuple[Images, Images]:
     """Return the training and the evaluation images that the settings name: (train, test). Raises DataError.
 

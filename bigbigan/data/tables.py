@@ -340,6 +340,10 @@ class _Table:
         for content, named in self.cells.read(indices):
             yield path_within(self.folder or "", named or "") if content is None else content
 
+    def relative_paths(self, indices) -> Iterator[str | None]:
+        """Yield the paths that rows name, printable; None for rows that name none."""
+        return (printable(named) if named else None for _, named in self.cells.read(indices))
+
     def key_bytes(self) -> int:
         """Return the size of all encoded images."""
         return self.cells.content_bytes()

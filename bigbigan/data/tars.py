@@ -42,6 +42,22 @@ def open_tars(request: Request) -> Found | None:
     A pattern ends in .tar and has *, ? or braces: "shards/train-{0000..0099}.tar". A folder with image files in it is
     one of images.
     """
+    found = _find(request)
+    return None if found is None else _choose(request, *found)
+
+
+def all_samples(path: Path) -> Images | None:
+    """Return the samples of all tars that a path names, as of `open_tars`, whatever split they are of; else None.
+
+    Raises DataError or Outside.
+    """
+    request = Request(str(path), layout.ALL, "", "", False, "", False)
+    found = _find(request)
+    return None if found is None else _images(request, {layout.ALL: found[0]}, layout.ALL, found[1])
+
+
+def _find(request: Request) -> tuple[list[Path], Path] | None:
+    """Return the tars that the path names and the folder in which they lie; None if it names none. Raises Outside."""
     location = request.location
     if location.is_dir():
         found = sorted(request.listing.files_with((".tar",), str(location)))
@@ -58,7 +74,7 @@ def open_tars(request: Request) -> Found | None:
         return None
     for path in found if not request.follow_links else ():
         check_inside(path, root)
-    return _choose(request, found, root)
+    return found, root
 
 
 def _matching(pattern: str) -> list[Path]:
@@ -267,6 +283,10 @@ class Tars:
         """Yield the path of each image's tar within the data set and its name there, as if the tar were a folder."""
         folders = [path_within(self.folder, path) for path in self.paths]
         return (folders[self.shards[i]] + b"/" + os.fsencode(self.members[i]) for i in indices)
+
+    def relative_paths(self, indices) -> Iterator[str]:
+        """Yield what `keys` yields, printable."""
+        return map(printable, self.keys(indices))
 
     def files(self, indices) -> tuple[list[tuple[bytes, str]], bytes]:
         """Return the tars, each with its state; and which of their images are meant."""

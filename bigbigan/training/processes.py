@@ -18,11 +18,14 @@ GRACE = 30  # seconds that the other processes have to end by themselves when on
 STOPPED = (128 + signal.SIGINT, 75)  # exit statuses of a run that was asked to stop, with a checkpoint
 
 
-def run_processes(script: Path, count: int, arguments: list[str]) -> int:
+NEXT = "the same command goes on from the newest checkpoint"  # what follows the death of a process
+
+
+def run_processes(script: Path, count: int, arguments: list[str], after: str = NEXT) -> int:
     """Run `script` with `arguments` as `count` processes, wait for them, and return the exit status of the whole.
 
     Ctrl-C reaches them from the terminal, which signals all; SIGTERM is passed on. Raises ConfigError under another
-    launcher.
+    launcher.  after: what the message about a process that was killed says of the next start.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ConfigError(
@@ -41,7 +44,7 @@ def run_processes(script: Path, count: int, arguments: list[str]) -> int:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    return _status([process.returncode for process in processes])
+    return _status([process.returncode for process in processes], after)
 
 
 def without_option(arguments: list[str], name: str) -> list[str]:
@@ -75,14 +78,13 @@ def _wait(processes: list[subprocess.Popen]) -> None:
         time.sleep(0.05)
 
 
-def _status(statuses: list[int]) -> int:
+def _status(statuses: list[int], after: str = NEXT) -> int:
     """Return one exit status for all: that of the first failure, else of a stop, else 0; 1 after a signal's death."""
     for rank, status in enumerate(statuses):
         if status < 0 and -status not in (signal.SIGTERM, signal.SIGINT):
             print(
                 f"error: process {rank} of {len(statuses)} was ended by {signal.Signals(-status).name}"
-                f"{', which also means a lack of memory' * (-status == signal.SIGKILL)}; the same command goes on from "
-                "the newest checkpoint",
+                f"{', which also means a lack of memory' * (-status == signal.SIGKILL)}; {after}",
                 file=sys.stderr,
             )
     statuses = [1 if -status == signal.SIGKILL else 128 - status if status < 0 else status for status in statuses]

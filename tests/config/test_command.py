@@ -32,6 +32,7 @@ def clean() -> dict[str, str]:
         ["-m", "eval_linear.probe", "nowhere"],
         ["-m", "eval_linear.cluster_labels", "nowhere", "--classes=2", "--out=x"],
         ["-m", "bigbigan.release.export", "nowhere", "x"],
+        ["-m", "bigbigan.extract", "nowhere", "--out=x"],
     ],
     ids=lambda arguments: arguments[1 if arguments[0] == "-m" else 0],
 )

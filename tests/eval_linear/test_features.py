@@ -8,7 +8,8 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from bigbigan.data import fingerprint, open_images
 from bigbigan.errors import FeatureError
-from eval_linear import knn, measures, representations
+from bigbigan.metrics import neighbours
+from eval_linear import measures, representations
 from eval_linear.clusters import cluster, clustering_accuracy
 from eval_linear.features import augmented, check_names, extract, features_of
 from eval_linear.knn import majority, nearest_rows, paper_knn, smallest, weighted_knn
@@ -45,7 +46,7 @@ def test_knn_equals_scikit_learn_where_no_vote_is_tied(p):
 @pytest.mark.parametrize("p", [1, 2])
 @pytest.mark.parametrize("n", [40, 1000, 1003])  # sorted whole, in groups, in groups with columns left over
 def test_nearest_rows_are_those_of_distances_in_float64(p, n, monkeypatch):
-    monkeypatch.setattr(knn, "CACHED", 2048)  # many blocks of rows, the last one short
+    monkeypatch.setattr(neighbours, "CACHED", 2048)  # many blocks of rows, the last one short
     draw = torch.Generator().manual_seed(0)
     x, queries = (torch.randn(m, 24, generator=draw) for m in (n, 21))
     x[5] = 0
@@ -61,7 +62,7 @@ def test_a_rows_own_copies_are_its_nearest_by_l1():
 
 
 def test_the_smallest_numbers_are_those_of_a_sort():
-    table = torch.randn(7, 1000 * knn.GROUP + 5, generator=torch.Generator().manual_seed(0))
+    table = torch.randn(7, 1000 * neighbours.GROUP + 5, generator=torch.Generator().manual_seed(0))
     table[3, -2:] = -100.0  # among the columns that no group holds
     table[4, 17::1000] = -50.0 - torch.arange(17 - 1).float()  # all of one group
     values, places = smallest(table, 20)

@@ -1,0 +1,104 @@
+"""bigbigan.neighbours is exact: it equals scikit-learn's brute force, in chunks of any size, and from files."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.neighbors import NearestNeighbors
+
+import bigbigan
+from bigbigan.errors import FeatureError, InputError
+from bigbigan.features import search, shards
+
+
+@pytest.fixture(scope="module")
+def rows() -> np.ndarray:
+    """More rows than two chunks have, far from the origin, so that products cancel."""
+    return np.random.default_rng(0).normal(3, 1, (2 * search.CHUNK + 500, 16)).astype(np.float32)
+
+
+def expected(query, rows, k, metric):
+    known = NearestNeighbors(n_neighbors=k, metric={"l2": "euclidean"}.get(metric, metric), algorithm="brute")
+    return known.fit(rows.astype(np.float64)).kneighbors(query.astype(np.float64))
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+@pytest.mark.parametrize("kept", [search.KEPT, 1000])  # the latter: parts of a few queries
+@pytest.mark.parametrize("k", [1, 10])
+def test_it_equals_scikit_learn(rows, metric, kept, k, monkeypatch):
+    monkeypatch.setattr(search, "KEPT", kept)
+    query = np.random.default_rng(1).normal(3, 1, (30, 16)).astype(np.float32)
+    distances, indices = expected(query, rows, k, metric)
+    for features in (rows, torch.from_numpy(rows)):
+        found = bigbigan.neighbours(query, features, k, metric)
+        assert np.array_equal(found.indices, indices) and found.paths is None
+        np.testing.assert_allclose(found.distances, distances, rtol=1e-9, atol=1e-12)
+    one = bigbigan.neighbours(query[0], rows, k, metric)
+    assert torch.equal(one.indices, found.indices[:1])
+
+
+def test_rows_that_nearly_coincide_keep_their_order():
+    base = np.full((1, 32), 1000.0)
+    steps = np.arange(12)[::-1, None] * 1e-9  # the squares of distances are lost in ‖b‖² − 2 a·b
+    rows = base + steps * np.ones((1, 32))
+    found = bigbigan.neighbours(base, rows, 12)
+    assert found.indices.tolist() == [list(range(12))[::-1]] and float(found.distances[0, 0]) == 0
+    np.testing.assert_allclose(found.distances[0], steps[::-1, 0] * np.sqrt(32), rtol=1e-3)
+    same = bigbigan.neighbours(np.ones((1, 4)), np.ones((9, 4)), 9)
+    assert same.indices.tolist() == [list(range(9))]
+
+
+def folder_of(path, rows, names: list[str | None], left_out: set[int], outputs=("z_mean",), dtype="float32"):
+    """Write a folder as bigbigan-extract does, without the images of `left_out`."""
+    manifest = shards.Manifest("m", "d", len(rows), "t", 8, None, outputs, dtype, 1000)
+    shards.begin(path, manifest)
+    columns = shards.schema(manifest, dict.fromkeys(outputs, rows.shape[1]), False, False)
+    for k in range(manifest.shards):
+        ids = [i for i in manifest.span(k) if i not in left_out]
+        gone = [shards.Unread(i, names[i], "why") for i in manifest.span(k) if i in left_out]
+        values = dict.fromkeys(outputs, shards.feature_column(rows[ids].astype(dtype)))
+        table = shards.pa.table({"id": ids, "path": [names[i] for i in ids], **values}, schema=columns)
+        shards.write_shard(path, manifest, k, columns, [table], gone)
+    return manifest
+
+
+def test_a_folder_is_searched_by_its_ids_and_paths(rows, tmp_path):
+    names = [None if i % 7 == 3 else f"{i}.png" for i in range(len(rows))]
+    left_out = {0, 1, 999, 1000, 5000}
+    folder_of(tmp_path / "f", rows, names, left_out)
+    there = np.asarray([i for i in range(len(rows)) if i not in left_out])
+    distances, places = expected(rows[:20], rows[there], 5, "l2")
+    found = bigbigan.neighbours(rows[:20], tmp_path / "f", 5)
+    assert np.array_equal(found.indices, there[places])
+    np.testing.assert_allclose(found.distances, distances, rtol=1e-9, atol=1e-6)
+    assert found.paths == [[names[i] for i in row] for row in found.indices.tolist()]
+    half = rows.astype(np.float16)
+    folder_of(tmp_path / "h", rows, names, set(), ("z_mean", "z_stdev"), "float16")
+    found = bigbigan.neighbours(half[:20], str(tmp_path / "h"), 5, "cosine", output="z_stdev")
+    assert np.array_equal(found.indices, expected(half[:20], half, 5, "cosine")[1])
+    with pytest.raises(FeatureError, match="output: expected one of z_mean, z_stdev, of .*, found None"):
+        bigbigan.neighbours(half[:2], tmp_path / "h")
+
+
+def test_what_it_cannot_search_is_a_sentence(rows, tmp_path):
+    def refused(words, query=rows[:2], features=rows, error=InputError, **options):
+        with pytest.raises(error, match=words) as found:
+            bigbigan.neighbours(query, features, **options)
+        assert "\n" not in str(found.value)
+
+    refused("metric: expected l2 or cosine, found 'l1'", metric="l1")
+    refused("k: expected a whole number", k=0)
+    refused("k: expected at most the number of features, 3, found 4", features=rows[:3], k=4)
+    refused(r"query: expected \(m, 16\), as the features are, found \(2, 8\)", query=rows[:2, :8])
+    refused("features: expected finite numbers", features=np.where(np.arange(16) == 3, np.nan, rows[:9]), k=1)
+    refused("query: expected finite numbers", query=np.full((1, 16), np.inf, np.float32))
+    refused("features: .*found a dictionary; give one of its values, z_mean", features={"z_mean": rows})
+    refused("features: .*found list", features=[1, 2])
+    refused("query: .*found int64", query=np.arange(16))
+    refused("output: expected None", output="z_mean")
+    refused("found no readable _manifest.json", features=tmp_path, error=FeatureError)
+    names = [None] * len(rows)
+    manifest = folder_of(tmp_path / "f", rows, names, set())
+    (tmp_path / "f" / manifest.name(3)).unlink()
+    refused("expected all 9 files of the extraction, found 8", features=tmp_path / "f", error=FeatureError)
+    (tmp_path / "f" / manifest.name(3)).write_bytes(b"no table")
+    refused("expected a readable Parquet file", features=tmp_path / "f", error=FeatureError)
