@@ -20,6 +20,7 @@ from bigbigan.errors import BigBiGANError, CheckpointError, InputError, warn_cal
 from bigbigan.files import printable, read_json
 from bigbigan.latents import sample_prior, truncate
 from bigbigan.model import BigBiGAN
+from bigbigan.networks.layers import set_momentum
 from bigbigan.noise import normal_noise
 from bigbigan.release.load import load_model, shipped
 from bigbigan.training.pictures import sheet
@@ -48,6 +49,8 @@ def _short_traceback(function: Callable[P, R]) -> Callable[P, R]:
 def load(checkpoint: str | os.PathLike | None = None, device: torch.device | str | None = None) -> BigBiGAN:
     """Load a model with averaged E and G, in evaluation mode. Raises CheckpointError.
 
+    After `.train()` its batch norms move their running statistics in every forward, as torch's do.
+
     checkpoint: a run folder, checkpoint folder, release folder or hub id; None for the model that ships with the
     package.  device: where to put the model; None for a GPU if there is one, else the CPU.
     """
@@ -56,7 +59,9 @@ def load(checkpoint: str | os.PathLike | None = None, device: torch.device | str
         raise CheckpointError(
             f"checkpoint: expected a run folder, checkpoint, release or hub id, found {type(checkpoint).__name__}"
         )
-    return load_model(_default_model() if checkpoint is None else checkpoint).to(place or _default_device())
+    model = load_model(_default_model() if checkpoint is None else checkpoint).to(place or _default_device())
+    set_momentum(model)
+    return model
 
 
 @_short_traceback

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from bigbigan.config import Model
 from bigbigan.losses import Scores
 from bigbigan.networks.factory import build_discriminator, build_encoder, build_generator, resolve_latent_dim
-from bigbigan.networks.layers import pool_to
+from bigbigan.networks.layers import pool_to, set_momentum
 
 
 class BigBiGAN(nn.Module, ModelHubMixin):
@@ -118,4 +118,6 @@ class BigBiGAN(nn.Module, ModelHubMixin):
     def _from_pretrained(cls, *, model_id, **options) -> "BigBiGAN":
         from bigbigan.release.format import read_release_or_hub
 
-        return read_release_or_hub(str(model_id), **options)
+        model = read_release_or_hub(str(model_id), **options)
+        set_momentum(model)  # as `bigbigan.load` does
+        return model
