@@ -19,6 +19,8 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not follow `__getat
     from bigbigan.networks.discriminator import Discriminator as Discriminator
     from bigbigan.networks.encoder import Encoder as Encoder
     from bigbigan.networks.generator import Generator as Generator
+    from bigbigan.uses.backbones import backbone as backbone
+    from bigbigan.uses.backbones import to_timm as to_timm
 
 __version__ = "0.1.0"
 
@@ -27,6 +29,7 @@ _PUBLIC = {
     "Discriminator": "bigbigan.networks.discriminator",
     "Encoder": "bigbigan.networks.encoder",
     "Generator": "bigbigan.networks.generator",
+    "backbone": "bigbigan.uses.backbones",
     "discriminate": "bigbigan.api",
     "encode": "bigbigan.api",
     "generate": "bigbigan.api",
@@ -34,6 +37,7 @@ _PUBLIC = {
     "load": "bigbigan.api",
     "reconstruct": "bigbigan.api",
     "to_pil": "bigbigan.api",
+    "to_timm": "bigbigan.uses.backbones",
 }
 __all__ = [*_PUBLIC, "__version__"]
 
