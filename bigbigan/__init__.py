@@ -21,11 +21,13 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not follow `__getat
     from bigbigan.networks.generator import Generator as Generator
     from bigbigan.uses.backbones import backbone as backbone
     from bigbigan.uses.backbones import to_timm as to_timm
+    from bigbigan.uses.sklearn_features import BigBiGANFeatures as BigBiGANFeatures
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
     "BigBiGAN": "bigbigan.model",
+    "BigBiGANFeatures": "bigbigan.uses.sklearn_features",
     "Discriminator": "bigbigan.networks.discriminator",
     "Encoder": "bigbigan.networks.encoder",
     "Generator": "bigbigan.networks.generator",
