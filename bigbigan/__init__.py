@@ -22,14 +22,19 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not follow `__getat
     from bigbigan.networks.encoder import Encoder as Encoder
     from bigbigan.networks.generator import Generator as Generator
     from bigbigan.release.shipped import models as models
+    from bigbigan.uses.backbones import backbone as backbone
+    from bigbigan.uses.backbones import to_timm as to_timm
+    from bigbigan.uses.sklearn_features import BigBiGANFeatures as BigBiGANFeatures
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
     "BigBiGAN": "bigbigan.model",
+    "BigBiGANFeatures": "bigbigan.uses.sklearn_features",
     "Discriminator": "bigbigan.networks.discriminator",
     "Encoder": "bigbigan.networks.encoder",
     "Generator": "bigbigan.networks.generator",
+    "backbone": "bigbigan.uses.backbones",
     "discriminate": "bigbigan.api",
     "encode": "bigbigan.api",
     "generate": "bigbigan.api",
@@ -40,6 +45,7 @@ _PUBLIC = {
     "neighbours": "bigbigan.api",
     "reconstruct": "bigbigan.api",
     "to_pil": "bigbigan.api",
+    "to_timm": "bigbigan.uses.backbones",
 }
 __all__ = [*_PUBLIC, "__version__"]
 

@@ -29,6 +29,7 @@ from bigbigan.features.search import Neighbours, search
 from bigbigan.files import printable
 from bigbigan.latents import sample_prior, truncate
 from bigbigan.model import PARTS, BigBiGAN
+from bigbigan.networks.layers import set_momentum
 from bigbigan.noise import normal_noise
 from bigbigan.release.load import load_model
 from bigbigan.release.shipped import default_model
@@ -64,6 +65,8 @@ def load(
 ) -> BigBiGAN:
     """Load a model with averaged E and G, in evaluation mode. Raises CheckpointError.
 
+    After `.train()` its batch norms move their running statistics in every forward, as torch's do.
+
     checkpoint: a run folder, checkpoint folder, release folder or hub id, or the name of a model that comes with the
     package (see `bigbigan.models`); None for the best of these that saw natural images.
     device: where to put the model; None for a GPU if there is one, else the CPU.
@@ -82,7 +85,9 @@ def load(
             expected = f"expected a model with {'an' if name == 'encoder' else 'a'} {name}, as parts says"
             found = "a GAN, which has none" if name == "encoder" else "one without it"
             raise CheckpointError(f"{printable(source)}: {expected}; found {found}")
-    return model.to(place or default_device())
+    model = model.to(place or default_device())
+    set_momentum(model)
+    return model
 
 
 @_short_traceback

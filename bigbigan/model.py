@@ -11,7 +11,7 @@ from bigbigan.config import Model
 from bigbigan.errors import InputError
 from bigbigan.losses import Scores
 from bigbigan.networks.factory import build_discriminator, build_encoder, build_generator, resolve_latent_dim
-from bigbigan.networks.layers import pool_to
+from bigbigan.networks.layers import pool_to, set_momentum
 
 PARTS = ("generator", "encoder", "discriminator")  # the order decides the random weights of a seed
 
@@ -147,4 +147,6 @@ class BigBiGAN(nn.Module, ModelHubMixin):
     def _from_pretrained(cls, *, model_id, **options) -> "BigBiGAN":
         from bigbigan.release.format import read_release_or_hub
 
-        return read_release_or_hub(str(model_id), **options)
+        model = read_release_or_hub(str(model_id), **options)
+        set_momentum(model)  # as `bigbigan.load` does
+        return model

@@ -23,6 +23,7 @@ FLOORS = [
     {"release"},
     {"report", "features"},
     {"api"},
+    {"uses"},
     {"train", "extract"},
 ]
 # Hugging Face's mixin asks the model to save and load itself; the release format, which knows the model, does it.

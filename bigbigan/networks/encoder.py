@@ -59,6 +59,9 @@ class Encoder(nn.Module):
 
     forward: x (N, 3, S, S) in [−1, 1] → Posterior(mean, stddev), (N, Z) each. It and `head` are given the classes (N,)
     of x in a conditional model, and ignore them: this E sees no labels.
+
+    In training mode no forward moves the running statistics of its batch norms: our training step does. In a training
+    loop of your own take `bigbigan.backbone`, an E of `bigbigan.load`, or call `networks.layers.set_momentum` first.
     """
 
     def __init__(
@@ -190,20 +193,49 @@ def build_timm(backbone: str, width: float, image_size: int, blocks: tuple[int, 
             f"encoder blocks {list(blocks)}: expected none for {backbone!r}; only {REVNET} and the resnetv2 family "
             "take them"
         )
+    trunk = create_timm(backbone, width, image_size, blocks)
+    replace_batch_norms(trunk)
+    remove_dropout(trunk)
+    return trunk
+
+
+def create_timm(backbone: str, width: float, image_size: int, blocks: tuple[int, ...]) -> nn.Module:
+    """Build a timm network without classifier as timm makes it, for a known name. Raises ValueError."""
     changes = ({"width_factor": width} if width != 1.0 else {}) | ({"layers": list(blocks)} if blocks else {})
     known = timm.get_pretrained_cfg(backbone)
     if known is not None and known.fixed_input_size:  # transformers, whose position embeddings are made for one size
         changes["img_size"] = image_size
     try:
-        trunk = timm.create_model(backbone, pretrained=False, num_classes=0, **changes)
+        return timm.create_model(backbone, pretrained=False, num_classes=0, **changes)
     except (TypeError, AssertionError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"encoder {backbone!r}: expected one that can be built for {image_size} px, found: "
             f"{error or type(error).__name__}"
         ) from None
-    replace_batch_norms(trunk)
-    remove_dropout(trunk)
-    return trunk
+
+
+def plain_timm(
+    weights: dict[str, Tensor], backbone: str, width: float, stem: str, image_size: int, blocks: tuple[int, ...]
+) -> nn.Module:
+    """Build a backbone as timm makes it, with timm's batch norms and our stem, and load the weights of our trunk.
+
+    stem: as in `build_trunk`.  Its `pretrained_cfg` says how images are prepared: the centre square of `image_size`
+    pixels, bicubic, values in [−1, 1].  Raises ValueError where the weights do not fit.
+    """
+    with torch.random.fork_rng(devices=[]):
+        network = create_timm(backbone, width, image_size, blocks)
+        if "resnetv2" in backbone and stem != "imagenet":
+            replace_stem(network, stem)
+    missing, unexpected = network.load_state_dict(weights, strict=False)
+    missing = [name for name in missing if not name.endswith("num_batches_tracked")]  # which our batch norms lack
+    if missing or unexpected:
+        raise ValueError(f"weights of {backbone}: expected those of timm's network, found {[*missing, *unexpected]}")
+    known = {name: network.pretrained_cfg.get(name) for name in ("architecture", "first_conv", "classifier")}
+    network.pretrained_cfg = network.default_cfg = known | {
+        "input_size": (3, image_size, image_size), "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bicubic",
+        "crop_pct": 1.0, "crop_mode": "center", "num_classes": 0,
+    }  # fmt: skip
+    return network
 
 
 @torch.no_grad()

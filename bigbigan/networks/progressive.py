@@ -193,7 +193,8 @@ class GrowingTrunk(Growing):
         if drop:
             self.register_buffer("confidence", torch.zeros(()))  # d̂
 
-    def forward(self, x: Tensor, drop: Tensor | None = None) -> Tensor:
+    def forward_features(self, x: Tensor, drop: Tensor | None = None) -> Tensor:
+        """Return the last map, before the average over places; `drop` as in forward."""
         if x.shape[-1] != self.image_size:
             raise ValueError(f"level {self.level:g}: expected images of {self.image_size} px, found {tuple(x.shape)}")
         noise = self._noise(drop)
@@ -207,7 +208,10 @@ class GrowingTrunk(Growing):
         h = self.stddev(h)
         for layer in self.last:
             h = layer(h * noise[layer] if noise else h)
-        return self.discrimination(h.mean((2, 3)))
+        return h
+
+    def forward(self, x: Tensor, drop: Tensor | None = None) -> Tensor:
+        return self.discrimination(self.forward_features(x, drop).mean((2, 3)))
 
     def _dropped(self) -> list[ConvLayer]:
         """Return the 3×3 convolutions whose inputs get LSGAN's noise, in the order of the columns of `drop`."""

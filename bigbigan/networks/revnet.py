@@ -151,14 +151,18 @@ class RevNet(nn.Module):
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Return the last map (N, num_features, H, W), before the average over places."""
         x = self.stem(x)
         if x.device.type != "meta" and torch.is_autocast_enabled(x.device.type):
             # The backward pass subtracts what was added, which bf16 is too coarse for; convolutions still use it.
             x = x.float()
         for i, stage in enumerate(self.stages):
             x = stage(x if i == 0 else pool_and_double(x))
-        return self.norm(x).mean((2, 3))
+        return self.norm(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_features(x).mean((2, 3))
 
 
 def pool_and_double(x: Tensor) -> Tensor:

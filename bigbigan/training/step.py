@@ -16,7 +16,13 @@ from bigbigan.distributed import average_gradients, mark_step
 from bigbigan.latents import Posterior
 from bigbigan.losses import Scores
 from bigbigan.model import BigBiGAN
-from bigbigan.networks.layers import StatisticsRecorder, advance_power_iteration, pool_to, record_statistics
+from bigbigan.networks.layers import (
+    StatisticsRecorder,
+    advance_power_iteration,
+    pool_to,
+    record_statistics,
+    set_momentum,
+)
 from bigbigan.training.batch import Batch
 from bigbigan.training.guard.health import Health
 from bigbigan.training.objectives import Joint, Objective, at_least_float32
@@ -74,6 +80,7 @@ class Step:
         self.d_steps, self.batches, self.chunks, self.autocast = d_steps, batches, chunks, autocast
         self.regularisation = regularisation or Regularisation()
         self.health = Health(model)
+        set_momentum(model, None)  # of a loaded model: this step moves the statistics itself
 
     def draws(self) -> dict[str, Draw]:
         """Return the random numbers that the parts need for each image, by name."""

@@ -37,7 +37,7 @@ def joined_batch():
 
 
 def norm_result(x, weight):
-    """Output, gradients and recorded statistics of a batch norm with some gain."""
+    """Output, gradients and recorded statistics of a batch norm with some gain; statistics that it moves itself."""
     norm = CrossReplicaBatchNorm(3).double()
     norm.weight.data = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
     x = x.clone().requires_grad_()
@@ -45,7 +45,11 @@ def norm_result(x, weight):
         y = norm(x)
     (y.pow(2) * weight).sum().backward()
     recorder.move(1.0)
-    return y.detach(), x.grad, norm.weight.grad, norm.running_mean, norm.running_var
+    moving = CrossReplicaBatchNorm(3).double()
+    moving.momentum = 0.1  # as torch's, in a training loop of a user
+    moving(x)
+    statistics = norm.running_mean, norm.running_var, moving.running_mean, moving.running_var
+    return y.detach(), x.grad, norm.weight.grad, *statistics
 
 
 def train(rank, processes, dtype, iterations=ITERATIONS, size=8, **changes):
@@ -204,15 +208,15 @@ def one():
 
 
 def test_batch_norm_of_uneven_shares_is_that_of_the_joined_batch(several):
-    y, x_grad, weight_grad, mean, var = norm_result(*joined_batch())
+    y, x_grad, weight_grad, *statistics = norm_result(*joined_batch())
     parts = [r["norm"] for r in several]
     exact = {"rtol": 1e-9, "atol": 1e-9}
     torch.testing.assert_close(torch.cat([p[0] for p in parts]), y, **exact)
     torch.testing.assert_close(torch.cat([p[1] for p in parts]), x_grad, **exact)
     torch.testing.assert_close(sum(p[2] for p in parts), weight_grad, **exact)
     for p in parts:
-        torch.testing.assert_close(p[3], mean, **exact)
-        torch.testing.assert_close(p[4], var, **exact)
+        for found, expected in zip(p[3:], statistics, strict=True):
+            torch.testing.assert_close(found, expected, **exact)
 
 
 def test_several_processes_have_identical_weights(several):

@@ -18,6 +18,7 @@ from bigbigan.networks.layers.norm import (
     batch_norms,
     of_classes,
     record_statistics,
+    set_momentum,
     unrecorded,
 )
 from bigbigan.networks.layers.orthogonal import add_orthogonal_gradient, orthogonal_penalty
@@ -65,6 +66,7 @@ __all__ = [
     "record_statistics",
     "run_block",
     "set_folded",
+    "set_momentum",
     "spectral_layers",
     "split_size",
     "unrecorded",

@@ -1,8 +1,11 @@
-"""Batch normalisation over the joined batch of all processes, whose forward changes no buffer.
+"""Batch normalisation over the joined batch of all processes, whose forward changes no buffer in our training.
 
 Training mode normalises with the statistics of the joined batch and, inside `record_statistics`, reports them to a
 recorder, whose caller moves the running statistics. Evaluation mode reads the running statistics. Outputs, statistics
 and gradients are equal to those of one process that holds the joined batch.
+
+A model that a user loads is the exception: `set_momentum` lets each of its forwards in training mode move the running
+statistics as torch's batch norm does, because a training loop of one's own has no recorder.
 """
 
 from contextlib import contextmanager
@@ -14,6 +17,8 @@ from torch import Tensor, nn
 from bigbigan.distributed.collectives import all_gather_rows, all_reduce, world_size
 from bigbigan.networks.layers.checkpointing import in_backward_pass
 from bigbigan.networks.layers.spectral import SNLinear
+
+NO_STATISTICS = (None, None, True, 0.0)  # running mean and variance, training, momentum; a kernel moves none of it
 
 
 class _JoinedBatchNorm(torch.autograd.Function):
@@ -63,6 +68,9 @@ class CrossReplicaBatchNorm(nn.Module):
     eps: 1e-4 in G (BigGAN).  activation: as in timm's BatchNormAct2d.  With one process it is torch's fused kernel.
     """
 
+    momentum: float | None = None
+    """Share by which a forward in training mode without a recorder moves the running statistics; None for none."""
+
     def __init__(self, channels: int, eps: float = 1e-4, affine: bool = True, activation: nn.Module | None = None):
         super().__init__()
         self.eps = eps
@@ -83,6 +91,8 @@ class CrossReplicaBatchNorm(nn.Module):
     def _in_training(self, x: Tensor) -> Tensor:
         if world_size() > 1:
             normalised, mean, var, count = _JoinedBatchNorm.apply(x, self.eps)
+            if self._moves():
+                self._move(mean, var, count)
             if self.weight is not None:
                 normalised = (normalised * _channels(self.weight, x) + _channels(self.bias, x)).to(x.dtype)
         else:
@@ -91,13 +101,24 @@ class CrossReplicaBatchNorm(nn.Module):
                 raise ValueError(
                     f"batch norm expected more than one value per channel in training, found {tuple(x.shape)}"
                 )
-            normalised, mean, scale = torch.native_batch_norm(
-                x, self.weight, self.bias, None, None, True, 0.0, self.eps
-            )
+            # As torch's batch norm: the kernel moves the running statistics that it is given.
+            running = (self.running_mean, self.running_var, True, self.momentum) if self._moves() else NO_STATISTICS
+            normalised, mean, scale = torch.native_batch_norm(x, self.weight, self.bias, *running, self.eps)
             var = None if self.recorder is None else scale.detach().square().reciprocal() - self.eps
         if self.recorder is not None and not in_backward_pass():  # where checkpointing repeats a recorded forward
             self.recorder.add(self, count, mean.detach(), var)
         return normalised
+
+    def _moves(self) -> bool:
+        """Return whether this forward moves the running statistics itself; one that is repeated never does."""
+        return self.momentum is not None and self.recorder is None and not in_backward_pass()
+
+    @torch.no_grad()
+    def _move(self, mean: Tensor, var: Tensor, count: Tensor) -> None:
+        """Move the running statistics towards those of the joined batch, its variance unbiased, as torch does."""
+        unbiased = var * (count / (count - 1))
+        for running, seen in ((self.running_mean, mean), (self.running_var, unbiased)):
+            running.lerp_(seen.to(running.dtype), self.momentum)
 
 
 class ConditionalBatchNorm(nn.Module):
@@ -138,6 +159,15 @@ def of_classes(table: nn.Embedding, classes: Tensor) -> Tensor:
 def batch_norms(network: nn.Module) -> list[CrossReplicaBatchNorm]:
     """Return the batch norms of `network` in the order of its modules."""
     return [layer for layer in network.modules() if isinstance(layer, CrossReplicaBatchNorm)]
+
+
+def set_momentum(network: nn.Module, momentum: float | None = 0.1) -> None:
+    """Let every batch norm of `network` move its running statistics by `momentum` in each forward in training mode.
+
+    momentum: 0.1 is torch's default; None: forwards move nothing, as our training step expects.
+    """
+    for layer in batch_norms(network):
+        layer.momentum = momentum
 
 
 class StatisticsRecorder:

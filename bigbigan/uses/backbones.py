@@ -1,0 +1,63 @@
+"""Hand E's trunk to other people's code: as an ordinary torch module, or as a plain timm model."""
+
+import os
+
+import torch
+from torch import nn
+
+from bigbigan.api import load
+from bigbigan.errors import InputError
+from bigbigan.model import BigBiGAN
+from bigbigan.networks.encoder import REVNET, Encoder, automatic_stem, plain_timm
+from bigbigan.networks.ordinary import Backbone
+
+Source = BigBiGAN | Encoder | str | os.PathLike | None
+
+
+def backbone(model: Source = None, trainable: bool = False, device: torch.device | str | None = None) -> Backbone:
+    """Return a copy of E's trunk as an ordinary network: x (N, 3, S, S) in [−1, 1] → AvePool feature (N, C).
+
+    model: a `BigBiGAN`, its encoder, or what `bigbigan.load` takes.
+    trainable: False for a frozen feature extractor, which stays in evaluation mode; True for fine-tuning: torch's batch
+    norms then do what they always do in training mode.
+    device: where to put it; None for where `model` is, or where `load` puts it.
+    It has `num_features` (C), `image_size` (S) and `forward_features`, and is in evaluation mode: call `.train()`.
+    Raises InputError, or CheckpointError for a path.
+    """
+    encoder = model if isinstance(model, Encoder) else _loaded(model, device).encoder
+    if encoder is None:
+        raise InputError("model: expected one with an encoder, found a GAN, which has no encoder")
+    network = Backbone(encoder, trainable)
+    return network if device is None else network.to(device)
+
+
+def to_timm(model: BigBiGAN | str | os.PathLike | None = None) -> nn.Module:
+    """Return E's trunk as timm's own network, made by `timm.create_model` with `num_classes=0`, with E's weights.
+
+    model: a `BigBiGAN`, or what `bigbigan.load` takes.
+    The stem of a ResNet-v2 for images below 128 px is ours, one convolution. `timm.data.resolve_model_data_config`
+    tells how images are prepared. It is in evaluation mode.
+    Raises InputError for an encoder whose trunk is not timm's: RevNet, BiGAN's MLP, a network that grows, your own.
+    """
+    model = _loaded(model)
+    config = model.config
+    kind = "your own networks" if config is None else config.encoder
+    if kind in ("none", "mlp", "progressive", REVNET, "your own networks"):
+        names = {"none": "a GAN, which has none", "mlp": "BiGAN's MLP", "progressive": "one that grows"}
+        raise InputError(
+            f"model: expected an encoder of timm, such as resnetv2_50, found {names.get(kind, kind)}; "
+            "bigbigan.backbone(model) returns any encoder as an ordinary torch module"
+        )
+    trunk, size = model.encoder.trunk, model.encoder.image_size
+    stem = automatic_stem(size) if config.encoder_stem == "auto" else config.encoder_stem
+    network = plain_timm(trunk.state_dict(), kind, config.encoder_width, stem, size, tuple(config.encoder_blocks))
+    return network.to(next(trunk.parameters())).eval()
+
+
+def _loaded(model: Source, device: torch.device | str | None = None) -> BigBiGAN:
+    """Return the model itself, or the one that a path or hub id names. Raises InputError or CheckpointError."""
+    if model is None or isinstance(model, (str, os.PathLike)):
+        return load(model, device)
+    if not isinstance(model, BigBiGAN):
+        raise InputError(f"model: expected a BigBiGAN, its encoder, a path or a hub id, found {type(model).__name__}")
+    return model
