@@ -58,6 +58,7 @@ A BigBiGAN: an encoder, a generator and a joint discriminator trained against ea
 
 ```python
 import bigbigan
+
 features = bigbigan.encode(images, model="PATH OR HUB ID OF THIS FOLDER", outputs="avepool_feat")
 ```
 
