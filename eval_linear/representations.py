@@ -20,6 +20,7 @@ from eval_linear.features import estimate_statistics, extract, label, raw_pixels
 STATISTICS_IMAGES = 4096  # for the batch norms of an untrained encoder
 PIXELS = 16  # px: raw pixels of larger images are resized, so that nearest neighbours remain a matter of minutes
 COMPONENTS = 64  # of the principal component analysis
+ROUNDING = 1e-10  # of the largest variance: what is below is a rounding error of float32
 KEPT_BYTES = 2**30  # of decoded pixels that a split keeps: 349,525 images of 32 px
 
 
@@ -154,9 +155,20 @@ def of_pixels(splits: Splits, image_size: int, batch_size: int) -> Iterator[Repr
     x_test, at_test = raw_pixels(splits.test, size, batch_size)
     y, y_test = _labels(splits.train, at), _labels(splits.test, at_test)
     yield Representation("none", f"pixels {size}×{size}", x, y, x_test, y_test)
-    pca = PCA(min(COMPONENTS, len(x), x.shape[1]), random_state=0).fit(x.numpy())
-    x, x_test = (torch.from_numpy(pca.transform(part.numpy()).astype(np.float32)) for part in (x, x_test))
+    x, x_test = principal_components(x, x_test)
     yield Representation("none", f"PCA of pixels ({x.shape[1]})", x, y, x_test, y_test)
+
+
+def principal_components(x: Tensor, x_test: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the first `COMPONENTS` principal components of training rows x (n, D), and of test rows.
+
+    Components that hold nothing but rounding errors are left out: a classifier that standardises its features would
+    enlarge them to the size of the others.
+    """
+    pca = PCA(min(COMPONENTS, len(x), x.shape[1]), random_state=0).fit(x.numpy())
+    rank = max(1, int((pca.explained_variance_ > ROUNDING * pca.explained_variance_[0]).sum()))
+    first, second = (torch.from_numpy(pca.transform(part.numpy())[:, :rank].astype(np.float32)) for part in (x, x_test))
+    return first, second
 
 
 def few_labels(y: Tensor, share: float, seed: int) -> Tensor:

@@ -16,7 +16,15 @@ from eval_linear.knn import majority, nearest_rows, paper_knn, smallest, weighte
 from eval_linear.linear.adam import EMA, AdamProbe, shuffled, train_adam_probe
 from eval_linear.linear.solvers import held_out, judge
 from eval_linear.pairs import bidirectional
-from eval_linear.representations import DecodedOnce, Splits, few_labels, of_encoder, of_pixels, of_supervised
+from eval_linear.representations import (
+    DecodedOnce,
+    Splits,
+    few_labels,
+    of_encoder,
+    of_pixels,
+    of_supervised,
+    principal_components,
+)
 from tests.conftest import tiny_model
 
 
@@ -302,3 +310,15 @@ def test_the_same_architecture_trained_with_labels_stands_beside(digits):
     assert r.encoder == "supervised" and not torch.equal(
         r.network.trunk.stem.conv.weight, model.encoder.trunk.stem.conv.weight
     )
+
+
+def test_principal_components_of_rounding_errors_are_left_out():
+    """Of 12 columns that repeat three pixels and a constant one, three components hold something."""
+    torch.manual_seed(0)
+    x = torch.rand(50, 4).repeat(1, 3)
+    x[:, 3::4] = 0.25  # a pixel that never changes
+    first, second = principal_components(x[:40], x[40:])
+    assert first.shape == (40, 3) and second.shape == (10, 3)
+    centred = x[:40].double() - x[:40].double().mean(0)
+    assert torch.allclose(first.double().square().sum(), centred.square().sum(), rtol=1e-5), "nothing else is lost"
+    assert principal_components(torch.ones(5, 3), torch.ones(2, 3))[0].shape == (5, 1)

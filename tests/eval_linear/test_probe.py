@@ -47,7 +47,7 @@ def test_the_command_prints_one_table_and_writes_json_and_page(run, tmp_path):
         "trained     z_mean",
         "untrained   AvePool",
         "pixels 8×8",
-        "PCA of pixels (64)",
+        "PCA of pixels (61)",
         "majority class",
         "n_train 1,438, n_test 359",
         "linear, full batch, centre crop, 10 % of the labels",
