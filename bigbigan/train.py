@@ -54,6 +54,7 @@ def train(config, options, started: float, begun: list) -> int:
         accelerator,
         initial=adopt_architecture(config, checkpoints, options.flags),
         images=choose_settings(config, options.given, checkpoints, accelerator),
+        flags=options.flags,
         started=started,
         evaluate=evaluate,
         page=write_page,

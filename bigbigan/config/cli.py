@@ -56,12 +56,16 @@ def parse(argv: list[str] | None = None, tree: type = Config) -> tuple[Any, argp
         if not config.run.name:
             config.run.name = run_name(path)
         dropped = drop_resnet_settings(config.model, options.flags)
+        dropped = [f"{', '.join(dropped)} not used, --model.encoder {config.model.encoder} has none"] * bool(dropped)
+        if config.model.grey and config.model.family == "progressive" and "model.grey" not in options.flags:
+            config.model.grey = False
+            dropped.append("model.grey True not used, --model.family progressive has no grey G")
         config.validate()
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     if dropped and os.environ.get("RANK", "0") == "0" and options.processes < 2:  # once for all processes of a launch
-        print(f"{options.config}: {', '.join(dropped)} not used, --model.encoder {config.model.encoder} has none")
+        print(f"{options.config}: {'; '.join(dropped)}")
     return config, options
 
 

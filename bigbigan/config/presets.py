@@ -247,7 +247,8 @@ def _in_one_line(error: Exception) -> str:
     if isinstance(error, OSError):
         return f"expected a file that can be read, found {error.strerror or error}"
     key = getattr(error, "full_key", None)
-    return (str(error).strip() or type(error).__name__).splitlines()[0] + (f" (at {key})" if key else "")
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return first + (f" (at {printable(str(key))})" if key else "")
 
 
 def write_yaml(config: Any, path: Path, header: str = "") -> None:

@@ -8,7 +8,6 @@ import logging
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from hashlib import blake2b, sha256
-from pathlib import Path
 
 import numpy as np
 
@@ -111,23 +110,18 @@ def _kept(images: Images, purpose: str) -> np.ndarray:
     hashed = lambda: _digests(keys_of(images), purpose)  # noqa: E731
     if getattr(images.base()[0], "key_bytes", lambda: 0)() < KEPT_FROM:
         return hashed()
-    path = cache_folder() / f"places-{sha256(f'{fingerprint(images)} {purpose}'.encode()).hexdigest()[:24]}.npy"
+    path = cache_folder() / f"places-{sha256(f'{fingerprint(images)} {purpose}'.encode()).hexdigest()[:24]}.u8"
     with suppress(OSError, ValueError, EOFError):  # not there, or cut short
-        kept = np.load(path, allow_pickle=False)
-        if kept.dtype == np.uint64 and kept.shape == (len(images),):
+        kept = np.fromfile(path, np.uint64)
+        if kept.shape == (len(images),):
             return kept
     found = hashed()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, lambda beside: _save(beside, found))
+        write_whole(path, found.tofile)
     except OSError as error:
         log.warning("%s: could not be kept, the next run will read all images again (%s)", printable(path), error)
     return found
-
-
-def _save(path: Path, values: np.ndarray) -> None:
-    with open(path, "wb") as file:  # np.save adds a suffix to a name without one
-        np.save(file, values)
 
 
 def _digests(keys: Iterable[bytes], purpose: str) -> np.ndarray:

@@ -31,6 +31,7 @@ from bigbigan.training.pictures import sheet
 
 FORMAT = 1
 FILES = ("model.safetensors", "samples.png", "README.md", "config.json")  # the config last: it makes a release whole
+UNKNOWN = {"name": "BigBiGAN", "images_seen": 0, "seed": "unknown", "data": {}}  # what a model's card may lack
 SAMPLES = 64  # of the grid on the card
 MAPPED = 2**24  # bytes of a file that are mapped into memory at a time
 README = """---
@@ -134,11 +135,11 @@ def write_readme(folder: Path, model: BigBiGAN, figures: str, worth: str = "") -
 
     figures: a phrase.  worth: a section on what the model is worth, see `card.worth`.
     """
-    config, card = model.config, model.card
+    config, card = model.config, UNKNOWN | model.card
     text = README.format(
         name=card["name"],
-        path=card["data"]["path"],
-        split=card["data"]["split"],
+        path=card["data"].get("path", "unknown"),
+        split=card["data"].get("split", "unknown"),
         images_seen=card["images_seen"],
         seed=card["seed"],
         image_size=config.image_size,

@@ -5,6 +5,7 @@ import logging
 import os
 import socket
 import subprocess
+from collections.abc import Collection
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -168,16 +169,17 @@ def lock_run_folder(folder: Path):
         yield
 
 
-def open_data(config: Config) -> tuple[Images, Images]:
+def open_data(config: Config, flags: Collection[str] = ()) -> tuple[Images, Images]:
     """Open the training and the evaluation images that the settings name, and check them.
 
-    A warning names the classes that only one of the two splits has.  Raises DataError or ConfigError.
+    A warning names the classes that only one of the two splits has.  flags: names of the settings that the command line
+    sets.  Raises DataError or ConfigError.
     """
     train, test = open_splits(config.data)
     if test.note and rank() == 0:
         log.warning("--data.path %s: %s", config.data.path, test.note)
     check_classes(config.model.classes, train, test)
-    check_grey(config.model, train)
+    check_grey(config.model, train, flags)
     check_best(config.run.best, train)
     return train, test
 
@@ -235,13 +237,19 @@ def check_classes(wanted: int, train: Images, test: Images) -> None:
         raise ConfigError(f"--model.classes {wanted}: expected data with as many classes, found {count}")
 
 
-def check_grey(model: Model, train: Images) -> None:
-    """Raise ConfigError for a G of grey images whose D would tell real images by their colour."""
-    if model.grey and model.family == "biggan" and (coloured := train.coloured()):
-        raise ConfigError(
-            f"--model.grey True: expected images without colour, found colour in {coloured} of "
-            f"{min(LOOKED_AT, len(train))} that were looked at; set it to False"
-        )
+def check_grey(model: Model, train: Images, flags: Collection[str]) -> None:
+    """Raise ConfigError for a G of grey images whose D would tell real images by their colour.
+
+    What a preset alone sets is changed for images with colour, and a line says so.
+    """
+    if not (model.grey and model.family == "biggan" and (coloured := train.coloured())):
+        return
+    found = f"found colour in {coloured} of {min(LOOKED_AT, len(train))} that were looked at"
+    if "model.grey" in flags or model.init_from:
+        raise ConfigError(f"--model.grey True: expected images without colour, {found}; set it to False")
+    model.grey = False
+    if rank() == 0:
+        print(f"the preset's model.grey True is not used: {found}")
 
 
 def open_stream(config: Config, images: Images, accelerator: Accelerator) -> Stream:

@@ -183,7 +183,7 @@ def choose_settings(
         found = [Choice("kept", {k: begun[k] for k in CHOSEN if k in begun and k not in fixed}, "as the run began")]
         title = "settings that this run chose when it began"
     else:
-        images = open_data(config)
+        images = open_data(config, given)
         count, side = len(images[0]), shorter_side(images[0])
         now = {name: value for name, value in flatten(config).items() if name in fixed}
         grey, parts = not images[0].coloured(), processes * config.data.chunks

@@ -3,7 +3,7 @@
 import logging
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -73,6 +73,7 @@ class Trainer:
         page: Callable[[Path, str], object],
         finish: Hook,
         images: tuple[Images, Images] | None = None,
+        flags: Collection[str] = (),
     ):
         self.config, self.preset, self.accelerator, self.started = config, preset, accelerator, started
         self.evaluation, self.page, self.finish = evaluate, page, finish
@@ -84,7 +85,7 @@ class Trainer:
         begun = checkpoint.saved_config(self.checkpoints)
         config.data.split_rule = split_rule(config, begun)
         config.run.selection_share = selection_share(config, begun)
-        self.train_images, self.test_images = open_data(config) if images is None else images
+        self.train_images, self.test_images = open_data(config, flags) if images is None else images
         data = {"train": record(self.train_images), "test": record(self.test_images)}
         self.selection_images: Images | None = None
         if share := config.run.selection_share:

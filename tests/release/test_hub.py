@@ -43,7 +43,8 @@ def test_a_model_goes_to_the_hub_and_comes_back(release, tmp_path):
         out, _ = launch("-c", fetched, env=there, cwd=tmp_path)
         assert out.strip().endswith("1234")
         torch.manual_seed(0)
-        assert torch.equal(torch.load(tmp_path / "x.pt"), bigbigan.load(release, "cpu").generate(torch.randn(3, 8)))
+        expected = bigbigan.load(release, "cpu").generate(torch.randn(3, 8))
+        assert torch.allclose(torch.load(tmp_path / "x.pt"), expected, atol=1e-5)  # with other numbers of threads
         assert (tmp_path / "again" / "README.md").read_text() == card
         hub.calls.clear()  # what is in the cache works without the hub, but for asking whether there is a newer one
         launch("-c", "import bigbigan; bigbigan.load('me/tiny', 'cpu')", env=there | {"HF_HUB_OFFLINE": "1"})

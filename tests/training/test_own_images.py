@@ -148,11 +148,14 @@ def test_images_without_colour_get_a_grey_generator(tmp_path, capsys):
     assert not chosen(tmp_path, f"--data.path={grey}").model.grey
 
 
-def test_a_grey_generator_is_refused_for_images_with_colour(tmp_path):
+def test_a_grey_generator_is_refused_for_images_with_colour(tmp_path, capsys):
     """D would tell real images by their colour; of family mlp it sees grey, too."""
     photos = write(tmp_path / "photos", 5)
     with pytest.raises(ConfigError, match="--model.grey True: expected images without colour, found colour in 4 of 4"):
-        open_data(parse(["--config", "own/small", f"--data.path={photos}", "--model.grey=True"])[0])
+        open_data(parse(["--config", "own/small", f"--data.path={photos}", "--model.grey=True"])[0], {"model.grey"})
+    config = parse(["--config", "digits", f"--data.path={photos}"])[0]
+    open_data(config)  # what the preset alone sets gives way
+    assert not config.model.grey and "the preset's model.grey True is not used" in capsys.readouterr().out
     open_data(parse(["--config", "bigan/mnist", f"--data.path={photos}"])[0])
     grey = grey_pictures(tmp_path / "grey")
     open_data(parse(["--config", "own/small", f"--data.path={grey}", "--model.grey=True"])[0])
