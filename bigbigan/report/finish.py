@@ -10,10 +10,10 @@ from bigbigan.model import BigBiGAN
 from bigbigan.release.card import worth
 from bigbigan.release.format import write_readme, write_release
 from bigbigan.release.load import card
-from bigbigan.report import closing_block, read_lead, write_page
+from bigbigan.report import closing_block, read_lead, read_probe, write_page
 from bigbigan.training import checkpoint
 from bigbigan.training.trainer import Trainer
-from eval_linear.result import Choice, ProbeResult
+from eval_linear.result import Choice
 
 PROBE_LIMIT = 200_000  # training images up to which the first probe, on the CPU, is a matter of minutes
 QUICK_LIMIT = 20_000  # training images up to which its other quick parts are a matter of seconds
@@ -31,8 +31,9 @@ def finish(trainer: Trainer, probe: Callable[[Path, tuple[str, ...]], str]) -> N
     write_readme(folder / "release", model, figures or "not measured")
     parts = probe_parts(trainer, model)
     table = probe(folder, parts) if parts else ""
-    if (folder / "probe.json").is_file():
-        write_readme(folder / "release", model, figures or "below", worth(ProbeResult.read(folder / "probe.json")))
+    probed, _ = read_probe(folder)
+    if probed.images_seen == trainer.state.images_seen:  # not one of an earlier, shorter run
+        write_readme(folder / "release", model, figures or "below", worth(probed))
     page = write_page(folder)
     best = best_checkpoint(folder / "best")
     closing = closing_block(folder, trainer.state.images_seen, read_lead(folder), page, best)

@@ -6,6 +6,7 @@ They are read as data only: nothing is unpickled, and no link leads out of its f
 import json
 import os
 import pickle
+import re
 import shutil
 import struct
 import subprocess
@@ -484,6 +485,6 @@ def test_no_module_knows_how_to_unpickle():
     )  # fmt: skip
     for folder in ("bigbigan", "eval_linear"):
         for path in sorted((ROOT / folder).rglob("*.py")):
-            text = path.read_text()
+            text = re.sub(r"np\.load\([^()]*, allow_pickle=False\)", "", path.read_text())
             assert not [word for word in words if word in text], path
             assert text.count("torch.load(") == text.count("weights_only=True"), path

@@ -40,7 +40,7 @@ def prove(module: Path, conversion: Conversion, python: str) -> dict[str, Differ
         if run.returncode or not files[1].is_file():
             last = (run.stderr.strip().splitlines() or [f"exit status {run.returncode}"])[-1]
             raise ConversionError(f"{python}: expected TensorFlow to run {module}, found: {last}")
-        theirs = dict(np.load(files[1]))
+        theirs = dict(np.load(files[1], allow_pickle=False))
     ours = run_ours(conversion.model, feeds)
     found = {name: difference(value, torch.from_numpy(theirs[name])) for name, value in ours.items()}
     wrong = [f"{name}: {one}" for name, one in found.items() if not one.relative <= LARGEST]

@@ -16,7 +16,7 @@ def main(module: str, inputs: str, outputs: str) -> None:
     import numpy as np
     import tensorflow.compat.v1 as tf
 
-    given = dict(np.load(inputs))
+    given = dict(np.load(inputs, allow_pickle=False))
     with tf.Graph().as_default(), tf.Session() as session:
         loaded = tf.saved_model.load(session, [], module)
         found = {}
