@@ -133,7 +133,7 @@ def test_tables(tmp_path, kind):
         ("/no/such/folder", "no such folder or file"),
         ("./nothing", "no such folder or file"),
         ("empty", "expected images .* found none"),
-        ("notes.txt", "expected a folder, a .parquet or .arrow file"),
+        ("notes.txt", "expected a folder, a .parquet, .arrow or .tar file or a data set's name, found another file"),
         ("cut.parquet", "expected a readable parquet file"),
     ],
 )

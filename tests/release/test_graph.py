@@ -98,7 +98,7 @@ def test_what_cannot_be_exported_is_a_sentence(options, message, tmp_path):
 
 
 def test_without_the_packages_the_cure_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(graphs, "NEEDED", ("onnx", "no_such_package"))
+    monkeypatch.setattr(graphs, "NEEDED", ("numpy", "no_such_package"))
     with pytest.raises(ExportError, match=r'found no no_such_package; pip install "bigbigan\[onnx\]"'):
         export_graph(tiny_model(**SMALL), tmp_path / "e.onnx")
 
