@@ -11,6 +11,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 
 from bigbigan.data import Images
+from bigbigan.data.crops import size_of
 from bigbigan.metrics.classifier import accuracy, train_classifier
 from bigbigan.model import BigBiGAN
 from bigbigan.networks.encoder import Encoder
@@ -42,15 +43,24 @@ class DecodedOnce(Images):
     def __post_init__(self):
         self.places = self.base()[1]
 
+    def decoded(self, i: int, value_range: tuple[float, float] | None = None) -> Image.Image | np.ndarray:
+        """Return image i as `Images.decoded` does; uint8 (H, W, 3) once it is kept."""
+        if value_range not in (None, self.value_range):  # pixels of another range than the kept ones
+            return super().decoded(i, value_range)
+        place = int(self.places[i])
+        if place in self.kept:
+            return self.kept[place]
+        image = super().decoded(i)
+        width, height = size_of(image)
+        if (len(self.kept) + 1) * 3 * width * height > KEPT_BYTES:  # as if all were of this size
+            return image
+        self.kept[place] = np.asarray(image)
+        return self.kept[place]
+
     def rgb(self, i: int) -> Image.Image:
         """Return image i as `Images.rgb` does."""
-        pixels = self.kept.get(int(self.places[i]))
-        if pixels is not None:
-            return Image.fromarray(pixels)
-        image = super().rgb(i)
-        if (len(self.kept) + 1) * 3 * image.width * image.height <= KEPT_BYTES:  # as if all were of this size
-            self.kept[int(self.places[i])] = np.asarray(image)
-        return image
+        image = self.decoded(i)
+        return Image.fromarray(image) if isinstance(image, np.ndarray) else image
 
 
 @dataclass

@@ -379,7 +379,10 @@ def _rgb(item, value_range: tuple[float, float] | None) -> Image.Image | np.ndar
     """Return a row, a PIL image or a file as upright 8-bit RGB. Raises what decoders raise."""
     if isinstance(item, _Row):
         return item.images.decoded(item.i, value_range)
-    return to_rgb(item if isinstance(item, Image.Image) else open_picture(item), value_range)
+    if isinstance(item, Image.Image):
+        return to_rgb(item, value_range)
+    with open_picture(item) as image:
+        return to_rgb(image, value_range)
 
 
 def _name(item: _Item) -> str:

@@ -79,7 +79,8 @@ def decode_rgb(
     pixels = _decode_webp(content)
     if pixels is not None:
         return pixels
-    return to_rgb(open_picture(io.BytesIO(source) if isinstance(source, bytes) else source), value_range)
+    with open_picture(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        return to_rgb(image, value_range)
 
 
 def _decode_webp(content: bytes) -> np.ndarray | None:

@@ -7,6 +7,8 @@ from sklearn.metrics import accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 
 from bigbigan.data import fingerprint, open_images
+from bigbigan.data.pictures import decode_rgb
+from bigbigan.data.stream import evaluation_batches
 from bigbigan.errors import FeatureError
 from bigbigan.metrics import neighbours
 from eval_linear import measures, representations
@@ -25,7 +27,7 @@ from eval_linear.representations import (
     of_supervised,
     principal_components,
 )
-from tests.conftest import tiny_model
+from tests.conftest import picture, tiny_model
 
 
 def blobs(n: int, classes: int = 4, width: int = 6, seed: int = 0, spread: float = 1.5):
@@ -86,6 +88,20 @@ def test_an_image_is_decoded_once_and_stays_the_same(monkeypatch):
     assert len(decoded) == 2 and fingerprint(once) == fingerprint(images)
     for found, i in zip(pixels, (7, 3, 7, 7), strict=True):
         assert (found == np.asarray(images.rgb(i))).all()
+
+
+def test_every_pass_of_the_probe_reads_what_was_decoded(tmp_path, monkeypatch):
+    """Passes over images read them by `Images.decoded`, from files and tables by their encoded bytes."""
+    for i in range(5):
+        picture(i).save(tmp_path / f"{i}.webp")
+        picture(i).save(tmp_path / f"{i}.png")
+    images, decoded = open_images(str(tmp_path), test_share=0), []
+    monkeypatch.setattr("bigbigan.data.images.decode_rgb", _counted(decode_rgb, decoded))
+    once = DecodedOnce.of(images)
+    passes = [torch.cat([x for x, _ in evaluation_batches(once, size, 4)]) for size in (8, 8, 16)]
+    assert len(decoded) == len(images) == 10
+    assert torch.equal(passes[0], passes[1])
+    assert torch.equal(passes[0], torch.cat([x for x, _ in evaluation_batches(images, 8, 4)]))
 
 
 def test_images_beyond_the_memory_are_decoded_anew(monkeypatch):
