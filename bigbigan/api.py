@@ -28,10 +28,10 @@ from bigbigan.errors import BigBiGANError, CheckpointError, InputError, Unreadab
 from bigbigan.features.search import Neighbours, search
 from bigbigan.files import printable
 from bigbigan.latents import sample_prior, truncate
-from bigbigan.model import PARTS, BigBiGAN
+from bigbigan.model import PARTS, BigBiGAN, absence
 from bigbigan.networks.layers import set_momentum
 from bigbigan.noise import normal_noise
-from bigbigan.release.load import load_model
+from bigbigan.release.load import EXPECTED, load_model
 from bigbigan.release.shipped import default_model
 from bigbigan.training.pictures import sheet
 
@@ -75,16 +75,12 @@ def load(
     """
     place, names = _device(device), _part_names(parts)
     if checkpoint is not None and not isinstance(checkpoint, (str, os.PathLike)):
-        raise CheckpointError(
-            f"checkpoint: expected a run folder, checkpoint, release or hub id, found {type(checkpoint).__name__}"
-        )
+        raise CheckpointError(f"checkpoint: {EXPECTED}, found {type(checkpoint).__name__}")
     source = _default_model() if checkpoint is None else checkpoint
     model = load_model(source, names)
     for name in names or ():
         if getattr(model, name) is None:
-            expected = f"expected a model with {'an' if name == 'encoder' else 'a'} {name}, as parts says"
-            found = "a GAN, which has none" if name == "encoder" else "one without it"
-            raise CheckpointError(f"{printable(source)}: {expected}; found {found}")
+            raise CheckpointError(f"{printable(source)}: {absence(name)}; leave it out of parts")
     model = model.to(place or default_device())
     set_momentum(model)
     return model
@@ -280,10 +276,7 @@ def discriminate(
     """
     check_batch_size(batch_size)
     model, device = _ready(model, device)
-    if model.discriminator is None and not model.left_out:
-        raise InputError("model: expected one with a discriminator, found E and G alone")
-    model.require("discriminator")
-    z = _latents(z, model.discriminator.latent_dim)
+    z = _latents(z, model.require("discriminator").latent_dim)
     classes = _class_labels(classes, model, len(z), weights=False)
     if classes is None and model.classes:
         raise InputError(

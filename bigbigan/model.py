@@ -16,6 +16,17 @@ from bigbigan.networks.layers import pool_to, set_momentum
 PARTS = ("generator", "encoder", "discriminator")  # the order decides the random weights of a seed
 
 
+def absence(name: str, left_out: bool = False) -> str:
+    """Return the words of an error that say that a model lacks a network: "expected ..., found ...".
+
+    name: one of `PARTS`.  left_out: whether the model was loaded without it.
+    """
+    article = "an" if name == "encoder" else "a"
+    found = "a GAN, which has no encoder" if name == "encoder" else f"one without {article} {name}"
+    found = "one that was loaded without it" if left_out else found
+    return f"expected a model with {article} {name}, found {found}"
+
+
 class BigBiGAN(nn.Module, ModelHubMixin):
     """The three networks of one model.
 
@@ -66,14 +77,8 @@ class BigBiGAN(nn.Module, ModelHubMixin):
         """Return the network of this name, one of `PARTS`. Raises InputError where the model does not have it."""
         if (network := getattr(self, name)) is not None:
             return network
-        article = "an" if name == "encoder" else "a"
-        if name in self.left_out:
-            raise InputError(
-                f"model: expected one with {article} {name}, found one that was loaded without it; load it with "
-                f"parts=(..., {name!r}), or without parts"
-            )
-        found = "a GAN, which has no encoder" if name == "encoder" else f"one without {article} {name}"
-        raise InputError(f"model: expected one with {article} {name}, found {found}")
+        cure = f"; load it with parts=(..., {name!r}), or without parts" if name in self.left_out else ""
+        raise InputError(f"model: {absence(name, name in self.left_out)}{cure}")
 
     def infer(self, x: Tensor, classes: Tensor | None = None):
         """Return E's posterior q(z|x), with mean and stddev (N, Z). x: (N, 3, S, S) in [−1, 1] at E's size.

@@ -14,13 +14,15 @@ from bigbigan.config import EARLIER, Config, Model, check_model, flatten
 from bigbigan.config.cross_checks import takes_resnet_settings
 from bigbigan.errors import CheckpointError, ConfigError
 from bigbigan.files import check_inside, check_links, printable
-from bigbigan.model import BigBiGAN
+from bigbigan.model import BigBiGAN, absence
 from bigbigan.networks.factory import build_encoder, resolve_latent_dim
 from bigbigan.networks.weights import check_weights
 from bigbigan.release.format import read_card, read_model, read_release
-from bigbigan.release.shipped import SHIPPED, names
+from bigbigan.release.shipped import SHIPPED, known_names, names
 from bigbigan.training.checkpoint import complete, read
 from bigbigan.training.state import FILES
+
+EXPECTED = "expected a run folder, checkpoint, release or hub id"  # `known_names` adds the names
 
 
 def load_model(source: str | os.PathLike, parts: Collection[str] | None = None) -> BigBiGAN:
@@ -38,15 +40,11 @@ def load_model(source: str | os.PathLike, parts: Collection[str] | None = None) 
         raise CheckpointError(str(error)) from None
     except OSError as error:
         found = f"found {error.strerror or error}"
-        raise CheckpointError(
-            f"{printable(source)}: expected a run folder, checkpoint, release or hub id; {found}"
-        ) from None
+        raise CheckpointError(f"{printable(source)}: {EXPECTED}; {found}") from None
     if not folder.exists() and str(source) in names():
         return _release(SHIPPED / str(source), parts)
     if folder.exists() or not _may_be_hub_id(str(source)):
-        raise CheckpointError(
-            f"{printable(source)}: expected a run folder, checkpoint, release or hub id; {_found(folder)}"
-        )
+        raise CheckpointError(f"{printable(source)}: {EXPECTED}; {_found(folder)}")
     return _from_hub(str(source), folder, parts)
 
 
@@ -68,8 +66,7 @@ def _from_hub(name: str, folder: Path, parts: Collection[str] | None) -> BigBiGA
         if isinstance(error, ValueError) and not isinstance(error, HFValidationError):  # it does not fit
             raise CheckpointError(str(error)) from None
         raise CheckpointError(
-            f"{printable(name)}: expected a run folder, checkpoint, release or hub id; {_found(folder)}; "
-            f"and the hub gave none ({_hub_said(error)})"
+            f"{printable(name)}: {EXPECTED}; {_found(folder)}; and the hub gave none ({_hub_said(error)})"
         ) from None
 
 
@@ -93,9 +90,7 @@ def _from_folder(folder: Path, parts: Collection[str] | None) -> BigBiGAN:
         return _from_checkpoint(complete(folder / "checkpoints")[-1], parts)
     if complete(folder):  # the folder of the best checkpoint
         return _from_checkpoint(complete(folder)[-1], parts)
-    raise CheckpointError(
-        f"{printable(folder)}: expected a run folder, checkpoint, release or hub id; {_found(folder)}"
-    )
+    raise CheckpointError(f"{printable(folder)}: {EXPECTED}; {_found(folder)}")
 
 
 def adopt_architecture(config: Config, checkpoints: Path, flags: Collection[str] = ()) -> BigBiGAN | None:
@@ -119,7 +114,7 @@ def adopt_architecture(config: Config, checkpoints: Path, flags: Collection[str]
     model = load_model(source)
     if model.discriminator is None:
         raise CheckpointError(
-            f"--model.init_from {source}: expected a model with a discriminator, found E and G alone, to be used"
+            f"--model.init_from {source}: {absence('discriminator')}: it can be used, but not trained further"
         )
     config.model = _adopted(model, config.model, flags, f"--model.init_from {source}")
     config.validate()
@@ -239,7 +234,9 @@ def card(config: dict, images_seen: int) -> dict:
 def _found(folder: Path) -> str:
     """Return what is at a path that holds no model: the whole path, since it depends on the folder one is in."""
     where = printable(os.path.abspath(folder))
-    return f"found none of these in {where}" if folder.exists() else f"no such folder as {where}; {_runs()}"
+    if folder.exists():
+        return f"found none of these in {where}"
+    return f"no such folder as {where}; {known_names(folder.name)}; {_runs()}"
 
 
 def _runs() -> str:

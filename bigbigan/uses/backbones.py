@@ -24,9 +24,7 @@ def backbone(model: Source = None, trainable: bool = False, device: torch.device
     It has `num_features` (C), `image_size` (S) and `forward_features`, and is in evaluation mode: call `.train()`.
     Raises InputError, or CheckpointError for a path.
     """
-    encoder = model if isinstance(model, Encoder) else _loaded(model, device).encoder
-    if encoder is None:
-        raise InputError("model: expected one with an encoder, found a GAN, which has no encoder")
+    encoder = model if isinstance(model, Encoder) else _loaded(model, device).require("encoder")
     network = Backbone(encoder, trainable)
     return network if device is None else network.to(device)
 

@@ -90,10 +90,9 @@ class BigBiGANFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         """Return C, which the model says."""
         self._check_output()
         model, _ = _ready(self.model, self.device)
-        if model.encoder is None:
-            raise InputError("model: expected one with an encoder, found a GAN, which has no encoder")
-        widths = {"avepool_feat": model.encoder.features, "bn_crelu_feat": 2 * model.encoder.features}
-        return widths.get(self.output, model.encoder.latent_dim)
+        encoder = model.require("encoder")
+        widths = {"avepool_feat": encoder.features, "bn_crelu_feat": 2 * encoder.features}
+        return widths.get(self.output, encoder.latent_dim)
 
     def _rows(self, X, first: bool) -> np.ndarray:
         """Return rows of pixels as images (N, H, W, C), C 1 if `image_shape` says none. Raises ValueError.
