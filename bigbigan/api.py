@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Literal, ParamSpec, TypeVar
+from typing import Literal, ParamSpec, TypeAlias, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from bigbigan.data import to_uint8
 from bigbigan.data.inputs import (
     Batch,
+    ImageInput,
     check_batch_size,
     count_images,
     image_batches,
@@ -41,6 +42,9 @@ SHOWN = 20  # images that a warning names
 TILE = 64  # pixels: `grid` enlarges smaller images to at least this, so that they can be looked at
 
 P, R = ParamSpec("P"), TypeVar("R")
+Source: TypeAlias = BigBiGAN | str | os.PathLike[str] | None  # a model, or what `load` takes
+Device: TypeAlias = torch.device | str | None
+Range: TypeAlias = tuple[float, float] | float | None
 
 
 def _short_traceback(function: Callable[P, R]) -> Callable[P, R]:
@@ -58,8 +62,8 @@ def _short_traceback(function: Callable[P, R]) -> Callable[P, R]:
 
 @_short_traceback
 def load(
-    checkpoint: str | os.PathLike | None = None,
-    device: torch.device | str | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    device: Device = None,
     *,
     parts: str | Collection[str] | None = None,
 ) -> BigBiGAN:
@@ -86,18 +90,66 @@ def load(
     return model
 
 
+class EncodeOptions(TypedDict, total=False):
+    """Hold the further arguments of `encode`, for type checkers."""
+
+    seed: int
+    progress: bool | None
+    classes: Tensor | np.ndarray | None
+    value_range: Range
+    on_error: Literal["raise", "skip"]
+
+
+# What `encode` returns follows from `outputs` and `paths`: type checkers read the cases here.
+Several: TypeAlias = tuple[str, ...] | None
+
+
+# fmt: off
+@overload
+def encode(
+    images: ImageInput, model: Source, outputs: str, batch_size: int = ..., device: Device = ..., *,
+    paths: Literal[False] = ..., **options: Unpack[EncodeOptions],
+) -> Tensor: ...
+@overload
+def encode(
+    images: ImageInput, model: Source = ..., *, outputs: str, batch_size: int = ..., device: Device = ...,
+    paths: Literal[False] = ..., **options: Unpack[EncodeOptions],
+) -> Tensor: ...
+@overload
+def encode(
+    images: ImageInput, model: Source = ..., outputs: Several = ..., batch_size: int = ..., device: Device = ..., *,
+    paths: Literal[False] = ..., **options: Unpack[EncodeOptions],
+) -> dict[str, Tensor]: ...
+@overload
+def encode(
+    images: ImageInput, model: Source, outputs: str, batch_size: int = ..., device: Device = ..., *,
+    paths: Literal[True], **options: Unpack[EncodeOptions],
+) -> tuple[Tensor, list[str]]: ...
+@overload
+def encode(
+    images: ImageInput, model: Source = ..., *, outputs: str, batch_size: int = ..., device: Device = ...,
+    paths: Literal[True], **options: Unpack[EncodeOptions],
+) -> tuple[Tensor, list[str]]: ...
+@overload
+def encode(
+    images: ImageInput, model: Source = ..., outputs: Several = ..., batch_size: int = ..., device: Device = ..., *,
+    paths: Literal[True], **options: Unpack[EncodeOptions],
+) -> tuple[dict[str, Tensor], list[str]]: ...
+# fmt: on
+
+
 @_short_traceback
 def encode(
-    images,
-    model: BigBiGAN | str | os.PathLike | None = None,
+    images: ImageInput,
+    model: Source = None,
     outputs: str | tuple[str, ...] | None = None,
     batch_size: int = 64,
-    device: torch.device | str | None = None,
+    device: Device = None,
     *,
     seed: int = 0,
     progress: bool | None = None,
     classes: Tensor | np.ndarray | None = None,
-    value_range: tuple[float, float] | float | None = None,
+    value_range: Range = None,
     on_error: Literal["raise", "skip"] = "raise",
     paths: bool = False,
 ) -> dict[str, Tensor] | Tensor | tuple[dict[str, Tensor] | Tensor, list[str]]:
@@ -158,7 +210,7 @@ def encode(
 
 
 @_short_traceback
-def list_images(path: str | os.PathLike) -> list[str]:
+def list_images(path: str | os.PathLike[str]) -> list[str]:
     """List the images that a path names, in the order in which `encode` reads them. Raises InputError.
 
     path: of an image, a folder or tars. Returns the paths of files; of samples in a tar "TAR, NAME".
@@ -171,11 +223,12 @@ def list_images(path: str | os.PathLike) -> list[str]:
 @_short_traceback
 def neighbours(
     query: Tensor | np.ndarray,
-    features: Tensor | np.ndarray | str | os.PathLike,
+    features: Tensor | np.ndarray | str | os.PathLike[str],
     k: int = 10,
     metric: Literal["l2", "cosine"] = "l2",
     *,
     output: str | None = None,
+    index: Literal["hnsw"] | None = None,
 ) -> Neighbours:
     """Find the k rows of `features` nearest to each query, exactly: (distances, indices, paths), nearest first.
 
@@ -183,22 +236,25 @@ def neighbours(
     `bigbigan-extract` wrote, which is read a thousand rows at a time.  k: at most n.
     metric: "l2", or "cosine", 1 − cos; a row of zeros has cosine 0 with all.
     output: of a folder with several features, the one to search.
+    index: "hnsw" searches a folder by an approximate index, which is made by the first call and kept in the folder; for
+    many queries among very many rows. It needs the package faiss-cpu, `pip install "bigbigan[index]"`. A few of the k
+    may not be among the nearest; distances are those of the rows returned.  None for the exact search.
     Returns distances float64 (m, k) and indices int64 (m, k) on the CPU: row numbers, of a folder the images' `id`.
     paths: of a folder, m lists of the k images' paths, None for images without one; else None.
     Distances are computed in float64. Of rows at equal distances the first in order come first; where k cuts through
     them, any of them are taken.  Raises InputError, or FeatureError for a folder.
     """
-    return search(query, features, k, metric, output)
+    return search(query, features, k, metric, output, index)
 
 
 @_short_traceback
 def generate(
     z: int | Tensor | np.ndarray,
-    model: BigBiGAN | str | os.PathLike | None = None,
+    model: Source = None,
     truncation: float | None = None,
     classes: Tensor | np.ndarray | None = None,
     batch_size: int = 64,
-    device: torch.device | str | None = None,
+    device: Device = None,
     *,
     seed: int = 0,
 ) -> Tensor:
@@ -233,16 +289,16 @@ def generate(
 
 @_short_traceback
 def reconstruct(
-    images,
-    model: BigBiGAN | str | os.PathLike | None = None,
+    images: ImageInput,
+    model: Source = None,
     use_sample: bool = False,
     classes: Tensor | np.ndarray | None = None,
     batch_size: int = 64,
-    device: torch.device | str | None = None,
+    device: Device = None,
     *,
     seed: int = 0,
     progress: bool | None = None,
-    value_range: tuple[float, float] | float | None = None,
+    value_range: Range = None,
 ) -> Tensor:
     """Reconstruct images as G(E(x)): float (N, 3, S, S) in [−1, 1] on the CPU.
 
@@ -258,14 +314,14 @@ def reconstruct(
 
 @_short_traceback
 def discriminate(
-    images,
+    images: ImageInput,
     z: Tensor | np.ndarray,
-    model: BigBiGAN | str | os.PathLike,
+    model: BigBiGAN | str | os.PathLike[str],
     classes: Tensor | np.ndarray | None = None,
     batch_size: int = 64,
-    device: torch.device | str | None = None,
+    device: Device = None,
     *,
-    value_range: tuple[float, float] | float | None = None,
+    value_range: Range = None,
 ) -> dict[str, Tensor]:
     """Score pairs of images and latents with D: a dictionary of score_x, score_z and score_xz, (N,) each.
 
@@ -470,7 +526,7 @@ def _labels_at(classes: Tensor | None, places: np.ndarray, device: torch.device)
     return classes[torch.from_numpy(places)].to(device)
 
 
-def _device(device: torch.device | str | None) -> torch.device | None:
+def _device(device: Device) -> torch.device | None:
     """Return a device that this machine has; None for None. Raises InputError."""
     if device is None:
         return None
@@ -506,9 +562,7 @@ def _default_model() -> Path:
     return found.folder
 
 
-def _ready(
-    model: BigBiGAN | str | os.PathLike | None, device, parts: Collection[str] = PARTS
-) -> tuple[BigBiGAN, torch.device]:
+def _ready(model: Source, device, parts: Collection[str] = PARTS) -> tuple[BigBiGAN, torch.device]:
     """Return the model in evaluation mode and its device.
 
     Of a model given by its path the networks `parts` are loaded, and kept for the next call.
