@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -25,6 +25,8 @@ KEPT = 2**24  # numbers of the rows that are kept for queries, 128 MiB
 TABLE = 2**22  # numbers of a table of distances at a time, 32 MiB in float64
 SPARE = 8  # rows that are kept beyond k until their distances are computed without cancellation
 METRICS = ("l2", "cosine")
+Matrix: TypeAlias = np.ndarray | Tensor
+Searched: TypeAlias = Matrix | str | os.PathLike[str]
 log = logging.getLogger(__name__)
 
 
@@ -48,7 +50,9 @@ class _Chunk(NamedTuple):
     paths: list[str | None] | None
 
 
-def search(query, features, k: int, metric: str, output: str | None = None, index: str | None = None) -> Neighbours:
+def search(
+    query: Matrix, features: Searched, k: int, metric: str, output: str | None = None, index: str | None = None
+) -> Neighbours:
     """Find the k nearest rows; arguments, results and errors as of `bigbigan.neighbours`."""
     if metric not in METRICS:
         raise InputError(f"metric: expected l2 or cosine, found {printable(repr(metric))}")
@@ -60,12 +64,12 @@ def search(query, features, k: int, metric: str, output: str | None = None, inde
         _check_index(index, features)
     find = _search if index is None else _approximate
     rows = max(1, KEPT // ((k + SPARE) * queries.shape[1]))  # for each of these parts the features are read anew
-    found = [find(part, features, int(k), metric, output) for part in queries.split(rows)]
-    paths = None if found[0].paths is None else [names for part in found for names in part.paths]
+    found = [find(part, features, int(k), metric, output) for part in torch.split(queries, rows)]
+    paths = None if found[0].paths is None else [names for part in found for names in part.paths or ()]
     return Neighbours(torch.cat([f.distances for f in found]), torch.cat([f.indices for f in found]), paths)
 
 
-def _search(queries: Tensor, features, k: int, metric: str, output: str | None) -> Neighbours:
+def _search(queries: Tensor, features: Searched, k: int, metric: str, output: str | None) -> Neighbours:
     best = _Best(queries, k, metric)
     for chunk in _chunks(features, output):
         if chunk.values.shape[1] != queries.shape[1]:
@@ -78,7 +82,7 @@ def _search(queries: Tensor, features, k: int, metric: str, output: str | None) 
     return best.result()
 
 
-def _check_index(index: str, features) -> None:
+def _check_index(index: str, features: Searched) -> None:
     """Raise InputError for an index that is not known, or that cannot be kept."""
     if index != "hnsw":
         raise InputError(f"index: expected hnsw, or None for the exact search, found {printable(repr(index))}")
@@ -89,9 +93,9 @@ def _check_index(index: str, features) -> None:
         )
 
 
-def _approximate(queries: Tensor, features, k: int, metric: str, output: str | None) -> Neighbours:
+def _approximate(queries: Tensor, folder: Searched, k: int, metric: str, output: str | None) -> Neighbours:
     """Find the k nearest of the rows that the index of a folder offers, by their exact distances."""
-    folder = Path(os.path.expanduser(os.fsdecode(features)))
+    folder = _folder(folder)
     output, manifest = _output(folder, output), read_manifest(folder)
     check_complete(folder, manifest)
     ids, values = candidates(queries, folder, output, metric, k + SPARE)
@@ -143,7 +147,7 @@ class _Best:
         k, sizes = min(self.order.shape[1], len(chunk.values)), chunk.values.square().sum(1)
         if self.metric == "cosine":  # a row of zeros is ordered by its cosine, as the others are
             sizes.fill_(1)
-        parts = self.queries.split(max(1, TABLE // len(chunk.values)))
+        parts = torch.split(self.queries, max(1, TABLE // len(chunk.values)))
         found = [smallest(squared(part, chunk.values, sizes), k) for part in parts]
         order, at = torch.cat([f[0] for f in found]), torch.cat([f[1] for f in found])
         rows = (order[:, 0] < self.order[:, -1]).nonzero()[:, 0]  # ever fewer, so that little is copied
@@ -177,12 +181,16 @@ class _Best:
         return Neighbours(distances, ids, paths)
 
 
-def _chunks(features, output: str | None) -> Iterator[_Chunk]:
+def _folder(path: Searched) -> Path:
+    return Path(os.path.expanduser(os.fsdecode(cast(str, path))))
+
+
+def _chunks(features: Searched, output: str | None) -> Iterator[_Chunk]:
     """Yield features some rows at a time. Raises InputError or FeatureError."""
     if isinstance(features, (str, os.PathLike)):
-        folder = Path(os.path.expanduser(os.fsdecode(features)))
-        for rows in read_rows(folder, _output(folder, output), CHUNK):
-            yield _Chunk(_double(rows.values), torch.from_numpy(rows.ids.copy()), rows.paths)
+        folder = _folder(features)
+        for some in read_rows(folder, _output(folder, output), CHUNK):
+            yield _Chunk(_double(some.values), torch.from_numpy(some.ids.copy()), some.paths)
         return
     rows = _rows(features, "features")
     if rows.ndim != 2:
@@ -190,11 +198,11 @@ def _chunks(features, output: str | None) -> Iterator[_Chunk]:
     if output is not None:
         raise InputError(f"output: expected None for an array, found {printable(repr(output))}")
     for first in range(0, len(rows), CHUNK):
-        some = rows[first : first + CHUNK]
-        yield _Chunk(_double(some), torch.arange(first, first + len(some)), None)
+        values = _double(rows[first : first + CHUNK])
+        yield _Chunk(values, torch.arange(first, first + len(values)), None)
 
 
-def _double(rows: np.ndarray | Tensor) -> Tensor:
+def _double(rows: Matrix) -> Tensor:
     """Return a copy of rows as float64 on the CPU."""
     if isinstance(rows, Tensor):
         return rows.detach().to("cpu", torch.float64)
@@ -213,7 +221,7 @@ def _output(folder: Path, output: str | None) -> str:
     return output
 
 
-def _rows(values, name: str) -> np.ndarray | Tensor:
+def _rows(values: object, name: str) -> Matrix:
     """Return what a caller gave for rows of real numbers, as it is. Raises InputError."""
     expected = f"{name}: expected an array or a tensor of features"
     if isinstance(values, dict):
@@ -226,7 +234,7 @@ def _rows(values, name: str) -> np.ndarray | Tensor:
     return values
 
 
-def _prepared(values, metric: str, name: str) -> Tensor:
+def _prepared(values: Matrix, metric: str, name: str) -> Tensor:
     """Return rows as float64 on the CPU, of length 1 for cosine. Raises InputError for what is not finite."""
     values = _double(values)
     if not bool(values.isfinite().all()):

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
@@ -15,6 +16,7 @@ from bigbigan.config.cross_checks import takes_resnet_settings
 from bigbigan.errors import CheckpointError, ConfigError
 from bigbigan.files import check_inside, check_links, printable
 from bigbigan.model import BigBiGAN, absence
+from bigbigan.networks.encoder import Encoder
 from bigbigan.networks.factory import build_encoder, resolve_latent_dim
 from bigbigan.networks.weights import check_weights
 from bigbigan.release.format import read_card, read_model, read_release
@@ -25,7 +27,7 @@ from bigbigan.training.state import FILES
 EXPECTED = "expected a run folder, checkpoint, release or hub id"  # `known_names` adds the names
 
 
-def load_model(source: str | os.PathLike, parts: Collection[str] | None = None) -> BigBiGAN:
+def load_model(source: str | os.PathLike[str], parts: Collection[str] | None = None) -> BigBiGAN:
     """Load the averaged E and G from a run, checkpoint or release folder, a name or a hub id, in evaluation mode.
 
     From a run folder its release is loaded, or its newest checkpoint while there is no release. A name is that of a
@@ -123,7 +125,7 @@ def adopt_architecture(config: Config, checkpoints: Path, flags: Collection[str]
 
 def _adopted(model: BigBiGAN, asked: Model, flags: Collection[str], source: str) -> Model:
     """Return the settings of `model`, and of `asked` what the command line sets and the weights allow."""
-    own = model.config
+    own = cast(Model, model.config)  # which every model that was loaded has
     wanted = [f.name for f in dataclasses.fields(Model) if f"model.{f.name}" in flags]
     free = _free_settings(own)
     found = {
@@ -141,7 +143,7 @@ def _adopted(model: BigBiGAN, asked: Model, flags: Collection[str], source: str)
     taken = {name: getattr(asked, name) for name in ("init_from", "checkpointing", *wanted) if name in free}
     adopted = dataclasses.replace(own, **taken)
     check_model(adopted)
-    _check_fit(model, adopted, source)
+    _check_fit(model, own, adopted, source)
     return adopted
 
 
@@ -172,17 +174,15 @@ def _text(value: object) -> str:
     return (" ".join(map(str, value)) or "none") if isinstance(value, list) else str(value)
 
 
-def _check_fit(model: BigBiGAN, adopted: Model, source: str) -> None:
-    """Raise ConfigError unless networks of the settings `adopted` take every weight of `model`."""
-    changed = [
-        name for name in ("encoder_image_size", "encoder_stem") if _plain(model.config, name) != _plain(adopted, name)
-    ]
+def _check_fit(model: BigBiGAN, own: Model, adopted: Model, source: str) -> None:
+    """Raise ConfigError unless networks of the settings `adopted` take every weight of `model`, whose are `own`."""
+    changed = [name for name in ("encoder_image_size", "encoder_stem") if _plain(own, name) != _plain(adopted, name)]
     if not changed:
         return
     try:
         with torch.random.fork_rng(devices=[]):
-            encoder = build_encoder(adopted)
-        check_weights(encoder.state_dict(), model.encoder.state_dict(), source)
+            encoder = cast(Encoder, build_encoder(adopted))
+        check_weights(encoder.state_dict(), model.require("encoder").state_dict(), source)
     except ValueError as error:
         named = ", ".join(f"--model.{name} {_text(_plain(adopted, name))}" for name in changed)
         raise ConfigError(
@@ -213,7 +213,7 @@ def _from_checkpoint(folder: Path, parts: Collection[str] | None) -> BigBiGAN:
     return model
 
 
-def card(config: dict, images_seen: int) -> dict:
+def card(config: dict[str, Any], images_seen: int) -> dict[str, Any]:
     """Return what a release says about itself: images seen, seed, name, data, and which scores D was trained on.
 
     config: the flat settings of a checkpoint; those that did not exist when it was written take their defaults, or what
