@@ -5,7 +5,7 @@ features = bigbigan.encode("photos/", model="runs/digits", outputs="avepool_feat
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # for type checkers and editors, which do not follow `__getattr__`
     from bigbigan.api import discriminate as discriminate
@@ -50,11 +50,13 @@ _PUBLIC = {
 __all__ = [*_PUBLIC, "__version__"]
 
 
-def __getattr__(name: str) -> Any:
-    """Public names are imported when they are first used, so that `import bigbigan` is cheap."""
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'bigbigan' has no attribute {name!r}")
-    return getattr(importlib.import_module(_PUBLIC[name]), name)
+if not TYPE_CHECKING:  # with it, a type checker would take any name for one of ours
+
+    def __getattr__(name: str):
+        """Public names are imported when they are first used, so that `import bigbigan` is cheap."""
+        if name not in _PUBLIC:
+            raise AttributeError(f"module 'bigbigan' has no attribute {name!r}")
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
 
 
 def __dir__() -> list[str]:

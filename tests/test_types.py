@@ -67,6 +67,6 @@ def test_mypy_reads_the_public_files_and_a_users_calls(tmp_path):
     lines = done.stdout.splitlines()
     own = [line for line in lines if str(user) not in line]
     assert not own and not done.stderr, done.stdout + done.stderr
-    found = [(int(n), kind) for n, kind in re.findall(r"user\.py:(\d+): error: .*\[([a-z-]+)\]", done.stdout)]
-    expected = [(n, line.split("# wrong: ")[1]) for n, line in enumerate(USER.splitlines(), 1) if "# wrong" in line]
+    found = {(int(n), kind) for n, kind in re.findall(r"user\.py:(\d+): error: .*\[([a-z-]+)\]", done.stdout)}
+    expected = {(n, line.split("# wrong: ")[1]) for n, line in enumerate(USER.splitlines(), 1) if "# wrong" in line}
     assert found == expected, done.stdout
