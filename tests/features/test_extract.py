@@ -216,7 +216,7 @@ def test_twenty_kills_at_random_moments(release, tmp_path):
     flags = ("--data.batch_size=4", "--shard_images=20", "--outputs", "z_mean", "avepool_feat")
     began = time.monotonic()
     run(release, photos, tmp_path / "whole", *flags)
-    within = time.monotonic() - began
+    within = 0.5 * (time.monotonic() - began)  # two processes take about half as long
     struck = kill_at_random(release, photos, tmp_path / "whole", tmp_path, 20, within, *flags)
     listed = pd.read_csv(tmp_path / "whole" / "_unreadable.csv")
     rows = pd.read_parquet(tmp_path / "whole", columns=["id"])
