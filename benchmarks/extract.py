@@ -1,10 +1,15 @@
-"""Measure how `bigbigan-extract` grows: `python benchmarks/extract.py [--rows 10000 100000] [--repeats 3]`.
+"""Measure how `bigbigan-extract` grows: `python benchmarks/extract.py [--rows 10000 100000] [--sampled 1000000]`.
 
 Writes Parquet files of small synthetic PNGs (1,000 different ones, repeated) and extracts them by the real command with
 a tiny encoder, in a process of its own, the sizes in turn. Prints for each size the images a second, by the clock and
 by the processor's time, without what a start costs, which a run of 64 images tells; the peak of the memory that is not
 a mapped file, and of all memory; and the exponent of the time between the sizes, 1 where it grows linearly. Then the
 same for `bigbigan.neighbours` of 100 queries in the folders. Writes JSON with --out.
+
+On a machine that does other work too, the processor's time of one image varies by a half from minute to minute, so
+whole runs one after the other do not tell how it grows. So files of 1,000 images of data sets of all sizes (--rows, and
+--sampled, of which nothing more is extracted) are made in turns in one process, --pairs of each: what one takes, beside
+one of the smallest data set that was made just before or after it.
 """
 
 import argparse
@@ -20,6 +25,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -30,7 +36,10 @@ import torch
 from PIL import Image
 
 from benchmarks.rates import describe
-from bigbigan.config import Model
+from bigbigan.api import load
+from bigbigan.config import Data, Model
+from bigbigan.data import Images, open_whole_split
+from bigbigan.features import extraction, shards
 from bigbigan.model import BigBiGAN
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,6 +59,8 @@ print(time.perf_counter() - started, time.process_time() - used)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--sampled", type=int, nargs="*", default=[1_000_000])
+    parser.add_argument("--pairs", type=int, default=27)
     parser.add_argument("--size", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--processes", type=int, default=1)
@@ -65,6 +76,13 @@ def main() -> None:
             f"extract {row['rows']:>9,} images: {seconds} s, {cpu} s of CPU beyond the start; "
             f"{row['rows'] / statistics.median(row['cpu_seconds']):,.0f} images per CPU second; "
             f"memory {anonymous:,.0f} MiB, with mapped files {whole:,.0f} MiB"
+        )
+    for row in result["sampled"]:
+        ratios = ", ".join(f"{value:.3f}" for value in np.quantile(row["ratios"], (0.25, 0.5, 0.75)))
+        print(
+            f"one of {row['files']:,} files of {row['rows']:>9,} images: {spread(row['milliseconds'])} ms of CPU; "
+            f"beside the smallest data set: quartiles {ratios}, n = {len(row['ratios'])}; "
+            f"opening {row['opening']:.2f} s of CPU"
         )
     for row in result["neighbours"]:
         anonymous = max(row["anonymous_bytes"]) / 2**20
@@ -90,7 +108,7 @@ def measure(folder: Path, o: argparse.Namespace) -> dict:
         mlp_width=16, mlp_layers=2,
     )  # fmt: skip
     BigBiGAN.from_config(model).save_pretrained(folder / "model")
-    for rows in (START, *o.rows):
+    for rows in (START, *o.rows, *o.sampled):
         write_table(folder / f"{rows}.parquet", rows, o.size)
         watched([sys.executable, "-c", OPEN, str(folder / f"{rows}.parquet")], folder)
     found = [{"rows": rows} for rows in o.rows]
@@ -107,7 +125,50 @@ def measure(folder: Path, o: argparse.Namespace) -> dict:
             once, text = watched(command, folder)
             seconds, cpu = map(float, text.split())
             append(row, {**once, "seconds": seconds, "cpu_seconds": cpu})
-    return {"extract": found, "neighbours": searched, "processes": o.processes}
+    return {
+        "extract": found, "neighbours": searched, "processes": o.processes, "sampled": in_turns(folder, o)
+    }  # fmt: skip
+
+
+def in_turns(folder: Path, o: argparse.Namespace) -> list[dict]:
+    """Make files of the data sets of all sizes in turns, from their beginnings to their ends, and time each."""
+    torch.set_num_threads(1)
+    environment = {"HF_DATASETS_CACHE": str(folder / "cache"), "BIGBIGAN_CACHE": str(folder / "own-cache")}
+    with mock.patch.dict(os.environ, environment):
+        works, found = [], []
+        for rows in sorted({*o.rows, *o.sampled}):
+            started = time.process_time()
+            images = open_whole_split(Data(path=str(folder / f"{rows}.parquet")))
+            work = prepare(load(folder / "model", "cpu"), images, folder / f"sampled-{rows}")
+            opening = time.process_time() - started
+            works.append(work)
+            found.append({"rows": rows, "files": work.manifest.shards, "opening": opening, "milliseconds": []})
+        for turn in range(o.pairs + 1):
+            order = range(len(works)) if turn % 2 else reversed(range(len(works)))
+            for i in order:
+                k = turn * (works[i].manifest.shards - 1) // o.pairs
+                once = make_file(works[i], k)
+                found[i]["milliseconds"] += [once] * (turn > 0)  # the first ones are slower: caches, memory
+    for row in found:
+        pairs = zip(row["milliseconds"], found[0]["milliseconds"], strict=True)
+        row["ratios"] = [one / smallest for one, smallest in pairs]
+    return found
+
+
+def prepare(model: BigBiGAN, images: Images, out: Path) -> extraction.Extraction:
+    names = ("model", images.origin)
+    manifest = extraction.manifest_of(model, images, ("z_mean", "avepool_feat"), "float32", 1000, names)
+    shards.begin(out, manifest)
+    return extraction.Extraction(model, images, out, manifest)
+
+
+def make_file(work: extraction.Extraction, k: int) -> float:
+    """Make file k as the command does, and return the milliseconds of CPU that it took."""
+    (work.folder / work.manifest.name(k)).unlink(missing_ok=True)
+    started = time.process_time()
+    work.missing = [k]
+    work.run()
+    return 1000 * (time.process_time() - started)
 
 
 def append(row: dict, values: dict) -> None:

@@ -50,12 +50,14 @@ _PUBLIC = {
 __all__ = [*_PUBLIC, "__version__"]
 
 
-def __getattr__(name: str):
-    """Public names are imported when they are first used, so that `import bigbigan` is cheap."""
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'bigbigan' has no attribute {name!r}")
-    return getattr(importlib.import_module(_PUBLIC[name]), name)
+if not TYPE_CHECKING:  # with it, a type checker would take any name for one of ours
+
+    def __getattr__(name: str):
+        """Public names are imported when they are first used, so that `import bigbigan` is cheap."""
+        if name not in _PUBLIC:
+            raise AttributeError(f"module 'bigbigan' has no attribute {name!r}")
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted(set(globals()) | set(_PUBLIC))

@@ -4,9 +4,9 @@ import functools
 import math
 import os
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Literal, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeAlias, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from bigbigan.data import to_uint8
 from bigbigan.data.inputs import (
     Batch,
+    ImageInput,
     check_batch_size,
     count_images,
     image_batches,
@@ -28,10 +29,10 @@ from bigbigan.errors import BigBiGANError, CheckpointError, InputError, Unreadab
 from bigbigan.features.search import Neighbours, search
 from bigbigan.files import printable
 from bigbigan.latents import sample_prior, truncate
-from bigbigan.model import PARTS, BigBiGAN
+from bigbigan.model import PARTS, BigBiGAN, absence
 from bigbigan.networks.layers import set_momentum
 from bigbigan.noise import normal_noise
-from bigbigan.release.load import load_model
+from bigbigan.release.load import EXPECTED, load_model
 from bigbigan.release.shipped import default_model
 from bigbigan.training.pictures import sheet
 
@@ -40,7 +41,11 @@ LONG = 20  # batches from which a progress bar is shown
 SHOWN = 20  # images that a warning names
 TILE = 64  # pixels: `grid` enlarges smaller images to at least this, so that they can be looked at
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
+Source: TypeAlias = BigBiGAN | str | os.PathLike[str] | None  # a model, or what `load` takes
+Device: TypeAlias = torch.device | str | None
+Range: TypeAlias = tuple[float, float] | float | None
 
 
 def _short_traceback(function: Callable[P, R]) -> Callable[P, R]:
@@ -58,8 +63,8 @@ def _short_traceback(function: Callable[P, R]) -> Callable[P, R]:
 
 @_short_traceback
 def load(
-    checkpoint: str | os.PathLike | None = None,
-    device: torch.device | str | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    device: Device = None,
     *,
     parts: str | Collection[str] | None = None,
 ) -> BigBiGAN:
@@ -75,33 +80,77 @@ def load(
     """
     place, names = _device(device), _part_names(parts)
     if checkpoint is not None and not isinstance(checkpoint, (str, os.PathLike)):
-        raise CheckpointError(
-            f"checkpoint: expected a run folder, checkpoint, release or hub id, found {type(checkpoint).__name__}"
-        )
+        raise CheckpointError(f"checkpoint: {EXPECTED}, found {type(checkpoint).__name__}")
     source = _default_model() if checkpoint is None else checkpoint
     model = load_model(source, names)
     for name in names or ():
         if getattr(model, name) is None:
-            expected = f"expected a model with {'an' if name == 'encoder' else 'a'} {name}, as parts says"
-            found = "a GAN, which has none" if name == "encoder" else "one without it"
-            raise CheckpointError(f"{printable(source)}: {expected}; found {found}")
+            raise CheckpointError(f"{printable(source)}: {absence(name)}; leave it out of parts")
     model = model.to(place or default_device())
     set_momentum(model)
     return model
 
 
+class EncodeOptions(TypedDict, total=False):
+    """Hold the further arguments of `encode`, for type checkers."""
+
+    seed: int
+    progress: bool | None
+    classes: Tensor | np.ndarray | None
+    value_range: Range
+    on_error: Literal["raise", "skip"]
+
+
+# What `encode` returns follows from `outputs` and `paths`: type checkers read the cases here.
+Several: TypeAlias = tuple[str, ...] | None
+
+
+# fmt: off
+@overload
+def encode(
+    images: ImageInput, model: Source, outputs: str, batch_size: int = ..., device: Device = ..., *,
+    paths: Literal[False] = ..., **options: Unpack[EncodeOptions],
+) -> Tensor: ...
+@overload
+def encode(
+    images: ImageInput, model: Source = ..., *, outputs: str, batch_size: int = ..., device: Device = ...,
+    paths: Literal[False] = ..., **options: Unpack[EncodeOptions],
+) -> Tensor: ...
+@overload
+def encode(
+    images: ImageInput, model: Source = ..., outputs: Several = ..., batch_size: int = ..., device: Device = ..., *,
+    paths: Literal[False] = ..., **options: Unpack[EncodeOptions],
+) -> dict[str, Tensor]: ...
+@overload
+def encode(
+    images: ImageInput, model: Source, outputs: str, batch_size: int = ..., device: Device = ..., *,
+    paths: Literal[True], **options: Unpack[EncodeOptions],
+) -> tuple[Tensor, list[str]]: ...
+@overload
+def encode(
+    images: ImageInput, model: Source = ..., *, outputs: str, batch_size: int = ..., device: Device = ...,
+    paths: Literal[True], **options: Unpack[EncodeOptions],
+) -> tuple[Tensor, list[str]]: ...
+@overload
+def encode(
+    images: ImageInput, model: Source = ..., outputs: Several = ..., batch_size: int = ..., device: Device = ..., *,
+    paths: Literal[True], **options: Unpack[EncodeOptions],
+) -> tuple[dict[str, Tensor], list[str]]: ...
+# fmt: on
+
+
 @_short_traceback
 def encode(
-    images,
-    model: BigBiGAN | str | os.PathLike | None = None,
+    images: ImageInput,
+    model: Source = None,
     outputs: str | tuple[str, ...] | None = None,
     batch_size: int = 64,
-    device: torch.device | str | None = None,
+    device: Device = None,
     *,
     seed: int = 0,
     progress: bool | None = None,
     classes: Tensor | np.ndarray | None = None,
-    value_range: tuple[float, float] | float | None = None,
+    value_range: Range = None,
     on_error: Literal["raise", "skip"] = "raise",
     paths: bool = False,
 ) -> dict[str, Tensor] | Tensor | tuple[dict[str, Tensor] | Tensor, list[str]]:
@@ -131,25 +180,24 @@ def encode(
     check_batch_size(batch_size)
     _check_seed(seed)
     model, device = _ready(model, device, ("encoder",))
-    model.require("encoder")
+    encoder = model.require("encoder")
     classes = _class_labels(classes, model)
-    if isinstance(images, (str, os.PathLike)):
-        images = named_by(images)
+    listed = named_by(images) if isinstance(images, (str, os.PathLike)) else images
     collected: dict[str, list[Tensor]] = {name: [] for name in names}
     skipped: list[UnreadableImage] = []
     kept: list[str] = []
     with torch.inference_mode():
         batches = read_batches(
-            images,
-            model.encoder.image_size,
+            listed,
+            encoder.image_size,
             batch_size,
             ahead=0 if device.type == "cpu" else 2,
             value_range=value_range,
             trained_on=_trained_on(model),
             skip=skipped.append if on_error == "skip" else None,
         )
-        for batch in _progress(batches, count_images(images), batch_size, progress, "encoding"):
-            noise = normal_noise(seed, "encode", batch.places, model.encoder.latent_dim)
+        for batch in _progress(batches, count_images(listed), batch_size, progress, "encoding"):
+            noise = normal_noise(seed, "encode", batch.places, encoder.latent_dim)
             labels = _labels_at(classes, batch.places, device)
             result = model.encode(batch.x.to(device, non_blocking=True), noise.to(device), labels)
             for name in names:
@@ -162,7 +210,7 @@ def encode(
 
 
 @_short_traceback
-def list_images(path: str | os.PathLike) -> list[str]:
+def list_images(path: str | os.PathLike[str]) -> list[str]:
     """List the images that a path names, in the order in which `encode` reads them. Raises InputError.
 
     path: of an image, a folder or tars. Returns the paths of files; of samples in a tar "TAR, NAME".
@@ -175,11 +223,12 @@ def list_images(path: str | os.PathLike) -> list[str]:
 @_short_traceback
 def neighbours(
     query: Tensor | np.ndarray,
-    features: Tensor | np.ndarray | str | os.PathLike,
+    features: Tensor | np.ndarray | str | os.PathLike[str],
     k: int = 10,
     metric: Literal["l2", "cosine"] = "l2",
     *,
     output: str | None = None,
+    index: Literal["hnsw"] | None = None,
 ) -> Neighbours:
     """Find the k rows of `features` nearest to each query, exactly: (distances, indices, paths), nearest first.
 
@@ -187,22 +236,25 @@ def neighbours(
     `bigbigan-extract` wrote, which is read a thousand rows at a time.  k: at most n.
     metric: "l2", or "cosine", 1 − cos; a row of zeros has cosine 0 with all.
     output: of a folder with several features, the one to search.
+    index: "hnsw" searches a folder by an approximate index, which is made by the first call and kept in the folder; for
+    many queries among very many rows. It needs the package faiss-cpu, `pip install "bigbigan[index]"`. A few of the k
+    may not be among the nearest; distances are those of the rows returned.  None for the exact search.
     Returns distances float64 (m, k) and indices int64 (m, k) on the CPU: row numbers, of a folder the images' `id`.
     paths: of a folder, m lists of the k images' paths, None for images without one; else None.
     Distances are computed in float64. Of rows at equal distances the first in order come first; where k cuts through
     them, any of them are taken.  Raises InputError, or FeatureError for a folder.
     """
-    return search(query, features, k, metric, output)
+    return search(query, features, k, metric, output, index)
 
 
 @_short_traceback
 def generate(
     z: int | Tensor | np.ndarray,
-    model: BigBiGAN | str | os.PathLike | None = None,
+    model: Source = None,
     truncation: float | None = None,
     classes: Tensor | np.ndarray | None = None,
     batch_size: int = 64,
-    device: torch.device | str | None = None,
+    device: Device = None,
     *,
     seed: int = 0,
 ) -> Tensor:
@@ -215,38 +267,41 @@ def generate(
     """
     check_batch_size(batch_size)
     _check_seed(seed)
-    number = isinstance(z, (bool, float, int, np.number, np.bool_))
-    if number and (isinstance(z, (bool, float, np.floating, np.bool_)) or z < 1):
+    fraction = isinstance(z, (bool, float, np.floating, np.bool_))
+    if fraction or (isinstance(z, (int, np.integer)) and z < 1):
         raise InputError(f"z: expected a whole number of at least 1, or latents (N, Z), found {z}")
     model, device = _ready(model, device, ("generator",))
     width = model.require("generator").latent_dim
-    z = sample_prior(model.prior, seed, "generate", np.arange(int(z)), width) if number else _latents(z, width)
+    if isinstance(z, (int, np.integer)):
+        latents = sample_prior(model.prior, seed, "generate", np.arange(int(z)), width)
+    else:
+        latents = _latents(z, width)
     if truncation is not None:
         _check_truncation(truncation, model.prior)
-        z = truncate(z, truncation, seed)
-    classes = _class_labels(classes, model, len(z))
+        latents = truncate(latents, truncation, seed)
+    classes = _class_labels(classes, model, len(latents))
     if classes is None and (kinds := model.classes):
-        classes = torch.randint(kinds, (len(z),), generator=torch.Generator().manual_seed(seed))
+        classes = torch.randint(kinds, (len(latents),), generator=torch.Generator().manual_seed(seed))
     with torch.inference_mode():
         parts = [
             model.generate(part.to(device), _labels_from(classes, i * batch_size, len(part), device)).float().cpu()
-            for i, part in enumerate(z.split(batch_size))
+            for i, part in enumerate(torch.split(latents, batch_size))
         ]
     return torch.cat(parts)
 
 
 @_short_traceback
 def reconstruct(
-    images,
-    model: BigBiGAN | str | os.PathLike | None = None,
+    images: ImageInput,
+    model: Source = None,
     use_sample: bool = False,
     classes: Tensor | np.ndarray | None = None,
     batch_size: int = 64,
-    device: torch.device | str | None = None,
+    device: Device = None,
     *,
     seed: int = 0,
     progress: bool | None = None,
-    value_range: tuple[float, float] | float | None = None,
+    value_range: Range = None,
 ) -> Tensor:
     """Reconstruct images as G(E(x)): float (N, 3, S, S) in [−1, 1] on the CPU.
 
@@ -255,21 +310,21 @@ def reconstruct(
     classes: of a conditional model, (N,), which its generator needs; None draws them at random.
     """
     name = "z_sample" if use_sample else "z_mean"
-    options = {"seed": seed, "progress": progress, "classes": classes, "value_range": value_range}
+    options: EncodeOptions = {"seed": seed, "progress": progress, "classes": classes, "value_range": value_range}
     z = encode(images, model, name, batch_size, device, **options)
     return generate(z, model, classes=classes, batch_size=batch_size, device=device, seed=seed)
 
 
 @_short_traceback
 def discriminate(
-    images,
+    images: ImageInput,
     z: Tensor | np.ndarray,
-    model: BigBiGAN | str | os.PathLike,
+    model: BigBiGAN | str | os.PathLike[str],
     classes: Tensor | np.ndarray | None = None,
     batch_size: int = 64,
-    device: torch.device | str | None = None,
+    device: Device = None,
     *,
-    value_range: tuple[float, float] | float | None = None,
+    value_range: Range = None,
 ) -> dict[str, Tensor]:
     """Score pairs of images and latents with D: a dictionary of score_x, score_z and score_xz, (N,) each.
 
@@ -280,10 +335,8 @@ def discriminate(
     """
     check_batch_size(batch_size)
     model, device = _ready(model, device)
-    if model.discriminator is None and not model.left_out:
-        raise InputError("model: expected one with a discriminator, found E and G alone")
-    model.require("discriminator")
-    z = _latents(z, model.discriminator.latent_dim)
+    discriminator = model.require("discriminator")
+    z = _latents(z, discriminator.latent_dim)
     classes = _class_labels(classes, model, len(z), weights=False)
     if classes is None and model.classes:
         raise InputError(
@@ -291,11 +344,11 @@ def discriminate(
         )
     batches = image_batches(
         images,
-        (model.encoder or model.generator or model.discriminator).image_size,
+        _image_size(model),
         batch_size,
         value_range=value_range,
         trained_on=_trained_on(model),
-        kept_size=model.discriminator.image_size,
+        kept_size=discriminator.image_size,
     )
     collected: dict[str, list[Tensor]] = {}
     done = 0
@@ -342,6 +395,12 @@ def grid(images: Tensor | np.ndarray, columns: int | None = None, scale: int | N
     return sheet(tensor, int(columns), int(scale or math.ceil(TILE / tensor.shape[-1])))
 
 
+def _image_size(model: BigBiGAN) -> int:
+    """Return the size to which the images of `discriminate` are brought: E's, or that of the network that is there."""
+    network: Any = model.encoder or model.generator or model.discriminator
+    return int(network.image_size)
+
+
 def _pictures(images: Tensor | np.ndarray) -> Tensor:
     """Return images as `generate` returns them, one or more, as (N, 3, S, S). Raises InputError."""
     expected = "float (N, 3, S, S), or (3, S, S) for one, in [−1, 1], as `generate` returns them"
@@ -378,7 +437,7 @@ def _names(outputs: str | tuple[str, ...] | None) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _check_on_error(on_error) -> None:
+def _check_on_error(on_error: object) -> None:
     if on_error not in ("raise", "skip"):
         raise InputError(f"on_error: expected 'raise' or 'skip', found {printable(repr(on_error))}")
 
@@ -398,12 +457,12 @@ def _check_found(kept: int, skipped: list[UnreadableImage], classes: Tensor | No
         warn_caller(f"{len(skipped):,} of {count:,} images cannot be read and are left out:\n  {listed}")
 
 
-def _check_seed(seed) -> None:
+def _check_seed(seed: object) -> None:
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not -(2**63) <= seed < 2**64:
         raise InputError(f"seed: expected a whole number of 64 bits, found {printable(repr(seed))}")
 
 
-def _check_truncation(truncation, prior: str) -> None:
+def _check_truncation(truncation: float, prior: str) -> None:
     number = isinstance(truncation, (int, float, np.integer, np.floating)) and not isinstance(truncation, bool)
     if not number or not truncation > 0:
         raise InputError(f"truncation: expected a number above 0, or None, found {printable(repr(truncation))}")
@@ -411,7 +470,7 @@ def _check_truncation(truncation, prior: str) -> None:
         raise InputError(f"truncation: expected a model with the normal prior, found {prior}")
 
 
-def _as_numbers(values, name: str, expected: str) -> Tensor:
+def _as_numbers(values: object, name: str, expected: str) -> Tensor:
     """Return what a caller gave for numbers as a tensor of real numbers. Raises InputError."""
     try:
         tensor = torch.as_tensor(values)
@@ -433,7 +492,9 @@ def _latents(z: Tensor | np.ndarray, width: int) -> Tensor:
     return z
 
 
-def _class_labels(classes, model: BigBiGAN, n: int | None = None, weights: bool = True) -> Tensor | None:
+def _class_labels(
+    classes: Tensor | np.ndarray | None, model: BigBiGAN, n: int | None = None, weights: bool = True
+) -> Tensor | None:
     """Return classes as int64 (n,), or weights as float (n, K); None without any. Raises InputError.
 
     n: the number of images; None if it is not known.  A model without classes ignores them, with a warning.
@@ -477,7 +538,7 @@ def _labels_at(classes: Tensor | None, places: np.ndarray, device: torch.device)
     return classes[torch.from_numpy(places)].to(device)
 
 
-def _device(device: torch.device | str | None) -> torch.device | None:
+def _device(device: Device) -> torch.device | None:
     """Return a device that this machine has; None for None. Raises InputError."""
     if device is None:
         return None
@@ -498,7 +559,8 @@ def _device(device: torch.device | str | None) -> torch.device | None:
 
 def default_device() -> torch.device:
     """Return a GPU if there is one, else the CPU."""
-    return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return found or torch.device("cpu")
 
 
 @functools.cache
@@ -513,9 +575,7 @@ def _default_model() -> Path:
     return found.folder
 
 
-def _ready(
-    model: BigBiGAN | str | os.PathLike | None, device, parts: Collection[str] = PARTS
-) -> tuple[BigBiGAN, torch.device]:
+def _ready(model: Source, device: Device, parts: Collection[str] = PARTS) -> tuple[BigBiGAN, torch.device]:
     """Return the model in evaluation mode and its device.
 
     Of a model given by its path the networks `parts` are loaded, and kept for the next call.
@@ -536,7 +596,8 @@ class _KeptModel:
     """A model given by its path, of which each network is loaded when a call first needs it."""
 
     def __init__(self, source: str):
-        self.source, self.model = source, None
+        self.source = source
+        self.model: BigBiGAN | None = None
 
     def with_parts(self, parts: Collection[str]) -> BigBiGAN:
         """Return the model with at least the networks `parts` that it has. Raises CheckpointError."""
@@ -568,13 +629,15 @@ def _trained_on(model: BigBiGAN) -> tuple[float, ...] | None:
     return (model.card or {}).get("data", {}).get("value_range")
 
 
-def _progress(batches, total: int | None, batch_size: int, progress: bool | None, what: str):
+def _progress(
+    batches: Iterator[Batch], total: int | None, batch_size: int, progress: bool | None, what: str
+) -> Iterator[Batch]:
     """Yield the batches, with a progress bar if it is asked for or the work is long."""
     show = progress if progress is not None else total is None or total > LONG * batch_size
     with tqdm(total=total, unit="img", desc=what, disable=not show) as bar:
         done = 0
         for batch in batches:
             yield batch
-            after = int(batch.places[-1]) + 1 if isinstance(batch, Batch) else done + len(batch)
+            after = int(batch.places[-1]) + 1
             bar.update(after - done)
             done = after

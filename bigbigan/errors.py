@@ -6,7 +6,7 @@ Each message says what was expected, what was found, and what to do.
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
@@ -111,7 +111,7 @@ def warn_caller(message: str) -> None:
 
 
 @contextmanager
-def exit_with_a_sentence(advice: Callable[[BaseException], str] = lambda error: ""):
+def exit_with_a_sentence(advice: Callable[[BaseException], str] = lambda error: "") -> Iterator[None]:
     """Wrap a command: our errors and those of the file system end it with one sentence on stderr and an exit status.
 
     advice: returns what is appended to the sentence of an error, such as which checkpoint the same command resumes

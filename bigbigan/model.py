@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any, Literal, cast, overload
 
 import torch
 from huggingface_hub import ModelHubMixin
@@ -9,11 +10,24 @@ from torch import Tensor, nn
 
 from bigbigan.config import Model
 from bigbigan.errors import InputError
-from bigbigan.losses import Scores
+from bigbigan.latents import Posterior
+from bigbigan.networks.encoder import Encoder
 from bigbigan.networks.factory import build_discriminator, build_encoder, build_generator, resolve_latent_dim
+from bigbigan.networks.interface import AnyDiscriminator, AnyGenerator
 from bigbigan.networks.layers import pool_to, set_momentum
 
 PARTS = ("generator", "encoder", "discriminator")  # the order decides the random weights of a seed
+
+
+def absence(name: str, left_out: bool = False) -> str:
+    """Return the words of an error that say that a model lacks a network: "expected ..., found ...".
+
+    name: one of `PARTS`.  left_out: whether the model was loaded without it.
+    """
+    article = "an" if name == "encoder" else "a"
+    found = "a GAN, which has no encoder" if name == "encoder" else f"one without {article} {name}"
+    found = "one that was loaded without it" if left_out else found
+    return f"expected a model with {article} {name}, found {found}"
 
 
 class BigBiGAN(nn.Module, ModelHubMixin):
@@ -28,14 +42,14 @@ class BigBiGAN(nn.Module, ModelHubMixin):
     def __init__(
         self,
         generator: nn.Module | None,
-        encoder: nn.Module | None,
+        encoder: Encoder | None,
         discriminator: nn.Module | None,
         config: Model | None = None,
     ):
         super().__init__()
         self.generator, self.encoder, self.discriminator = generator, encoder, discriminator
         self.config = config
-        self.card: dict = {}  # what a release tells about itself: images seen, data, version
+        self.card: dict[str, Any] = {}  # what a release tells about itself: images seen, data, version
         self.readme = ""  # its model card in Markdown; "" for one that is written anew
         self.left_out: tuple[str, ...] = ()
 
@@ -49,7 +63,8 @@ class BigBiGAN(nn.Module, ModelHubMixin):
         build = {"generator": build_generator, "encoder": build_encoder, "discriminator": build_discriminator}
         wanted = [name for name in PARTS if name in parts and (discriminator or name != "discriminator")]
         networks = {name: build[name](config) for name in wanted}
-        return cls(*(networks.get(name) for name in PARTS), config)
+        encoder = cast(Encoder | None, networks.get("encoder"))
+        return cls(networks.get("generator"), encoder, networks.get("discriminator"), config)
 
     @property
     def prior(self) -> str:
@@ -62,26 +77,26 @@ class BigBiGAN(nn.Module, ModelHubMixin):
         known = self.generator if self.generator is not None or self.config is None else self.config
         return getattr(known, "classes", 0)
 
-    def require(self, name: str) -> nn.Module:
+    @overload
+    def require(self, name: Literal["encoder"]) -> Encoder: ...
+    @overload
+    def require(self, name: Literal["generator"]) -> AnyGenerator: ...
+    @overload
+    def require(self, name: Literal["discriminator"]) -> AnyDiscriminator: ...
+    def require(self, name: str) -> Any:
         """Return the network of this name, one of `PARTS`. Raises InputError where the model does not have it."""
         if (network := getattr(self, name)) is not None:
             return network
-        article = "an" if name == "encoder" else "a"
-        if name in self.left_out:
-            raise InputError(
-                f"model: expected one with {article} {name}, found one that was loaded without it; load it with "
-                f"parts=(..., {name!r}), or without parts"
-            )
-        found = "a GAN, which has no encoder" if name == "encoder" else f"one without {article} {name}"
-        raise InputError(f"model: expected one with {article} {name}, found {found}")
+        cure = f"; load it with parts=(..., {name!r}), or without parts" if name in self.left_out else ""
+        raise InputError(f"model: {absence(name, name in self.left_out)}{cure}")
 
-    def infer(self, x: Tensor, classes: Tensor | None = None):
+    def infer(self, x: Tensor, classes: Tensor | None = None) -> Posterior:
         """Return E's posterior q(z|x), with mean and stddev (N, Z). x: (N, 3, S, S) in [−1, 1] at E's size.
 
         classes: (N,) of x in a conditional model, which are handed to E; E of this library ignores them. Training and
         evaluation ask here for every posterior, so that a conditional encoder changes none of their files.
         """
-        return self.encoder(x, classes)
+        return self.require("encoder")(x, classes)
 
     def encode(self, x: Tensor, noise: Tensor | None = None, classes: Tensor | None = None) -> dict[str, Tensor]:
         """Return latents and features, named as the outputs of the hub module's `encode`.
@@ -92,15 +107,16 @@ class BigBiGAN(nn.Module, ModelHubMixin):
         classes: as in `infer`.
         z_mean, z_stdev, z_sample: (N, Z); avepool_feat: (N, C); bn_crelu_feat: (N, 2C).
         """
-        avepool = self.require("encoder").avepool(x)
-        posterior = self.encoder.head(avepool, classes)
+        encoder = self.require("encoder")
+        avepool = encoder.avepool(x)
+        posterior = encoder.head(avepool, classes)
         noise = torch.randn_like(posterior.mean) if noise is None else noise
         return {
             "z_mean": posterior.mean,
             "z_stdev": posterior.stddev,
             "z_sample": posterior.sample(noise),
             "avepool_feat": avepool,
-            "bn_crelu_feat": self.encoder.bn_crelu(avepool),
+            "bn_crelu_feat": encoder.bn_crelu(avepool),
         }
 
     def generate(self, z: Tensor, classes: Tensor | None = None) -> Tensor:
@@ -112,7 +128,7 @@ class BigBiGAN(nn.Module, ModelHubMixin):
 
         x: (N, 3, S, S) at G's or E's size.  z: (N, Z).  A GAN has score_x alone and ignores z.
         """
-        scores: Scores = self.require("discriminator")(self.for_discriminator(x), z, classes)
+        scores = self.require("discriminator")(self.for_discriminator(x), z, classes)
         named = {"score_x": scores.x, "score_z": scores.z, "score_xz": scores.xz}
         return {name: score for name, score in named.items() if score is not None}
 
@@ -133,7 +149,8 @@ class BigBiGAN(nn.Module, ModelHubMixin):
 
     def for_discriminator(self, x: Tensor) -> Tensor:
         """Average-pool E's image to D's size where E's is larger (the official notebook pools 256 px to 128 px)."""
-        return pool_to(x, (self.discriminator or self.generator).image_size)
+        network = self.require("generator") if self.discriminator is None else self.require("discriminator")
+        return pool_to(x, network.image_size)
 
     # The two hooks of ModelHubMixin. The release format knows the model, so it is imported when they are called.
 
@@ -144,7 +161,7 @@ class BigBiGAN(nn.Module, ModelHubMixin):
         write_card(self, save_directory)
 
     @classmethod
-    def _from_pretrained(cls, *, model_id, **options) -> "BigBiGAN":
+    def _from_pretrained(cls, *, model_id: str, **options: Any) -> "BigBiGAN":
         from bigbigan.release.format import read_release_or_hub
 
         model = read_release_or_hub(str(model_id), **options)

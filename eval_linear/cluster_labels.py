@@ -30,6 +30,7 @@ from bigbigan.api import load
 from bigbigan.data import Images
 from bigbigan.errors import ProbeError, exit_with_a_sentence
 from bigbigan.files import write_whole
+from bigbigan.model import absence
 from eval_linear.clusters import agreement, fit_clusters
 from eval_linear.features import check_names, extract
 from eval_linear.probe import ProbeData, open_splits
@@ -63,7 +64,7 @@ def write_clusters(options: Clusters) -> str:
     """Cluster the training split, label both splits, write them, and return what was found as sentences."""
     model, out = load(options.ckpt), options.out
     if model.encoder is None:
-        raise ProbeError(f"{options.ckpt}: expected a model with an encoder, found a GAN")
+        raise ProbeError(f"{options.ckpt}: {absence('encoder')}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ProbeError(f"--out {out}: expected a new or an empty folder, found something in it; choose another")
     check_names(model.encoder, (options.feature,))

@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 from bigbigan.data.classes import why_no_classes
 from bigbigan.errors import ProbeError
-from bigbigan.model import BigBiGAN
+from bigbigan.model import BigBiGAN, absence
 from eval_linear.representations import Splits
 
 Part = Literal["linear", "knn", "kmeans", "generation", "pairs", "classes"]
@@ -50,7 +50,7 @@ def networks_for(asked: Collection[Part]) -> tuple[str, ...] | None:
 def what_is_missing(part: Part, model: BigBiGAN, splits: Splits) -> str:
     """Return what `part` expects that the model or the data do not have, "" if it can be measured."""
     if part in (*OF_CLASSES, "pairs") and model.encoder is None:
-        return "expected a model with an encoder, found a GAN"
+        return absence("encoder")
     if part == "classes" and not model.classes:
         return "expected a conditional model, found one without classes"
     if part == "pairs" and len(splits.test) < 2:

@@ -333,6 +333,11 @@ def test_a_mistyped_checkpoint_is_one_sentence(run_folder, monkeypatch):
     monkeypatch.chdir(run_folder.parent.parent)
     with pytest.raises(CheckpointError, match="expected a run folder, checkpoint, release or hub id; no such folder"):
         bigbigan.load("runs/nothing/here")
+    for wrong in ("digit", "Digits", "dgits"):
+        with pytest.raises(CheckpointError, match="did you mean 'digits'[?] models that come with the package: digits"):
+            bigbigan.load(wrong)
+    with pytest.raises(CheckpointError, match="nothing; models that come with the package: digits"):
+        bigbigan.load("nothing")
     with pytest.raises(CheckpointError, match="found none of these"):
         bigbigan.load(run_folder.parent)
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -23,10 +23,12 @@ from bigbigan.data.crops import centre_square, crop_and_resize, resize, size_of
 from bigbigan.data.folders import image_paths
 from bigbigan.data.images import Images
 from bigbigan.data.pictures import open_picture, to_rgb, to_signed, why
-from bigbigan.data.tars import all_samples
+from bigbigan.data.tars import all_samples, is_tar
 from bigbigan.errors import DataError, InputError, Outside, UnreadableImage
 from bigbigan.files import printable
 
+# What `read_batches` explains. A torch data set without an iterator is read by number.
+ImageInput: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor | Iterable[Any] | Dataset[Any]
 DECODERS = min(8, os.cpu_count() or 1)
 
 
@@ -97,7 +99,7 @@ def named_by(path: str | os.PathLike) -> "list[str] | Images":
     """Return what a path names: paths of image files, or the samples of tars. Raises InputError."""
     location = Path(os.path.expanduser(os.fsdecode(path)))
     try:
-        if location.is_file() and location.suffix != ".tar":
+        if location.is_file() and not is_tar(location):
             return [str(location)]
         if location.is_dir():
             try:

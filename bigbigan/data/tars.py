@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import tarfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,6 +18,7 @@ from dataclasses import replace
 from hashlib import sha256
 from itertools import product
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +34,8 @@ from bigbigan.files import LARGEST_TEXT, cache_folder, check_inside, path_within
 
 FORMAT = "1"  # of the index
 OPEN_FILES = 64  # tars that a process keeps open
+COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
+TOOLS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}  # by first bytes
 KEY, OFFSET, SIZE = "__key__", "offset of ", "size of "  # columns of the index; the latter two before a member's suffix
 log = logging.getLogger(__name__)
 
@@ -57,16 +61,21 @@ def all_samples(path: Path) -> Images | None:
 
 
 def _find(request: Request) -> tuple[list[Path], Path] | None:
-    """Return the tars that the path names and the folder in which they lie; None if it names none. Raises Outside."""
+    """Return the tars that the path names and the folder in which they lie; None if it names none.
+
+    Raises Outside, or DataError for compressed tars.
+    """
     location = request.location
     if location.is_dir():
-        found = sorted(request.listing.files_with((".tar",), str(location)))
+        found = sorted(request.listing.files_with((".tar", *COMPRESSED), str(location)))
         found = [p for p in found if not any(map(is_system, p.relative_to(location).parts))]
         if not found or len(walk(location, True, request.listing)[0]):
             return None
         root = location
-    elif location.suffix == ".tar":
+        found = _without_compressed(found)
+    elif is_tar(location):
         found = [location] if location.is_file() else _matching(str(location))
+        found = _without_compressed(found)
         if not found:
             return None
         root = Path(os.path.commonpath([p.parent for p in found]))
@@ -88,6 +97,48 @@ def _matching(pattern: str) -> list[Path]:
         path = "".join(text + digits for text, digits in zip(parts[::3], [*filled, ""], strict=True))
         paths += [path] if Path(path).is_file() else glob.glob(path)
     return sorted(Path(path) for path in set(paths) if Path(path).is_file())
+
+
+def is_tar(path: Path) -> bool:
+    """Return whether a file is a tar by its name, plain or compressed."""
+    return path.name.endswith((".tar", *COMPRESSED))
+
+
+def _without_compressed(found: list[Path]) -> list[Path]:
+    """Return the plain tars of `found`; a compressed one may lie beside the tar that was made of it.
+
+    Raises DataError for other compressed tars.
+    """
+    plain = [path for path in found if path.suffix == ".tar"]
+    for path in found:
+        if path.suffix != ".tar" and _decompressed(path) not in plain:
+            _refuse_compressed(path, _tool(path) or "gzip")
+    return plain
+
+
+def _decompressed(path: Path) -> Path:
+    """Return the path of the plain tar that a compressed one is unpacked to."""
+    name = path.name
+    stem = next((name.removesuffix(suffix) for suffix in COMPRESSED if name.endswith(suffix)), path.stem + "-plain")
+    return path.with_name(f"{stem}.tar")
+
+
+def _tool(path: Path) -> str:
+    """Return the program that a file is compressed by, as its first bytes tell; "" for a plain one. Raises OSError."""
+    with open(path, "rb") as file:
+        head = file.read(8)
+    return next((tool for start, tool in TOOLS.items() if head.startswith(start)), "")
+
+
+def _refuse_compressed(path: Path, tool: str) -> NoReturn:
+    raise DataError(
+        f"{printable(path)}: expected a plain tar, whose images are read at their places in any order, found one that "
+        f"{tool} compressed; decompress it once: {tool} -dc {_quoted(path)} > {_quoted(_decompressed(path))}"
+    )
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(printable(path))
 
 
 def _choose(request: Request, found: list[Path], root: Path) -> Found:
@@ -192,6 +243,8 @@ def read_index(path: Path) -> pa.Table:
 def _make_index(path: Path) -> pa.Table:
     samples: dict[str, dict] = {}
     try:
+        if tool := _tool(path):
+            _refuse_compressed(path, tool)
         with tarfile.open(path, "r:") as tar:
             while (member := tar.next()) is not None:
                 tar.members.clear()  # which would keep all of them in memory
@@ -203,10 +256,12 @@ def _make_index(path: Path) -> pa.Table:
             end = os.path.getsize(path)
             tar.fileobj.seek(tar.offset)
             mark = tar.fileobj.read(tarfile.BLOCKSIZE)
+    except DataError:
+        raise
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         raise DataError(
-            f"{printable(path)}: expected a readable tar file, found {type(error).__name__}: {error}; is it cut short, "
-            "empty or compressed?"
+            f"{printable(path)}: expected a readable tar file, found {type(error).__name__}: {error}; is it cut short "
+            "or empty?"
         ) from None
     if mark.strip(b"\0") or 0 < len(mark) < tarfile.BLOCKSIZE:  # `tarfile` takes a damaged header for the end
         raise DataError(f"{printable(path)}: expected a whole tar file, found a damaged member; is it cut short?")

@@ -21,7 +21,7 @@ from bigbigan.errors import DataError, FeatureError, UnreadableImage
 from bigbigan.features import shards
 from bigbigan.features.shards import Manifest, Unread
 from bigbigan.metrics.cache import TRANSFORM, digest
-from bigbigan.model import BigBiGAN
+from bigbigan.model import BigBiGAN, absence
 
 OUTPUTS = ("z_mean", "z_stdev", "avepool_feat", "bn_crelu_feat")
 SMALLEST, LARGEST, FILES = 250, 5000, 100  # images of a file by default, and about how many files
@@ -41,7 +41,7 @@ def manifest_of(
     Raises FeatureError.
     """
     if model.encoder is None:
-        raise FeatureError(f"{names[0]}: expected a model with an encoder, found a GAN, which has no encoder")
+        raise FeatureError(f"{names[0]}: {absence('encoder')}")
     trained = (model.card or {}).get("data", {}).get("value_range")
     limits = images.value_range or (tuple(trained) if trained else None)
     return Manifest(

@@ -1,9 +1,13 @@
-"""Find the nearest neighbours of queries among features of any number, exactly, in memory that does not grow."""
+"""Find the nearest neighbours of queries among features of any number, exactly, in memory that does not grow.
 
+Or, in a folder, nearly exactly by an index; see `approximate`.
+"""
+
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -11,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bigbigan.errors import FeatureError, InputError
-from bigbigan.features.shards import read_manifest, read_rows
+from bigbigan.features.approximate import candidates
+from bigbigan.features.shards import check_complete, paths_of, read_manifest, read_rows
 from bigbigan.files import printable
 from bigbigan.metrics.neighbours import smallest, squared
 
@@ -20,6 +25,9 @@ KEPT = 2**24  # numbers of the rows that are kept for queries, 128 MiB
 TABLE = 2**22  # numbers of a table of distances at a time, 32 MiB in float64
 SPARE = 8  # rows that are kept beyond k until their distances are computed without cancellation
 METRICS = ("l2", "cosine")
+Matrix: TypeAlias = np.ndarray | Tensor
+Searched: TypeAlias = Matrix | str | os.PathLike[str]
+log = logging.getLogger(__name__)
 
 
 class Neighbours(NamedTuple):
@@ -42,7 +50,9 @@ class _Chunk(NamedTuple):
     paths: list[str | None] | None
 
 
-def search(query, features, k: int, metric: str, output: str | None = None) -> Neighbours:
+def search(
+    query: Matrix, features: Searched, k: int, metric: str, output: str | None = None, index: str | None = None
+) -> Neighbours:
     """Find the k nearest rows; arguments, results and errors as of `bigbigan.neighbours`."""
     if metric not in METRICS:
         raise InputError(f"metric: expected l2 or cosine, found {printable(repr(metric))}")
@@ -50,14 +60,17 @@ def search(query, features, k: int, metric: str, output: str | None = None) -> N
         raise InputError(f"k: expected a whole number of at least 1, found {printable(repr(k))}")
     queries = _rows(query, "query")
     queries = _prepared(queries[None] if queries.ndim == 1 else queries, metric, "query")
+    if index is not None:
+        _check_index(index, features)
+    find = _search if index is None else _approximate
     rows = max(1, KEPT // ((k + SPARE) * queries.shape[1]))  # for each of these parts the features are read anew
-    found = [_search(part, features, int(k), metric, output) for part in queries.split(rows)]
-    paths = None if found[0].paths is None else [names for part in found for names in part.paths]
+    found = [find(part, features, int(k), metric, output) for part in torch.split(queries, rows)]
+    paths = None if found[0].paths is None else [names for part in found for names in part.paths or ()]
     return Neighbours(torch.cat([f.distances for f in found]), torch.cat([f.indices for f in found]), paths)
 
 
-def _search(queries: Tensor, features, k: int, metric: str, output: str | None) -> Neighbours:
-    best = _Best(queries, k)
+def _search(queries: Tensor, features: Searched, k: int, metric: str, output: str | None) -> Neighbours:
+    best = _Best(queries, k, metric)
     for chunk in _chunks(features, output):
         if chunk.values.shape[1] != queries.shape[1]:
             raise InputError(
@@ -66,7 +79,50 @@ def _search(queries: Tensor, features, k: int, metric: str, output: str | None) 
         best.add(chunk._replace(values=_prepared(chunk.values, metric, "features")))
     if best.seen < k:
         raise InputError(f"k: expected at most the number of features, {best.seen:,}, found {k}")
-    return best.result(metric)
+    return best.result()
+
+
+def _check_index(index: str, features: Searched) -> None:
+    """Raise InputError for an index that is not known, or that cannot be kept."""
+    if index != "hnsw":
+        raise InputError(f"index: expected hnsw, or None for the exact search, found {printable(repr(index))}")
+    if not isinstance(features, (str, os.PathLike)):
+        raise InputError(
+            f"index: expected None for {type(features).__name__}, since an index is kept in a folder that "
+            "bigbigan-extract wrote; give the folder, or leave index out for the exact search"
+        )
+
+
+def _approximate(queries: Tensor, folder: Searched, k: int, metric: str, output: str | None) -> Neighbours:
+    """Find the k nearest of the rows that the index of a folder offers, by their exact distances."""
+    folder = _folder(folder)
+    output, manifest = _output(folder, output), read_manifest(folder)
+    check_complete(folder, manifest)
+    ids, values = candidates(queries, folder, output, metric, k + SPARE)
+    if ids.shape[1] < k:
+        raise InputError(f"k: expected at most the number of features, {ids.shape[1]:,}, found {k}")
+    if bool(((ids >= 0).sum(1) < k).any()):  # a graph that falls apart, as of many equal rows
+        log.warning("%s: the index led to fewer than %d rows, so all were searched", printable(folder), k)
+        return _search(queries, folder, k, metric, output)
+    distances, chosen = _nearest(queries, ids, values, k, metric)
+    paths = paths_of(folder, manifest, np.unique(chosen.numpy()))
+    return Neighbours(distances, chosen, [[paths[i] for i in row] for row in chosen.tolist()])
+
+
+def _nearest(queries: Tensor, ids: Tensor, values: Tensor, k: int, metric: str) -> tuple[Tensor, Tensor]:
+    """Return distances and ids (m, k) of the nearest of some rows for each query, by ‖a − b‖ itself.
+
+    queries: float64 (m, C).  ids: (m, c), −1 for none.  values: float64 (m, c, C), the rows.
+    """
+    exact = (values - queries[:, None]).square().sum(2)
+    if metric == "cosine":  # ‖a − b‖² = ‖a‖² + ‖b‖² − 2 cos, with lengths of 1, or 0 for rows of zeros
+        lengths = values.square().sum(2) + queries.square().sum(1, keepdim=True)
+        exact = ((exact - lengths) / 2 + 1).clamp(min=0)
+    exact = exact.masked_fill(ids < 0, torch.inf)
+    by_id = ids.argsort(dim=1, stable=True)
+    chosen = by_id.gather(1, exact.gather(1, by_id).argsort(dim=1, stable=True))[:, :k]
+    distances = exact.gather(1, chosen)
+    return distances if metric == "cosine" else distances.sqrt(), ids.gather(1, chosen)
 
 
 class _Best:
@@ -76,8 +132,8 @@ class _Best:
     ‖a − b‖, in which nothing cancels where rows nearly coincide.
     """
 
-    def __init__(self, queries: Tensor, k: int):
-        self.queries, self.k, self.seen, self.named = queries, k, 0, False
+    def __init__(self, queries: Tensor, k: int, metric: str):
+        self.queries, self.k, self.metric, self.seen, self.named = queries, k, metric, 0, False
         m, kept = len(queries), k + SPARE
         self.order = queries.new_full((m, kept), torch.inf)
         self.values = queries.new_zeros(m, kept, queries.shape[1])
@@ -89,7 +145,9 @@ class _Best:
         self.seen += len(chunk.values)
         self.named = self.named or chunk.paths is not None
         k, sizes = min(self.order.shape[1], len(chunk.values)), chunk.values.square().sum(1)
-        parts = self.queries.split(max(1, TABLE // len(chunk.values)))
+        if self.metric == "cosine":  # a row of zeros is ordered by its cosine, as the others are
+            sizes.fill_(1)
+        parts = torch.split(self.queries, max(1, TABLE // len(chunk.values)))
         found = [smallest(squared(part, chunk.values, sizes), k) for part in parts]
         order, at = torch.cat([f[0] for f in found]), torch.cat([f[1] for f in found])
         rows = (order[:, 0] < self.order[:, -1]).nonzero()[:, 0]  # ever fewer, so that little is copied
@@ -114,29 +172,25 @@ class _Best:
                 triples = zip(ids, places, is_new, strict=True)
                 self.paths[row] = {i: chunk.paths[place] if n else before.get(i) for i, place, n in triples}
 
-    def result(self, metric: str) -> Neighbours:
+    def result(self) -> Neighbours:
         """Return the k nearest rows of all."""
-        exact = (self.values - self.queries[:, None]).square().sum(2).masked_fill_(self.ids < 0, torch.inf)
-        by_id = self.ids.argsort(dim=1, stable=True)
-        chosen = by_id.gather(1, exact.gather(1, by_id).argsort(dim=1, stable=True))[:, : self.k]
-        exact, ids = exact.gather(1, chosen), self.ids.gather(1, chosen)
-        if metric == "cosine":  # ‖a − b‖² = ‖a‖² + ‖b‖² − 2 cos, with lengths of 1, or 0 for rows of zeros
-            lengths = self.values.square().sum(2).gather(1, chosen) + self.queries.square().sum(1, keepdim=True)
-            distances = ((exact - lengths) / 2 + 1).clamp(min=0)
-        else:
-            distances = exact.sqrt()
+        distances, ids = _nearest(self.queries, self.ids, self.values, self.k, self.metric)
         if not self.named:
             return Neighbours(distances, ids, None)
         paths = [[known[i] for i in row] for known, row in zip(self.paths, ids.tolist(), strict=True)]
         return Neighbours(distances, ids, paths)
 
 
-def _chunks(features, output: str | None) -> Iterator[_Chunk]:
+def _folder(path: Searched) -> Path:
+    return Path(os.path.expanduser(os.fsdecode(cast(str, path))))
+
+
+def _chunks(features: Searched, output: str | None) -> Iterator[_Chunk]:
     """Yield features some rows at a time. Raises InputError or FeatureError."""
     if isinstance(features, (str, os.PathLike)):
-        folder = Path(os.path.expanduser(os.fsdecode(features)))
-        for rows in read_rows(folder, _output(folder, output), CHUNK):
-            yield _Chunk(_double(rows.values), torch.from_numpy(rows.ids.copy()), rows.paths)
+        folder = _folder(features)
+        for some in read_rows(folder, _output(folder, output), CHUNK):
+            yield _Chunk(_double(some.values), torch.from_numpy(some.ids.copy()), some.paths)
         return
     rows = _rows(features, "features")
     if rows.ndim != 2:
@@ -144,11 +198,11 @@ def _chunks(features, output: str | None) -> Iterator[_Chunk]:
     if output is not None:
         raise InputError(f"output: expected None for an array, found {printable(repr(output))}")
     for first in range(0, len(rows), CHUNK):
-        some = rows[first : first + CHUNK]
-        yield _Chunk(_double(some), torch.arange(first, first + len(some)), None)
+        values = _double(rows[first : first + CHUNK])
+        yield _Chunk(values, torch.arange(first, first + len(values)), None)
 
 
-def _double(rows: np.ndarray | Tensor) -> Tensor:
+def _double(rows: Matrix) -> Tensor:
     """Return a copy of rows as float64 on the CPU."""
     if isinstance(rows, Tensor):
         return rows.detach().to("cpu", torch.float64)
@@ -167,7 +221,7 @@ def _output(folder: Path, output: str | None) -> str:
     return output
 
 
-def _rows(values, name: str) -> np.ndarray | Tensor:
+def _rows(values: object, name: str) -> Matrix:
     """Return what a caller gave for rows of real numbers, as it is. Raises InputError."""
     expected = f"{name}: expected an array or a tensor of features"
     if isinstance(values, dict):
@@ -180,7 +234,7 @@ def _rows(values, name: str) -> np.ndarray | Tensor:
     return values
 
 
-def _prepared(values, metric: str, name: str) -> Tensor:
+def _prepared(values: Matrix, metric: str, name: str) -> Tensor:
     """Return rows as float64 on the CPU, of length 1 for cosine. Raises InputError for what is not finite."""
     values = _double(values)
     if not bool(values.isfinite().all()):

@@ -16,7 +16,7 @@ import io
 import json
 import logging
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -251,16 +251,34 @@ def read_rows(folder: Path, output: str, rows: int = ROWS) -> Iterator[Rows]:
     manifest = read_manifest(folder)
     check_complete(folder, manifest)
     for k in range(manifest.shards):
-        path = folder / manifest.name(k)
-        try:
-            with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches(rows, columns=["id", "path", output]):
-                    values = batch.column(output)
-                    numbers = values.flatten().to_numpy(zero_copy_only=False).reshape(len(values), -1)
-                    yield Rows(numbers, batch.column("id").to_numpy(), batch.column("path").to_pylist())
-        except (OSError, ValueError, KeyError) as error:
-            reason = next(iter(str(error).splitlines()), "")
-            raise FeatureError(f"{printable(path)}: expected a readable Parquet file, found {reason}") from None
+        with _readable(folder / manifest.name(k)) as file:
+            for batch in file.iter_batches(rows, columns=["id", "path", output]):
+                values = batch.column(output)
+                numbers = values.flatten().to_numpy(zero_copy_only=False).reshape(len(values), -1)
+                yield Rows(numbers, batch.column("id").to_numpy(), batch.column("path").to_pylist())
+
+
+def paths_of(folder: Path, manifest: Manifest, ids: np.ndarray) -> dict[int, str | None]:
+    """Return the paths of images, ids (n,) in order, None for images without one. Raises FeatureError."""
+    found: dict[int, str | None] = {}
+    for k in np.unique(ids // manifest.shard_images).tolist():
+        with _readable(folder / manifest.name(k)) as file:
+            table = file.read(columns=["id", "path"])
+            rows = np.flatnonzero(np.isin(table.column("id").to_numpy(), ids))
+            part = table.take(pa.array(rows))
+            found |= dict(zip(part.column("id").to_pylist(), part.column("path").to_pylist(), strict=True))
+    return found
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file; raise FeatureError where it, or what is read of it, is damaged."""
+    try:
+        with pq.ParquetFile(path) as file:
+            yield file
+    except (OSError, ValueError, KeyError) as error:
+        reason = next(iter(str(error).splitlines()), "")
+        raise FeatureError(f"{printable(path)}: expected a readable Parquet file, found {reason}") from None
 
 
 def check_complete(folder: Path, manifest: Manifest) -> None:

@@ -5,6 +5,7 @@ Only this file imports timm.
 
 import difflib
 from dataclasses import dataclass
+from typing import Any
 
 import timm
 import torch
@@ -87,8 +88,8 @@ class Encoder(nn.Module):
                 backbone, width, automatic_stem(image_size) if stem == "auto" else stem, image_size, blocks
             )
             apply_form(backbone, form)
-        self.trunk = backbone
-        self.features = self.trunk.num_features
+        self.trunk: Any = backbone  # a network (N, 3, S, S) → (N, num_features)
+        self.features: int = self.trunk.num_features
         # Normalises the BN+CReLU features only; z does not depend on it.
         self.feature_norm = CrossReplicaBatchNorm(self.features, affine=False)
         outputs = latent_dim * (2 if posterior in ("gaussian", "log_sigma") else 1)

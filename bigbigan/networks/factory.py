@@ -56,7 +56,7 @@ def build_generator(config: Model) -> nn.Module:
     return generator
 
 
-def build_encoder(config: Model) -> nn.Module | None:
+def build_encoder(config: Model) -> Encoder | None:
     """Build E with random weights; None for a GAN."""
     if config.encoder == "none":
         return None

@@ -4,7 +4,11 @@ A generator or discriminator of your own inherits from the class here (and from 
 `latent_dim`, and overrides what differs. E is `Encoder` around any trunk, a network (N, 3, S, S) → (N, num_features).
 """
 
+from typing import Protocol
+
 from torch import Tensor
+
+from bigbigan.losses import Scores
 
 
 class GeneratorInterface:
@@ -18,6 +22,24 @@ class GeneratorInterface:
     def prepare(self, x: Tensor) -> Tensor:
         """Return real images (N, 3, S, S) as D and E see them beside this G's; networks that grow override this."""
         return x
+
+
+class AnyGenerator(Protocol):
+    """What the rest of the library asks of any G, for type checkers."""
+
+    image_size: int
+    latent_dim: int
+
+    def __call__(self, z: Tensor, classes: Tensor | None = None) -> Tensor: ...
+
+
+class AnyDiscriminator(Protocol):
+    """What the rest of the library asks of any D, for type checkers."""
+
+    image_size: int
+    latent_dim: int
+
+    def __call__(self, x: Tensor, z: Tensor | None = None, classes: Tensor | None = None) -> Scores: ...
 
 
 class DiscriminatorInterface:

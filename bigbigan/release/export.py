@@ -24,7 +24,7 @@ from torch import Tensor
 from bigbigan.errors import ExportError, exit_with_a_sentence
 from bigbigan.latents import sample_prior
 from bigbigan.metrics.bidirectional import fit_to, some_classes
-from bigbigan.model import BigBiGAN
+from bigbigan.model import BigBiGAN, absence
 from bigbigan.release.card import headline, worth
 from bigbigan.release.format import write_release
 from bigbigan.release.load import load_model
@@ -71,7 +71,7 @@ def export(options: Export) -> str:
     """Write the release and its card, and return a sentence: size and what the precision changed."""
     model = load_model(options.ckpt)
     if model.encoder is None:
-        raise ExportError(f"{options.ckpt}: expected a model with an encoder, found a GAN")
+        raise ExportError(f"{options.ckpt}: {absence('encoder')}")
     small = lighter(model, options.precision, options.discriminator)
     size = len(save({k: v.contiguous() for k, v in small.state_dict().items()}))
     parts = ", ".join(f"{name} {sum(p.numel() for p in net.parameters()):,}" for name, net in small.named_children())

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bigbigan.data import to_signed
 from bigbigan.errors import ExportError
 from bigbigan.files import printable, write_whole
-from bigbigan.model import BigBiGAN
+from bigbigan.model import BigBiGAN, absence
 from bigbigan.networks.encoder import Encoder
 
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
@@ -97,7 +97,7 @@ def _check(model: BigBiGAN, out: Path, format: str, outputs: tuple[str, ...]) ->
     if format not in SUFFIXES:
         raise ExportError(f"format: expected onnx or torch, found {format!r}")
     if model.encoder is None:
-        raise ExportError("model: expected one with an encoder, found a GAN, which has no encoder")
+        raise ExportError(f"model: {absence('encoder')}")
     if not outputs or set(outputs) - set(OUTPUTS):
         raise ExportError(f"outputs: expected some of {', '.join(OUTPUTS)}; found {', '.join(outputs) or 'none'}")
     if out.suffix != SUFFIXES[format] or out.is_dir():

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
@@ -14,16 +15,19 @@ from bigbigan.config import EARLIER, Config, Model, check_model, flatten
 from bigbigan.config.cross_checks import takes_resnet_settings
 from bigbigan.errors import CheckpointError, ConfigError
 from bigbigan.files import check_inside, check_links, printable
-from bigbigan.model import BigBiGAN
+from bigbigan.model import BigBiGAN, absence
+from bigbigan.networks.encoder import Encoder
 from bigbigan.networks.factory import build_encoder, resolve_latent_dim
 from bigbigan.networks.weights import check_weights
 from bigbigan.release.format import read_card, read_model, read_release
-from bigbigan.release.shipped import SHIPPED, names
+from bigbigan.release.shipped import SHIPPED, known_names, names
 from bigbigan.training.checkpoint import complete, read
 from bigbigan.training.state import FILES
 
+EXPECTED = "expected a run folder, checkpoint, release or hub id"  # `known_names` adds the names
 
-def load_model(source: str | os.PathLike, parts: Collection[str] | None = None) -> BigBiGAN:
+
+def load_model(source: str | os.PathLike[str], parts: Collection[str] | None = None) -> BigBiGAN:
     """Load the averaged E and G from a run, checkpoint or release folder, a name or a hub id, in evaluation mode.
 
     From a run folder its release is loaded, or its newest checkpoint while there is no release. A name is that of a
@@ -38,15 +42,11 @@ def load_model(source: str | os.PathLike, parts: Collection[str] | None = None) 
         raise CheckpointError(str(error)) from None
     except OSError as error:
         found = f"found {error.strerror or error}"
-        raise CheckpointError(
-            f"{printable(source)}: expected a run folder, checkpoint, release or hub id; {found}"
-        ) from None
+        raise CheckpointError(f"{printable(source)}: {EXPECTED}; {found}") from None
     if not folder.exists() and str(source) in names():
         return _release(SHIPPED / str(source), parts)
     if folder.exists() or not _may_be_hub_id(str(source)):
-        raise CheckpointError(
-            f"{printable(source)}: expected a run folder, checkpoint, release or hub id; {_found(folder)}"
-        )
+        raise CheckpointError(f"{printable(source)}: {EXPECTED}; {_found(folder)}")
     return _from_hub(str(source), folder, parts)
 
 
@@ -68,8 +68,7 @@ def _from_hub(name: str, folder: Path, parts: Collection[str] | None) -> BigBiGA
         if isinstance(error, ValueError) and not isinstance(error, HFValidationError):  # it does not fit
             raise CheckpointError(str(error)) from None
         raise CheckpointError(
-            f"{printable(name)}: expected a run folder, checkpoint, release or hub id; {_found(folder)}; "
-            f"and the hub gave none ({_hub_said(error)})"
+            f"{printable(name)}: {EXPECTED}; {_found(folder)}; and the hub gave none ({_hub_said(error)})"
         ) from None
 
 
@@ -93,9 +92,7 @@ def _from_folder(folder: Path, parts: Collection[str] | None) -> BigBiGAN:
         return _from_checkpoint(complete(folder / "checkpoints")[-1], parts)
     if complete(folder):  # the folder of the best checkpoint
         return _from_checkpoint(complete(folder)[-1], parts)
-    raise CheckpointError(
-        f"{printable(folder)}: expected a run folder, checkpoint, release or hub id; {_found(folder)}"
-    )
+    raise CheckpointError(f"{printable(folder)}: {EXPECTED}; {_found(folder)}")
 
 
 def adopt_architecture(config: Config, checkpoints: Path, flags: Collection[str] = ()) -> BigBiGAN | None:
@@ -119,7 +116,7 @@ def adopt_architecture(config: Config, checkpoints: Path, flags: Collection[str]
     model = load_model(source)
     if model.discriminator is None:
         raise CheckpointError(
-            f"--model.init_from {source}: expected a model with a discriminator, found E and G alone, to be used"
+            f"--model.init_from {source}: {absence('discriminator')}: it can be used, but not trained further"
         )
     config.model = _adopted(model, config.model, flags, f"--model.init_from {source}")
     config.validate()
@@ -128,7 +125,7 @@ def adopt_architecture(config: Config, checkpoints: Path, flags: Collection[str]
 
 def _adopted(model: BigBiGAN, asked: Model, flags: Collection[str], source: str) -> Model:
     """Return the settings of `model`, and of `asked` what the command line sets and the weights allow."""
-    own = model.config
+    own = cast(Model, model.config)  # which every model that was loaded has
     wanted = [f.name for f in dataclasses.fields(Model) if f"model.{f.name}" in flags]
     free = _free_settings(own)
     found = {
@@ -146,7 +143,7 @@ def _adopted(model: BigBiGAN, asked: Model, flags: Collection[str], source: str)
     taken = {name: getattr(asked, name) for name in ("init_from", "checkpointing", *wanted) if name in free}
     adopted = dataclasses.replace(own, **taken)
     check_model(adopted)
-    _check_fit(model, adopted, source)
+    _check_fit(model, own, adopted, source)
     return adopted
 
 
@@ -177,17 +174,15 @@ def _text(value: object) -> str:
     return (" ".join(map(str, value)) or "none") if isinstance(value, list) else str(value)
 
 
-def _check_fit(model: BigBiGAN, adopted: Model, source: str) -> None:
-    """Raise ConfigError unless networks of the settings `adopted` take every weight of `model`."""
-    changed = [
-        name for name in ("encoder_image_size", "encoder_stem") if _plain(model.config, name) != _plain(adopted, name)
-    ]
+def _check_fit(model: BigBiGAN, own: Model, adopted: Model, source: str) -> None:
+    """Raise ConfigError unless networks of the settings `adopted` take every weight of `model`, whose are `own`."""
+    changed = [name for name in ("encoder_image_size", "encoder_stem") if _plain(own, name) != _plain(adopted, name)]
     if not changed:
         return
     try:
         with torch.random.fork_rng(devices=[]):
-            encoder = build_encoder(adopted)
-        check_weights(encoder.state_dict(), model.encoder.state_dict(), source)
+            encoder = cast(Encoder, build_encoder(adopted))
+        check_weights(encoder.state_dict(), model.require("encoder").state_dict(), source)
     except ValueError as error:
         named = ", ".join(f"--model.{name} {_text(_plain(adopted, name))}" for name in changed)
         raise ConfigError(
@@ -218,7 +213,7 @@ def _from_checkpoint(folder: Path, parts: Collection[str] | None) -> BigBiGAN:
     return model
 
 
-def card(config: dict, images_seen: int) -> dict:
+def card(config: dict[str, Any], images_seen: int) -> dict[str, Any]:
     """Return what a release says about itself: images seen, seed, name, data, and which scores D was trained on.
 
     config: the flat settings of a checkpoint; those that did not exist when it was written take their defaults, or what
@@ -239,7 +234,9 @@ def card(config: dict, images_seen: int) -> dict:
 def _found(folder: Path) -> str:
     """Return what is at a path that holds no model: the whole path, since it depends on the folder one is in."""
     where = printable(os.path.abspath(folder))
-    return f"found none of these in {where}" if folder.exists() else f"no such folder as {where}; {_runs()}"
+    if folder.exists():
+        return f"found none of these in {where}"
+    return f"no such folder as {where}; {known_names(folder.name)}; {_runs()}"
 
 
 def _runs() -> str:

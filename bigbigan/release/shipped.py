@@ -1,5 +1,6 @@
 """The models that come with the package, each a release folder `shipped/NAME`, and what they are worth."""
 
+import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,14 @@ def models() -> list[ShippedModel]:
 def names() -> list[str]:
     """Return the names of the models that come with the package."""
     return sorted(path.parent.name for path in SHIPPED.glob("*/config.json"))
+
+
+def known_names(asked: str) -> str:
+    """Return a phrase that names the models that come with the package, those most like `asked` first."""
+    near = difflib.get_close_matches(asked.lower(), names(), n=3)
+    listed = [*near, *(name for name in names() if name not in near)]
+    question = f"did you mean {near[0]!r}? " if near else ""
+    return f"{question}models that come with the package: {', '.join(listed) or 'none'}"
 
 
 def default_model() -> ShippedModel:

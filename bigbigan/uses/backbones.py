@@ -1,6 +1,7 @@
 """Hand E's trunk to other people's code: as an ordinary torch module, or as a plain timm model."""
 
 import os
+from typing import TypeAlias
 
 import torch
 from torch import nn
@@ -11,7 +12,7 @@ from bigbigan.model import BigBiGAN
 from bigbigan.networks.encoder import REVNET, Encoder, automatic_stem, plain_timm
 from bigbigan.networks.ordinary import Backbone
 
-Source = BigBiGAN | Encoder | str | os.PathLike | None
+Source: TypeAlias = BigBiGAN | Encoder | str | os.PathLike[str] | None
 
 
 def backbone(model: Source = None, trainable: bool = False, device: torch.device | str | None = None) -> Backbone:
@@ -24,14 +25,12 @@ def backbone(model: Source = None, trainable: bool = False, device: torch.device
     It has `num_features` (C), `image_size` (S) and `forward_features`, and is in evaluation mode: call `.train()`.
     Raises InputError, or CheckpointError for a path.
     """
-    encoder = model if isinstance(model, Encoder) else _loaded(model, device).encoder
-    if encoder is None:
-        raise InputError("model: expected one with an encoder, found a GAN, which has no encoder")
+    encoder = model if isinstance(model, Encoder) else _loaded(model, device).require("encoder")
     network = Backbone(encoder, trainable)
     return network if device is None else network.to(device)
 
 
-def to_timm(model: BigBiGAN | str | os.PathLike | None = None) -> nn.Module:
+def to_timm(model: BigBiGAN | str | os.PathLike[str] | None = None) -> nn.Module:
     """Return E's trunk as timm's own network, made by `timm.create_model` with `num_classes=0`, with E's weights.
 
     model: a `BigBiGAN`, or what `bigbigan.load` takes.
@@ -42,13 +41,14 @@ def to_timm(model: BigBiGAN | str | os.PathLike | None = None) -> nn.Module:
     model = _loaded(model)
     config = model.config
     kind = "your own networks" if config is None else config.encoder
-    if kind in ("none", "mlp", "progressive", REVNET, "your own networks"):
+    if config is None or kind in ("none", "mlp", "progressive", REVNET):
         names = {"none": "a GAN, which has none", "mlp": "BiGAN's MLP", "progressive": "one that grows"}
         raise InputError(
             f"model: expected an encoder of timm, such as resnetv2_50, found {names.get(kind, kind)}; "
             "bigbigan.backbone(model) returns any encoder as an ordinary torch module"
         )
-    trunk, size = model.encoder.trunk, model.encoder.image_size
+    encoder = model.require("encoder")
+    trunk, size = encoder.trunk, encoder.image_size
     stem = automatic_stem(size) if config.encoder_stem == "auto" else config.encoder_stem
     network = plain_timm(trunk.state_dict(), kind, config.encoder_width, stem, size, tuple(config.encoder_blocks))
     return network.to(next(trunk.parameters())).eval()

@@ -2,6 +2,7 @@
 
 import math
 import os
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ class BigBiGANFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     def __init__(
         self,
-        model: BigBiGAN | str | os.PathLike | None = None,
+        model: BigBiGAN | str | os.PathLike[str] | None = None,
         output: str = "avepool_feat",
         *,
         image_shape: tuple[int, ...] | None = None,
@@ -46,14 +47,14 @@ class BigBiGANFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         self.device = device
         self.seed = seed
 
-    def fit(self, X, y=None) -> "BigBiGANFeatures":
+    def fit(self, X: Any, y: Any = None) -> "BigBiGANFeatures":
         """Check the parameters and the model; X is read only where its rows are pixels."""
         if self.image_shape is not None:
             self._rows(X, first=True)
         self._n_features_out = self._width()
         return self
 
-    def transform(self, X) -> np.ndarray:
+    def transform(self, X: Any) -> np.ndarray:
         """Return the features (N, C) of N images, float32."""
         images = _paths(X) if self.image_shape is None else self._rows(X, first=False)
         self._check_output()
@@ -74,7 +75,7 @@ class BigBiGANFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             )
         return features
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.requires_fit = False
         tags.transformer_tags.preserves_dtype = []  # always float32
@@ -90,12 +91,11 @@ class BigBiGANFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         """Return C, which the model says."""
         self._check_output()
         model, _ = _ready(self.model, self.device)
-        if model.encoder is None:
-            raise InputError("model: expected one with an encoder, found a GAN, which has no encoder")
-        widths = {"avepool_feat": model.encoder.features, "bn_crelu_feat": 2 * model.encoder.features}
-        return widths.get(self.output, model.encoder.latent_dim)
+        encoder = model.require("encoder")
+        widths = {"avepool_feat": encoder.features, "bn_crelu_feat": 2 * encoder.features}
+        return widths.get(self.output, encoder.latent_dim)
 
-    def _rows(self, X, first: bool) -> np.ndarray:
+    def _rows(self, X: Any, first: bool) -> np.ndarray:
         """Return rows of pixels as images (N, H, W, C), C 1 if `image_shape` says none. Raises ValueError.
 
         first: remember the number of columns; else it must be that of `fit`.
@@ -111,10 +111,10 @@ class BigBiGANFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     def _shape(self, columns: int) -> tuple[int, ...]:
         """Return the shape of the image in a row of X."""
-        return self.image_shape
+        return self.image_shape or ()
 
 
-def _paths(X):
+def _paths(X: Any) -> Any:
     """Return arrays of paths and pandas columns as lists; anything else as it is."""
     if hasattr(X, "iloc"):
         X = X.to_numpy()

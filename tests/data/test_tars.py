@@ -1,15 +1,18 @@
 """Read tar files as WebDataset packs them."""
 
+import gzip
 import io
 import json
+import lzma
 import pickle
+import subprocess
 import tarfile
 
 import numpy as np
 import pytest
 
 from bigbigan.config import Data
-from bigbigan.data import Crop, Stream, fingerprint, open_images, open_splits, tars
+from bigbigan.data import Crop, Stream, fingerprint, inputs, open_images, open_splits, tars
 from bigbigan.errors import DataError
 from tests.conftest import picture, train
 from tests.data.test_splits import encoded
@@ -150,21 +153,38 @@ def test_sides_stay_when_a_shard_is_added(tmp_path):
     assert not before[0] & after[1] and not before[1] & after[0] and all(before)
 
 
-@pytest.mark.parametrize("damage", ["cut", "cut in an image", "empty", "compressed", "no tar"])
+@pytest.mark.parametrize("damage", ["cut", "cut in an image", "empty", "no tar"])
 def test_a_damaged_tar_is_one_sentence(tmp_path, damage):
     path = pack(tmp_path / "a.tar", samples(0, 60))
     content = path.read_bytes()
-    if damage == "compressed":
-        with tarfile.open(path, "w:gz") as tar:
-            tar.add(__file__)
-    else:
-        path.write_bytes(
-            {"cut": content[:20_700], "cut in an image": content[:21_300], "empty": b"", "no tar": b"words" * 400}[
-                damage
-            ]
-        )
+    path.write_bytes(
+        {"cut": content[:20_700], "cut in an image": content[:21_300], "empty": b"", "no tar": b"words" * 400}[damage]
+    )
     with pytest.raises(DataError, match="a.tar: expected a (readable|whole) tar file.*cut short"):
         open_images(str(path))
+
+
+@pytest.mark.parametrize(("suffix", "opener"), [("tar.gz", gzip), ("tgz", gzip), ("tar.xz", lzma), ("tar", gzip)])
+def test_a_compressed_tar_is_refused_with_the_command_that_unpacks_it(tmp_path, suffix, opener):
+    folder = tmp_path / "some shards"
+    plain = pack(folder / "plain.tar", samples(0, 12)).read_bytes()
+    (folder / "plain.tar").unlink()
+    path = folder / f"a.{suffix}"
+    path.write_bytes(opener.compress(plain))
+    for wanted in (path, folder, folder / f"*.{suffix}"):
+        for read in (open_images, inputs.named_by):
+            with pytest.raises(
+                ValueError, match=f"a.{suffix}: expected a plain tar, .*; decompress it once: "
+            ) as refusal:
+                read(str(wanted))
+    command = str(refusal.value).split("once: ")[1]
+    subprocess.run(command, shell=True, check=True)
+    if suffix == "tar":  # which would stand beside the plain one
+        path.unlink()
+    assert len(open_images(str(folder), test_share=0)) == 12
+    (folder / "b.tar.gz").write_bytes(gzip.compress(plain))
+    with pytest.raises(DataError, match="b.tar.gz: expected a plain tar"):  # some plain, some not
+        open_images(str(folder))
 
 
 def test_a_tar_that_shrinks_later_gives_unreadable_images(tmp_path):

@@ -1,7 +1,9 @@
 """The probe: its table, its cache, its baselines, and the proof that the encoder did not move."""
 
+import io
 import json
 import shutil
+import tarfile
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from bigbigan.data import fingerprint, open_images
-from bigbigan.errors import MetricsUnavailable, ProbeError
+from bigbigan.errors import DataError, MetricsUnavailable, ProbeError
 from bigbigan.metrics.cache import digest
 from eval_linear import probe as room
 from eval_linear.features import extract
@@ -111,6 +113,33 @@ def test_generation_and_pairs_without_the_weights_of_inception(run, monkeypatch)
         "interpolation-images.png",
     }
     assert all((run / sheet["path"]).is_file() for sheet in result["sheets"])
+
+
+def test_tars_give_the_figures_of_the_folder_that_they_were_made_of(run, tmp_path):
+    folder, shards = tmp_path / "shades", tmp_path / "shards"
+    shards.mkdir()
+    for split, count in (("train", 12), ("test", 8)):
+        with tarfile.open(shards / f"{split}-0000.tar", "w") as tar:
+            for label, shade in (("dark", 20), ("light", 220)):
+                (folder / split / label).mkdir(parents=True)
+                for i in range(count):
+                    path = folder / split / label / f"{i:02}.png"
+                    picture(i).point(lambda v, shade=shade: (v + 3 * shade) // 4).save(path)
+                    tar.add(path, f"{label}{i:02}.png")
+                    member = tarfile.TarInfo(f"{label}{i:02}.cls")
+                    member.size = len(label)
+                    tar.addfile(member, io.BytesIO(label.encode()))
+    found = {}
+    options = {"labels": (1.0,), "untrained": 0, "features": ("avepool_feat",), "parts": ("linear", "knn", "pairs")}
+    for data in (folder, shards):
+        run_probe(Probe(ckpt=str(run), data=ProbeData(str(data)), **options))
+        result = json.loads((run / "probe.json").read_text())
+        assert (result["n_train"], result["n_test"], result["class_names"]) == (24, 16, ["dark", "light"])
+        found[data] = result["rows"], result["bidirectional"]
+    assert found[shards] == found[folder] and len(found[folder][0]) > 4
+    (shards / "train-0001.tar.gz").write_bytes(b"")
+    with pytest.raises(DataError, match="train-0001.tar.gz: expected a plain tar"):
+        run_probe(Probe(ckpt=str(run), data=ProbeData(str(shards)), **options))
 
 
 def test_a_second_data_set_stands_beside_the_first(run, tmp_path):

@@ -2,8 +2,10 @@
 
 import json
 import os
+import random
 import signal
 import tarfile
+import time
 from pathlib import Path
 from unittest import mock
 
@@ -166,6 +168,60 @@ def test_two_processes_write_the_same_files_and_one_may_be_killed(whole, release
         next(shards.read_rows(tmp_path / "g", "z_mean"))
     run(release, photos, tmp_path / "g")  # one process alone goes on
     same(tmp_path / "g", whole)
+
+
+def kill_at_random(release, data, whole, root: Path, kills: int, within: float, *flags) -> list[tuple[int, int]]:
+    """Kill two processes of one extraction at random moments, again and again, until `kills` have struck.
+
+    within: seconds after the start of a process, in which it is killed; those of a whole extraction reach everything.
+    Where an extraction ends before, it is compared with `whole`, and the next one begins. After the last kill it goes
+    on undisturbed. Returns of each kill the number of the extraction and how many of its files were there.
+    """
+    rng, struck, number = random.Random(0), [], 0
+    while True:
+        folder = root / str(number)
+        began = time.monotonic()
+        pair = [start(release, data, folder, *flags, rank=rank, processes=2) for rank in range(2)]
+        moments = sorted((rng.uniform(0, within), rank) for rank in range(2)) if len(struck) < kills else []
+        for moment, rank in moments:
+            time.sleep(max(0, began + moment - time.monotonic()))
+            if pair[rank].is_alive():
+                struck.append((number, len(list(folder.glob("*.parquet")))))
+                pair[rank].kill()
+        statuses = [ended(process) for process in pair]
+        assert set(statuses) <= {0, -signal.SIGKILL}, statuses
+        if not any(statuses):
+            same(folder, whole)
+            rows = pd.read_parquet(folder, columns=["id"])
+            assert rows.id.is_monotonic_increasing and rows.id.is_unique
+            if len(struck) >= kills:
+                return struck
+            number += 1
+
+
+def test_kills_at_random_moments(whole, release, photos, tmp_path):
+    struck = kill_at_random(release, photos, whole, tmp_path, 3, 2.0)
+    assert len(struck) >= 3
+
+
+@pytest.mark.soak
+def test_twenty_kills_at_random_moments(release, tmp_path):
+    """`pytest -n 0 -m soak -s tests/features/test_extract.py` prints where the kills struck."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i in range(4000):
+        picture(i, (8, 8)).save(photos / f"{i:04}.png")
+    for i in (17, 2000, 3999):
+        (photos / f"{i:04}.png").write_bytes(b"no picture")
+    flags = ("--data.batch_size=4", "--shard_images=20", "--outputs", "z_mean", "avepool_feat")
+    began = time.monotonic()
+    run(release, photos, tmp_path / "whole", *flags)
+    within = 0.5 * (time.monotonic() - began)  # two processes take about half as long
+    struck = kill_at_random(release, photos, tmp_path / "whole", tmp_path, 20, within, *flags)
+    listed = pd.read_csv(tmp_path / "whole" / "_unreadable.csv")
+    rows = pd.read_parquet(tmp_path / "whole", columns=["id"])
+    assert sorted([*rows.id, *listed.id]) == list(range(4000)) and listed.id.tolist() == [17, 2000, 3999]
+    print(f"{len(struck)} kills of {1 + struck[-1][0]} extractions, at (extraction, files there): {struck}")
 
 
 def test_the_command_with_processes(whole, release, photos, tmp_path):

@@ -1,13 +1,18 @@
 """bigbigan.neighbours is exact: it equals scikit-learn's brute force, in chunks of any size, and from files."""
 
+import importlib.util
+import sys
+from unittest import mock
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
 
 import bigbigan
 from bigbigan.errors import FeatureError, InputError
-from bigbigan.features import search, shards
+from bigbigan.features import approximate, search, shards
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +84,55 @@ def test_a_folder_is_searched_by_its_ids_and_paths(rows, tmp_path):
         bigbigan.neighbours(half[:2], tmp_path / "h")
 
 
+def test_a_row_of_zeros_has_cosine_0_with_all():
+    rows = np.array([[0.0, 0.0], [0.4, 0.9], [-1.0, 0.1], [0.0, 0.0], [1.0, 0.1]])
+    found = bigbigan.neighbours(np.array([[2.0, 0.0], [0.0, 0.0]]), rows, 5, "cosine")
+    assert found.indices.tolist() == [[4, 1, 0, 3, 2], [0, 1, 2, 3, 4]]
+    cosines = np.array([1 / 1.01**0.5, 0.4 / 0.97**0.5, 0, 0, -1 / 1.01**0.5])
+    np.testing.assert_allclose(found.distances, [1 - cosines, np.ones(5)], rtol=1e-12)
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+def test_an_index_finds_nearly_all_and_is_made_once(rows, tmp_path, metric, monkeypatch):
+    pytest.importorskip("faiss")
+    names = [None if i % 7 == 3 else f"{i}.png" for i in range(len(rows))]
+    manifest = folder_of(tmp_path / "f", rows, names, {0, 1, 999, 1000, 5000})
+    query = np.random.default_rng(1).normal(3, 1, (200, 16)).astype(np.float32)
+    exact = bigbigan.neighbours(query, tmp_path / "f", 10, metric)
+    found = bigbigan.neighbours(query, tmp_path / "f", 10, metric, index="hnsw")
+    pairs = zip(found.indices.tolist(), exact.indices.tolist(), strict=True)
+    recall = np.mean([len(set(a) & set(b)) / 10 for a, b in pairs])
+    print(f"recall@10 of 200 queries among {len(rows):,} rows, {metric}: {recall:.4f}")
+    assert recall > 0.98
+    same = found.indices == exact.indices
+    np.testing.assert_allclose(found.distances[same], exact.distances[same], rtol=1e-6, atol=1e-7)
+    assert (found.distances.diff(dim=1) >= 0).all()
+    assert found.paths == [[names[i] for i in row] for row in found.indices.tolist()]
+    (kept,) = (tmp_path / "f").glob("_hnsw-*")
+    assert kept.name == f"_hnsw-z_mean-{metric}-{manifest.key()[:12]}.faiss"
+    assert len(pd.read_parquet(tmp_path / "f", columns=["id"])) == len(rows) - 5
+    with monkeypatch.context() as patch:
+        patch.setattr(approximate, "_build", None)
+        again = bigbigan.neighbours(query[0], tmp_path / "f", 10, metric, index="hnsw")
+    assert torch.equal(again.indices[0], found.indices[0])
+
+
+def test_an_index_of_few_equal_rows_and_of_another_extraction(tmp_path):
+    pytest.importorskip("faiss")
+    rows = np.ones((600, 4), np.float32)
+    folder_of(tmp_path / "f", rows, [None] * 600, set())
+    found = bigbigan.neighbours(rows[:1], tmp_path / "f", 5, index="hnsw")
+    assert found.distances.tolist() == [[0.0] * 5] and len(set(found.indices[0].tolist())) == 5
+    (kept,) = (tmp_path / "f").glob("_hnsw-*")
+    other = kept.with_name("_hnsw-z_mean-l2-0123456789ab.faiss")
+    kept.rename(other)
+    bigbigan.neighbours(rows[:1], tmp_path / "f", 5, index="hnsw")
+    assert list((tmp_path / "f").glob("_hnsw-*")) == [kept]
+    kept.write_bytes(kept.read_bytes()[:200])
+    with pytest.raises(FeatureError, match="expected a readable index, .*; delete it, and it is made anew"):
+        bigbigan.neighbours(rows[:1], tmp_path / "f", 5, index="hnsw")
+
+
 def test_what_it_cannot_search_is_a_sentence(rows, tmp_path):
     def refused(words, query=rows[:2], features=rows, error=InputError, **options):
         with pytest.raises(error, match=words) as found:
@@ -96,8 +150,21 @@ def test_what_it_cannot_search_is_a_sentence(rows, tmp_path):
     refused("query: .*found int64", query=np.arange(16))
     refused("output: expected None", output="z_mean")
     refused("found no readable _manifest.json", features=tmp_path, error=FeatureError)
+    refused("index: expected None for ndarray, since an index is kept in a folder", index="hnsw")
+    refused("index: expected hnsw, or None for the exact search, found 'ivf'", index="ivf")
     names = [None] * len(rows)
     manifest = folder_of(tmp_path / "f", rows, names, set())
+    with mock.patch.dict(sys.modules, {"faiss": None}):
+        words = r'expected the package faiss-cpu, found none; pip install "bigbigan\[index\]", or leave index out'
+        refused(words, features=tmp_path / "f", index="hnsw", error=FeatureError)
+    if importlib.util.find_spec("faiss"):
+        refused(
+            "k: expected at most the number of features, 8,692, found 9000",
+            features=tmp_path / "f",
+            index="hnsw",
+            k=9000,
+        )
+        refused(r"query: expected \(m, 16\)", query=rows[:2, :8], features=tmp_path / "f", index="hnsw")
     (tmp_path / "f" / manifest.name(3)).unlink()
     refused("expected all 9 files of the extraction, found 8", features=tmp_path / "f", error=FeatureError)
     (tmp_path / "f" / manifest.name(3)).write_bytes(b"no table")

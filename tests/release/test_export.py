@@ -98,7 +98,7 @@ def test_a_place_that_cannot_be_written_is_one_sentence(original, tmp_path, caps
 @pytest.mark.run
 def test_without_d_what_needs_it_says_so(exported, tmp_path):
     pictures = [picture(i) for i in range(2)]
-    with pytest.raises(InputError, match="expected one with a discriminator, found E and G alone"):
+    with pytest.raises(InputError, match="expected a model with a discriminator, found one without a discriminator"):
         bigbigan.discriminate(pictures, torch.zeros(2, 8), exported)
     _, err = train(tmp_path, f"--model.init_from={exported}", code=2)
     assert "expected a model with a discriminator" in err
