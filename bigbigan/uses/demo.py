@@ -39,8 +39,8 @@ class Demo:
     """A run folder, checkpoint folder, release folder or hub id, or the name of a model that comes with the package."""
     images: str = ""
     """Images that neighbours are searched among: a folder, or "digits"; samples of the model when empty."""
-    port: int = 7860
-    """Port of the page; the next free one if it is taken."""
+    port: int = 0
+    """Port of the page; 0: 7860, or the next free one."""
     host: str = "127.0.0.1"
     """Address to listen on. The default can be reached from this machine alone."""
     device: str = ""
@@ -138,9 +138,9 @@ class Player:
         return sample_prior(self.model.prior, int(seed), "demo", np.arange(1), width)
 
     def move(self, z: Tensor, *amounts: float) -> Image.Image:
-        """Return the image of a latent that was moved along the directions. z: (1, Z).  amounts: one a direction."""
-        amounts = torch.tensor(amounts[: len(self.directions)], dtype=torch.float32)
-        return enlarged(bigbigan.generate(z + amounts @ self.directions, self.model))
+        """Return the image of a latent that was moved along the directions. z: (1, Z).  amounts: of the first ones."""
+        shift = torch.tensor(amounts, dtype=torch.float32) @ self.directions[: len(amounts)]
+        return enlarged(bigbigan.generate(z + shift, self.model))
 
     def samples(self, threshold: float, seed: int, count: int = 16) -> Image.Image:
         """Return a sheet of samples. threshold: of the truncation; 0 for none."""
@@ -260,9 +260,9 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def serve(page, host: str, port: int, block: bool = False) -> str:
-    """Serve a page and return its address. port: or the next free one.  block: wait for Ctrl-C."""
+    """Serve a page and return its address. port: as the setting.  block: wait for Ctrl-C."""
     _, address, _ = page.launch(
-        server_name=host, server_port=port, share=False, quiet=True, inbrowser=False, prevent_thread_lock=True
+        server_name=host, server_port=port or None, share=False, quiet=True, inbrowser=False, prevent_thread_lock=True
     )
     print(f"open {address} in a browser; Ctrl-C ends it", file=sys.stderr, flush=True)
     if block:

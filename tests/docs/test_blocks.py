@@ -9,6 +9,7 @@ import configparser
 import contextlib
 import importlib
 import inspect
+import io
 import re
 import runpy
 import shlex
@@ -22,6 +23,7 @@ from pathlib import Path
 import pytest
 from accelerate.state import AcceleratorState
 
+from bigbigan import errors
 from bigbigan.config import Config, find_config, flatten, presets, read_yaml
 from bigbigan.config.presets import ALIASES
 from bigbigan.extract import Extract
@@ -33,7 +35,7 @@ from tests.helpers.shrunk import shrunk
 
 BLOCKS = all_blocks()
 CODE = [block for block in BLOCKS if block.language not in NO_CODE]
-RUN = [block for block in CODE if not block.mark]
+RUN = [block for block in CODE if block.mark not in ("not run", "from")]
 EXTRAS = configparser.ConfigParser()
 EXTRAS.read(ROOT / "setup.cfg")
 ENTRY_POINTS = dict(
@@ -102,43 +104,71 @@ def toy(program: str, argv: list[str]) -> list[str]:
     if program == "bigbigan-train":
         return toy_train(argv)
     if program == "bigbigan-probe":
-        return argv + TOY_PROBE + ["--parts", "linear", "knn", "pairs"] * ("--parts" not in argv)
+        labelled = "photos" not in argv[0] or "LABELLED" in argv
+        return argv + TOY_PROBE + ["--parts", *["linear", "knn"] * labelled, "pairs"] * ("--parts" not in argv)
     return argv
 
 
-def run_command(argv: list[str]) -> None:
-    """Run one command of a page in this process; what is unknown fails, so that it is marked."""
+def run_command(argv: list[str]) -> int:
+    """Run one command of a page in this process and return its exit status; what is unknown fails, to be marked."""
     program, *rest = argv
     if program == "pip":
-        check_install(rest)
-    elif program in ENTRY_POINTS:
+        return check_install(rest)
+    if program in ENTRY_POINTS:
         module, function = ENTRY_POINTS[program].split(":")
-        as_program([program, *toy(program, rest)], lambda: getattr(importlib.import_module(module), function)())
-    elif program == "python" and rest[0] == "-m":
-        as_program(rest[1:], lambda: runpy.run_module(rest[1], run_name="__main__"))
-    elif program == "python" and rest[0] == "-c":
-        exec(rest[1], {})
-    else:
-        pytest.fail(f"{program}: no test runs it; mark the block, <!-- not run: WHY -->")
+        return as_program([program, *toy(program, rest)], lambda: getattr(importlib.import_module(module), function)())
+    if program == "python" and rest[0] == "-m":
+        return as_program(rest[1:], lambda: runpy.run_module(rest[1], run_name="__main__"))
+    return pytest.fail(f"{program}: no test runs it; mark the block, <!-- not run: WHY -->")
 
 
-def check_install(arguments: list[str]) -> None:
+def check_install(arguments: list[str]) -> int:
     """The extras that are to be installed exist; the installation itself is made by .ci/run."""
     for extra in re.findall(r"\[(\w+)\]", " ".join(arguments)):
         assert extra in EXTRAS["options.extras_require"], f"setup.cfg has no extra {extra}"
+    return 0
 
 
-def as_program(argv: list[str], call) -> None:
-    """Call with sys.argv set; an exit status other than 0 fails."""
+def as_program(argv: list[str], call) -> int:
+    """Call with sys.argv set, and return the exit status."""
     AcceleratorState._reset_state(reset_partial_state=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", list(map(str, argv)))
         try:
             call()
         except SystemExit as stop:
-            assert not stop.code, f"{' '.join(argv)}: exit {stop.code}"
+            return stop.code or 0
         finally:
             AcceleratorState._reset_state(reset_partial_state=True)
+    return 0
+
+
+def printed_after(block: Block) -> str:
+    """Return the text that a page shows as what a block prints: that of the next block."""
+    following = BLOCKS[BLOCKS.index(block) + 1]
+    assert following.page == block.page and following.language == "text", f"{block}: expected its error after it"
+    return following.text
+
+
+def check_error(block: Block, shown: str, variables: dict) -> None:
+    """A command or Python that fails does so as the page says, with each line that the page shows in its message."""
+    if block.mark == "raises":
+        with pytest.raises(getattr(errors, block.why)) as caught:
+            exec(compile(block.text, str(block), "exec"), variables)
+        found = str(caught.value)
+    else:
+        written = io.StringIO()
+        with contextlib.redirect_stderr(written):
+            status = run_command(shlex.split(block.text))
+        found = written.getvalue()
+        assert str(status) == block.why, f"{block}: exit {status}\n{found}"
+    missing = [line for line in shown.splitlines() if line not in found]
+    assert not missing, f"{block}: the page shows {missing}, found:\n{found}"
+
+
+def put_picture(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture(seed, (20, 16 + seed % 3)).save(path)
 
 
 def lay_out(folder: Path, page_blocks: list[Block], run: Path) -> None:
@@ -146,18 +176,25 @@ def lay_out(folder: Path, page_blocks: list[Block], run: Path) -> None:
     text = "\n".join(block.text for block in page_blocks)
     for name in ("photos", "PHOTOS", "LABELLED", "CELEBA-HQ"):
         for i in range(24 if re.search(rf"\b{name}\b", text) else 0):
-            path = folder / name / ("ant", "bee")[i % 2] / f"{i:02d}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            picture(i, (20, 16 + i % 3)).save(path)
+            put_picture(folder / name / ("ab"[i % 2] if name == "LABELLED" else "") / f"{i:02d}.png", i)
     if "shards" in text:
         (folder / "shards").mkdir()
         with tarfile.open(folder / "shards" / "train-0000.tar", "w") as tar:
             for i in range(24):
                 picture(i, (16, 16)).save(folder / "one.png")
                 tar.add(folder / "one.png", f"{i:04d}.png")
+    for name, content in (("broken/cut.jpg", b"no picture"), ("empty/notes.txt", b"words")):
+        if name.split("/")[0] in text:
+            (folder / name).parent.mkdir()
+            (folder / name).write_bytes(content)
+    for i in range(12 if "vehicles" in text else 0):
+        put_picture(folder / "vehicles" / ("bus", "car", "train")[i % 3] / f"{i}.png", i)
     picture(0).save(folder / "one.jpg")
-    made = set(re.findall(r"--run\.name (\w+)", text)) | {"digits"} * bool(re.search(r"bigbigan-train *$", text, re.M))
-    for name in set(re.findall(r"runs/(\w+)", text)) - made:
+    made = {name for block in page_blocks if not block.mark for name in re.findall(r"--run\.name (\w+)", block.text)}
+    if any(not block.mark and re.search(r"bigbigan-train *$", block.text, re.MULTILINE) for block in page_blocks):
+        made.add("digits")
+    known = set(re.findall(r"\b(?:runs/|--run\.name )(\w+)", text)) - {"nothing", "exploded"}
+    for name in known - made:
         shutil.copytree(run, folder / "runs" / name)
     if "path/to/this/clone" in text:
         (folder / "path/to/this").mkdir(parents=True)
@@ -182,6 +219,9 @@ def test_the_blocks_of_a_page_run(page, folder, run_folder, monkeypatch):
         with warnings.catch_warnings(), contextlib.ExitStack() as stack:
             warnings.simplefilter("ignore")
             stack.callback(print, f"{block} has run, or failed")
+            if block.mark in ("fails", "raises"):
+                check_error(block, printed_after(block), variables)
+                continue
             if block.language == "python":
                 exec(compile(block.text, str(block), "exec"), variables)
                 continue
@@ -191,7 +231,8 @@ def test_the_blocks_of_a_page_run(page, folder, run_folder, monkeypatch):
                 continue
             for line in block.text.splitlines():
                 for command in shlex.split(line, comments=True) and line.split("&&"):
-                    run_command(shlex.split(command, comments=True))
+                    status = run_command(shlex.split(command, comments=True))
+                    assert status == 0, f"{block}: {command}: exit {status}"
 
 
 PROSE = [(path, path.read_text(encoding="utf-8")) for path in pages() if path.name != "CHANGELOG.md"]
