@@ -28,7 +28,8 @@ SLIDERS = 6  # directions that have one
 REACH = 3.0  # how far a slider moves, in standard deviations of the prior
 GALLERY = 2000  # images that neighbours are searched among, at most
 SHOWN = 8  # neighbours
-WIDTH = 256  # pixels of a picture on the page, at least
+WIDTH = 256  # pixels of a picture, at least
+HEIGHT = 320  # of a picture's place on the page
 
 
 @dataclass
@@ -181,25 +182,31 @@ def build_page(player: Player, name: str):
 
         return wrapped
 
-    picture = functools.partial(gr.Image, type="pil", format="png", interactive=False, buttons=[])
+    def picture(heading: str, value=None, **options):
+        """Add a picture under its heading: a label of gradio's would cover a part of it."""
+        gr.Markdown(f"**{heading}**")
+        fixed = {"type": "pil", "show_label": False, "height": HEIGHT, "alt_text": heading}
+        return gr.Image(value, **fixed | {"format": "png", "interactive": False, "buttons": []} | options)
+
     prior_can_be_cut = player.model.prior == "normal"
     with gr.Blocks(title=f"BigBiGAN: {name}", analytics_enabled=False) as page:
         latent = gr.State(player.start(0))
         gr.Markdown(f"# BigBiGAN: {name}")
         with gr.Row():
             with gr.Column(min_width=280):
-                given = gr.Image(label="An image x: drop or choose one", type="pil", sources=["upload", "clipboard"],
-                                 elem_id="given")  # fmt: skip
+                given = picture(
+                    "An image x: drop or choose one", sources=["upload", "clipboard"], elem_id="given", interactive=True
+                )
             with gr.Column(min_width=280):
-                kept = picture(label="Its reconstruction G(E(x))", elem_id="kept")
+                kept = picture("Its reconstruction G(E(x))", elem_id="kept")
             with gr.Column(min_width=280):
-                near = picture(label=f"Its neighbours among {player.gallery.of}", elem_id="near")
+                near = picture(f"Its neighbours among {player.gallery.of}", elem_id="near")
         said = gr.Markdown(elem_id="said")
         gr.Markdown("## Move through the latents\nThe sliders move the latent of your image, or a random one, along the "
                     "directions in which G's image changes most. The unit is one standard deviation of p(z).")  # fmt: skip
         with gr.Row():
             with gr.Column(min_width=280):
-                moved = picture(player.move(player.start(0)), label="G(z)", elem_id="moved")
+                moved = picture("G(z)", player.move(player.start(0)), elem_id="moved")
                 again = gr.Button("Another random latent", elem_id="again")
             with gr.Column(min_width=280):
                 sliders = [
@@ -214,7 +221,7 @@ def build_page(player: Player, name: str):
                 seed = gr.Number(0, label="seed", precision=0, minimum=0, elem_id="seed")
                 draw = gr.Button("Draw others", elem_id="draw")
             with gr.Column(min_width=280):
-                drawn = picture(player.samples(0, 0), label="Samples G(z), z ~ p(z)", elem_id="drawn")
+                drawn = picture("Samples G(z), z ~ p(z)", player.samples(0, 0), elem_id="drawn")
 
         def looked(x):
             again_x, sheet, words, z = player.look_at(x)
@@ -261,9 +268,11 @@ def main(argv: list[str] | None = None) -> None:
 
 def serve(page, host: str, port: int, block: bool = False) -> str:
     """Serve a page and return its address. port: as the setting.  block: wait for Ctrl-C."""
+    theme = gradio().themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     _, address, _ = page.launch(
-        server_name=host, server_port=port or None, share=False, quiet=True, inbrowser=False, prevent_thread_lock=True
-    )
+        server_name=host, server_port=port or None, share=False, quiet=True, inbrowser=False, prevent_thread_lock=True,
+        theme=theme, footer_links=[], enable_monitoring=False, ssr_mode=False,
+    )  # fmt: skip
     print(f"open {address} in a browser; Ctrl-C ends it", file=sys.stderr, flush=True)
     if block:
         page.block_thread()
