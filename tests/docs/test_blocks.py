@@ -44,6 +44,7 @@ ENTRY_POINTS = dict(
 TOY_TRAIN = {
     "run.images": 48, "run.log_every": 24, "run.sample_every": 48, "run.checkpoint_every": 48, "run.grid": 2,
     "run.statistics_images": 16, "run.threads": 1, "run.spectra_every": 0, "run.probe": False, "data.workers": 0,
+    "run.evaluate_every": 0,
 }  # fmt: skip
 TOY_PROBE = ["--untrained=1", "--queries=20", "--labels=1", "--cache=False"]
 
@@ -86,10 +87,7 @@ def toy_train(argv: list[str]) -> list[str]:
     given = {word.split("=")[0].removeprefix("--") for word in argv if word.startswith("--")}
     before, small = flatten(read_yaml(find_config(preset), Config())), flatten(shrunk(preset))
     changed = {name: value for name, value in small.items() if value != before[name]}
-    for name in ("data.path", "run.choose_settings"):
-        changed.pop(name, None)
-    if preset.startswith("own"):
-        changed["model.encoder_attention"] = None
+    changed.pop("run.choose_settings", None)
     if "model.encoder" in given or "model.init_from" in given:
         changed = {name: value for name, value in changed.items() if not name.startswith("model.")}
     flags = []
