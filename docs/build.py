@@ -25,13 +25,13 @@ def place(path: Path) -> Path:
 
     Raises ValueError for a folder, which no site can show: link to a file in it.
     """
-    if path.as_posix() in PAGES:
-        return Path(PAGES[path.as_posix()])
-    if path.parts and path.parts[0] == "docs":
-        return Path(*path.parts[1:])
     if not (ROOT / path).is_file():
         kind = "a folder" if (ROOT / path).exists() else "nothing there"
         raise ValueError(f"expected a link to a file of the repository, found {kind}: {path}; link to a file")
+    if path.as_posix() in PAGES:
+        return Path(PAGES[path.as_posix()])
+    if path.parts[0] == "docs":
+        return Path(*path.parts[1:])
     if path.suffix in (".md", ".ipynb") and path.parts[0] == "examples":
         return path
     return Path("files") / path.with_name(f"{path.name}.txt" if path.suffix in (".py", ".yaml", ".sh", "") else path.name)

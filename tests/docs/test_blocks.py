@@ -88,6 +88,8 @@ def toy_train(argv: list[str]) -> list[str]:
     before, small = flatten(read_yaml(find_config(preset), Config())), flatten(shrunk(preset))
     changed = {name: value for name, value in small.items() if value != before[name]}
     changed.pop("run.choose_settings", None)
+    if not before["data.path"]:  # a preset that asks for images
+        changed.pop("data.path")
     if "model.encoder" in given or "model.init_from" in given:
         changed = {name: value for name, value in changed.items() if not name.startswith("model.")}
     flags = []
