@@ -69,7 +69,7 @@ def stage(folder: Path) -> None:
     while waiting := [path for path in (*pages, *sorted(linked)) if path not in done]:
         for path in waiting:
             done.add(path)
-            if path == Path("docs/build.py") or "__pycache__" in path.parts:
+            if path.suffix == ".py" or "__pycache__" in path.parts:
                 continue
             there = folder / place(path)
             there.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,9 @@ def build(site: Path, serve: bool = False) -> int:
     """Build the site into `site`, which is replaced, or serve it; return the exit status of the generator."""
     with tempfile.TemporaryDirectory() as folder:
         stage(Path(folder) / "docs")
-        settings = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").replace("paths: [.]", f"paths: ['{ROOT}']")
+        settings = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+        settings = settings.replace("paths: [.]", f"paths: ['{ROOT}']").replace("[docs/doc", f"['{ROOT}/docs/doc")
+        settings = settings.replace("docstrings.py]", "docstrings.py']")
         (Path(folder) / "mkdocs.yml").write_text(settings, encoding="utf-8")
         command = ["serve"] if serve else ["build", "--clean", "--strict"]
         status = subprocess.run([sys.executable, "-m", "zensical", *command], cwd=folder).returncode

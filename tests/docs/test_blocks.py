@@ -90,8 +90,10 @@ def toy_train(argv: list[str]) -> list[str]:
     changed.pop("run.choose_settings", None)
     if not before["data.path"]:  # a preset that asks for images
         changed.pop("data.path")
-    if "model.encoder" in given or "model.init_from" in given:
+    if "model.init_from" in given:  # whose architecture is taken over
         changed = {name: value for name, value in changed.items() if not name.startswith("model.")}
+    if "model.encoder" in given:  # timm's networks have no such settings, and need 32 px
+        changed |= {"model.encoder_width": None, "model.encoder_blocks": None, "model.image_size": 32}
     flags = []
     for name, value in (changed | TOY_TRAIN).items():
         if name not in given and value not in (None, ()):
