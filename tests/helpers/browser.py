@@ -10,6 +10,7 @@ import select
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
@@ -43,6 +44,7 @@ class Browser:
         )  # fmt: skip
         os.close(hears), os.close(says)
         self.ids, self.buffer, self.session, self.errors, self.loaded = itertools.count(1), b"", None, [], False
+        self.allowed = ("file:", "data:", "about:", "blob:")
         try:
             target = self.send("Target.createTarget", url="about:blank")["targetId"]
             self.session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -86,13 +88,12 @@ class Browser:
             self.errors.append(str([argument.get("value") for argument in content["args"]]))
         if method == "Log.entryAdded" and content["entry"]["level"] in ("error", "warning"):
             self.errors.append(content["entry"]["text"])
-        if method == "Network.requestWillBeSent" and not content["request"]["url"].startswith(
-            ("file:", "data:", "about:")
-        ):
+        if method == "Network.requestWillBeSent" and not content["request"]["url"].startswith(self.allowed):
             self.errors.append(f"request to {content['request']['url']}")
 
-    def open(self, path: Path, width: int, height: int = 900, dark: bool = False) -> None:
-        """Load a file in a window of that size; below 500 px wide it is a phone with a touch screen."""
+    def open(self, path: Path | str, width: int, height: int = 900, dark: bool = False) -> None:
+        """Load a file, or an address of this machine, in a window of that size; below 500 px wide it is a phone with a
+        touch screen."""
         phone = width < 500
         self.send(
             "Emulation.setDeviceMetricsOverride",
@@ -104,12 +105,28 @@ class Browser:
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.send("Emulation.setEmulatedMedia", features=scheme)
         self.errors, self.loaded = [], False
-        self.send("Page.navigate", url=Path(path).resolve().as_uri())
+        served = str(path).startswith("http://127.0.0.1:")
+        if served:
+            self.allowed += (str(path), str(path).replace("http:", "ws:"))
+        self.send("Page.navigate", url=str(path) if served else Path(path).resolve().as_uri())
         while not self.loaded:
             self._note(self._receive())
         self.run(
             "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
         )  # the charts are drawn by then
+
+    def wait(self, script: str, seconds: float = 60) -> None:
+        """Wait until an expression on the page is true."""
+        deadline = time.monotonic() + seconds
+        while not self.run(script):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not true within {seconds} s: {script}")
+            time.sleep(0.1)
+
+    def choose_file(self, selector: str, path: Path) -> None:
+        """Give a file to an input of the page, as a reader who chooses it."""
+        answer = self.send("Runtime.evaluate", expression=f"document.querySelector({json.dumps(selector)})")
+        self.send("DOM.setFileInputFiles", files=[str(path)], objectId=answer["result"]["objectId"])
 
     def run(self, script: str):
         """The value of an expression on the page; a promise is awaited."""

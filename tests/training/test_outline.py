@@ -44,6 +44,13 @@ def test_the_outline_counts_what_the_real_step_does(settings):
     assert cost.flops == counter.get_total_flops() and cost.images == 8 * step.batches
 
 
+@pytest.mark.parametrize("augment", ["ada", "diffaugment"])
+def test_the_outline_knows_augmentations(augment):
+    """`--dry-run` of preset own, which trains with ADA; torch has no autocast for the meta device."""
+    plain, augmented = (Outline(tiny_config(optim__augment=name)).cost() for name in ("none", augment))
+    assert augmented.flops >= plain.flops and augmented.saved_bytes > plain.saved_bytes
+
+
 def test_chunks_save_memory_and_no_work():
     whole, parts = (Outline(tiny_config(data__chunks=chunks)).cost() for chunks in (1, 4))
     assert parts.flops == whole.flops and parts.saved_bytes < 0.5 * whole.saved_bytes

@@ -11,6 +11,7 @@ from torch import Tensor
 from bigbigan.config import Config, augment_parts
 from bigbigan.distributed import world_size
 from bigbigan.losses import Scores
+from bigbigan.networks.layers.spectral import full_precision
 from bigbigan.training.augmentation.policies import ADA_NUMBERS, DIFFAUGMENT_NUMBERS, ada, diffaugment
 from bigbigan.training.batch import Batch
 from bigbigan.training.part import Draw, Part, pair_uniforms
@@ -63,7 +64,7 @@ class DiscriminatorAugmentation(Part):
                 f"{self.method}: expected {self.width} numbers for each image and pair, found none in the batch"
             )
         numbers = torch.cat([batch.extra["augment"][:, 0], batch.extra["augment"][:, 1]])
-        with torch.autocast(images.device.type, enabled=False):
+        with full_precision(images.device.type):
             if self.adaptive:
                 images = ada(images, numbers, self.p, self.parts)
             else:
