@@ -85,7 +85,7 @@ def test_what_it_cannot_search_is_a_sentence(rows, tmp_path):
             bigbigan.neighbours(query, features, **options)
         assert "\n" not in str(found.value)
 
-    refused("metric: expected l2 or cosine, found 'l1'", metric="l1")
+    refused("metric: expected one of l2, cosine, l1_normalised; found 'l1'", metric="l1")
     refused("k: expected a whole number", k=0)
     refused("k: expected at most the number of features, 3, found 4", features=rows[:3], k=4)
     refused(r"query: expected \(m, 16\), as the features are, found \(2, 8\)", query=rows[:2, :8])
