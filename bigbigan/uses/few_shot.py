@@ -72,9 +72,18 @@ def _near(model: BigBiGAN, z: Tensor, count: int, noise: float, seed: int, class
     return generate((z[:, None] + noise * shift).flatten(0, 1), model, classes=repeated).unflatten(0, (len(z), count))
 
 
-def accuracy(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.ndarray) -> float:
-    """Fit a logistic regression (L2 penalty, C = 1, scikit-learn's) to x (n, C), y (n,); return its test accuracy."""
-    return float(LogisticRegression(max_iter=1000).fit(x, y).score(x_test, y_test))
+def accuracy(labelled: np.ndarray, y: np.ndarray, more: np.ndarray, x_test: np.ndarray, y_test: np.ndarray) -> float:
+    """Fit a logistic regression to labelled images and variations of them, and return its test accuracy.
+
+    It is scikit-learn's, with an L2 penalty and C = 1. The variations of an image weigh as much as the image, together.
+    labelled: features (n, C) with classes y (n,).  more: features (n, count, C) of their variations; count may be 0.
+    x_test, y_test: (m, C) and (m,).
+    """
+    count = more.shape[1]
+    x = np.concatenate([labelled, more.reshape(-1, labelled.shape[1])])
+    weights = np.concatenate([np.ones(len(y)), np.full(len(y) * count, 1 / max(1, count))])
+    fitted = LogisticRegression(max_iter=1000).fit(x, np.concatenate([y, y.repeat(count)]), weights)
+    return float(fitted.score(x_test, y_test))
 
 
 def draw_labelled(y: Tensor, shots: int, seed: int) -> Tensor:
@@ -136,33 +145,44 @@ def run(options: FewShot) -> str:
     if y is None or y_test is None:
         raise InputError("--data.path: expected images with labels in both splits, found none")
     picture = write_picture(_sheet(model, x, y, options), options.out)
-    pixels, pixels_test = (model.for_discriminator(part).flatten(1).numpy() for part in (x, x_test))
-    features, features_test = (_features(model, part) for part in (x, x_test))
-    scaler, plain = StandardScaler().fit(features), StandardScaler().fit(pixels)
-    features_test, pixels_test = scaler.transform(features_test), plain.transform(pixels_test)
     names = ["pixels", "AvePool"] + [f"AvePool, {options.count} variations, σ = {s:g}" for s in options.noise]
     lines = [f"{'top-1, %':<36}" + "".join(f"{f'{k} a class':>16}" for k in options.shots)]
-    cells: dict[str, list[str]] = {name: [] for name in names}
-    for shots in options.shots:
-        scores: dict[str, list[float]] = {name: [] for name in names}
-        for draw in range(options.draws):
-            at = draw_labelled(y, shots, draw)
-            labels = y[at].numpy()
-            scores["pixels"].append(accuracy(plain.transform(pixels[at]), labels, pixels_test, y_test))
-            own = scaler.transform(features[at])
-            scores["AvePool"].append(accuracy(own, labels, features_test, y_test))
-            for name, noise in zip(names[2:], options.noise, strict=True):
-                classes = y[at] if model.classes else None
-                drawn = variations(model, x[at], options.count, noise, seed=draw, classes=classes)
-                more = scaler.transform(_features(model, drawn.flatten(0, 1)))
-                both = np.concatenate([own, more]), np.concatenate([labels, labels.repeat(options.count)])
-                scores[name].append(accuracy(*both, features_test, y_test))
-        for name, values in scores.items():
-            spread = f" ± {100 * np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
-            cells[name].append(f"{100 * np.mean(values):.1f}{spread}")
-    lines += [f"{name:<36}" + "".join(f"{cell:>16}" for cell in row) for name, row in cells.items()]
+    scores = _scores(model, (x, y, x_test, y_test), options)
+    for name, row in zip(names, 100 * scores, strict=True):
+        ends = [f" ± {sd:.1f}" for sd in row.std(1, ddof=1)] if options.draws > 1 else [""] * len(row)
+        lines.append(
+            f"{name:<36}" + "".join(f"{f'{m:.1f}{end}':>16}" for m, end in zip(row.mean(1), ends, strict=True))
+        )
     end = f"mean ± standard deviation of {options.draws} draws; {len(x_test):,} held-out images; picture: {picture}"
     return "\n".join([*lines, end])
+
+
+def _scores(model: BigBiGAN, images: tuple[Tensor, ...], options: FewShot) -> np.ndarray:
+    """Return the accuracies (2 + σ's, shots, draws) of pixels, of AvePool, and of AvePool with variations by each σ."""
+    x, y, x_test, y_test = images
+    pixels, pixels_test = _standardised(*(model.for_discriminator(part).flatten(1).numpy() for part in (x, x_test)))
+    scaler, features = StandardScaler(), _features(model, x)
+    features, features_test = scaler.fit_transform(features), scaler.transform(_features(model, x_test))
+    scores = np.empty((2 + len(options.noise), len(options.shots), options.draws))
+    for i, shots in enumerate(options.shots):
+        for draw in range(options.draws):
+            at = draw_labelled(y, shots, draw)
+            labels, own = y[at].numpy(), features[at]
+            none = [np.empty((len(at), 0, rows.shape[1])) for rows in (pixels, features)]
+            scores[0, i, draw] = accuracy(pixels[at], labels, none[0], pixels_test, y_test.numpy())
+            scores[1, i, draw] = accuracy(own, labels, none[1], features_test, y_test.numpy())
+            for j, noise in enumerate(options.noise):
+                classes = y[at] if model.classes else None
+                drawn = variations(model, x[at], options.count, noise, seed=draw, classes=classes)
+                more = scaler.transform(_features(model, drawn.flatten(0, 1))).reshape(len(at), options.count, -1)
+                scores[2 + j, i, draw] = accuracy(own, labels, more, features_test, y_test.numpy())
+    return scores
+
+
+def _standardised(rows: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return both matrices, standardised by the columns of the first."""
+    scaler = StandardScaler().fit(rows)
+    return scaler.transform(rows), scaler.transform(others)
 
 
 def _features(model: BigBiGAN, x: Tensor) -> np.ndarray:
