@@ -67,7 +67,7 @@ def fit_linear_map(
         raise InputError(f"penalties: expected numbers above 0, found {penalties}")
     centre, scale = m.mean(0), m.std(0)
     scale = np.where(scale > 1e-12 * np.abs(m).max(0), scale, np.inf)  # a constant column: 0 after the division
-    ridge = RidgeCV(penalties).fit((m - centre) / scale, latents)
+    ridge = RidgeCV(list(penalties)).fit((m - centre) / scale, latents)
     return LinearMap(centre, scale, ridge.coef_.T, np.asarray(ridge.intercept_), float(ridge.alpha_))
 
 

@@ -1,4 +1,4 @@
-"""D's penultimate features: what the last layer of each score sees, for every family, without a change to the scores."""
+"""D's penultimate features are what the last layer of each score sees, for every family, and change no score."""
 
 import numpy as np
 import pytest

@@ -70,7 +70,8 @@ def test_files_give_back_the_images(kind, grey):
     for together in (False, True):
         low, high = files(base, kind, (5, 95), together)
         assert low.bits < high.bits and high.images.shape == base.shape
-        assert errors(base, high.images)[0] < 0.02 and errors(base, high.images)[0] <= errors(base, low.images)[0]
+        limit = 0.02 if grey else 0.2  # both kinds keep colour at half the resolution
+        assert errors(base, high.images)[0] < limit and errors(base, high.images)[0] <= errors(base, low.images)[0]
     assert files(base, kind, (50,), True)[0].bits < files(base, kind, (50,))[0].bits  # one header for all
 
 
