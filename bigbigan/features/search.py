@@ -24,7 +24,7 @@ CHUNK = 4096  # rows of features at a time
 KEPT = 2**24  # numbers of the rows that are kept for queries, 128 MiB
 TABLE = 2**22  # numbers of a table of distances at a time, 32 MiB in float64
 SPARE = 8  # rows that are kept beyond k until their distances are computed without cancellation
-METRICS = ("l2", "cosine")
+METRICS = ("l2", "cosine", "l1_normalised")
 Matrix: TypeAlias = np.ndarray | Tensor
 Searched: TypeAlias = Matrix | str | os.PathLike[str]
 log = logging.getLogger(__name__)
@@ -55,13 +55,13 @@ def search(
 ) -> Neighbours:
     """Find the k nearest rows; arguments, results and errors as of `bigbigan.neighbours`."""
     if metric not in METRICS:
-        raise InputError(f"metric: expected l2 or cosine, found {printable(repr(metric))}")
+        raise InputError(f"metric: expected one of {', '.join(METRICS)}; found {printable(repr(metric))}")
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
         raise InputError(f"k: expected a whole number of at least 1, found {printable(repr(k))}")
     queries = _rows(query, "query")
     queries = _prepared(queries[None] if queries.ndim == 1 else queries, metric, "query")
     if index is not None:
-        _check_index(index, features)
+        _check_index(index, features, metric)
     find = _search if index is None else _approximate
     rows = max(1, KEPT // ((k + SPARE) * queries.shape[1]))  # for each of these parts the features are read anew
     found = [find(part, features, int(k), metric, output) for part in torch.split(queries, rows)]
@@ -82,8 +82,10 @@ def _search(queries: Tensor, features: Searched, k: int, metric: str, output: st
     return best.result()
 
 
-def _check_index(index: str, features: Searched) -> None:
-    """Raise InputError for an index that is not known, or that cannot be kept."""
+def _check_index(index: str, features: Searched, metric: str) -> None:
+    """Raise InputError for an index that is not known, or that cannot be kept or used."""
+    if metric == "l1_normalised":
+        raise InputError("index: expected the metric l2 or cosine, found l1_normalised; leave index out")
     if index != "hnsw":
         raise InputError(f"index: expected hnsw, or None for the exact search, found {printable(repr(index))}")
     if not isinstance(features, (str, os.PathLike)):
@@ -110,11 +112,12 @@ def _approximate(queries: Tensor, folder: Searched, k: int, metric: str, output:
 
 
 def _nearest(queries: Tensor, ids: Tensor, values: Tensor, k: int, metric: str) -> tuple[Tensor, Tensor]:
-    """Return distances and ids (m, k) of the nearest of some rows for each query, by ‖a − b‖ itself.
+    """Return distances and ids (m, k) of the nearest of some rows for each query, by a − b itself.
 
     queries: float64 (m, C).  ids: (m, c), −1 for none.  values: float64 (m, c, C), the rows.
     """
-    exact = (values - queries[:, None]).square().sum(2)
+    apart = values - queries[:, None]
+    exact = apart.abs().sum(2) if metric == "l1_normalised" else apart.square().sum(2)
     if metric == "cosine":  # ‖a − b‖² = ‖a‖² + ‖b‖² − 2 cos, with lengths of 1, or 0 for rows of zeros
         lengths = values.square().sum(2) + queries.square().sum(1, keepdim=True)
         exact = ((exact - lengths) / 2 + 1).clamp(min=0)
@@ -122,14 +125,14 @@ def _nearest(queries: Tensor, ids: Tensor, values: Tensor, k: int, metric: str) 
     by_id = ids.argsort(dim=1, stable=True)
     chosen = by_id.gather(1, exact.gather(1, by_id).argsort(dim=1, stable=True))[:, :k]
     distances = exact.gather(1, chosen)
-    return distances if metric == "cosine" else distances.sqrt(), ids.gather(1, chosen)
+    return distances.sqrt() if metric == "l2" else distances, ids.gather(1, chosen)
 
 
 class _Best:
     """Keep the rows nearest to each of `queries`, float64 (m, C), among all that are added.
 
-    More than k are kept, in the order of ‖b‖² − 2 a·b, with their values: which of them are the nearest is decided by
-    ‖a − b‖, in which nothing cancels where rows nearly coincide.
+    More than k are kept, with their values, in the order of ‖b‖² − 2 a·b, or of the L1 distance itself: which of them
+    are the nearest is decided by ‖a − b‖, in which nothing cancels where rows nearly coincide.
     """
 
     def __init__(self, queries: Tensor, k: int, metric: str):
@@ -147,8 +150,9 @@ class _Best:
         k, sizes = min(self.order.shape[1], len(chunk.values)), chunk.values.square().sum(1)
         if self.metric == "cosine":  # a row of zeros is ordered by its cosine, as the others are
             sizes.fill_(1)
+        table = _manhattan if self.metric == "l1_normalised" else squared
         parts = torch.split(self.queries, max(1, TABLE // len(chunk.values)))
-        found = [smallest(squared(part, chunk.values, sizes), k) for part in parts]
+        found = [smallest(table(part, chunk.values, sizes), k) for part in parts]
         order, at = torch.cat([f[0] for f in found]), torch.cat([f[1] for f in found])
         rows = (order[:, 0] < self.order[:, -1]).nonzero()[:, 0]  # ever fewer, so that little is copied
         if len(rows):
@@ -183,6 +187,11 @@ class _Best:
 
 def _folder(path: Searched) -> Path:
     return Path(os.path.expanduser(os.fsdecode(cast(str, path))))
+
+
+def _manhattan(a: Tensor, b: Tensor, _sizes: Tensor) -> Tensor:
+    """Return the L1 distances of rows a (m, C) and b (n, C), (m, n)."""
+    return torch.cdist(a, b, p=1)
 
 
 def _chunks(features: Searched, output: str | None) -> Iterator[_Chunk]:
@@ -235,8 +244,9 @@ def _rows(values: object, name: str) -> Matrix:
 
 
 def _prepared(values: Matrix, metric: str, name: str) -> Tensor:
-    """Return rows as float64 on the CPU, of length 1 for cosine. Raises InputError for what is not finite."""
+    """Return rows as float64 on the CPU, of norm 1 but for l2. Raises InputError for what is not finite."""
     values = _double(values)
     if not bool(values.isfinite().all()):
         raise InputError(f"{name}: expected finite numbers, found NaN or infinity")
-    return F.normalize(values, dim=1, eps=1e-300) if metric == "cosine" else values
+    norms = {"cosine": 2, "l1_normalised": 1}
+    return F.normalize(values, p=norms[metric], dim=1, eps=1e-300) if metric in norms else values
