@@ -1,0 +1,119 @@
+"""Read what the commands of this room are given (a model, images), and write what they draw."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from bigbigan.api import load
+from bigbigan.config import Data
+from bigbigan.data import Images, evaluation_batches, open_splits, to_signed
+from bigbigan.errors import InputError
+from bigbigan.files import printable, write_whole
+from bigbigan.latents import sample_prior
+from bigbigan.model import BigBiGAN
+
+
+@dataclass
+class UseData:
+    """Name the images."""
+
+    path: str = ""
+    """As --data.path in training; the images that the model was trained on if empty."""
+    subset: str = ""
+    """Configuration of a hub data set that has several."""
+    image_column: str = ""
+    """Column of the images in a table; found by itself when empty."""
+    label_column: str = ""
+    """Column of the labels in a table; found by itself when empty."""
+    value_range: tuple[float, ...] = ()
+    """As --data.value_range in training; empty for that of the model's training images."""
+
+
+def ready(model: BigBiGAN | str | os.PathLike | None, device: torch.device | str | None = None) -> BigBiGAN:
+    """Return a model in evaluation mode: the one given, or the one that `bigbigan.load` finds by its path or name.
+
+    device: where to put it; None for where it is, or where `load` puts it.  Raises InputError or CheckpointError.
+    """
+    if model is None or isinstance(model, (str, os.PathLike)):
+        return load(model, device).eval()
+    if not isinstance(model, BigBiGAN):
+        raise InputError(f"model: expected a BigBiGAN, a path or a hub id, found {type(model).__name__}")
+    return (model if device is None else model.to(device)).eval()
+
+
+def device_of(model: BigBiGAN) -> torch.device:
+    """Return where a model's weights are."""
+    return next(model.parameters()).device
+
+
+def open_data(data: UseData, model: BigBiGAN) -> tuple[Images, Images]:
+    """Return the (training, held-out) images that the settings name, divided as the model's training divided them.
+
+    Raises InputError if neither the settings nor the model name any, or DataError.
+    """
+    own = (model.card or {}).get("data", {})
+    path = data.path or own.get("path", "")
+    if not path:
+        raise InputError("--data.path: expected a folder, a file or a data set's name, since the model names none")
+    remembered = own if path == own.get("path") else {}
+    columns = ("subset", "image_column", "label_column")
+    settings = {name: getattr(data, name) or remembered.get(name, "") for name in columns}
+    divided = {name: remembered[name] for name in ("split", "test_split", "test_share") if name in remembered}
+    if remembered:
+        divided["split_rule"] = remembered.get("split_rule", "permutation")  # of runs before the rule was written down
+    limits = tuple(data.value_range or own.get("value_range") or ())
+    return open_splits(Data(path=path, **settings, **divided, value_range=limits))
+
+
+def read_images(images: Images, size: int, count: int | None = None, seed: int = 0) -> tuple[Tensor, Tensor | None]:
+    """Return `count` images as float (n, 3, size, size) in [−1, 1] and their labels, int64 (n,) or None.
+
+    count: images drawn at random by the seed; None for all, in their order.  Images that cannot be decoded are left
+    out.
+    """
+    chosen = np.arange(len(images))
+    if count is not None and count < len(images):
+        chosen = np.random.default_rng(seed).permutation(len(images))[:count]
+    some = images.subset(chosen)
+    parts = [(to_signed(pixels), places) for pixels, places in evaluation_batches(some, size, 256)]
+    x = torch.cat([x for x, _ in parts])
+    places = np.concatenate([places for _, places in parts])
+    return x, None if some.labels is None else torch.from_numpy(np.asarray(some.labels)[places])
+
+
+def draw_latents(model: BigBiGAN, count: int, purpose: str, seed: int = 0, first: int = 0) -> Tensor:
+    """Return latents of the model's prior, float32 (count, Z) on its device; those of places `first`, `first` + 1, ..."""
+    places = np.arange(first, first + count)
+    return sample_prior(model.prior, seed, purpose, places, model.require("generator").latent_dim).to(device_of(model))
+
+
+def draw_classes(model: BigBiGAN, count: int, seed: int = 0) -> Tensor | None:
+    """Return random classes (count,) for a conditional model, None for one without classes."""
+    if not model.classes:
+        return None
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(model.classes, (count,), generator=generator).to(device_of(model))
+
+
+def at_encoder_size(model: BigBiGAN, x: Tensor) -> Tensor:
+    """Return images (N, 3, S, S) at the size that E takes, resized as `bigbigan.encode` does; gradients pass through."""
+    size = model.require("encoder").image_size
+    if x.shape[-1] == size:
+        return x
+    return F.interpolate(x, size=(size, size), mode="bicubic", antialias=True).clamp(-1, 1)
+
+
+def write_picture(picture: Image.Image, path: str | os.PathLike) -> Path:
+    """Write a picture as a PNG; the folders above it are created. Returns the path."""
+    path = Path(path).expanduser()
+    if path.suffix.lower() != ".png":
+        raise InputError(f"--out {printable(path)}: expected the name of a PNG file, such as picture.png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, lambda part: picture.save(part, format="png", optimize=True))
+    return path
