@@ -242,8 +242,8 @@ def from_labels(
     6.3.2, add and subtract mean latents).  linear: the weights of a logistic regression in z, whose direction is at
     right angles to the class boundary (as InterFaceGAN: Shen et al. 2020, section 3.1).
     z: (N, Z), such as `bigbigan.encode(images, model, "z_mean")`.  labels: int (N,).  names: by class.
-    `strengths` is the share of latents (N) on the class's side that a threshold half-way between the projected means
-    puts right, both groups weighted alike.  Raises InputError.
+    `strengths` is the balanced accuracy of z·direction as a classifier of the class against the others, with the
+    threshold half-way between the two groups' means.  Raises InputError.
     """
     labels = torch.as_tensor(labels).cpu()
     if z.ndim != 2 or labels.shape != z.shape[:1]:
@@ -392,22 +392,31 @@ def _discovered(model: BigBiGAN, count: int, reach: float, options: DirectionsCo
 
 @torch.inference_mode()
 def _effect(model: BigBiGAN, found: Directions, reach: float, seed: int, n: int = 200) -> str:
-    """Return how far the first, middle and last direction move images, beside random directions of the same length."""
+    """Return how far each direction moves images, beside random directions in the same part of z."""
     z, classes = draw_latents(model, n, "directions, effect", seed), draw_classes(model, n, seed)
     rng = torch.Generator().manual_seed(seed)
-    random = F.normalize(torch.randn(len(found.vectors), z.shape[1], generator=rng), dim=1)
-    change = lambda v: float((traverse(model, z, v, torch.tensor([0.0, reach]), classes).diff(dim=1) ** 2).mean().sqrt())  # noqa: E731
-    own, other = np.array([change(v) for v in found.vectors]), np.array([change(v) for v in random])
-    half = max(1, len(own) // 2)
-    return (
-        f"root mean square change of {n} images by a shift of {reach:.2f}, per pixel in [−1, 1]:\n"
-        f"  first {half} directions {own[:half].mean():.3f}, the others {own[half:].mean():.3f}, "
-        f"random directions {other.mean():.3f} ± {other.std():.3f}"
-    )
+    noise = torch.randn(len(found.vectors), z.shape[1], generator=rng).to(found.vectors)
+    random = F.normalize(noise * (found.vectors != 0), dim=1)
+
+    def change(vector: Tensor) -> float:
+        film = traverse(model, z, vector, torch.tensor([-reach, 0.0, reach]), classes)
+        return float((film - film[:, 1:2])[:, ::2].square().mean().sqrt())
+
+    lines = [f"root mean square change of {n} images by a shift of ± {reach:.2f}, per pixel in [−1, 1]:"]
+    parts = {name.split(",")[0]: [i for i, other in enumerate(found.names) if other.startswith(name.split(",")[0] + ",")]
+             for name in found.names}  # fmt: skip
+    for part, places in parts.items():
+        own = " ".join(f"{change(found.vectors[i]):.3f}" for i in places)
+        other = np.array([change(random[i]) for i in places])
+        lines.append(f"  {part}: {own}; random {other.mean():.3f} ± {other.std():.3f}")
+    return "\n".join(lines)
 
 
 def _labelled(model: BigBiGAN, reach: float, options: DirectionsCommand) -> tuple[Directions, str]:
-    """Return directions by labels, and how a classifier's prediction changes along them, beside random ones."""
+    """Return directions by labels, and how a classifier's prediction changes along them, beside random ones.
+
+    Random directions are taken both ways, so that their figure has no sign.
+    """
     train, test = open_data(options.data, model)
     size = model.require("encoder").image_size
     x, labels = read_images(train, size, 5000, options.seed)
@@ -424,10 +433,11 @@ def _labelled(model: BigBiGAN, reach: float, options: DirectionsCommand) -> tupl
     rng = torch.Generator().manual_seed(options.seed)
     random = F.normalize(torch.randn(found.vectors.shape, generator=rng), dim=1)
     present = labels.unique().tolist()
-    shares = {
-        name: np.mean([share_along(model, predict, z, v, shifts, k, classes=classes) for k, v in zip(present, vs)], 0)  # noqa: B905
-        for name, vs in (("towards the class", found.vectors), ("random directions", random))
-    }
+    shares = {}
+    for name, vectors in (("towards the class", found.vectors), ("random directions", random)):
+        pairs = zip(present, vectors, strict=True)
+        shares[name] = np.mean([share_along(model, predict, z, v, shifts, k, classes=classes) for k, v in pairs], 0)
+    shares["random directions"] = (shares["random directions"] + shares["random directions"][::-1]) / 2
     right = (predict(held_out) == truth.numpy()).mean()
     lines = [
         f"share of {n} samples that a classifier calls the class, mean over {len(present)} classes (the classifier is "

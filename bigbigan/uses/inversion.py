@@ -44,12 +44,13 @@ BOUNDS = {
 class Inversion:
     """Hold the course of an optimisation of N latents.
 
-    z: the latents with the lowest loss, (N, Z).  images: G(z), (N, 3, S, S).
+    start: the latents begun with, (N, Z).  z: those with the lowest loss.  images: G(z), (N, 3, S, S).
     before, after: mean squared pixel error of G(start) and of G(z), (N,), in [−1, 1]² units.
     steps: the step numbers at which the pictures were taken, 0 being the start.
     film: G(z) at these steps, (N, len(steps), 3, S, S).  errors: the pixel errors at these steps, (N, len(steps)).
     """
 
+    start: Tensor
     z: Tensor
     images: Tensor
     before: Tensor
@@ -67,7 +68,7 @@ def invert(
     start: Tensor | None = None,
     lr: float = 0.05,
     feature_weight: float = 0.0,
-    prior_weight: float = 1e-3,
+    prior_weight: float = 0.01,
     domain_weight: float = 0.0,
     pictures_at: Sequence[int] = (),
     classes: Tensor | None = None,
@@ -120,7 +121,7 @@ def invert(
             z.data.clamp_(*bounds)
     with torch.no_grad():
         _, images, after = loss(best)
-    return Inversion(best, images, errors[0], after, kept, torch.stack(film, 1), torch.stack(errors, 1))
+    return Inversion(start.detach(), best, images, errors[0], after, kept, torch.stack(film, 1), torch.stack(errors, 1))
 
 
 class _Loss:
@@ -173,8 +174,8 @@ class InversionCommand:
     """Adam's rate, in the unit of z."""
     feature_weight: float = 0.0
     """Weight of the error in E's AvePool feature, relative to the feature's square."""
-    prior_weight: float = 1e-3
-    """Weight of mean z², which keeps z near a normal prior."""
+    prior_weight: float = 0.01
+    """Weight of mean z², which keeps z near a normal prior, whose mean z² is 1."""
     domain_weight: float = 0.0
     """Weight of mean (z − E(G(z)))², which keeps z where E would see it."""
     seed: int = 0
@@ -217,15 +218,16 @@ def run(options: InversionCommand) -> str:
     picture = write_picture(grid(rows.flatten(0, 1).cpu(), columns=rows.shape[1]), options.out)
     pairs = (model.for_discriminator(x) - model.for_discriminator(x.roll(1, 0))).square().mean()
     lines = [
-        f"mean squared pixel error of {len(x)} held-out images, 1 = random pairs of images ({float(pairs):.3f}); then "
-        "the mean of z²:",
-        f"  {'start':12}" + "".join(f"{step:>7}" for step in refined.steps) + f"{'z²':>9}",
+        f"mean squared pixel error of {len(x)} held-out images after steps of Adam, 1 = random pairs of images "
+        f"({float(pairs):.3f}); the mean of z²:",
+        f"  {'start':12}" + "".join(f"{step:>7}" for step in refined.steps) + f"{'z² before':>12}{'after':>7}",
     ]
     for name, course in courses.items():
         errors = "".join(f"{float(e):7.3f}" for e in course.errors.mean(0) / pairs)
-        lines.append(f"  {name:12}{errors}{float(course.z.square().mean()):9.2f}")
+        before = float(course.start.square().mean())
+        lines.append(f"  {name:12}{errors}{before:12.2f}{float(course.z.square().mean()):7.2f}")
     better = float((refined.after < refined.before).float().mean())
-    return "\n".join([*lines, f"{better:.0%} of the images came nearer; columns are steps; picture: {picture}"])
+    return "\n".join([*lines, f"{better:.0%} of the images came nearer; picture: {picture}"])
 
 
 if __name__ == "__main__":
