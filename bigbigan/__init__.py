@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # for type checkers and editors, which do not follow `__getattr__`
+    from bigbigan.api import as_tensor as as_tensor
     from bigbigan.api import discriminate as discriminate
     from bigbigan.api import encode as encode
     from bigbigan.api import generate as generate
@@ -34,6 +35,7 @@ _PUBLIC = {
     "Discriminator": "bigbigan.networks.discriminator",
     "Encoder": "bigbigan.networks.encoder",
     "Generator": "bigbigan.networks.generator",
+    "as_tensor": "bigbigan.api",
     "backbone": "bigbigan.uses.backbones",
     "discriminate": "bigbigan.api",
     "encode": "bigbigan.api",

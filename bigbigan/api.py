@@ -173,11 +173,37 @@ def list_images(path: str | os.PathLike) -> list[str]:
 
 
 @_short_traceback
+def as_tensor(
+    images,
+    model: BigBiGAN | str | os.PathLike | None = None,
+    size: int | None = None,
+    *,
+    value_range: tuple[float, float] | float | None = None,
+) -> Tensor:
+    """Read images as the model sees them: float (N, 3, S, S) in [−1, 1] on the CPU.
+
+    `model.encode`, `model.reconstruct` and the other methods of a model take what this returns; all images are held in
+    memory.
+    images, model, value_range: as in `encode`.
+    size: S in pixels, such as `model.generator.image_size`; None for the encoder's, or G's of a model without E.
+    Raises InputError.
+    """
+    if size is not None and (isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1):
+        raise InputError(f"size: expected a whole number of pixels, or None, found {printable(repr(size))}")
+    model, _ = _ready(model, None, ("encoder", "generator"))
+    edge = size or (model.encoder or model.generator or model.discriminator).image_size
+    x = list(image_batches(images, int(edge), 64, value_range=value_range, trained_on=_trained_on(model)))
+    if not x:
+        raise InputError("expected at least one image, found none")
+    return torch.cat(x)
+
+
+@_short_traceback
 def neighbours(
     query: Tensor | np.ndarray,
     features: Tensor | np.ndarray | str | os.PathLike,
     k: int = 10,
-    metric: Literal["l2", "cosine"] = "l2",
+    metric: Literal["l2", "cosine", "l1_normalised"] = "l2",
     *,
     output: str | None = None,
 ) -> Neighbours:
@@ -185,7 +211,8 @@ def neighbours(
 
     query: (m, C), or (C,) for one.  features: (n, C), an array, a file mapped into memory or a tensor; or a folder that
     `bigbigan-extract` wrote, which is read a thousand rows at a time.  k: at most n.
-    metric: "l2", or "cosine", 1 − cos; a row of zeros has cosine 0 with all.
+    metric: "l2"; "cosine", 1 − cos, where a row of zeros has cosine 0 with all; or "l1_normalised", the L1 distance of
+    rows divided by their L1 norm (BigBiGAN, appendix C), 0 to 2.
     output: of a folder with several features, the one to search.
     Returns distances float64 (m, k) and indices int64 (m, k) on the CPU: row numbers, of a folder the images' `id`.
     paths: of a folder, m lists of the k images' paths, None for images without one; else None.
@@ -270,13 +297,16 @@ def discriminate(
     device: torch.device | str | None = None,
     *,
     value_range: tuple[float, float] | float | None = None,
+    features: bool = False,
 ) -> dict[str, Tensor]:
     """Score pairs of images and latents with D: a dictionary of score_x, score_z and score_xz, (N,) each.
 
     High scores mean "encoder pair".
     images, batch_size, value_range: as in `encode`; arrays and tensors of G's or of E's size are not resized.
     z: latents (N, Z).
-    classes: of a conditional model, which needs them, (N,).  Raises InputError.
+    classes: of a conditional model, which needs them, (N,).
+    features: also return D's penultimate features by the score that is made of them, feat_x, feat_z and feat_xz,
+    (N, width) each.  Raises InputError.
     """
     check_batch_size(batch_size)
     model, device = _ready(model, device)
@@ -306,7 +336,7 @@ def discriminate(
                     f"expected as many images as latents, found {count_images(images) or 'more'} and {len(z)}"
                 )
             labels = _labels_from(classes, done, len(x), device)
-            scores = model.discriminate(x.to(device), z[done : done + len(x)].to(device), labels)
+            scores = model.discriminate(x.to(device), z[done : done + len(x)].to(device), labels, features)
             for name, value in scores.items():
                 collected.setdefault(name, []).append(value.float().cpu())
             done += len(x)

@@ -11,6 +11,7 @@ from bigbigan.config import Model
 from bigbigan.errors import InputError
 from bigbigan.losses import Scores
 from bigbigan.networks.factory import build_discriminator, build_encoder, build_generator, resolve_latent_dim
+from bigbigan.networks.interface import scores_and_features
 from bigbigan.networks.layers import pool_to, set_momentum
 
 PARTS = ("generator", "encoder", "discriminator")  # the order decides the random weights of a seed
@@ -107,14 +108,29 @@ class BigBiGAN(nn.Module, ModelHubMixin):
         """Return images (N, 3, S, S) in [−1, 1] at G's size for latents z (N, Z)."""
         return self.require("generator")(z, classes)
 
-    def discriminate(self, x: Tensor, z: Tensor | None, classes: Tensor | None = None) -> dict[str, Tensor]:
+    def discriminate(
+        self, x: Tensor, z: Tensor | None, classes: Tensor | None = None, features: bool = False
+    ) -> dict[str, Tensor]:
         """Return score_x, score_z and score_xz, (N,) each, high for encoder pairs; x is taken as in `encode`.
 
-        x: (N, 3, S, S) at G's or E's size.  z: (N, Z).  A GAN has score_x alone and ignores z.
+        x: (N, 3, S, S) at G's or E's size.  z: (N, Z).  A GAN has score_x alone and ignores z; BiGAN's D score_xz.
+        features: also return D's penultimate features, feat_x, feat_z and feat_xz, (N, width) each: what the last layer
+            of the score of this name sees. InputError if D is a network of your own that does not name its layers.
         """
-        scores: Scores = self.require("discriminator")(self.for_discriminator(x), z, classes)
+        discriminator, x = self.require("discriminator"), self.for_discriminator(x)
+        seen: dict[str, Tensor] = {}
+        if features:
+            scores, seen = scores_and_features(discriminator, x, z, classes)
+            if not seen:
+                raise InputError(
+                    f"features: expected a discriminator that names the layers of its scores, found "
+                    f"{type(discriminator).__name__}; give it a method score_layers, see networks/interface.py"
+                )
+        else:
+            scores: Scores = discriminator(x, z, classes)
         named = {"score_x": scores.x, "score_z": scores.z, "score_xz": scores.xz}
-        return {name: score for name, score in named.items() if score is not None}
+        named = {name: score for name, score in named.items() if score is not None}
+        return named | {f"feat_{name}": seen[name] for name in ("x", "z", "xz") if name in seen}
 
     def reconstruct(
         self, x: Tensor, use_sample: bool = False, noise: Tensor | None = None, classes: Tensor | None = None

@@ -19,7 +19,7 @@ CHUNK = 4096  # rows of features at a time
 KEPT = 2**24  # numbers of the rows that are kept for queries, 128 MiB
 TABLE = 2**22  # numbers of a table of distances at a time, 32 MiB in float64
 SPARE = 8  # rows that are kept beyond k until their distances are computed without cancellation
-METRICS = ("l2", "cosine")
+METRICS = ("l2", "cosine", "l1_normalised")
 
 
 class Neighbours(NamedTuple):
@@ -45,7 +45,7 @@ class _Chunk(NamedTuple):
 def search(query, features, k: int, metric: str, output: str | None = None) -> Neighbours:
     """Find the k nearest rows; arguments, results and errors as of `bigbigan.neighbours`."""
     if metric not in METRICS:
-        raise InputError(f"metric: expected l2 or cosine, found {printable(repr(metric))}")
+        raise InputError(f"metric: expected one of {', '.join(METRICS)}; found {printable(repr(metric))}")
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
         raise InputError(f"k: expected a whole number of at least 1, found {printable(repr(k))}")
     queries = _rows(query, "query")
@@ -57,7 +57,7 @@ def search(query, features, k: int, metric: str, output: str | None = None) -> N
 
 
 def _search(queries: Tensor, features, k: int, metric: str, output: str | None) -> Neighbours:
-    best = _Best(queries, k)
+    best = _Best(queries, k, metric)
     for chunk in _chunks(features, output):
         if chunk.values.shape[1] != queries.shape[1]:
             raise InputError(
@@ -66,18 +66,18 @@ def _search(queries: Tensor, features, k: int, metric: str, output: str | None) 
         best.add(chunk._replace(values=_prepared(chunk.values, metric, "features")))
     if best.seen < k:
         raise InputError(f"k: expected at most the number of features, {best.seen:,}, found {k}")
-    return best.result(metric)
+    return best.result()
 
 
 class _Best:
     """Keep the rows nearest to each of `queries`, float64 (m, C), among all that are added.
 
-    More than k are kept, in the order of ‖b‖² − 2 a·b, with their values: which of them are the nearest is decided by
-    ‖a − b‖, in which nothing cancels where rows nearly coincide.
+    More than k are kept, with their values, in the order of ‖b‖² − 2 a·b, or of the L1 distance itself: which of them
+    are the nearest is decided by ‖a − b‖, in which nothing cancels where rows nearly coincide.
     """
 
-    def __init__(self, queries: Tensor, k: int):
-        self.queries, self.k, self.seen, self.named = queries, k, 0, False
+    def __init__(self, queries: Tensor, k: int, metric: str):
+        self.queries, self.k, self.metric, self.seen, self.named = queries, k, metric, 0, False
         m, kept = len(queries), k + SPARE
         self.order = queries.new_full((m, kept), torch.inf)
         self.values = queries.new_zeros(m, kept, queries.shape[1])
@@ -90,7 +90,8 @@ class _Best:
         self.named = self.named or chunk.paths is not None
         k, sizes = min(self.order.shape[1], len(chunk.values)), chunk.values.square().sum(1)
         parts = self.queries.split(max(1, TABLE // len(chunk.values)))
-        found = [smallest(squared(part, chunk.values, sizes), k) for part in parts]
+        table = _manhattan if self.metric == "l1_normalised" else squared
+        found = [smallest(table(part, chunk.values, sizes), k) for part in parts]
         order, at = torch.cat([f[0] for f in found]), torch.cat([f[1] for f in found])
         rows = (order[:, 0] < self.order[:, -1]).nonzero()[:, 0]  # ever fewer, so that little is copied
         if len(rows):
@@ -114,21 +115,28 @@ class _Best:
                 triples = zip(ids, places, is_new, strict=True)
                 self.paths[row] = {i: chunk.paths[place] if n else before.get(i) for i, place, n in triples}
 
-    def result(self, metric: str) -> Neighbours:
+    def result(self) -> Neighbours:
         """Return the k nearest rows of all."""
-        exact = (self.values - self.queries[:, None]).square().sum(2).masked_fill_(self.ids < 0, torch.inf)
+        apart = self.values - self.queries[:, None]
+        exact = apart.abs().sum(2) if self.metric == "l1_normalised" else apart.square().sum(2)
+        exact = exact.masked_fill_(self.ids < 0, torch.inf)
         by_id = self.ids.argsort(dim=1, stable=True)
         chosen = by_id.gather(1, exact.gather(1, by_id).argsort(dim=1, stable=True))[:, : self.k]
         exact, ids = exact.gather(1, chosen), self.ids.gather(1, chosen)
-        if metric == "cosine":  # ‖a − b‖² = ‖a‖² + ‖b‖² − 2 cos, with lengths of 1, or 0 for rows of zeros
+        if self.metric == "cosine":  # ‖a − b‖² = ‖a‖² + ‖b‖² − 2 cos, with lengths of 1, or 0 for rows of zeros
             lengths = self.values.square().sum(2).gather(1, chosen) + self.queries.square().sum(1, keepdim=True)
             distances = ((exact - lengths) / 2 + 1).clamp(min=0)
         else:
-            distances = exact.sqrt()
+            distances = exact if self.metric == "l1_normalised" else exact.sqrt()
         if not self.named:
             return Neighbours(distances, ids, None)
         paths = [[known[i] for i in row] for known, row in zip(self.paths, ids.tolist(), strict=True)]
         return Neighbours(distances, ids, paths)
+
+
+def _manhattan(a: Tensor, b: Tensor, _sizes: Tensor) -> Tensor:
+    """Return the L1 distances of rows a (m, C) and b (n, C), (m, n)."""
+    return torch.cdist(a, b, p=1)
 
 
 def _chunks(features, output: str | None) -> Iterator[_Chunk]:
@@ -181,8 +189,9 @@ def _rows(values, name: str) -> np.ndarray | Tensor:
 
 
 def _prepared(values, metric: str, name: str) -> Tensor:
-    """Return rows as float64 on the CPU, of length 1 for cosine. Raises InputError for what is not finite."""
+    """Return rows as float64 on the CPU, of norm 1 but for l2. Raises InputError for what is not finite."""
     values = _double(values)
     if not bool(values.isfinite().all()):
         raise InputError(f"{name}: expected finite numbers, found NaN or infinity")
-    return F.normalize(values, dim=1, eps=1e-300) if metric == "cosine" else values
+    norms = {"cosine": 2, "l1_normalised": 1}
+    return F.normalize(values, p=norms[metric], dim=1, eps=1e-300) if metric in norms else values

@@ -130,6 +130,11 @@ class Discriminator(nn.Module, DiscriminatorInterface):
         """Keep the inputs of each block of F alone for the backward pass, which computes the block again."""
         self.f.checkpointing = enable
 
+    def score_layers(self) -> dict[str, nn.Module]:
+        """Return θ_x, θ_z and θ_xz, which see F(x), H(z) and J(F(x), H(z)); θ_x alone without H and J."""
+        joint = {"z": self.score_z, "xz": self.score_xz} if self.joint else {}
+        return {"x": self.score_x} | joint
+
     def forward(
         self, x: Tensor, z: Tensor | None = None, classes: Tensor | None = None, dropout: Tensor | None = None
     ) -> Scores:  # fmt: skip

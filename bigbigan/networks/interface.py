@@ -4,7 +4,9 @@ A generator or discriminator of your own inherits from the class here (and from 
 `latent_dim`, and overrides what differs. E is `Encoder` around any trunk, a network (N, 3, S, S) → (N, num_features).
 """
 
-from torch import Tensor
+from torch import Tensor, nn
+
+from bigbigan.losses import Scores
 
 
 class GeneratorInterface:
@@ -43,3 +45,32 @@ class DiscriminatorInterface:
     """Width of the features before its scores, where dropout may act; 0 if it takes none."""
     noise_width: int = 0
     """Normal random numbers that it takes for each image (LSGAN's multiplicative noise); 0 for none."""
+
+    def score_layers(self) -> dict[str, nn.Module]:
+        """Return the last layer of each score that forward computes, by "x", "z" or "xz"; {} if it is not known.
+
+        What these layers see are D's penultimate features, see `scores_and_features`. A network of your own names its
+        layers here if its features are wanted.
+        """
+        return {}
+
+
+def scores_and_features(
+    discriminator: DiscriminatorInterface, x: Tensor, z: Tensor | None, classes: Tensor | None
+) -> tuple[Scores, dict[str, Tensor]]:
+    """Return D's scores, and by "x", "z" and "xz" what the last layer of each score saw, (N, width) each.
+
+    x, z, classes: as D's forward takes them. The forward is the one without features, so the scores are the same bits.
+    """
+    seen: dict[str, Tensor] = {}
+
+    def note(name: str):
+        return lambda _, inputs: seen.update({name: inputs[0]})
+
+    hooks = [layer.register_forward_pre_hook(note(name)) for name, layer in discriminator.score_layers().items()]
+    try:
+        scores = discriminator(x, z, classes)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return scores, seen

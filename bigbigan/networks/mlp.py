@@ -90,6 +90,10 @@ class MLPDiscriminator(nn.Module, DiscriminatorInterface):
         self.f = MLPTrunk(image_size, width, grey, latent_dim=latent_dim if joint else 0, batch_norm=batch_norm)
         self.score = nn.Linear(width, 1, bias=not batch_norm)
 
+    def score_layers(self) -> dict[str, nn.Module]:
+        """Return the layer of the one score, which sees the last hidden layer."""
+        return {"xz" if self.joint else "x": self.score}
+
     def forward(self, x: Tensor, z: Tensor | None = None, classes: None = None, drop: None = None) -> Scores:
         score = self.score(self.f(x, z)).squeeze(1)
         return Scores(None, None, score) if self.joint else Scores(score, None, None)

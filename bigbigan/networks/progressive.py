@@ -291,6 +291,11 @@ class GrowingDiscriminator(nn.Module, DiscriminatorInterface):
         """Normal random numbers that F takes for each image, see `GrowingTrunk`."""
         return self.f.drop_channels
 
+    def score_layers(self) -> dict[str, nn.Module]:
+        """Return θ_x, θ_z and θ_xz, which see F(x), H(z) and J of both; θ_x alone without H and J."""
+        joint = {"z": self.score_z, "xz": self.score_xz} if self.joint else {}
+        return {"x": self.score_x} | joint
+
     def forward(
         self, x: Tensor, z: Tensor | None = None, classes: Tensor | None = None, drop: Tensor | None = None
     ) -> Scores:  # fmt: skip

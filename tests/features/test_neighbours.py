@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import normalize
 
 import bigbigan
 from bigbigan.errors import FeatureError, InputError
@@ -17,11 +18,15 @@ def rows() -> np.ndarray:
 
 
 def expected(query, rows, k, metric):
-    known = NearestNeighbors(n_neighbors=k, metric={"l2": "euclidean"}.get(metric, metric), algorithm="brute")
-    return known.fit(rows.astype(np.float64)).kneighbors(query.astype(np.float64))
+    names = {"l2": "euclidean", "l1_normalised": "manhattan"}
+    known = NearestNeighbors(n_neighbors=k, metric=names.get(metric, metric), algorithm="brute")
+    query, rows = query.astype(np.float64), rows.astype(np.float64)
+    if metric == "l1_normalised":
+        query, rows = normalize(query, "l1"), normalize(rows, "l1")
+    return known.fit(rows).kneighbors(query)
 
 
-@pytest.mark.parametrize("metric", ["l2", "cosine"])
+@pytest.mark.parametrize("metric", ["l2", "cosine", "l1_normalised"])
 @pytest.mark.parametrize("kept", [search.KEPT, 1000])  # the latter: parts of a few queries
 @pytest.mark.parametrize("k", [1, 10])
 def test_it_equals_scikit_learn(rows, metric, kept, k, monkeypatch):
@@ -85,7 +90,7 @@ def test_what_it_cannot_search_is_a_sentence(rows, tmp_path):
             bigbigan.neighbours(query, features, **options)
         assert "\n" not in str(found.value)
 
-    refused("metric: expected l2 or cosine, found 'l1'", metric="l1")
+    refused("metric: expected one of l2, cosine, l1_normalised; found 'l1'", metric="l1")
     refused("k: expected a whole number", k=0)
     refused("k: expected at most the number of features, 3, found 4", features=rows[:3], k=4)
     refused(r"query: expected \(m, 16\), as the features are, found \(2, 8\)", query=rows[:2, :8])
