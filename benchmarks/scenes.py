@@ -2,9 +2,9 @@
 
     python benchmarks/scenes.py FOLDER [--size 16] [--train 12000] [--test 1000] [--seed 0]
 
-FOLDER gets `train.parquet` and `test.parquet` with the columns `image` and `mask` (PNG, SIZE×SIZE, grey; the mask is 255
-on the digit and 0 on the field), which `--data.path FOLDER` and `datasets` read. Training takes the column `image`; no
-label says where the digit is.
+FOLDER gets `train.parquet` and `test.parquet` with the columns `image` and `mask`: grey PNGs of SIZE×SIZE pixels, the
+mask 255 on the digit and 0 on the field. `--data.path FOLDER` reads them. Training takes the column `image`, so nothing
+tells it where the digit is.
 
 A scene is x = m·d + (1 − m)·f. The field f is a grating of random direction, wavelength and amplitude around a random
 grey. The digit's grey d differs from the field's mean grey by at least `CONTRAST`, in either direction, so that neither

@@ -104,20 +104,21 @@ def discover(
     batch_size: int = 64,
     *,
     largest_shift: float | None = None,
+    start: Literal["random", "axes"] = "random",
     learn: bool = True,
-    lr: float = 1e-3,
+    lr: float = 3e-3,
     seed: int = 0,
     progress: bool = False,
 ) -> Discovery:
     """Find directions that a network can tell apart by their effect, without labels (Voynov & Babenko, ICML 2020).
 
     Minimises their equation (1), arXiv 2002.03754: min over A and R of E [L_cl(k, k̂) + λ L_r(ε, ε̂)], where R sees G(z)
-    and G(z + A(ε e_k)), z ~ p(z), k is uniform and ε ~ U(−largest_shift, largest_shift), pushed away from 0. L_cl is the
-    cross-entropy, L_r the mean absolute error and λ = 0.25. A has orthonormal columns (their second form) and begins as
-    the coordinate axes.
+    and G(z + A(ε e_k)), z ~ p(z), k is uniform and ε ~ U(−largest_shift, largest_shift), of at least a twelfth of it.
+    L_cl is the cross-entropy, L_r the mean absolute error and λ = 0.25. A has orthonormal columns (their second form).
     count: K, at most Z; None for Z.  steps, batch_size, lr: of Adam; the paper takes 1e5 steps at 1e-4.
     largest_shift: None for 6 · ‖z‖/√128, the paper's 6 at 128 normal latents.
-    learn: False keeps A at random orthonormal columns and trains R alone: the baseline for `accuracy`.
+    start: A begins with random columns, or with the coordinate axes. Where G splits z, an axis moves one layer alone.
+    learn: False keeps A as it begins and trains R alone: the baseline for `accuracy`.
     A conditional G draws both images of a pair with one random class. G's weights and gradients stay as they are.
     Raises InputError.
     """
@@ -131,9 +132,8 @@ def discover(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         a = nn.utils.parametrizations.orthogonal(nn.Linear(count, width, bias=False))
-        start = torch.eye(width, count) if learn else torch.linalg.qr(torch.randn(width, count))[0]
         with torch.no_grad():
-            a.weight = start
+            a.weight = torch.eye(width, count) if start == "axes" else torch.linalg.qr(torch.randn(width, count))[0]
         a, r = a.to(device), Reconstructor(count, generator.image_size).to(device)
     pairs = _Pairs(model, a, count, largest_shift, seed)
     trained = [*(a.parameters() if learn else ()), *r.parameters()]
@@ -266,14 +266,14 @@ def from_labels(
     for k, vector in zip(present, vectors, strict=True):
         along, inside = z @ vector, labels == k
         middle = (along[inside].mean() + along[~inside].mean()) / 2
-        shares.append(float(((along[inside] > middle).double().mean() + (along[~inside] <= middle).double().mean()) / 2))
+        shares.append(
+            float(((along[inside] > middle).double().mean() + (along[~inside] <= middle).double().mean()) / 2)
+        )
     called = [names[k] if names else str(k) for k in present]
     return Directions(vectors.float(), called, torch.tensor(shares))
 
 
-def traverse(
-    model: BigBiGAN, z: Tensor, direction: Tensor, shifts: Tensor, classes: Tensor | None = None
-) -> Tensor:
+def traverse(model: BigBiGAN, z: Tensor, direction: Tensor, shifts: Tensor, classes: Tensor | None = None) -> Tensor:
     """Return G(z + s·direction) for each z and shift s: (N, T, 3, S, S) in [−1, 1]; gradients pass.
 
     z: (N, Z); direction: (Z,); shifts: (T,), in the unit of z; classes: (N,) of a conditional model.
@@ -403,9 +403,9 @@ def _effect(model: BigBiGAN, found: Directions, reach: float, seed: int, n: int 
         return float((film - film[:, 1:2])[:, ::2].square().mean().sqrt())
 
     lines = [f"root mean square change of {n} images by a shift of ± {reach:.2f}, per pixel in [−1, 1]:"]
-    parts = {name.split(",")[0]: [i for i, other in enumerate(found.names) if other.startswith(name.split(",")[0] + ",")]
-             for name in found.names}  # fmt: skip
-    for part, places in parts.items():
+    layers = [name.split(",")[0] for name in found.names]
+    for part in dict.fromkeys(layers):
+        places = [i for i, layer in enumerate(layers) if layer == part]
         own = " ".join(f"{change(found.vectors[i]):.3f}" for i in places)
         other = np.array([change(random[i]) for i in places])
         lines.append(f"  {part}: {own}; random {other.mean():.3f} ± {other.std():.3f}")

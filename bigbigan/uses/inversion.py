@@ -127,9 +127,7 @@ def invert(
 class _Loss:
     """Compute the loss of `invert` for each image: z (N, Z) → (loss (N,), G(z), pixel error (N,))."""
 
-    def __init__(
-        self, model: BigBiGAN, x: Tensor, feature: float, prior: float, domain: float, classes: Tensor | None
-    ):
+    def __init__(self, model: BigBiGAN, x: Tensor, feature: float, prior: float, domain: float, classes: Tensor | None):
         if (feature or domain) and model.encoder is None:
             raise InputError("model: expected one with an encoder for feature_weight and domain_weight, found a GAN")
         self.model, self.classes = model, classes

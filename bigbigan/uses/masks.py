@@ -254,7 +254,7 @@ def otsu(x: Tensor) -> Tensor:
 
 
 def iou(masks: Tensor, truth: Tensor) -> Tensor:
-    """Return the intersection over union, float (N,), of masks with the true ones, bool (N, S, S); 1 if both are empty."""
+    """Return the intersection over union, float (N,), of masks and true ones, bool (N, S, S); 1 if both are empty."""
     both, either = (masks & truth).flatten(1).sum(1).float(), (masks | truth).flatten(1).sum(1).float()
     return torch.where(either > 0, both / either.clamp_min(1), torch.ones_like(both))
 

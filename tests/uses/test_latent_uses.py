@@ -444,7 +444,9 @@ def test_the_command_of_masks_compares_with_baselines(tmp_path, capsys):
 
 @pytest.mark.parametrize("module", [interpolation, directions, masks, inversion])
 def test_what_a_command_cannot_use_ends_it_with_a_sentence(module, tmp_path, capsys):
-    arguments = ["--masks", str(tmp_path / "nothing")] if module is masks else ["--data.path", str(tmp_path / "nothing")]
+    arguments = (
+        ["--masks", str(tmp_path / "nothing")] if module is masks else ["--data.path", str(tmp_path / "nothing")]
+    )
     method = ["--method", "labels"] if module is directions else []
     with pytest.raises(SystemExit) as stop:
         module.main(["digits", "--device", "cpu", *arguments, *method])
@@ -457,4 +459,3 @@ def test_images_are_resized_as_encode_resizes_them():
     x = x / 2  # so that the filter's overshoot stays in the range, where `encode` cuts it after each of two passes
     expected = bigbigan.encode(x, model, "avepool_feat")
     assert torch.allclose(model.encode(at_encoder_size(model, x))["avepool_feat"], expected, atol=1e-4)
-
