@@ -138,7 +138,7 @@ def discover(
     pairs = _Pairs(model, a, count, largest_shift, seed)
     trained = [*(a.parameters() if learn else ()), *r.parameters()]
     optimizer = torch.optim.Adam(trained, lr)
-    for step in trange(steps, disable=not progress, desc="directions"):
+    for step in trange(steps, disable=None if progress else True, desc="directions"):
         x, shifted, k, epsilon = pairs.draw(step * batch_size, batch_size, "discover")
         logits, predicted = r(x, shifted)
         # In units of the largest shift, so that λ means the same for every model.

@@ -44,15 +44,23 @@ def grey(x: Tensor) -> Tensor:
 
 
 def direction_masks(
-    model: BigBiGAN, z: Tensor, direction: Tensor, shift: float, classes: Tensor | None = None
+    model: BigBiGAN,
+    z: Tensor,
+    direction: Tensor,
+    shift: float,
+    classes: Tensor | None = None,
+    *,
+    both_ways: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return G(z), G(z + shift·direction), and where the second is lighter: bool (N, S, S).
+    """Return G(z), G(z + h) with h = shift·direction, and where the second is lighter: bool (N, S, S).
 
-    The mask is Voynov et al.'s equation in section 3.2, M = [G(z + h) > G(z)] of the images' luma.
+    The mask is that of Voynov et al., section 3.2: M = [G(z + h) > G(z)] of the images' luma.
+    both_ways: M = [G(z + h) > G(z − h)] instead, which also finds objects that are light already. This form is ours.
     z: (N, Z); direction: (Z,), a unit vector; shift: in the unit of z; classes: (N,) of a conditional model.
     """
-    x, shifted = model.generate(z, classes), model.generate(z + shift * direction.to(z), classes)
-    return x, shifted, grey(shifted) > grey(x)
+    h = shift * direction.to(z)
+    x, shifted = model.generate(z, classes), model.generate(z + h, classes)
+    return x, shifted, grey(shifted) > grey(model.generate(z - h, classes) if both_ways else x)
 
 
 def foreground_loss(x: Tensor, shifted: Tensor) -> Tensor:
@@ -99,7 +107,7 @@ def optimise_direction(
     start = torch.randn(width, generator=torch.Generator().manual_seed(seed))
     direction = (0.1 * start).to(device).requires_grad_()
     optimizer = torch.optim.Adam([direction], lr)
-    for step in trange(steps, disable=not progress, desc="direction"):
+    for step in trange(steps, disable=None if progress else True, desc="direction"):
         first = step * batch_size
         z, classes = draw_latents(model, batch_size, "masks", seed, first), draw_classes(model, batch_size, seed + step)
         noise = torch.from_numpy(np.random.default_rng([seed, step]).standard_normal((batch_size, 1))).to(z)
@@ -184,8 +192,9 @@ def train_segmenter(
     direction: Tensor,
     shift: float,
     steps: int = 500,
-    batch_size: int = 64,
+    batch_size: int = 32,
     *,
+    both_ways: bool = False,
     latents: Tensor | None = None,
     noise: float = 0.2,
     seed: int = 0,
@@ -195,7 +204,8 @@ def train_segmenter(
 
     As both papers do, with fewer steps: Adam at 1e-3, times 0.2 for the last third; cross-entropy of each pixel.
     latents: (M, Z) to draw from, with N(0, noise²) added, such as E's z_sample of real images (Voynov et al.'s version
-    with E); None for the prior.  Raises InputError if hardly any mask is clean.
+    with E); None for the prior.  both_ways: as in `direction_masks`.
+    Raises InputError if hardly any mask is clean.
     """
     device = device_of(model)
     with torch.random.fork_rng(devices=[]):
@@ -203,11 +213,12 @@ def train_segmenter(
         network = SmallUNet().to(device)
     optimizer = torch.optim.Adam(network.parameters(), 1e-3)
     kept_share = 0.0
-    for step in trange(steps, disable=not progress, desc="segmenter"):
+    for step in trange(steps, disable=None if progress else True, desc="segmenter"):
         optimizer.param_groups[0]["lr"] = 1e-3 if step < 2 * steps / 3 else 2e-4
         z = _latents(model, 2 * batch_size, step, latents, noise, seed)
         with torch.no_grad():
-            x, shifted, masks = direction_masks(model, z, direction, shift, draw_classes(model, len(z), seed + step))
+            classes = draw_classes(model, len(z), seed + step)
+            x, shifted, masks = direction_masks(model, z, direction, shift, classes, both_ways=both_ways)
             masks, kept = clean(masks, shifted)
         kept_share += float(kept.float().mean())
         if step == 4 and kept_share / 5 < 0.02:
@@ -330,11 +341,12 @@ def run(options: Masks) -> str:
     shift = usual_shift(model, options.seed)
     with torch.inference_mode():
         z = torch.cat([model.infer(part).mean for part in x.split(256)])
-    for name, vector, length in _directions(model, shift, options):
+    for name, vector, both_ways in _directions(model, shift, options):
+        settings = {"both_ways": both_ways}
         with torch.inference_mode():
-            found[f"{name}, G(E(x))"] = direction_masks(model, z, vector, length)[2]
-        network = train_segmenter(model, vector, length, options.segmenter_steps, seed=options.seed, progress=True)
-        found[f"{name}, U-Net"] = segment(network, x)
+            found[f"{name}, G(E(x))"] = direction_masks(model, z, vector, shift, **settings)[2]
+        settings |= {"seed": options.seed, "progress": True}
+        found[f"{name}, U-Net"] = segment(train_segmenter(model, vector, shift, options.segmenter_steps, **settings), x)
     shown = [x, *(_as_picture(m) for m in (truth, *found.values()))]
     rows = torch.stack([part[: options.rows] for part in shown], dim=1)
     picture = write_picture(grid(rows.flatten(0, 1).cpu(), columns=rows.shape[1]), options.out)
@@ -346,11 +358,13 @@ def run(options: Masks) -> str:
 
 
 def _directions(model: BigBiGAN, shift: float, options: Masks):
-    """Yield (name, unit vector, shift) of each method."""
+    """Yield (name, unit vector, both_ways) of each method."""
     learned = discover(model, steps=options.discover_steps, seed=options.seed, progress=True).directions.vectors
     candidates = torch.cat([learned, sefa(model).vectors.to(learned)])
-    yield "chosen direction", choose_direction(model, candidates, shift, seed=options.seed), shift
-    yield "optimised direction", optimise_direction(model, seed=options.seed, progress=True), shift
+    yield "chosen direction", choose_direction(model, candidates, shift, seed=options.seed), False
+    optimised = optimise_direction(model, seed=options.seed, progress=True)
+    yield "optimised direction", optimised, False
+    yield "optimised, both ways", optimised, True
 
 
 def _as_picture(masks: Tensor) -> Tensor:

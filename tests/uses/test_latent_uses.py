@@ -285,6 +285,8 @@ def test_a_model_of_lit_objects_is_segmented_without_labels():
     z = draw_latents(model, 16, "test")
     x, _, found = masks.direction_masks(model, z, chosen, 1.0)
     assert masks.iou(found, model.generator.square.expand(16, -1, -1)).min() == 1
+    lit = masks.direction_masks(model, torch.zeros(1, 4), chosen, 1.0, both_ways=True)[2]
+    assert torch.equal(lit[0], model.generator.square)
     network = masks.train_segmenter(model, chosen, 1.0, steps=150, batch_size=16)
     assert masks.iou(masks.segment(network, x), model.generator.square.expand(16, -1, -1)).mean() > 0.8
     assert unchanged(model, before)
@@ -439,7 +441,7 @@ def test_the_command_of_masks_compares_with_baselines(tmp_path, capsys):
     arguments = ["digits", "--masks", str(tmp_path), "--out", str(out), "--device", "cpu"]
     masks.main([*arguments, "--discover_steps", "2", "--segmenter_steps", "6"])
     printed = capsys.readouterr().out
-    assert all(word in printed for word in ("Otsu", "random pixels", "optimised direction, U-Net")) and out.is_file()
+    assert all(word in printed for word in ("Otsu", "random pixels", "optimised, both ways, U-Net")) and out.is_file()
 
 
 @pytest.mark.parametrize("module", [interpolation, directions, masks, inversion])
