@@ -55,6 +55,23 @@ def test_outputs_are_the_hub_modules(model, pictures):
         bigbigan.encode(pictures, model, "z")
 
 
+def test_images_as_the_encoder_sees_them(pictures):
+    model = tiny_model(encoder_image_size=16).eval()
+    x = bigbigan.as_tensor(pictures, model)
+    assert x.shape == (5, 3, 16, 16) and x.dtype == torch.float32 and float(x.abs().max()) <= 1
+    with torch.no_grad():
+        torch.testing.assert_close(model.encode(x)["z_mean"], bigbigan.encode(pictures, model, "z_mean"))
+    small = bigbigan.as_tensor((p for p in pictures), model, model.generator.image_size)
+    assert torch.equal(to_uint8(small), torch.from_numpy(arrays(pictures)).permute(0, 3, 1, 2))
+    assert bigbigan.as_tensor(pictures, tiny_model(encoder="none")).shape == (5, 3, 8, 8)
+    for bad, message in (
+        ({"images": []}, "at least one image, found none"),
+        ({"size": 0}, "size: expected a whole num"),
+    ):
+        with pytest.raises(InputError, match=message):
+            bigbigan.as_tensor(**{"images": pictures, "model": model} | bad)
+
+
 def test_every_kind_of_input_is_the_same_image(model, pictures, tmp_path):
     expected = bigbigan.encode(pictures, model, "avepool_feat")
     paths = [str(tmp_path / f"{i}.png") for i in range(5)]
