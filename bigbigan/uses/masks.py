@@ -191,7 +191,7 @@ def train_segmenter(
     model: BigBiGAN,
     direction: Tensor,
     shift: float,
-    steps: int = 500,
+    steps: int = 300,
     batch_size: int = 32,
     *,
     both_ways: bool = False,
@@ -307,9 +307,9 @@ class Masks:
     """The picture: a row for each image: itself, the true mask, then the masks of the methods that the text lists."""
     rows: int = 8
     """Images in the picture."""
-    discover_steps: int = 1000
+    discover_steps: int = 300
     """Steps of `directions.discover`, whose directions are chosen from."""
-    segmenter_steps: int = 500
+    segmenter_steps: int = 300
     """Steps of each segmenter's training."""
     seed: int = 0
     """Decides the latents and the training."""
