@@ -82,6 +82,8 @@ def read_images(images: Images, size: int, count: int | None = None, seed: int =
         chosen = np.random.default_rng(seed).permutation(len(images))[:count]
     some = images.subset(chosen)
     parts = [(to_signed(pixels), places) for pixels, places in evaluation_batches(some, size, 256)]
+    if not parts:
+        raise InputError(f"--data.path: expected at least one image to read, found none of {len(some)}")
     x = torch.cat([x for x, _ in parts])
     places = np.concatenate([places for _, places in parts])
     return x, None if some.labels is None else torch.from_numpy(np.asarray(some.labels)[places])

@@ -36,7 +36,8 @@ def variations(
 
     E(x) is the mean of E's posterior.
     x: (N, 3, S', S') in [−1, 1], as `bigbigan.as_tensor` returns images.  count: of each image, at least 1.
-    noise: σ ≥ 0, in units of the latents; 0 repeats the reconstruction.  seed: decides ε.
+    noise: σ ≥ 0, in units of the latents; 0 repeats the reconstruction. The uniform prior's latents stay in [−1, 1].
+    seed: decides ε.
     classes: (N,) of a conditional model; None draws them at random.  Raises InputError.
     """
     _check(count, noise)
@@ -69,7 +70,9 @@ def _near(model: BigBiGAN, z: Tensor, count: int, noise: float, seed: int, class
     """Return G of `count` latents near each of z (N, Z): (N, count, 3, S, S)."""
     shift = torch.randn(len(z), count, z.shape[1], generator=torch.Generator().manual_seed(seed))
     repeated = None if classes is None else classes.repeat_interleave(count)
-    return generate((z[:, None] + noise * shift).flatten(0, 1), model, classes=repeated).unflatten(0, (len(z), count))
+    near = (z[:, None] + noise * shift).flatten(0, 1)
+    near = near.clamp(-1, 1) if model.prior == "uniform" else near  # G has seen nothing beyond
+    return generate(near, model, classes=repeated).unflatten(0, (len(z), count))
 
 
 def accuracy(labelled: np.ndarray, y: np.ndarray, more: np.ndarray, x_test: np.ndarray, y_test: np.ndarray) -> float:
@@ -89,11 +92,13 @@ def accuracy(labelled: np.ndarray, y: np.ndarray, more: np.ndarray, x_test: np.n
 def draw_labelled(y: Tensor, shots: int, seed: int) -> Tensor:
     """Return the places of `shots` images of each class, drawn at random: int64 (K·shots,), in the order of classes.
 
-    y: (n,) classes.  Raises InputError for a class with fewer images.
+    y: (n,) classes; −1 is none.  shots: at least 1.  Raises InputError for a class with fewer images.
     """
+    if shots < 1:
+        raise InputError(f"shots: expected at least 1, found {shots}")
     generator = torch.Generator().manual_seed(seed)
     chosen = []
-    for c in y.unique().tolist():
+    for c in y[y >= 0].unique().tolist():
         places = (y == c).nonzero()[:, 0]
         if len(places) < shots:
             raise InputError(f"shots: expected at most {len(places)}, the images of class {c}; found {shots}")
@@ -137,6 +142,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def run(options: FewShot) -> str:
     """Write the picture and return the figures as text."""
+    if options.draws < 1 or not options.shots:
+        raise InputError(f"expected at least one draw and one number of shots, found {options.draws}, {options.shots}")
     model = ready(options.model, options.device or None)
     train, test = open_data(options.data, model)
     size = model.require("encoder").image_size

@@ -155,6 +155,8 @@ def run(options: LinearMapping) -> str:
     size = model.require("encoder").image_size
     train, test = open_data(options.data, model)
     given = bool(options.measurements)
+    if not given and not options.snr:
+        raise InputError("--snr: expected at least one signal-to-noise ratio, found none")
     if given != bool(options.test_measurements):
         raise InputError("expected both --measurements and --test_measurements, or neither; found one")
     x, _ = read_images(train, size, None if given else options.pairs)

@@ -66,12 +66,12 @@ def measure(
 
     p: 1 or 2, the two distances of BigBiGAN, appendix C.
     queries (m, C), gallery (n, C): features or pixels.  query_labels (m,), gallery_labels (n,): their classes, from 0.
-    Queries whose class the gallery lacks are left out.  A chance ranking has both near the share of the class.
-    k: at most n.  Raises InputError.
+    Queries whose class is unknown (−1) or not in the gallery are left out.  k: at most n.  Raises InputError.
+    A chance ranking has both figures near the share of the class in the gallery.
     """
     if not 1 <= k <= len(gallery):
         raise InputError(f"k: expected 1 … {len(gallery)}, the number of images in the gallery; found {k}")
-    there = torch.isin(query_labels, gallery_labels)
+    there = torch.isin(query_labels, gallery_labels) & (query_labels >= 0)
     if not there.any():
         raise InputError("expected queries of classes that the gallery has, found none")
     queries, query_labels = queries[there], query_labels[there]

@@ -50,12 +50,32 @@ def test_the_noise_is_as_said(monkeypatch):
         (lambda m: variations(m, images(2), 0), "expected at least one image of each, found 0"),
         (lambda m: variations(m, images(2), noise=-1), "noise: expected a standard deviation of at least 0, found -1"),
         (lambda m: tasks(m, ways=0), "expected at least one image of each, found 0"),
-        (lambda m: draw_labelled(torch.tensor([0, 0, 1]), 2, 0), "expected at most 1, the images of class 1; found 2"),
+        (lambda m: draw_labelled(torch.tensor([0, 0, 1]), 0, 0), "shots: expected at least 1, found 0"),
+        (
+            lambda m: draw_labelled(torch.tensor([0, 0, 1, -1]), 2, 0),
+            "expected at most 1, the images of class 1; found 2",
+        ),
     ],
 )
 def test_what_cannot_be_is_a_sentence(call, message):
     with pytest.raises(InputError, match=message):
         call(tiny_model().eval())
+
+
+def test_latents_stay_in_the_uniform_prior(monkeypatch):
+    model = tiny_model(**KINDS["mlp"]).eval()
+    seen = []
+    monkeypatch.setattr(few_shot, "generate", lambda z, *_, **__: seen.append(z) or torch.zeros(len(z), 3, 8, 8))
+    variations(model, images(2), 50, 3.0)
+    assert float(seen[0].abs().max()) == 1
+
+
+@pytest.mark.parametrize("arguments", [["--draws", "0"], ["--shots", "0"], ["--test_images", "0"]])
+def test_what_the_command_refuses(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        few_shot.main(["digits", *arguments])
+    assert stop.value.code == 2 and "expected at least" in capsys.readouterr().err
 
 
 def test_labelled_images_are_so_many_of_each_class():
