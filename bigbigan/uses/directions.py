@@ -107,6 +107,7 @@ def discover(
     start: Literal["random", "axes"] = "random",
     learn: bool = True,
     lr: float = 3e-3,
+    test_pairs: int = 2000,
     seed: int = 0,
     progress: bool = False,
 ) -> Discovery:
@@ -116,6 +117,7 @@ def discover(
     and G(z + A(ε e_k)), z ~ p(z), k is uniform and ε ~ U(−largest_shift, largest_shift), of at least a twelfth of it.
     L_cl is the cross-entropy, L_r the mean absolute error and λ = 0.25. A has orthonormal columns (their second form).
     count: K, at most Z; None for Z.  steps, batch_size, lr: of Adam; the paper takes 1e5 steps at 1e-4.
+    test_pairs: fresh pairs that the accuracy is of.
     largest_shift: None for 6 · ‖z‖/√128, the paper's 6 at 128 normal latents.
     start: A begins with random columns, or with the coordinate axes. Where G splits z, an axis moves one layer alone.
     learn: False keeps A as it begins and trains R alone: the baseline for `accuracy`.
@@ -147,7 +149,7 @@ def discover(
         for parameter, gradient in zip(trained, torch.autograd.grad(loss, trained), strict=True):
             parameter.grad = gradient
         optimizer.step()
-    return _measured(pairs, r.eval())
+    return _measured(pairs, r.eval(), test_pairs)
 
 
 class _Pairs:
@@ -171,11 +173,11 @@ class _Pairs:
 
 
 @torch.no_grad()
-def _measured(pairs: _Pairs, r: Reconstructor, n: int = 2000) -> Discovery:
+def _measured(pairs: _Pairs, r: Reconstructor, n: int) -> Discovery:
     """Return the directions with R's accuracy on n fresh pairs."""
     right, named, errors = torch.zeros(pairs.count), torch.zeros(pairs.count), []
     for first in range(0, n, 100):
-        x, shifted, k, epsilon = pairs.draw(first, 100, "discover, test")
+        x, shifted, k, epsilon = pairs.draw(first, min(100, n - first), "discover, test")
         logits, predicted = r(x, shifted)
         hits = (logits.argmax(1) == k).float()
         right.index_add_(0, k.cpu(), hits.cpu()), named.index_add_(0, k.cpu(), torch.ones(len(k)))

@@ -181,7 +181,7 @@ def test_a_generator_of_ones_own_is_refused_with_the_method_to_write():
 
 def test_discovery_runs_on_any_model_and_leaves_it_alone(any_model):
     before = state_of(any_model)
-    found = directions.discover(any_model, count=3, steps=2, batch_size=4)
+    found = directions.discover(any_model, count=3, steps=2, batch_size=4, test_pairs=10)
     vectors = found.directions.vectors
     assert vectors.shape == (3, LATENT) and torch.allclose(vectors @ vectors.T, torch.eye(3), atol=1e-4)
     assert 0 <= found.accuracy <= 1 and found.shift_error > 0
@@ -189,9 +189,9 @@ def test_discovery_runs_on_any_model_and_leaves_it_alone(any_model):
 
 
 def test_learned_directions_are_told_apart_and_chance_is_not_beaten_untrained(digits):
-    untrained = directions.discover(digits, count=4, steps=0)
-    trained = directions.discover(digits, count=4, steps=150, batch_size=32, lr=3e-3)
-    again = directions.discover(digits, count=4, steps=0)
+    untrained = directions.discover(digits, count=4, steps=0, test_pairs=500)
+    trained = directions.discover(digits, count=4, steps=150, batch_size=32, test_pairs=500)
+    again = directions.discover(digits, count=4, steps=0, test_pairs=500)
     assert untrained.accuracy < 0.4 and trained.accuracy > 0.5
     assert torch.equal(untrained.directions.vectors, again.directions.vectors) and untrained.accuracy == again.accuracy
     with pytest.raises(InputError, match=r"count: expected 1 … 12 directions"):
