@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from bigbigan.networks.interface import GeneratorInterface
 from bigbigan.networks.layers import (
+    ConditionalBatchNorm,
     CrossReplicaBatchNorm,
     DeepGeneratorBlock,
     GeneratorBlock,
@@ -136,6 +137,24 @@ class Generator(nn.Module, GeneratorInterface):
                 h = self.attention(h)
         return torch.tanh(self._to_pixels(F.relu(self.norm(h)))).expand(-1, 3, -1, -1)
 
+    def latent_weights(self) -> list[tuple[slice, Tensor]]:
+        """Return the weights that z meets, see `GeneratorInterface.latent_weights`: one entry for each chunk of z.
+
+        The first chunk meets the first linear layer; that of a block meets the gains and biases of the block's batch
+        norms, stacked in the order norm1.gain, norm1.bias, norm2.gain, norm2.bias. BigGAN-deep has one entry: the first
+        linear layer, then the gains and biases of all blocks. Columns of the class embedding are left out.
+        """
+        conditional = [layer for layer in self.blocks.modules() if isinstance(layer, ConditionalBatchNorm)]
+        if self.deep:
+            layers = [self.linear, *(linear for norm in conditional for linear in (norm.gain, norm.bias))]
+            return [(slice(0, self.latent_dim), _stacked(layers, self.latent_dim))]
+        parts, start = [(slice(0, self.chunks[0]), self.linear.normalised_weight())], self.chunks[0]
+        for block, size in zip(self.blocks, self.chunks[1:], strict=False):  # without skip_z there is one chunk alone
+            layers = [linear for norm in (block.norm1, block.norm2) for linear in (norm.gain, norm.bias)]
+            parts.append((slice(start, start + size), _stacked(layers, size)))
+            start += size
+        return parts
+
     def _conditions(self, z: Tensor, index: Tensor) -> tuple[Tensor, list[Tensor], Tensor | None]:
         """Return the first layer's input, the condition of each block, and labels if G has tables by class."""
         labels = index if self.embedding is None else None
@@ -165,3 +184,8 @@ class Generator(nn.Module, GeneratorInterface):
                 f"a generator of {self.classes} classes expected the classes of its {len(z)} latents, found none"
             )
         return classes
+
+
+def _stacked(layers: list[SNLinear], columns: int) -> Tensor:
+    """Return the first columns of the layers' normalised weights, one below the other."""
+    return torch.cat([layer.normalised_weight()[:, :columns] for layer in layers])

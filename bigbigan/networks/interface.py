@@ -23,6 +23,14 @@ class GeneratorInterface:
         """Return real images (N, 3, S, S) as D and E see them beside this G's; networks that grow override this."""
         return x
 
+    def latent_weights(self) -> list[tuple[slice, Tensor]]:
+        """Return the weights by which G's layers take z in: a list of (part of z, weights (outputs, part's size)).
+
+        Weights are as the forward applies them, after spectral norm or equalised rates. Layers that see the same part
+        of z are stacked. `bigbigan.uses.directions.sefa` factorises them; nothing else needs them.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.latent_weights")
+
 
 class AnyGenerator(Protocol):
     """What the rest of the library asks of any G, for type checkers."""

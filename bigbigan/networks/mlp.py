@@ -37,6 +37,10 @@ class MLPGenerator(nn.Module, GeneratorInterface):
         x = 2 * torch.sigmoid(self.linear3(h)) - 1
         return x.unflatten(1, (-1, self.image_size, self.image_size)).expand(-1, 3, -1, -1)
 
+    def latent_weights(self) -> list[tuple[slice, Tensor]]:
+        """Return the weights that z meets: those of the first layer, and below them those of the second's skip."""
+        return [(slice(0, self.latent_dim), torch.cat([self.linear1.weight, self.skip_z.weight]))]
+
 
 class MLPTrunk(nn.Module):
     """The hidden layers of E or D map images to features: x → linear-leaky ReLU → linear-BN-leaky ReLU.

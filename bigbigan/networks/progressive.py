@@ -137,6 +137,10 @@ class GrowingGenerator(Growing, GeneratorInterface):
         x = torch.tanh(x) if self.tanh else x
         return x if self.training else x.clamp(-1, 1)
 
+    def latent_weights(self) -> list[tuple[slice, Tensor]]:
+        """Return the weights that z meets: those of the first layer."""
+        return [(slice(0, self.latent_dim), self.linear.weight * self.linear.scale)]
+
     def prepare(self, x: Tensor) -> Tensor:
         """Return real images at this level's size and fade, see `fade_in`."""
         return fade_in(x, self.image_size, self.fade)

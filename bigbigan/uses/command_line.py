@@ -90,7 +90,7 @@ def read_images(images: Images, size: int, count: int | None = None, seed: int =
 
 
 def draw_latents(model: BigBiGAN, count: int, purpose: str, seed: int = 0, first: int = 0) -> Tensor:
-    """Return latents of the model's prior, float32 (count, Z) on its device; those of places `first`, `first` + 1, ..."""
+    """Return latents of the model's prior, float32 (count, Z) on its device, those of places `first` and following."""
     places = np.arange(first, first + count)
     return sample_prior(model.prior, seed, purpose, places, model.require("generator").latent_dim).to(device_of(model))
 
@@ -104,7 +104,7 @@ def draw_classes(model: BigBiGAN, count: int, seed: int = 0) -> Tensor | None:
 
 
 def at_encoder_size(model: BigBiGAN, x: Tensor) -> Tensor:
-    """Return images (N, 3, S, S) at the size that E takes, resized as `bigbigan.encode` does; gradients pass through."""
+    """Return images (N, 3, S, S) at the size that E takes, resized as `bigbigan.encode` does; gradients pass."""
     size = model.require("encoder").image_size
     if x.shape[-1] == size:
         return x

@@ -1,0 +1,202 @@
+"""Interpolate between images: G on the path between the latents E(x₁) and E(x₂).
+
+    python -m bigbigan.uses.interpolation digits --out interpolation.png
+
+BigBiGAN encodes both images, so real images can be the ends of the path. A GAN without E interpolates between latents
+of its prior: `latent_path` and `model.generate` do that.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+if __name__ == "__main__":  # before torch is loaded
+    from bigbigan.config.command import let_waiting_threads_sleep
+
+    let_waiting_threads_sleep()
+
+import torch
+import torch.nn.functional as F
+import tyro
+from torch import Tensor
+
+from bigbigan.api import grid
+from bigbigan.errors import InputError, exit_with_a_sentence
+from bigbigan.model import BigBiGAN
+from bigbigan.uses.command_line import UseData, at_encoder_size, device_of, open_data, read_images, ready, write_picture
+
+SPHERICAL = ("normal", "variable_normal", "sparse_normal", "censored_normal")
+"""Priors whose latents have a typical length, which a straight line between two of them cuts short."""
+NEARLY_PARALLEL = 1e-3  # sine of the angle below which slerp is computed as lerp
+
+
+def lerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
+    """Return the point (1 − t)·a + t·b of the straight line. a, b: (..., Z); t: a number, or one that broadcasts."""
+    return a + (b - a) * t
+
+
+def slerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
+    """Return the point at share t of the arc from a to b (Shoemake 1985; White 2016, arXiv 1609.04468, section 2.1).
+
+    The direction is sin((1 − t)Ω)/sin Ω · â + sin(tΩ)/sin Ω · b̂ with Ω the angle between a and b; the length goes
+    linearly from ‖a‖ to ‖b‖. The line is taken where no arc is shortest: parallel or opposite vectors, and zeros.
+    a, b: (..., Z); t: a number, or one that broadcasts over (..., 1).
+    """
+    t = torch.as_tensor(t, dtype=a.dtype, device=a.device)
+    one, two = F.normalize(a, dim=-1), F.normalize(b, dim=-1)
+    cosine = (one * two).sum(-1, keepdim=True).clamp(-1, 1)
+    lengths = [v.norm(dim=-1, keepdim=True) for v in (a, b)]
+    line = (1 - cosine.square() < NEARLY_PARALLEL**2) | (lengths[0] * lengths[1] == 0)
+    angle = torch.acos(torch.where(line, torch.zeros_like(cosine), cosine))
+    direction = (torch.sin((1 - t) * angle) * one + torch.sin(t * angle) * two) / torch.sin(angle)
+    return torch.where(line, lerp(a, b, t), direction * lerp(*lengths, t))
+
+
+def latent_path(a: Tensor, b: Tensor, steps: int = 9, path: Literal["lerp", "slerp"] = "slerp") -> Tensor:
+    """Return `steps` latents from a to b, both ends included: (N, steps, Z). a, b: (N, Z). Raises InputError."""
+    if path not in ("lerp", "slerp"):
+        raise InputError(f"path: expected lerp or slerp, found {path!r}")
+    if a.shape != b.shape or a.ndim != 2:
+        raise InputError(f"expected two sets of latents (N, Z), found {tuple(a.shape)} and {tuple(b.shape)}")
+    if steps < 2:
+        raise InputError(f"steps: expected at least 2, the two ends, found {steps}")
+    t = torch.linspace(0, 1, steps, dtype=a.dtype, device=a.device)[:, None]
+    return (lerp if path == "lerp" else slerp)(a[:, None], b[:, None], t)
+
+
+def usual_path(prior: str) -> Literal["lerp", "slerp"]:
+    """Return which path suits a prior: slerp for those of `SPHERICAL`, else lerp.
+
+    N(0, I) in many dimensions has almost all its mass near ‖z‖ = √Z, and a line between two latents passes nearer to 0
+    (White 2016). U(−1, 1) fills a cube, which holds every line between two of its points, but not every arc. A discrete
+    prior has nothing between its values on either path.
+    """
+    return "slerp" if prior in SPHERICAL else "lerp"
+
+
+def interpolate(
+    model: BigBiGAN,
+    x1: Tensor,
+    x2: Tensor,
+    steps: int = 9,
+    *,
+    path: Literal["auto", "lerp", "slerp"] = "auto",
+    classes: Tensor | None = None,
+) -> Tensor:
+    """Return images on the paths between pairs of images: (N, steps, 3, S, S) in [−1, 1] at G's size.
+
+    The first is G(E(x₁)) and the last G(E(x₂)), by the mean of E's posterior. Gradients pass to x₁ and x₂.
+    model: with E and G; put it into evaluation mode (`bigbigan.load` does).
+    x1, x2: (N, 3, S', S') in [−1, 1] at E's size, on the model's device.
+    path: "auto" for what suits the model's prior, see `usual_path`.
+    classes: (N,) for G of a conditional model, one for each path.
+    Raises InputError.
+    """
+    model.require("encoder"), model.require("generator")
+    kind = usual_path(model.prior) if path == "auto" else path
+    z = latent_path(model.infer(x1, classes).mean, model.infer(x2, classes).mean, steps, kind)
+    repeated = None if classes is None else classes.repeat_interleave(steps, 0)
+    return model.generate(z.flatten(0, 1), repeated).unflatten(0, (-1, steps))
+
+
+def pixel_blend(film: Tensor) -> Tensor:
+    """Return the straight line in pixels between the first and last images of each path; film: (N, T, 3, S, S)."""
+    t = torch.linspace(0, 1, film.shape[1], dtype=film.dtype, device=film.device).view(1, -1, 1, 1, 1)
+    return lerp(film[:, :1], film[:, -1:], t)
+
+
+@torch.inference_mode()
+def smoothness(model: BigBiGAN, film: Tensor) -> dict[str, float]:
+    """Measure how long and how even paths of images are, in pixels and in E's AvePool feature.
+
+    film: (N, T, 3, S, S) in [−1, 1].  With d the L2 distance of two images, or of their features:
+    length: the mean over paths of Σ d(xₜ, xₜ₊₁) / d(x₁, x_T): 1 for a straight line, more for a detour.
+    largest_step: the mean over paths of max d(xₜ, xₜ₊₁) / mean d(xₜ, xₜ₊₁): 1 for even steps, T − 1 for one jump.
+    Returns {pixel_length, pixel_largest_step, feature_length, feature_largest_step}.
+    The lengths are the idea of StyleGAN's perceptual path length (Karras et al. 2019, section 4.1) with E in place of
+    VGG, over whole paths in place of short pieces.
+    """
+    features = model.encoder.avepool(at_encoder_size(model, film.flatten(0, 1))).unflatten(0, film.shape[:2])
+    figures = {}
+    for name, points in (("pixel", film.flatten(2)), ("feature", features)):
+        steps = (points[:, 1:] - points[:, :-1]).norm(dim=2)
+        ends = (points[:, -1] - points[:, 0]).norm(dim=1)
+        figures[f"{name}_length"] = float((steps.sum(1) / ends.clamp_min(1e-12)).mean())
+        figures[f"{name}_largest_step"] = float((steps.amax(1) / steps.mean(1).clamp_min(1e-12)).mean())
+    return figures
+
+
+@torch.inference_mode()
+def distance_to_real(model: BigBiGAN, x: Tensor, real: Tensor) -> Tensor:
+    """Return the L2 distance (N,) of each image's AvePool feature to the nearest of those of real images.
+
+    x: (N, 3, S, S), real: (M, 3, S', S'), both in [−1, 1].
+    """
+    features = [model.encoder.avepool(at_encoder_size(model, part)) for part in (x, real)]
+    return torch.cdist(*features).amin(1)
+
+
+@dataclass
+class Interpolation:
+    """Draw rows of images on the paths between pairs of held-out images, and print how smooth the paths are."""
+
+    model: tyro.conf.Positional[str]
+    """A run folder, checkpoint folder, release folder or hub id, or the name of a model that comes with the package."""
+    data: UseData = field(default_factory=UseData)
+    out: Path = Path("interpolation.png")
+    """The picture: each row is an image, G on the path between both images' latents, the other image."""
+    rows: int = 6
+    """Pairs in the picture."""
+    steps: int = 9
+    """Images on a path, both ends included."""
+    path: Literal["auto", "lerp", "slerp"] = "auto"
+    """lerp: a straight line; slerp: an arc; auto: what suits the model's prior."""
+    pairs: int = 128
+    """Pairs that the figures are of."""
+    seed: int = 0
+    """Decides which images are paired."""
+    device: str = ""
+    """Where to compute; a GPU if there is one, else the CPU, when empty."""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command; the exit status is 0, or that of an error."""
+    with exit_with_a_sentence():
+        print(run(tyro.cli(Interpolation, args=argv, config=(tyro.conf.FlagConversionOff,))))
+
+
+@torch.inference_mode()
+def run(options: Interpolation) -> str:
+    """Write the picture and return the figures as text."""
+    model = ready(options.model, options.device or None)
+    train, test = open_data(options.data, model)
+    size, device = model.require("encoder").image_size, device_of(model)
+    x, labels = read_images(test, size, 2 * options.pairs, options.seed)
+    n = len(x) // 2
+    if n < 1:
+        raise InputError(f"--data.path: expected at least two held-out images, found {len(x)}")
+    one, two = x[:n].to(device), x[n : 2 * n].to(device)
+    classes = None if not model.classes or labels is None else labels[:n].to(device)
+    if model.classes and classes is None:
+        raise InputError("--data.path: expected images with classes, since the model is conditional; found none")
+    film = interpolate(model, one, two, options.steps, path=options.path, classes=classes)
+    ends = [model.for_discriminator(part)[:, None] for part in (one, two)]
+    shown = torch.cat([ends[0], film, ends[1]], dim=1)[: options.rows]
+    picture = write_picture(grid(shown.flatten(0, 1).cpu(), columns=shown.shape[1]), options.out)
+    real = read_images(train, size, 5000, options.seed)[0].to(device)
+    floor = distance_to_real(model, x.to(device), real).mean()
+    lines = [f"{'':14}{'length':>16}{'largest step':>16}{'middle to real':>18}"]
+    lines += [f"{'':14}{'pixels':>8}{'E':>8}{'pixels':>8}{'E':>8}{'held-out = 1':>18}"]
+    kind = usual_path(model.prior) if options.path == "auto" else options.path
+    for name, images in ((f"latents, {kind}", film), ("pixel blend", pixel_blend(film))):
+        f = smoothness(model, images)
+        middle = distance_to_real(model, images[:, options.steps // 2], real).mean() / floor
+        lines.append(
+            f"{name:14}{f['pixel_length']:8.2f}{f['feature_length']:8.2f}{f['pixel_largest_step']:8.2f}"
+            f"{f['feature_largest_step']:8.2f}{float(middle):18.2f}"
+        )
+    return "\n".join([*lines, f"{n} pairs of held-out images, {options.steps} steps; picture: {picture}"])
+
+
+if __name__ == "__main__":
+    main()
