@@ -96,9 +96,7 @@ def directions(model: BigBiGAN, count: int = SLIDERS) -> Tensor:
     """
     width, device = model.generator.latent_dim, next(model.parameters()).device
     steps = torch.eye(width, device=device)
-    changes = [
-        (model.generate(part) - model.generate(-part)).flatten(1).float().cpu() for part in steps.split(32)
-    ]
+    changes = [(model.generate(part) - model.generate(-part)).flatten(1).float().cpu() for part in steps.split(32)]
     _, _, vectors = torch.linalg.svd(torch.cat(changes).T.double(), full_matrices=False)
     vectors = vectors[: min(count, width)].float()
     return vectors * vectors.gather(1, vectors.abs().argmax(1, keepdim=True)).sign()  # a sign that is always the same

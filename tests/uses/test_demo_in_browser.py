@@ -15,7 +15,7 @@ pytest.importorskip("gradio", reason="no gradio: pip install gradio to test the 
 if PROGRAM is None:
     pytest.skip("no browser: install chromium to test the page of bigbigan-demo", allow_module_level=True)
 
-from bigbigan.uses.demo import Player, build_page, serve  # noqa: E402
+from bigbigan.uses.demo import Player, build_page, serve
 
 pytestmark = pytest.mark.run
 SECONDS = 60 * PATIENCE
