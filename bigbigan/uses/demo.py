@@ -30,6 +30,12 @@ GALLERY = 2000  # images that neighbours are searched among, at most
 SHOWN = 8  # neighbours
 WIDTH = 256  # pixels of a picture, at least
 HEIGHT = 320  # of a picture's place on the page
+MOVE = """## Move through the latents
+The sliders move the latent of your image, or a random one, along the directions in which G's image changes most.
+The unit is one standard deviation of p(z)."""
+SAMPLES = """## Samples
+Truncation draws components of z beyond the threshold anew: a small one gives more typical and less varied images.
+0 is none."""
 
 
 @dataclass
@@ -200,8 +206,7 @@ def build_page(player: Player, name: str):
             with gr.Column(min_width=280):
                 near = picture(f"Its neighbours among {player.gallery.of}", elem_id="near")
         said = gr.Markdown(elem_id="said")
-        gr.Markdown("## Move through the latents\nThe sliders move the latent of your image, or a random one, along the "
-                    "directions in which G's image changes most. The unit is one standard deviation of p(z).")  # fmt: skip
+        gr.Markdown(MOVE)
         with gr.Row():
             with gr.Column(min_width=280):
                 moved = picture("G(z)", player.move(player.start(0)), elem_id="moved")
@@ -211,8 +216,7 @@ def build_page(player: Player, name: str):
                     gr.Slider(-REACH, REACH, 0, step=0.1, label=f"direction {i + 1}", elem_id=f"direction{i + 1}")
                     for i in range(len(player.directions))
                 ]
-        gr.Markdown("## Samples\nTruncation draws components of z beyond the threshold anew: a small one gives more "
-                    "typical and less varied images. 0 is none.")  # fmt: skip
+        gr.Markdown(SAMPLES)
         with gr.Row():
             with gr.Column(min_width=280):
                 cut = gr.Slider(0, 2, 0, step=0.1, label="truncation", interactive=prior_can_be_cut, elem_id="cut")

@@ -1,4 +1,4 @@
-"""bigbigan-demo in a real Chromium: an upload, a slider and a seed change the pictures, and nothing leaves the machine."""
+"""bigbigan-demo in a real Chromium: an upload, a slider and a seed change the pictures; nothing leaves the machine."""
 
 import socket
 
