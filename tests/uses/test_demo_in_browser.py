@@ -11,13 +11,13 @@ import bigbigan
 from tests.helpers.browser import PROGRAM, Browser
 from tests.helpers.children import PATIENCE
 
-pytest.importorskip("gradio", reason="no gradio: pip install gradio to test the page of bigbigan-demo")
-if PROGRAM is None:
-    pytest.skip("no browser: install chromium to test the page of bigbigan-demo", allow_module_level=True)
-
+pytest.importorskip("gradio", reason='no gradio: pip install -e ".[demo]" to test its page')
 from bigbigan.uses.demo import Player, build_page, serve
 
-pytestmark = pytest.mark.run
+pytestmark = [
+    pytest.mark.run,
+    pytest.mark.skipif(PROGRAM is None, reason="no browser: install chromium to test the page of bigbigan-demo"),
+]
 SECONDS = 60 * PATIENCE
 SHOWN = "(document.querySelector('#{} img') || {{}}).src || ''"
 
