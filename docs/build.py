@@ -34,7 +34,9 @@ def place(path: Path) -> Path:
         return Path(*path.parts[1:])
     if path.suffix in (".md", ".ipynb") and path.parts[0] == "examples":
         return path
-    return Path("files") / path.with_name(f"{path.name}.txt" if path.suffix in (".py", ".yaml", ".sh", "") else path.name)
+    return Path("files") / path.with_name(
+        f"{path.name}.txt" if path.suffix in (".py", ".yaml", ".sh", "") else path.name
+    )
 
 
 def rewrite(text: str, source: Path, linked: set[Path]) -> str:

@@ -17,12 +17,14 @@ def laid_out(text: str, names: set[str]) -> str:
         for part in re.split(r"(?<=\.)  (?=\w)", line):
             found = item.match(part) if item else None
             if found:
-                lines += [*[""] * (not in_item), f"- `{found[1]}`: {part[found.end():]}"]
+                lines += [*[""] * (not in_item), f"- `{found[1]}`: {part[found.end() :]}"]
             elif in_item and re.match(r"(Returns?|Raises|Yields?) ", part):
                 lines += ["", part]
             else:
                 lines.append(f"  {part.strip()}" if in_item and part.strip() else part)
-            in_item = bool(found) or (in_item and bool(part.strip()) and not re.match(r"(Returns?|Raises|Yields?) ", part))
+            in_item = bool(found) or (
+                in_item and bool(part.strip()) and not re.match(r"(Returns?|Raises|Yields?) ", part)
+            )
     return "\n".join(lines)
 
 

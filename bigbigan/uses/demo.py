@@ -30,6 +30,12 @@ GALLERY = 2000  # images that neighbours are searched among, at most
 SHOWN = 8  # neighbours
 WIDTH = 256  # pixels of a picture, at least
 HEIGHT = 320  # of a picture's place on the page
+MOVE = """## Move through the latents
+The sliders move the latent of your image, or a random one, along the directions in which G's image changes most.
+The unit is one standard deviation of p(z)."""
+SAMPLES = """## Samples
+Truncation draws components of z beyond the threshold anew: a small one gives more typical and less varied images.
+0 is none."""
 
 
 @dataclass
@@ -96,9 +102,7 @@ def directions(model: BigBiGAN, count: int = SLIDERS) -> Tensor:
     """
     width, device = model.generator.latent_dim, next(model.parameters()).device
     steps = torch.eye(width, device=device)
-    changes = [
-        (model.generate(part) - model.generate(-part)).flatten(1).float().cpu() for part in steps.split(32)
-    ]
+    changes = [(model.generate(part) - model.generate(-part)).flatten(1).float().cpu() for part in steps.split(32)]
     _, _, vectors = torch.linalg.svd(torch.cat(changes).T.double(), full_matrices=False)
     vectors = vectors[: min(count, width)].float()
     return vectors * vectors.gather(1, vectors.abs().argmax(1, keepdim=True)).sign()  # a sign that is always the same
@@ -202,8 +206,7 @@ def build_page(player: Player, name: str):
             with gr.Column(min_width=280):
                 near = picture(f"Its neighbours among {player.gallery.of}", elem_id="near")
         said = gr.Markdown(elem_id="said")
-        gr.Markdown("## Move through the latents\nThe sliders move the latent of your image, or a random one, along the "
-                    "directions in which G's image changes most. The unit is one standard deviation of p(z).")  # fmt: skip
+        gr.Markdown(MOVE)
         with gr.Row():
             with gr.Column(min_width=280):
                 moved = picture("G(z)", player.move(player.start(0)), elem_id="moved")
@@ -213,8 +216,7 @@ def build_page(player: Player, name: str):
                     gr.Slider(-REACH, REACH, 0, step=0.1, label=f"direction {i + 1}", elem_id=f"direction{i + 1}")
                     for i in range(len(player.directions))
                 ]
-        gr.Markdown("## Samples\nTruncation draws components of z beyond the threshold anew: a small one gives more "
-                    "typical and less varied images. 0 is none.")  # fmt: skip
+        gr.Markdown(SAMPLES)
         with gr.Row():
             with gr.Column(min_width=280):
                 cut = gr.Slider(0, 2, 0, step=0.1, label="truncation", interactive=prior_can_be_cut, elem_id="cut")

@@ -31,16 +31,18 @@ def test_relative_links_lead_to_files(page):
 
 def test_a_link_to_nothing_or_to_a_folder_is_refused():
     for target, found in (("nowhere.md", "nothing there"), ("../configs", "a folder"), ("images/no.png", "nothing")):
-        with pytest.raises(SystemExit, match=f"docs/api.md: expected a link to a file of the repository, found {found}"):
+        with pytest.raises(
+            SystemExit, match=f"docs/api.md: expected a link to a file of the repository, found {found}"
+        ):
             site.rewrite(f"see [this]({target})", Path("docs/api.md"), set())
 
 
 def test_links_that_leave_docs_are_links_of_the_site():
     linked: set[Path] = set()
-    text = "[a](../../README.md#train) ![b](../images/readme.png) [c](../../configs/digits.yaml) [d](https://x.org/a.md)"
-    expected = (
-        "[a](../index.md#train) ![b](../images/readme.png) [c](../files/configs/digits.yaml.txt) [d](https://x.org/a.md)"
+    text = (
+        "[a](../../README.md#train) ![b](../images/readme.png) [c](../../configs/digits.yaml) [d](https://x.org/a.md)"
     )
+    expected = "[a](../index.md#train) ![b](../images/readme.png) [c](../files/configs/digits.yaml.txt) [d](https://x.org/a.md)"
     assert site.rewrite(text, Path("docs/paths/method.md"), linked) == expected
     assert linked == {Path("configs/digits.yaml")}
     assert site.rewrite("[a](docs/api.md)", Path("README.md"), linked) == "[a](api.md)"

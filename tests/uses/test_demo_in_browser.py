@@ -1,4 +1,4 @@
-"""bigbigan-demo in a real Chromium: an upload, a slider and a seed change the pictures, and nothing leaves the machine."""
+"""bigbigan-demo in a real Chromium: an upload, a slider and a seed change the pictures; nothing leaves the machine."""
 
 import socket
 
@@ -11,13 +11,13 @@ import bigbigan
 from tests.helpers.browser import PROGRAM, Browser
 from tests.helpers.children import PATIENCE
 
-pytest.importorskip("gradio", reason="no gradio: pip install gradio to test the page of bigbigan-demo")
-if PROGRAM is None:
-    pytest.skip("no browser: install chromium to test the page of bigbigan-demo", allow_module_level=True)
+pytest.importorskip("gradio", reason='no gradio: pip install -e ".[demo]" to test its page')
+from bigbigan.uses.demo import Player, build_page, serve
 
-from bigbigan.uses.demo import Player, build_page, serve  # noqa: E402
-
-pytestmark = pytest.mark.run
+pytestmark = [
+    pytest.mark.run,
+    pytest.mark.skipif(PROGRAM is None, reason="no browser: install chromium to test the page of bigbigan-demo"),
+]
 SECONDS = 60 * PATIENCE
 SHOWN = "(document.querySelector('#{} img') || {{}}).src || ''"
 
