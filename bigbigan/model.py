@@ -96,7 +96,8 @@ class BigBiGAN(nn.Module, ModelHubMixin):
         classes: (N,) of x in a conditional model, which are handed to E; E of this library ignores them. Training and
         evaluation ask here for every posterior, so that a conditional encoder changes none of their files.
         """
-        return self.require("encoder")(x, classes)
+        encoder: Any = self.encoder  # as training calls it: compiled, without a look whether it is there
+        return encoder(x, classes)
 
     def encode(self, x: Tensor, noise: Tensor | None = None, classes: Tensor | None = None) -> dict[str, Tensor]:
         """Return latents and features, named as the outputs of the hub module's `encode`.
@@ -164,7 +165,7 @@ class BigBiGAN(nn.Module, ModelHubMixin):
 
     def for_discriminator(self, x: Tensor) -> Tensor:
         """Average-pool E's image to D's size where E's is larger (the official notebook pools 256 px to 128 px)."""
-        network = self.require("generator") if self.discriminator is None else self.require("discriminator")
+        network: Any = self.discriminator or self.generator
         return pool_to(x, network.image_size)
 
     # The two hooks of ModelHubMixin. The release format knows the model, so it is imported when they are called.

@@ -18,12 +18,12 @@ RELEASE = ("config.json", "model.safetensors", "README.md", "samples.png")
 WHERE = """
 import json, sys
 import bigbigan, eval_linear.probe
-from bigbigan.config import presets
+from bigbigan.config.presets import preset_folder
 from bigbigan.release.shipped import SHIPPED
 from pathlib import Path
 features = bigbigan.encode("picture.png", "digits", "avepool_feat", device="cpu")
 found = {"bigbigan": bigbigan.__file__, "eval_linear": eval_linear.__file__, "shipped": str(SHIPPED)}
-found |= {"configs": str(presets.CONFIGS), "typed": str(Path(bigbigan.__file__).with_name("py.typed"))}
+found |= {"configs": str(preset_folder()), "typed": str(Path(bigbigan.__file__).with_name("py.typed"))}
 print(json.dumps(found | {"shape": tuple(features.shape), "finite": bool(features.isfinite().all())}))
 """
 

@@ -236,7 +236,7 @@ def _found(folder: Path) -> str:
     where = printable(os.path.abspath(folder))
     if folder.exists():
         return f"found none of these in {where}"
-    return f"no such folder as {where}; {known_names(folder.name)}; {_runs()}"
+    return f"no such folder as {where}; {_runs()}; {known_names(folder.name)}"
 
 
 def _runs() -> str:
