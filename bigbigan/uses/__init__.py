@@ -1,1 +1,1 @@
-"""What people do with a model in other people's code, one file each: backbones, scikit-learn."""
+"""What people do with a model, one file each, on the public API: docs/uses/README.md has the list."""
