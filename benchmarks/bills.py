@@ -21,7 +21,7 @@ from bigbigan.training.outline import Outline
 
 SHARE = 0.4  # of the peak that is reached
 PEAKS = {"A100": 312e12, "H100": 989e12, "RTX 4090": 165e12}  # dense bf16 with float32 sums, FLOP/s, of the makers
-LEAST = 1e11  # FLOPs of an iteration below which a GPU waits for its host, and its peak says nothing
+LEAST = 1e12  # FLOPs of an iteration below which a GPU waits for its host, and its peak says nothing
 COMPUTED = "Computed: "
 
 
