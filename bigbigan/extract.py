@@ -16,7 +16,6 @@ if __package__ in (None, ""):  # run by its path: the repository root takes the 
 
 import tyro
 
-from bigbigan.config import Data
 from bigbigan.config.cli import check_flags
 from bigbigan.config.command import let_waiting_threads_sleep, print_and_leave
 from bigbigan.config.comparison import flatten
@@ -187,24 +186,12 @@ def open_data(data: ExtractData, card: dict):
 
     card: what the model says of its training.  Raises FeatureError or DataError.
     """
-    from bigbigan.data import open_whole_split
+    from bigbigan.data import data_of_model, open_whole_split
 
-    own = card.get("data", {})
-    path = data.path or own.get("path", "")
-    if not path:
+    settings = data_of_model(data, card)
+    if not settings.path:
         raise FeatureError("expected --data.path, since the model does not say what it was trained on")
-    same = path == own.get("path")
-    given = {
-        name: getattr(data, name) or (own.get(name, "") if same else "")
-        for name in ("subset", "split", "image_column", "label_column")
-    }
-    settings = Data(
-        path=path,
-        **given | {"split": given["split"] or "train"},
-        follow_links=data.follow_links or bool(same and own.get("follow_links")),
-        value_range=tuple(data.value_range or own.get("value_range") or ()),
-    )
-    return open_whole_split(settings), path
+    return open_whole_split(settings), settings.path
 
 
 def _stop(_signal: int, _frame) -> None:

@@ -23,7 +23,7 @@ if __name__ == "__main__":  # as a command it answers --help, and sets the threa
 import tyro
 
 from bigbigan.api import default_device
-from bigbigan.config import EARLIER, Data
+from bigbigan.data import data_of_model
 from bigbigan.data import open_splits as open_data
 from bigbigan.errors import Outside, ProbeError, exit_with_a_sentence
 from bigbigan.files import check_links, write_text_whole
@@ -209,25 +209,11 @@ def open_splits(data: ProbeData, model: BigBiGAN, common_classes: bool = True) -
 
     common_classes: as of `bigbigan.data.open_splits`.
     """
-    own = model.card.get("data", {})
-    path = data.path or own.get("path", "")
-    if not path:
+    settings = data_of_model(data, model.card)
+    if not settings.path:
         raise ProbeError("expected --data.path, since the model does not say what it was trained on")
-    same = not data.path or data.path == own.get("path")
-    column = lambda name: getattr(data, name) or (own.get(name, "") if same else "")  # noqa: E731
-    settings = Data(
-        path=path,
-        subset=column("subset"),
-        split=column("split") or "train",
-        test_split=column("test_split") or "test",
-        test_share=own.get("test_share", 0.1),
-        split_rule=own.get("split_rule", EARLIER["data.split_rule"]) if own else "hash",
-        image_column=column("image_column"),
-        label_column=column("label_column"),
-        follow_links=bool(column("follow_links")),
-        value_range=tuple(data.value_range or own.get("value_range") or ()),
-    )
     train, test = open_data(settings, common_classes)
+    path = settings.path
     origin = path if train.origin == path else f"{path} ({train.origin})"
     return Splits(DecodedOnce.of(train), DecodedOnce.of(test), origin + (f"; {test.note}" if test.note else ""))
 

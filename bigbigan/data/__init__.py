@@ -3,7 +3,8 @@
 Readers, one file a source: digits, folders, tables, tars, hub; `sources.open_images` asks them in turn. layout says
 which folder or file is which split, columns which column holds images or labels; walk gathers the files of a folder,
 metadata reads what lies beside them, and describe prints what was found. What is held out is said in splits, what makes
-a class the same in both splits in classes, and what a data set is in fingerprint. Then pictures (decode one image),
+a class the same in both splits in classes, what a data set is in fingerprint, and which data a model was trained on in
+of_model. Then pictures (decode one image),
 crops, order and stream (training batches); inputs (images that a caller of the library passes) and arrays (their axes
 and ranges).
 """
@@ -11,6 +12,7 @@ and ranges).
 from bigbigan.data.crops import Crop, centre_square, crop_and_resize
 from bigbigan.data.fingerprint import fingerprint
 from bigbigan.data.images import Images
+from bigbigan.data.of_model import data_of_model
 from bigbigan.data.order import Order
 from bigbigan.data.pictures import EXTENSIONS, to_rgb, to_signed, to_uint8
 from bigbigan.data.sources import open_images, open_splits, open_whole_split
@@ -28,6 +30,7 @@ __all__ = [
     "Stream",
     "centre_square",
     "crop_and_resize",
+    "data_of_model",
     "evaluation_batches",
     "fingerprint",
     "hold_out_for_choices",

@@ -70,6 +70,7 @@ def closing_figures(trainer: Trainer, model: BigBiGAN) -> str:
     error, n = figures["reconstruction_error_relative"], figures["n_test"]
     text = f"reconstruction error {error:.3f} of random pairs (n = {n})"
     if "reconstruction_1nn_agreement" in figures:
-        text += f"; {100 * figures['reconstruction_1nn_agreement']:.1f} % of them have their input's class by 1-NN"
+        kept = figures["reconstruction_1nn_agreement"]
+        text += f"; {100 * kept:.1f} % of the reconstructions have their input's class by 1-NN"
         text += " (of the classes that both splits have)" if trainer.test_images.note else ""
     return text

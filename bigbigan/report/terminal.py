@@ -59,7 +59,8 @@ def _generation(generation: GenerationResult | None) -> list[str]:
         return []
     lines = ["", "generation"]
     for result in generation.results:
-        lines += [f"  {result.extractor}: {result.note}"] if result.note else []
+        named = result.note.startswith(result.extractor)  # a sentence that begins with the name already
+        lines += [f"  {result.note}" if named else f"  {result.extractor}: {result.note}"] if result.note else []
         lines += [f"    {name:<58}{value:>12.5g}" for name, value in result.figures.items()]
     curve = generation.truncation
     if curve is not None:

@@ -22,6 +22,7 @@ from bigbigan.report.tables import duration, number, shown
 from eval_linear.result import ProbeResult, Row
 
 SMALL = 32  # px: pictures up to this side are so small that their pixels may well tell the classes apart
+FEW = 100  # test images below which an accuracy says little: at 50 %, its standard error is above 5 points
 
 
 @dataclass
@@ -71,7 +72,7 @@ def lead(probe: ProbeResult, at: Progress, facts: Facts) -> Lead:
     first = [linear, reconstructions, samples]
     if _pixels_lead(rows):
         first = [kept or reconstructions, samples, _gain(rows), linear, reconstructions if kept else None]
-        sentence = _why_pixels(rows, facts.image_size)
+        sentence = _why_pixels(rows, facts.image_size, probe.n_test)
     rest = [
         _headline(probe, facts.latest, "knn"),
         _generation("Samples: Inception score", probe, facts.latest, ("is", "inception_score"), "higher is better"),
@@ -165,12 +166,19 @@ def _gain(rows: dict[str, Row]) -> Tile | None:
     return Tile("Gain over the untrained encoder", gain, note)
 
 
-def _why_pixels(rows: dict[str, Row], image_size: int | None) -> str:
+def _why_pixels(rows: dict[str, Row], image_size: int | None, n_test: int | None) -> str:
+    """Return the sentence that explains why raw pixels are ahead of the encoder's features, as far as figures tell."""
     ahead = (
         f"A linear classifier of the raw pixels is right on {100 * rows['pixels'].mean():.1f} % of the test images, "
         f"one of the encoder's features on {100 * rows['trained'].mean():.1f} %. "
     )
-    if image_size is not None and image_size <= SMALL:
+    if n_test and n_test < FEW:
+        return ahead + (
+            f"There are only {n_test:,} test images, so one image is worth {100 / n_test:.0f} points: the difference "
+            "tells little. Judge by the pictures, or hold out more images (--data.test_share)."
+        )
+    learned = "untrained" not in rows or rows["trained"].mean() > rows["untrained"].mean()
+    if learned and image_size is not None and image_size <= SMALL:
         return ahead + (
             "In pictures as small as these each pixel says much about the class, so pixels suffice. What training adds "
             "shows in the reconstructions, the samples and the gain over the untrained encoder. On natural images "

@@ -11,8 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from bigbigan.api import load
-from bigbigan.config import Data
-from bigbigan.data import Images, evaluation_batches, open_splits, to_signed
+from bigbigan.data import Images, data_of_model, evaluation_batches, open_splits, to_signed
 from bigbigan.errors import InputError
 from bigbigan.files import printable, write_whole
 from bigbigan.latents import sample_prior
@@ -24,7 +23,7 @@ class UseData:
     """Name the images."""
 
     path: str = ""
-    """As --data.path in training; the images that the model was trained on if empty."""
+    """As --data.path in training; if empty, the images that the model was trained on."""
     subset: str = ""
     """Configuration of a hub data set that has several."""
     image_column: str = ""
@@ -33,6 +32,8 @@ class UseData:
     """Column of the labels in a table; found by itself when empty."""
     value_range: tuple[float, ...] = ()
     """As --data.value_range in training; empty for that of the model's training images."""
+    follow_links: bool = False
+    """Take images that lie outside `path` behind symbolic links too."""
 
 
 def ready(model: BigBiGAN | str | os.PathLike | None, device: torch.device | str | None = None) -> BigBiGAN:
@@ -57,18 +58,10 @@ def open_data(data: UseData, model: BigBiGAN) -> tuple[Images, Images]:
 
     Raises InputError if neither the settings nor the model name any, or DataError.
     """
-    own = (model.card or {}).get("data", {})
-    path = data.path or own.get("path", "")
-    if not path:
+    settings = data_of_model(data, model.card)
+    if not settings.path:
         raise InputError("--data.path: expected a folder, a file or a data set's name, since the model names none")
-    remembered = own if path == own.get("path") else {}
-    columns = ("subset", "image_column", "label_column")
-    settings = {name: getattr(data, name) or remembered.get(name, "") for name in columns}
-    divided = {name: remembered[name] for name in ("split", "test_split", "test_share") if name in remembered}
-    if remembered:
-        divided["split_rule"] = remembered.get("split_rule", "permutation")  # of runs before the rule was written down
-    limits = tuple(data.value_range or own.get("value_range") or ())
-    return open_splits(Data(path=path, **settings, **divided, value_range=limits))
+    return open_splits(settings)
 
 
 def read_images(images: Images, size: int, count: int | None = None, seed: int = 0) -> tuple[Tensor, Tensor | None]:

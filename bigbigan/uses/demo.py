@@ -1,41 +1,15 @@
-"""A page to play with a model, in the browser and on this machine alone: `bigbigan-demo [MODEL] [--images PHOTOS]`.
+"""The command `bigbigan-demo [MODEL] [--images PHOTOS]`: a page to play with a model, on this machine alone.
 
-Drop an image on it to see its reconstruction G(E(x)), its nearest neighbours and how unusual it is. Sliders move a
-latent along the directions in which G's image changes most. Samples are drawn with BigGAN's truncation.
-The page needs no network: it listens on this machine only, has no share link, and loads nothing from elsewhere.
+It answers --help at once, and loads torch only when there is something to do; `demo_page` is the page.
 """
 
-import functools
-import math
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
 import tyro
-from PIL import Image
-from torch import Tensor
 
-import bigbigan
 from bigbigan.config.command import let_waiting_threads_sleep
-from bigbigan.data.inputs import image_batches
-from bigbigan.errors import BigBiGANError, InputError, exit_with_a_sentence
-from bigbigan.latents import sample_prior
-from bigbigan.model import BigBiGAN
-
-SLIDERS = 6  # directions that have one
-REACH = 3.0  # how far a slider moves, in standard deviations of the prior
-GALLERY = 2000  # images that neighbours are searched among, at most
-SHOWN = 8  # neighbours
-WIDTH = 256  # pixels of a picture, at least
-HEIGHT = 320  # of a picture's place on the page
-MOVE = """## Move through the latents
-The sliders move the latent of your image, or a random one, along the directions in which G's image changes most.
-The unit is one standard deviation of p(z)."""
-SAMPLES = """## Samples
-Truncation draws components of z beyond the threshold anew: a small one gives more typical and less varied images.
-0 is none."""
+from bigbigan.errors import exit_with_a_sentence
 
 
 @dataclass
@@ -45,7 +19,8 @@ class Demo:
     model: tyro.conf.Positional[str] = "digits"
     """A run folder, checkpoint folder, release folder or hub id, or the name of a model that comes with the package."""
     images: str = ""
-    """Images that neighbours are searched among: a folder, or "digits"; samples of the model when empty."""
+    """Images that neighbours are searched among: a folder, or "digits". When empty: the digits for a model that was
+    trained on them, else samples of the model."""
     port: int = 0
     """Port of the page; 0: 7860, or the next free one."""
     host: str = "127.0.0.1"
@@ -54,231 +29,18 @@ class Demo:
     """Device to compute on, such as cpu; a GPU if there is one when empty."""
 
 
-class Gallery:
-    """The images that an uploaded one is compared with.
-
-    pictures: float (n, 3, S, S) in [−1, 1] at E's size.  features: (n, C), AvePool.  errors: (n,) sorted, their
-    reconstruction errors.  of: what the images are, for the page.
-    """
-
-    def __init__(self, model: BigBiGAN, images, of: str):
-        batches = image_batches(images, model.encoder.image_size, 64)
-        parts, count = [], 0
-        for batch in batches:
-            parts.append(batch[: GALLERY - count])
-            count += len(parts[-1])
-            if count == GALLERY:
-                break
-        self.pictures, self.of = torch.cat(parts), of
-        self.features = bigbigan.encode(self.pictures, model, "avepool_feat", value_range=(-1, 1), progress=False)
-        self.errors = reconstruction_errors(model, self.pictures).sort().values
-
-    def nearest(self, feature: Tensor, k: int = SHOWN) -> Tensor:
-        """Return the k pictures whose features are nearest by cosine, nearest first. feature: (1, C)."""
-        found = bigbigan.neighbours(feature, self.features, min(k, len(self.features)), "cosine")
-        return self.pictures[found.indices[0]]
-
-    def share_below(self, error: float) -> float:
-        """Return the share of the gallery's images that are reconstructed better than an error says."""
-        return float(torch.searchsorted(self.errors, torch.tensor(error).to(self.errors))) / len(self.errors)
-
-
-@torch.inference_mode()
-def reconstruction_errors(model: BigBiGAN, x: Tensor) -> Tensor:
-    """Return the mean squared error of G(E(x)) for each image, (N,), at G's size. x: (N, 3, S, S) at E's size."""
-    errors = []
-    for part in x.split(64):
-        part = part.to(next(model.parameters()).device)
-        again = model.reconstruct(part)
-        errors.append((model.for_discriminator(part) - again).square().flatten(1).mean(1).float().cpu())
-    return torch.cat(errors)
-
-
-@torch.inference_mode()
-def directions(model: BigBiGAN, count: int = SLIDERS) -> Tensor:
-    """Return unit vectors (count, Z) of the latent space along which G's image changes most, strongest first.
-
-    They are the right singular vectors of G's finite differences by each component of z, at the mean of the prior.
-    """
-    width, device = model.generator.latent_dim, next(model.parameters()).device
-    steps = torch.eye(width, device=device)
-    changes = [(model.generate(part) - model.generate(-part)).flatten(1).float().cpu() for part in steps.split(32)]
-    _, _, vectors = torch.linalg.svd(torch.cat(changes).T.double(), full_matrices=False)
-    vectors = vectors[: min(count, width)].float()
-    return vectors * vectors.gather(1, vectors.abs().argmax(1, keepdim=True)).sign()  # a sign that is always the same
-
-
-class Player:
-    """What the page's controls call: a model, its gallery, and the directions of its sliders."""
-
-    def __init__(self, model: BigBiGAN, images: str = ""):
-        self.model = model
-        for name in ("encoder", "generator"):
-            model.require(name)
-        if model.classes:
-            raise InputError("model: expected one without classes for the page, found a conditional one")
-        pictures, of = _gallery_images(model, images)
-        self.gallery = Gallery(model, pictures, of)
-        self.directions = directions(model)
-
-    def look_at(self, picture: Image.Image | None) -> tuple[Image.Image | None, Image.Image | None, str, Tensor]:
-        """Return an image's reconstruction, its neighbours as one sheet, a sentence, and its latent (1, Z)."""
-        if picture is None:
-            return None, None, "", self.start(0)
-        found = bigbigan.encode(picture, self.model, ("avepool_feat", "z_mean"))
-        again = bigbigan.generate(found["z_mean"], self.model)
-        x = next(image_batches(picture, self.model.encoder.image_size, 1))
-        error = float(reconstruction_errors(self.model, x)[0])
-        near = self.gallery.nearest(found["avepool_feat"])
-        share = self.gallery.share_below(error)
-        said = (
-            f"**Anomaly score {error:.3f}**: the mean squared error of the reconstruction. "
-            f"{share:.0%} of {self.gallery.of} are reconstructed better."
-        )
-        return enlarged(again), enlarged(near, columns=SHOWN // 2), said, found["z_mean"]
-
-    def start(self, seed: int) -> Tensor:
-        """Return a latent (1, Z) of the prior."""
-        width = self.model.generator.latent_dim
-        return sample_prior(self.model.prior, int(seed), "demo", np.arange(1), width)
-
-    def move(self, z: Tensor, *amounts: float) -> Image.Image:
-        """Return the image of a latent that was moved along the directions. z: (1, Z).  amounts: of the first ones."""
-        shift = torch.tensor(amounts, dtype=torch.float32) @ self.directions[: len(amounts)]
-        return enlarged(bigbigan.generate(z + shift, self.model))
-
-    def samples(self, threshold: float, seed: int, count: int = 16) -> Image.Image:
-        """Return a sheet of samples. threshold: of the truncation; 0 for none."""
-        return enlarged(bigbigan.generate(count, self.model, threshold or None, seed=int(seed)), columns=4)
-
-
-def _gallery_images(model: BigBiGAN, images: str):
-    """Return (images, what they are) for the gallery. images: as the setting."""
-    if images == "digits" or (not images and (model.card or {}).get("data", {}).get("path") == "digits"):
-        from sklearn.datasets import load_digits
-
-        pixels = torch.from_numpy(load_digits().images).float()[:, None].expand(-1, 3, -1, -1) / 8 - 1
-        return pixels, "scikit-learn's digits"
-    if images:
-        return images, f"the images of {Path(images).name}"
-    return bigbigan.generate(256, model), "the model's own samples"
-
-
-def enlarged(images: Tensor, columns: int | None = None) -> Image.Image:
-    """Return images (N, 3, S, S) as one sheet whose pixels are whole, so that small ones can be seen."""
-    columns = columns or math.ceil(math.sqrt(len(images)))
-    return bigbigan.grid(images, columns, max(1, math.ceil(WIDTH / (columns * images.shape[-1]))))
-
-
-def build_page(player: Player, name: str):
-    """Return the page, a `gradio.Blocks`. name: of the model, for its title."""
-    gr = gradio()
-
-    def guarded(call):
-        """Show our errors on the page as their sentence."""
-
-        @functools.wraps(call)
-        def wrapped(*arguments):
-            try:
-                return call(*arguments)
-            except BigBiGANError as error:
-                raise gr.Error(str(error), duration=None) from None
-
-        return wrapped
-
-    def picture(heading: str, value=None, **options):
-        """Add a picture under its heading: a label of gradio's would cover a part of it."""
-        gr.Markdown(f"**{heading}**")
-        fixed = {"type": "pil", "show_label": False, "height": HEIGHT, "alt_text": heading}
-        return gr.Image(value, **fixed | {"format": "png", "interactive": False, "buttons": []} | options)
-
-    prior_can_be_cut = player.model.prior == "normal"
-    with gr.Blocks(title=f"BigBiGAN: {name}", analytics_enabled=False) as page:
-        latent = gr.State(player.start(0))
-        gr.Markdown(f"# BigBiGAN: {name}")
-        with gr.Row():
-            with gr.Column(min_width=280):
-                given = picture(
-                    "An image x: drop or choose one", sources=["upload", "clipboard"], elem_id="given", interactive=True
-                )
-            with gr.Column(min_width=280):
-                kept = picture("Its reconstruction G(E(x))", elem_id="kept")
-            with gr.Column(min_width=280):
-                near = picture(f"Its neighbours among {player.gallery.of}", elem_id="near")
-        said = gr.Markdown(elem_id="said")
-        gr.Markdown(MOVE)
-        with gr.Row():
-            with gr.Column(min_width=280):
-                moved = picture("G(z)", player.move(player.start(0)), elem_id="moved")
-                again = gr.Button("Another random latent", elem_id="again")
-            with gr.Column(min_width=280):
-                sliders = [
-                    gr.Slider(-REACH, REACH, 0, step=0.1, label=f"direction {i + 1}", elem_id=f"direction{i + 1}")
-                    for i in range(len(player.directions))
-                ]
-        gr.Markdown(SAMPLES)
-        with gr.Row():
-            with gr.Column(min_width=280):
-                cut = gr.Slider(0, 2, 0, step=0.1, label="truncation", interactive=prior_can_be_cut, elem_id="cut")
-                seed = gr.Number(0, label="seed", precision=0, minimum=0, elem_id="seed")
-                draw = gr.Button("Draw others", elem_id="draw")
-            with gr.Column(min_width=280):
-                drawn = picture("Samples G(z), z ~ p(z)", player.samples(0, 0), elem_id="drawn")
-
-        def looked(x):
-            again_x, sheet, words, z = player.look_at(x)
-            return again_x, sheet, words, z, player.move(z), *([0] * len(sliders))
-
-        def other():
-            z = player.start(np.random.randint(2**31))
-            return z, player.move(z), *([0] * len(sliders))
-
-        given.change(guarded(looked), given, [kept, near, said, latent, moved, *sliders])
-        again.click(other, None, [latent, moved, *sliders])
-        for slider in sliders:
-            slider.input(player.move, [latent, *sliders], moved, show_progress="hidden", trigger_mode="always_last")
-        for control in (cut, seed):
-            control.change(player.samples, [cut, seed], drawn, show_progress="hidden", trigger_mode="always_last")
-        draw.click(lambda n: (n or 0) + 1, seed, seed)
-    return page
-
-
-def gradio():
-    """Return the module `gradio`, told to ask nothing of the network. Raises InputError where it is not installed."""
-    import os
-
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    try:
-        import gradio as gr
-    except ImportError:
-        raise InputError('bigbigan-demo: expected gradio to be installed; pip install "bigbigan[demo]"') from None
-    return gr
-
-
 def main(argv: list[str] | None = None) -> None:
     """Serve the page until Ctrl-C; the exit status is 0, or that of an error."""
     options = tyro.cli(Demo, prog="bigbigan-demo", args=argv)
     with exit_with_a_sentence():
         let_waiting_threads_sleep()
+        import bigbigan
+        from bigbigan.uses.demo_page import Player, build_page, gradio, serve
+
         gradio()
         model = bigbigan.load(options.model, options.device or None)
-        player = Player(model, options.images)
-        page = build_page(player, Path(options.model).name)
+        page = build_page(Player(model, options.images), Path(options.model).name)
         serve(page, options.host, options.port, block=True)
-
-
-def serve(page, host: str, port: int, block: bool = False) -> str:
-    """Serve a page and return its address. port: as the setting.  block: wait for Ctrl-C."""
-    theme = gradio().themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-    _, address, _ = page.launch(
-        server_name=host, server_port=port or None, share=False, quiet=True, inbrowser=False, prevent_thread_lock=True,
-        theme=theme, footer_links=[], enable_monitoring=False, ssr_mode=False,
-    )  # fmt: skip
-    print(f"open {address} in a browser; Ctrl-C ends it", file=sys.stderr, flush=True)
-    if block:
-        page.block_thread()
-    return address
 
 
 if __name__ == "__main__":

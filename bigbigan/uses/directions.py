@@ -226,13 +226,39 @@ def sefa(model: BigBiGAN, count: int | None = None, layer: int | None = None) ->
         values, vectors = torch.linalg.eigh(weight.T @ weight)  # ascending
         for rank, (value, vector) in enumerate(zip(values.flip(0), vectors.flip(1).T, strict=True)):
             whole = torch.zeros(generator.latent_dim, dtype=torch.float64, device=weight.device)
-            whole[columns] = vector * (1 if vector[vector.abs().argmax()] > 0 else -1)  # a sign that is always the same
+            whole[columns] = _with_fixed_sign(vector)
             found.append((rank, number, whole.float(), float(value / values.sum())))
     found.sort(key=lambda entry: entry[:2])
     found = found[:count]
     names = [f"layer {number}, {share:.0%} of its squares" for _, number, _, share in found]
     vectors, strengths = torch.stack([v for *_, v, _ in found]), torch.tensor([s for *_, s in found])
     return Directions(vectors, names, strengths)
+
+
+@torch.inference_mode()
+def strongest(model: BigBiGAN, count: int | None = None) -> Directions:
+    """Return the directions along which G's image changes most, strongest first, for any G without classes.
+
+    They are the right singular vectors of the differences G(e_i) − G(−e_i) by each component i of z. `sefa` asks the
+    first weights in place of the image, and a chunk of z that hardly moves the image then counts as much as another.
+    count: K; None for all Z.  `strengths` is each squared singular value as a share of their sum.
+    Raises InputError.
+    """
+    generator = model.require("generator")
+    if model.classes:
+        raise InputError(f"model: expected one without classes, found {model.classes}")
+    steps = torch.eye(generator.latent_dim, device=device_of(model))
+    changes = [(model.generate(part) - model.generate(-part)).flatten(1).float().cpu() for part in steps.split(32)]
+    _, values, vectors = torch.linalg.svd(torch.cat(changes).T.double(), full_matrices=False)
+    shares = values.square() / values.square().sum()
+    vectors = torch.stack([_with_fixed_sign(vector) for vector in vectors[:count]]).float()
+    names = [f"{share:.0%} of the changes' squares" for share in shares[:count].tolist()]
+    return Directions(vectors, names, shares[:count].float())
+
+
+def _with_fixed_sign(vector: Tensor) -> Tensor:
+    """Return a vector or its opposite, so that its largest component is positive: an eigenvector has no sign."""
+    return vector * (1 if vector[vector.abs().argmax()] > 0 else -1)
 
 
 def from_labels(

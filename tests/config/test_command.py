@@ -33,6 +33,8 @@ def clean() -> dict[str, str]:
         ["-m", "eval_linear.cluster_labels", "nowhere", "--classes=2", "--out=x"],
         ["-m", "bigbigan.release.export", "nowhere", "x"],
         ["-m", "bigbigan.extract", "nowhere", "--out=x"],
+        ["-m", "bigbigan.uses.demo", "nowhere"],
+        ["-m", "bigbigan.uses.retrieval", "nowhere"],
     ],
     ids=lambda arguments: arguments[1 if arguments[0] == "-m" else 0],
 )

@@ -54,6 +54,13 @@ def test_where_pixels_are_ahead_the_rest_comes_first_and_a_sentence_says_why():
     assert next(tile.value for tile in tiles if tile.name.startswith("Gain")) == "+30.0 points"
 
 
+def test_few_test_images_or_nothing_learned_are_not_explained_by_small_pictures():
+    few = lead(ProbeResult(rows=rows(0.9, 0.95), n_test=7), DONE, Facts(CLOSING, "a", None, 32)).sentence
+    assert "only 7 test images" in few and "14 points" in few and "pixels suffice" not in few
+    nothing = lead(ProbeResult(rows=rows(0.5, 0.95), n_test=700), DONE, Facts(CLOSING, "a", None, 32)).sentence
+    assert "has not learned yet" in nothing and "pixels suffice" not in nothing
+
+
 def test_the_closing_block_says_the_same_figures_in_the_same_order(tmp_path):
     found = lead(ProbeResult(rows=rows(0.9, 0.95)), DONE, Facts(CLOSING, "digits", None, 8))
     text = closing_block(tmp_path, 1000, found, tmp_path / "report.html")

@@ -12,7 +12,7 @@ from tests.helpers.browser import PROGRAM, Browser
 from tests.helpers.children import PATIENCE
 
 pytest.importorskip("gradio", reason='no gradio: pip install -e ".[demo]" to test its page')
-from bigbigan.uses.demo import Player, build_page, serve
+from bigbigan.uses.demo_page import Player, build_page, serve
 
 pytestmark = [
     pytest.mark.run,
@@ -68,7 +68,7 @@ def test_upload_slider_and_samples_change_the_pictures(browser, address, asked, 
     changed(browser, "kept", ""), changed(browser, "near", "")
     moved = changed(browser, "moved", moved)
     said = browser.run("document.querySelector('#said').innerText")
-    assert "Anomaly score 0." in said and "of scikit-learn's digits are reconstructed better" in said
+    assert "Anomaly score" in said and "of scikit-learn's digits are reconstructed better" in said
     browser.run("document.querySelector('#direction1 input[type=range]').focus()")
     for _ in range(12):
         browser.press("ArrowRight", 39)

@@ -131,6 +131,22 @@ def test_what_cannot_be_interpolated_is_refused(call, words):
 # ---- directions
 
 
+def test_the_strongest_directions_change_the_image_more_than_others(any_model):
+    if any_model.classes:
+        with pytest.raises(InputError, match="without classes"):
+            directions.strongest(any_model)
+        return
+    found = directions.strongest(any_model, 3)
+    assert found.vectors.shape == (3, LATENT) and len(found.names) == 3
+    assert torch.allclose(found.vectors @ found.vectors.T, torch.eye(3), atol=1e-5)
+    axes = torch.eye(LATENT)
+    with torch.no_grad():
+        jacobian = (any_model.generate(axes) - any_model.generate(-axes)).flatten(1).double()  # (Z, values)
+    changes = (found.vectors.double() @ jacobian).square().sum(1)
+    assert torch.allclose(changes / jacobian.square().sum(), found.strengths.double(), rtol=1e-3)
+    assert (changes.diff() <= 0).all() and changes[0] >= jacobian.square().sum(1).max() * (1 - 1e-6)
+
+
 def test_sefa_finds_what_moves_the_first_layers_most(any_model):
     """Against the first layers themselves: the squared change of what they give, by random unit vectors and by ours."""
     generator, found = any_model.generator, directions.sefa(any_model)

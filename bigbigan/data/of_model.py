@@ -1,0 +1,29 @@
+"""Choose the images that a command works on: those that it is given, or those that the model was trained on."""
+
+from typing import Any
+
+from bigbigan.config import EARLIER, Data
+
+NAMED = ("subset", "split", "test_split", "image_column", "label_column", "follow_links")
+
+
+def data_of_model(given: Any, card: dict | None) -> Data:
+    """Return the settings of the data, with those of the model's training where the command line gives none.
+
+    given: the `data` section of a command's options, a dataclass with the fields of `Data` that the command has.
+    card: the model's card, whose "data" says what the model was trained on; None or without it, nothing is filled in.
+    If `given.path` is other data, only the range of values and the rule that holds images out are the model's: an
+    image that was held out of training is then held out again, also where the folder has moved.
+    The path is empty where neither names one.
+    """
+    own = (card or {}).get("data", {})
+    path = given.path or own.get("path", "")
+    same = bool(own) and path == own.get("path")
+    named = {name: getattr(given, name, "") or (own.get(name, "") if same else "") for name in NAMED}
+    return Data(
+        path=path,
+        **{name: value for name, value in named.items() if value},
+        test_share=own.get("test_share", Data.test_share),
+        split_rule=own.get("split_rule", EARLIER["data.split_rule"]) if own else Data.split_rule,
+        value_range=tuple(given.value_range or own.get("value_range") or ()),
+    )
