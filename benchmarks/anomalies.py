@@ -2,7 +2,7 @@
 
     python benchmarks/anomalies.py [--data digits] [--classes 0 1 2] [--images 120000] [-- --run.threads 1 ...]
 
-For each class: writes the data without it as Parquet, trains with `bigbigan/train.py`, and prints the AUROC of the
+For each class: writes the data without it as Parquet, trains with `bigbigan-train`, and prints the AUROC of the
 held-out split, the class against all others; then the mean over the classes. Finished runs are not repeated.
 """
 
@@ -90,7 +90,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="")
     parser.add_argument("--out", type=Path, default=Path("runs") / "benchmark-anomalies")
-    parser.add_argument("flags", nargs="*", help="after --: further flags of bigbigan/train.py")
+    parser.add_argument("flags", nargs="*", help="after --: further flags of bigbigan-train")
     arguments = parser.parse_args(argv)
     splits = open_splits(Data(path=arguments.data))
     names = splits[0].class_names or []

@@ -222,11 +222,11 @@ def list_images(path: str | os.PathLike[str]) -> list[str]:
 
 @_short_traceback
 def as_tensor(
-    images,
-    model: BigBiGAN | str | os.PathLike | None = None,
+    images: ImageInput,
+    model: BigBiGAN | str | os.PathLike[str] | None = None,
     size: int | None = None,
     *,
-    value_range: tuple[float, float] | float | None = None,
+    value_range: Range = None,
 ) -> Tensor:
     """Read images as the model sees them: float (N, 3, S, S) in [−1, 1] on the CPU.
 
@@ -239,8 +239,9 @@ def as_tensor(
     if size is not None and (isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1):
         raise InputError(f"size: expected a whole number of pixels, or None, found {printable(repr(size))}")
     model, _ = _ready(model, None, ("encoder", "generator"))
-    edge = size or (model.encoder or model.generator or model.discriminator).image_size
-    x = list(image_batches(images, int(edge), 64, value_range=value_range, trained_on=_trained_on(model)))
+    network = model.encoder if model.encoder is not None else model.require("generator")
+    edge = int(size or network.image_size)
+    x = list(image_batches(images, edge, 64, value_range=value_range, trained_on=_trained_on(model)))
     if not x:
         raise InputError("expected at least one image, found none")
     return torch.cat(x)

@@ -144,8 +144,8 @@ class BigBiGAN(nn.Module, ModelHubMixin):
                 )
         else:
             scores = discriminator(x, z, classes)
-        named = {"score_x": scores.x, "score_z": scores.z, "score_xz": scores.xz}
-        named = {name: score for name, score in named.items() if score is not None}
+        all_scores = {"score_x": scores.x, "score_z": scores.z, "score_xz": scores.xz}
+        named = {name: score for name, score in all_scores.items() if score is not None}
         return named | {f"feat_{name}": seen[name] for name in ("x", "z", "xz") if name in seen}
 
     def reconstruct(

@@ -4,7 +4,8 @@ A generator or discriminator of your own inherits from the class here (and from 
 `latent_dim`, and overrides what differs. E is `Encoder` around any trunk, a network (N, 3, S, S) → (N, num_features).
 """
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -49,6 +50,8 @@ class AnyDiscriminator(Protocol):
 
     def __call__(self, x: Tensor, z: Tensor | None = None, classes: Tensor | None = None) -> Scores: ...
 
+    def score_layers(self) -> dict[str, nn.Module]: ...
+
 
 class DiscriminatorInterface:
     """D.  forward: x (N, 3, S, S), z (N, latent_dim), classes (N,), noise; each but x may be None → Scores, (N,)
@@ -76,7 +79,7 @@ class DiscriminatorInterface:
 
 
 def scores_and_features(
-    discriminator: DiscriminatorInterface, x: Tensor, z: Tensor | None, classes: Tensor | None
+    discriminator: AnyDiscriminator, x: Tensor, z: Tensor | None, classes: Tensor | None
 ) -> tuple[Scores, dict[str, Tensor]]:
     """Return D's scores, and by "x", "z" and "xz" what the last layer of each score saw, (N, width) each.
 
@@ -84,7 +87,7 @@ def scores_and_features(
     """
     seen: dict[str, Tensor] = {}
 
-    def note(name: str):
+    def note(name: str) -> Callable[[nn.Module, Any], None]:
         return lambda _, inputs: seen.update({name: inputs[0]})
 
     hooks = [layer.register_forward_pre_hook(note(name)) for name, layer in discriminator.score_layers().items()]

@@ -204,7 +204,8 @@ def _some(classes: Tensor | None) -> Tensor | None:
 def _load(path: str, rows: int) -> np.ndarray:
     """Return a matrix from a .npy file. Raises InputError."""
     try:
-        matrix = np.load(Path(path).expanduser(), allow_pickle=False)
+        file = Path(path).expanduser()
+        matrix = np.load(file, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: expected a .npy file of numbers; {error}") from None
     if matrix.ndim != 2 or len(matrix) != rows:

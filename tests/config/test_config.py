@@ -12,7 +12,7 @@ GROUPS = {
     "": ["digits", "own"],
     "bigan/": ["ali_digits", "digits", "digits_jlr", "digits_lr", "mnist"],
     "bigbigan/": [
-        "cifar10", "cifar10_small", "imagenet128", "imagenet128_e256", "imagenet128_resnet101",
+        "cifar10", "cifar10_cpu", "cifar10_small", "imagenet128", "imagenet128_e256", "imagenet128_resnet101",
         "imagenet128_resnet50x2", "imagenet128_revnet50", "imagenet128_revnet50x2", "imagenet128_revnet50x4",
         "imagenet64", "imagenette64",
     ],

@@ -190,10 +190,10 @@ def lay_out(folder: Path, page_blocks: list[Block], run: Path) -> None:
     for i in range(12 if "vehicles" in text else 0):
         put_picture(folder / "vehicles" / ("bus", "car", "train")[i % 3] / f"{i}.png", i)
     picture(0).save(folder / "one.jpg")
-    made = {name for block in page_blocks if not block.mark for name in re.findall(r"--run\.name (\w+)", block.text)}
+    made = {name for block in page_blocks if not block.mark for name in re.findall(r"--run\.name ([\w-]+)", block.text)}
     if any(not block.mark and re.search(r"bigbigan-train *$", block.text, re.MULTILINE) for block in page_blocks):
         made.add("digits")
-    known = set(re.findall(r"(?:runs/|--run\.name )(\w+)", text)) - {"nothing", "exploded"}
+    known = set(re.findall(r"(?:runs/|--run\.name )([\w-]+)", text)) - {"nothing", "exploded"}
     for name in known - made:
         shutil.copytree(run, folder / "runs" / name)
     if "path/to/this/clone" in text:
