@@ -1,9 +1,15 @@
-"""Say what bf16 costs on a processor without instructions for it, where it is several times slower than float32."""
+"""Say what bf16 costs on a CPU without instructions for it, and refuse it where a CPU computes it wrongly."""
 
 import platform
 import time
 
 import torch
+from torch import nn
+
+from bigbigan.data import to_signed
+from bigbigan.errors import ConfigError
+from bigbigan.model import BigBiGAN
+from bigbigan.training.outline import outline_images
 
 CHECKS = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # torch's; without both, bf16 is emulated on x86
 SIZE, LIMIT = 512, 0.4  # of the matrices that are timed; seconds after which no further round begins
@@ -45,3 +51,45 @@ def bf16_note(device: torch.device, precision: str) -> str:
         f"; this processor has no instructions for bf16, whose products take {slowdown():.1f} times as long as "
         "float32's here: --run.precision float32"
     )
+
+
+def check_convolutions(model: BigBiGAN, device: torch.device, precision: str) -> None:
+    """Raise ConfigError for a run in bf16 on a CPU whose encoder has a convolution with a stride larger than its map.
+
+    The gradients of such a convolution, 3×3 with stride 2 on a 1×1 map say, are wrong or infinite there in most calls
+    (torch 2.15 with oneDNN); those in float32 are right.  precision: Accelerate's name.
+    """
+    if device.type == "cpu" and precision == "bf16" and (name := strided_beyond_map(model)):
+        raise ConfigError(
+            f"--run.precision bf16: expected convolutions with strides up to the size of their maps, since a CPU's "
+            f"gradients of others are wrong in bf16, found {name}; train with --run.precision float32, larger images "
+            "or an encoder that halves them less often"
+        )
+
+
+@torch.no_grad()
+def strided_beyond_map(model: BigBiGAN) -> str:
+    """Return the first convolution of E whose stride is larger than its map, and both, as a phrase; "" without one.
+
+    Kernels of 1×1 are left out: their gradients are right.
+    """
+    if model.encoder is None:
+        return ""
+    found: list[str] = []
+
+    def look(name: str):
+        def hook(layer: nn.Conv2d, inputs) -> None:
+            stride, sides = max(layer.stride), inputs[0].shape[-2:]
+            if max(layer.kernel_size) > 1 and stride > min(sides):
+                found.append(f"stride {stride} on {sides[0]}×{sides[1]} in encoder.{name}")
+
+        return hook
+
+    layers = [(name, layer) for name, layer in model.encoder.named_modules() if isinstance(layer, nn.Conv2d)]
+    hooks = [layer.register_forward_pre_hook(look(name)) for name, layer in layers]
+    try:
+        model.encoder(to_signed(outline_images(model, 2, torch.device("cpu")).x))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return next(iter(found), "")

@@ -37,6 +37,7 @@ from bigbigan.training.launch import (
 from bigbigan.training.log import RunLog
 from bigbigan.training.optim import build_optimizers
 from bigbigan.training.pictures import KINDS, draw_grids, has_grids
+from bigbigan.training.precision import check_convolutions
 from bigbigan.training.schedule import Schedule
 from bigbigan.training.start import shapes_block, start_block
 from bigbigan.training.state import TrainingState
@@ -151,6 +152,7 @@ class Trainer:
             self.writer.newest = checkpoint.resume(self.checkpoints, self.state, self.config, self.device)
             self.saved_at, self.begun = self.state.images_seen, True
             threads = set_threads(self)
+            check_convolutions(self.model, self.device, self.accelerator.mixed_precision)
             if self.main:
                 print(start_block(self, threads), flush=True)
             if dry:

@@ -84,7 +84,9 @@ def test_ctrl_c_ends_with_a_sentence_and_no_traceback(processes, tmp_path):
 @pytest.mark.run
 def test_ctrl_c_while_it_loads_is_a_sentence_too(tmp_path):
     code = (
-        "import builtins, os, signal, sys\nload = builtins.__import__\n"
+        "import builtins, os, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # nohup and `&` in a script have it ignored
+        "load = builtins.__import__\n"
         "def interrupted(name, *rest, **options):\n    if name == 'torch': os.kill(os.getpid(), signal.SIGINT)\n"
         "    return load(name, *rest, **options)\n"
         "builtins.__import__ = interrupted\nfrom bigbigan.train import main\nmain([])"

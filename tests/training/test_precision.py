@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from bigbigan.config import Config
+from bigbigan.errors import ConfigError
 from bigbigan.training import launch, precision, start
-from tests.conftest import train
+from tests.conftest import tiny_model, train
 
 
 def set_capability(monkeypatch, has: bool) -> None:
@@ -73,3 +74,29 @@ def test_the_start_block_of_a_run_tells_it(tmp_path, monkeypatch):
     set_capability(monkeypatch, False)
     out, _ = train(tmp_path, "--run.precision=bf16", "--run.images=24", "--dry-run", "--run.name=run")
     assert re.search(r"device +cpu, bf16.*take \d+\.\d times as long as float32's here", out), out
+
+
+@pytest.mark.parametrize(
+    ("size", "stem", "found"),
+    [(8, "stride2", "stride 2 on 1×1 in encoder.trunk.stages.3.blocks.0.conv1"), (8, "stride1", ""),
+     (16, "stride2", ""), (16, "imagenet", "stride 2 on 1×1 in encoder.trunk.stages.3.blocks.0.conv1")],
+)  # fmt: skip
+def test_bf16_on_a_cpu_refuses_strides_beyond_the_map(size, stem, found):
+    """oneDNN's gradients of such convolutions are wrong in bf16."""
+    model = tiny_model(image_size=size, encoder="resnetv2_18", encoder_stem=stem, encoder_blocks=(1, 1, 1, 1))
+    cpu, meta = torch.device("cpu"), torch.device("meta")
+    precision.check_convolutions(model, cpu, "no")
+    precision.check_convolutions(model, meta, "bf16")
+    if not found:
+        precision.check_convolutions(model, cpu, "bf16")
+        return
+    with pytest.raises(ConfigError, match=f"found {found}; train with --run.precision float32"):
+        precision.check_convolutions(model, cpu, "bf16")
+    assert not any(layer._forward_pre_hooks for layer in model.modules())
+
+
+@pytest.mark.run
+def test_a_run_in_bf16_is_refused_before_it_writes(tmp_path):
+    flags = ["--model.encoder_stem=stride2", "--run.precision=bf16", "--run.name=run"]
+    _, err = train(tmp_path, *flags, code=2)
+    assert "error: --run.precision bf16: expected convolutions with strides up to the size of their maps" in err

@@ -58,7 +58,7 @@ def test_without_a_discriminator_the_reconstruction_is_left():
     with pytest.warns(UserWarning, match="holds no discriminator: the score is the reconstruction error alone"):
         found = anomaly_scores(model, x)
     assert torch.equal(found.total, expected.total) and found.discriminator is None
-    with pytest.raises(InputError, match="expected one with a discriminator"):
+    with pytest.raises(InputError, match="expected a model with a discriminator"):
         anomaly_scores(model, x, "cross_entropy")
     assert not [name for name in aurocs(model, x, x, images(2, seed=1)) if "A(x)" in name or "D term" in name]
 
