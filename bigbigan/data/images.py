@@ -49,13 +49,16 @@ class Images:
         return self.items[i]
 
     def rgb(self, i: int) -> Image.Image:
-        """Return image i as upright 8-bit RGB. Raises what `pictures.to_rgb` raises."""
-        return to_rgb(self.items[i], self.value_range)
+        """Return image i as upright 8-bit RGB, a PIL image. Raises what `decoded` raises."""
+        image = self.decoded(i)
+        return image if isinstance(image, Image.Image) else Image.fromarray(image)
 
     def decoded(self, i: int, value_range: tuple[float, float] | None = None) -> Image.Image | np.ndarray:
-        """Return image i as `rgb` does, or as uint8 (H, W, 3) where that is faster.
+        """Return image i as upright 8-bit RGB: a PIL image, or uint8 (H, W, 3) where that is faster.
 
+        All pixels that reach a network are read here, so a subclass that reads otherwise overrides this method alone.
         value_range: that of the images in place of their own; None for their own.
+        Raises what `pictures.to_rgb` raises.
         """
         items, limits = self.items, value_range or self.value_range
         while isinstance(items, _Selection):

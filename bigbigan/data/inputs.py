@@ -22,7 +22,7 @@ from bigbigan.data.arrays import Ranges, Seen, Values, as_images, doubt_channels
 from bigbigan.data.crops import centre_square, crop_and_resize, resize, size_of
 from bigbigan.data.folders import image_paths
 from bigbigan.data.images import Images
-from bigbigan.data.pictures import open_picture, to_rgb, to_signed, why
+from bigbigan.data.pictures import decode_rgb, to_rgb, to_signed, why
 from bigbigan.data.tars import all_samples, is_tar
 from bigbigan.errors import DataError, InputError, Outside, UnreadableImage
 from bigbigan.files import printable
@@ -383,8 +383,7 @@ def _rgb(item, value_range: tuple[float, float] | None) -> Image.Image | np.ndar
         return item.images.decoded(item.i, value_range)
     if isinstance(item, Image.Image):
         return to_rgb(item, value_range)
-    with open_picture(item) as image:
-        return to_rgb(image, value_range)
+    return decode_rgb(os.fsdecode(item), value_range)
 
 
 def _name(item: _Item) -> str:
