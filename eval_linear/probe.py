@@ -23,6 +23,7 @@ if __name__ == "__main__":  # as a command it answers --help, and sets the threa
 import tyro
 
 from bigbigan.api import default_device
+from bigbigan.config import ImagesGiven
 from bigbigan.data import data_of_model
 from bigbigan.data import open_splits as open_data
 from bigbigan.errors import Outside, ProbeError, exit_with_a_sentence
@@ -56,25 +57,13 @@ Protocol = Literal["full_batch", "adam_5k", "adam_100k"]
 
 
 @dataclass
-class ProbeData:
+class ProbeData(ImagesGiven):
     """Name the images; what is left empty is what the model was trained on."""
 
-    path: str = ""
-    """As --data.path in training."""
-    subset: str = ""
-    """Configuration of a hub data set that has several."""
     split: str = ""
     """Split that the classifier is fitted on."""
     test_split: str = ""
     """Split that it is judged on."""
-    image_column: str = ""
-    """Column of the images in a table; found by itself when empty."""
-    label_column: str = ""
-    """Column of the labels in a table; found by itself when empty."""
-    value_range: tuple[float, ...] = ()
-    """As --data.value_range in training; empty for that of the model's training images."""
-    follow_links: bool = False
-    """Take images that lie outside `path` behind symbolic links too."""
     batch_size: int = 256
     """Images encoded at once."""
 
