@@ -5,6 +5,7 @@ together: one table, one probe.json, one page (report.html), beside the checkpoi
 """
 
 import dataclasses
+import itertools
 import json
 import os
 import sys
@@ -27,7 +28,7 @@ from bigbigan.config import ImagesGiven
 from bigbigan.data import data_of_model
 from bigbigan.data import open_splits as open_data
 from bigbigan.errors import Outside, ProbeError, exit_with_a_sentence
-from bigbigan.files import check_links, write_text_whole
+from bigbigan.files import check_links, printable, write_text_whole
 from bigbigan.metrics.cache import digest
 from bigbigan.model import BigBiGAN
 from bigbigan.release.load import load_model
@@ -160,19 +161,44 @@ def run_probe(probe: Probe) -> str:
         bidirectional=pairs,
         sheets=sheets.entries if sheets is not None else [],
     )
-    if folder is not None:
-        write(result, folder)
-    return table(result, folder)
+    kept = None if folder is None else write(result, folder)
+    said = f"\nthe figures that were there before are kept in {printable(kept)}" if kept is not None else ""
+    return table(result, folder) + said
 
 
-def write(result: ProbeResult, folder: Path) -> None:
-    """Write probe.json and report.html; where the disk refuses them, print the table before the OSError is raised."""
+def write(result: ProbeResult, folder: Path) -> Path | None:
+    """Write probe.json and report.html; return where figures of before are kept that were not measured again.
+
+    Where the disk refuses them, the table is printed before the OSError is raised.
+    """
+    kept = None
     try:
+        kept = keep_earlier(result, folder)
         write_text_whole(folder / "probe.json", json.dumps(result.to_json(), indent=1) + "\n")
         write_page(folder)
     except OSError:
         print(table(result))
         raise
+    return kept
+
+
+def keep_earlier(result: ProbeResult, folder: Path) -> Path | None:
+    """Copy the folder's probe.json to probe-1.json, probe-2.json, ..., and return the path of the copy.
+
+    Returns None, and copies nothing, where `result` holds all that was measured before, of the same data.
+    """
+    path = folder / "probe.json"
+    try:
+        earlier = ProbeResult.read(path)
+    except (FileNotFoundError, ProbeError):  # none, or one that nothing reads
+        return None
+    if earlier.data == result.data and earlier.measured() <= result.measured():
+        return None
+    text = path.read_text(encoding="utf-8")
+    names = (folder / f"probe-{k}.json" for k in itertools.count(1))
+    kept = next(name for name in names if not name.exists() or name.read_text(encoding="utf-8") == text)
+    write_text_whole(kept, text)
+    return kept
 
 
 def check(probe: Probe, model: BigBiGAN) -> None:
