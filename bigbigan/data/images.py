@@ -10,6 +10,7 @@ from PIL import Image
 
 from bigbigan.data.pictures import decode_rgb, is_deep, limits_of, to_rgb
 from bigbigan.data.walk import Listing
+from bigbigan.errors import DataError
 
 LOOKED_AT = 64  # images in which colour is looked for
 COLOUR = 24  # of 255: channels of a pixel that differ by more have colour; JPEG leaves less in a grey picture
@@ -87,6 +88,17 @@ class Images:
         while isinstance(items, _Selection):
             items, indices = items.items, np.asarray(items.indices)[indices]
         return items, indices
+
+    def check_unreadable(self, count: int, share: float, example: str) -> None:
+        """Raise DataError if the `count` images that cannot be read are more than this share of all.
+
+        example: the name of one of them, perhaps with its error.
+        """
+        if count > share * len(self):
+            raise DataError(
+                f"{count} of {len(self)} images of {self.origin} are unreadable, as {example}: expected at most a "
+                f"share of {share} (--data.max_unreadable); are the data still there?"
+            )
 
     def per_class(self) -> list[tuple[str, int]]:
         """Return each class's name and number of images; none without labels."""

@@ -44,19 +44,9 @@ class Batch(NamedTuple):
     names: list[str]
 
 
-def image_batches(
-    images,
-    size: int,
-    batch_size: int,
-    ahead: int = 2,
-    value_range: tuple[float, ...] | float | None = None,
-    trained_on: tuple[float, ...] | None = None,
-    *,
-    kept_size: int | None = None,
-) -> Iterator[Tensor]:
-    """Yield float (n, 3, size, size) in [−1, 1] in the order of `images`; see `read_batches`, whose `x` it is."""
-    batches = read_batches(images, size, batch_size, ahead, value_range, trained_on, kept_size=kept_size)
-    yield from (batch.x for batch in batches)
+def image_batches(images, size: int, batch_size: int, **options: Any) -> Iterator[Tensor]:
+    """Yield the pixels of `read_batches`, which explains the arguments: float (n, 3, size, size) in [−1, 1]."""
+    return (batch.x for batch in read_batches(images, size, batch_size, **options))
 
 
 def read_batches(
