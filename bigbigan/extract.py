@@ -48,7 +48,8 @@ HELP = "\n".join(
     [
         "Write the features of a whole data set to Parquet files. The same command again goes on where it stopped.\n",
         "  bigbigan-extract CKPT --data.path PATH --out FOLDER [--field VALUE ...]\n",
-        "CKPT: a run folder, checkpoint folder, release folder or hub id.\n",
+        "CKPT: a run folder, checkpoint folder, release folder or hub id, or the name of a model that comes with the",
+        "package.\n",
         *columns(SETTINGS, 32),
         "\nExamples:\n",
         *columns(EXAMPLES, 78),
@@ -74,7 +75,7 @@ class Extract:
     """Write the features of a whole data set to Parquet files. The same command again goes on where it stopped."""
 
     ckpt: tyro.conf.Positional[str]
-    """A run folder, checkpoint folder, release folder or hub id."""
+    """A run folder, checkpoint folder, release folder or hub id, or the name of a model that comes with the package."""
     data: ExtractData = field(default_factory=ExtractData)
     out: str = ""
     """Folder of the Parquet files; created if it is not there."""

@@ -1,7 +1,8 @@
 """Measure what a model is worth: `bigbigan-probe CKPT [--field VALUE ...]`.
 
-CKPT: a run folder, checkpoint folder, release folder or hub id. Frozen features, generation, and encoder and generator
-together: one table, one probe.json, one page (report.html), beside the checkpoint.
+CKPT: a run folder, checkpoint folder, release folder or hub id, or the name of a model that comes with the package.
+Frozen features, generation, and encoder and generator together: one table, one probe.json, one page (report.html),
+beside the checkpoint.
 """
 
 import dataclasses
@@ -74,7 +75,7 @@ class Probe:
     """Measure a model: its frozen features beside their baselines, its samples, and encoder and generator together."""
 
     ckpt: tyro.conf.Positional[str]
-    """A run folder, checkpoint folder, release folder or hub id."""
+    """A run folder, checkpoint folder, release folder or hub id, or the name of a model that comes with the package."""
     parts: tuple[Part, ...] = ()
     """What to measure; all that the model and the data allow when empty. linear, knn and kmeans need labels.
     pairs is reconstruction, round trip, neighbours, interpolation and the filters.
@@ -249,8 +250,8 @@ def choice_of(ckpt: str) -> Choice | None:
 
 
 def results_folder(ckpt: str) -> Path | None:
-    """Return where the results go: the run, or the given folder; None for a model of the hub."""
-    path = Path(ckpt)
+    """Return where the results go: the run, or the given folder; None for a model of the hub or of the package."""
+    path = Path(ckpt).expanduser()
     if not path.is_dir():
         return None
     around = (folder for folder in (path, *path.resolve().parents[:2]) if (folder / "config.yaml").is_file())
