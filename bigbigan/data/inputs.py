@@ -149,6 +149,8 @@ def _single_items(images) -> Iterable:
         return [images]
     if isinstance(images, Images):
         return (_Row(images, i) for i in range(len(images)))
+    if _holds_encoded_images(images):
+        images = images.source.select_columns([images.column_name])
     if hasattr(images, "features") and hasattr(images, "column_names"):  # a whole `datasets` table
         from bigbigan.data.tables import from_table
 
@@ -164,6 +166,21 @@ def _single_items(images) -> Iterable:
     if hasattr(images, "__getitem__") and hasattr(images, "__len__"):  # a torch data set
         return (images[i] for i in range(len(images)))
     raise InputError(_no_images(images))
+
+
+def _holds_encoded_images(images) -> bool:
+    """Return whether this is a `datasets` column that can be read as a table of that column is, cell by cell.
+
+    Iterated over, a column decodes its images itself, and ends at the first one that is broken. A column that a format,
+    a transform or a PIL mode changes must be iterated over.
+    """
+    if not hasattr(images, "column_name") or not hasattr(getattr(images, "source", None), "select_columns"):
+        return False
+    from datasets import Image as ImageFeature
+
+    feature = images.features
+    plain = isinstance(feature, ImageFeature) and feature.decode and feature.mode is None
+    return plain and images.source.format["type"] is None
 
 
 def _no_images(found) -> str:
