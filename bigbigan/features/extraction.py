@@ -23,7 +23,6 @@ from bigbigan.features.shards import Manifest, Unread
 from bigbigan.metrics.cache import TRANSFORM, digest
 from bigbigan.model import BigBiGAN, absence
 
-OUTPUTS = ("z_mean", "z_stdev", "avepool_feat", "bn_crelu_feat")
 SMALLEST, LARGEST, FILES = 250, 5000, 100  # images of a file by default, and about how many files
 log = logging.getLogger(__name__)
 
