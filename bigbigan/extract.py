@@ -16,6 +16,7 @@ if __package__ in (None, ""):  # run by its path: the repository root takes the 
 
 import tyro
 
+from bigbigan.config import ImagesGiven
 from bigbigan.config.cli import check_flags
 from bigbigan.config.command import let_waiting_threads_sleep, print_and_leave
 from bigbigan.config.comparison import flatten
@@ -47,7 +48,8 @@ HELP = "\n".join(
     [
         "Write the features of a whole data set to Parquet files. The same command again goes on where it stopped.\n",
         "  bigbigan-extract CKPT --data.path PATH --out FOLDER [--field VALUE ...]\n",
-        "CKPT: a run folder, checkpoint folder, release folder or hub id.\n",
+        "CKPT: a run folder, checkpoint folder, release folder or hub id, or the name of a model that comes with the",
+        "package.\n",
         *columns(SETTINGS, 32),
         "\nExamples:\n",
         *columns(EXAMPLES, 78),
@@ -57,23 +59,11 @@ Output = Literal["z_mean", "z_stdev", "avepool_feat", "bn_crelu_feat"]
 
 
 @dataclass
-class ExtractData:
+class ExtractData(ImagesGiven):
     """Name the images."""
 
-    path: str = ""
-    """As --data.path in training; the images that the model was trained on if empty."""
-    subset: str = ""
-    """Configuration of a hub data set that has several."""
     split: str = ""
     """Split to take, "train" if empty; "all" takes a folder's images whatever split they are of."""
-    image_column: str = ""
-    """Column of the images in a table; found by itself when empty."""
-    label_column: str = ""
-    """Column of the labels in a table; found by itself when empty."""
-    value_range: tuple[float, ...] = ()
-    """As --data.value_range in training; empty for that of the model's training images."""
-    follow_links: bool = False
-    """Take images that lie outside `path` behind symbolic links too."""
     batch_size: int = 64
     """Images encoded at once. Another number may change the last bit of a feature."""
     max_unreadable: float = 0.01
@@ -85,7 +75,7 @@ class Extract:
     """Write the features of a whole data set to Parquet files. The same command again goes on where it stopped."""
 
     ckpt: tyro.conf.Positional[str]
-    """A run folder, checkpoint folder, release folder or hub id."""
+    """A run folder, checkpoint folder, release folder or hub id, or the name of a model that comes with the package."""
     data: ExtractData = field(default_factory=ExtractData)
     out: str = ""
     """Folder of the Parquet files; created if it is not there."""

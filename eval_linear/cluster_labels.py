@@ -43,7 +43,7 @@ class Clusters:
     """Write a data set whose labels are the clusters that an encoder's features fall into."""
 
     ckpt: tyro.conf.Positional[str]
-    """A run folder, checkpoint folder, release folder or hub id."""
+    """A run folder, checkpoint folder, release folder or hub id, or the name of a model that comes with the package."""
     classes: int
     """Clusters to make."""
     out: Path

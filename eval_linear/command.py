@@ -31,7 +31,8 @@ HELP = "\n".join(
     [
         "Measure a model: its features beside their baselines, its samples, encoder and generator together.\n",
         "  bigbigan-probe CKPT [--field VALUE ...]\n",
-        "CKPT: a run folder, checkpoint folder, release folder or hub id. Writes probe.json and report.html there.\n",
+        "CKPT: a run folder, checkpoint folder or release folder, in which probe.json and report.html are written; or",
+        "a hub id, or the name of a model that comes with the package, of which the table alone is printed.\n",
         *columns(SETTINGS, 48),
         "\nExamples:\n",
         *columns(EXAMPLES, 48),

@@ -1,10 +1,12 @@
 """Measure what a model is worth: `bigbigan-probe CKPT [--field VALUE ...]`.
 
-CKPT: a run folder, checkpoint folder, release folder or hub id. Frozen features, generation, and encoder and generator
-together: one table, one probe.json, one page (report.html), beside the checkpoint.
+CKPT: a run folder, checkpoint folder, release folder or hub id, or the name of a model that comes with the package.
+Frozen features, generation, and encoder and generator together: one table, one probe.json, one page (report.html),
+beside the checkpoint.
 """
 
 import dataclasses
+import itertools
 import json
 import os
 import sys
@@ -23,10 +25,11 @@ if __name__ == "__main__":  # as a command it answers --help, and sets the threa
 import tyro
 
 from bigbigan.api import default_device
+from bigbigan.config import ImagesGiven
 from bigbigan.data import data_of_model
 from bigbigan.data import open_splits as open_data
 from bigbigan.errors import Outside, ProbeError, exit_with_a_sentence
-from bigbigan.files import check_links, write_text_whole
+from bigbigan.files import check_links, printable, write_text_whole
 from bigbigan.metrics.cache import digest
 from bigbigan.model import BigBiGAN
 from bigbigan.release.load import load_model
@@ -56,25 +59,13 @@ Protocol = Literal["full_batch", "adam_5k", "adam_100k"]
 
 
 @dataclass
-class ProbeData:
+class ProbeData(ImagesGiven):
     """Name the images; what is left empty is what the model was trained on."""
 
-    path: str = ""
-    """As --data.path in training."""
-    subset: str = ""
-    """Configuration of a hub data set that has several."""
     split: str = ""
     """Split that the classifier is fitted on."""
     test_split: str = ""
     """Split that it is judged on."""
-    image_column: str = ""
-    """Column of the images in a table; found by itself when empty."""
-    label_column: str = ""
-    """Column of the labels in a table; found by itself when empty."""
-    value_range: tuple[float, ...] = ()
-    """As --data.value_range in training; empty for that of the model's training images."""
-    follow_links: bool = False
-    """Take images that lie outside `path` behind symbolic links too."""
     batch_size: int = 256
     """Images encoded at once."""
 
@@ -84,7 +75,7 @@ class Probe:
     """Measure a model: its frozen features beside their baselines, its samples, and encoder and generator together."""
 
     ckpt: tyro.conf.Positional[str]
-    """A run folder, checkpoint folder, release folder or hub id."""
+    """A run folder, checkpoint folder, release folder or hub id, or the name of a model that comes with the package."""
     parts: tuple[Part, ...] = ()
     """What to measure; all that the model and the data allow when empty. linear, knn and kmeans need labels.
     pairs is reconstruction, round trip, neighbours, interpolation and the filters.
@@ -171,19 +162,44 @@ def run_probe(probe: Probe) -> str:
         bidirectional=pairs,
         sheets=sheets.entries if sheets is not None else [],
     )
-    if folder is not None:
-        write(result, folder)
-    return table(result, folder)
+    kept = None if folder is None else write(result, folder)
+    said = f"\nthe figures that were there before are kept in {printable(kept)}" if kept is not None else ""
+    return table(result, folder) + said
 
 
-def write(result: ProbeResult, folder: Path) -> None:
-    """Write probe.json and report.html; where the disk refuses them, print the table before the OSError is raised."""
+def write(result: ProbeResult, folder: Path) -> Path | None:
+    """Write probe.json and report.html; return where figures of before are kept that were not measured again.
+
+    Where the disk refuses them, the table is printed before the OSError is raised.
+    """
+    kept = None
     try:
+        kept = keep_earlier(result, folder)
         write_text_whole(folder / "probe.json", json.dumps(result.to_json(), indent=1) + "\n")
         write_page(folder)
     except OSError:
         print(table(result))
         raise
+    return kept
+
+
+def keep_earlier(result: ProbeResult, folder: Path) -> Path | None:
+    """Copy the folder's probe.json to probe-1.json, probe-2.json, ..., and return the path of the copy.
+
+    Returns None, and copies nothing, where `result` holds all that was measured before, of the same data.
+    """
+    path = folder / "probe.json"
+    try:
+        earlier = ProbeResult.read(path)
+    except (FileNotFoundError, ProbeError):  # none, or one that nothing reads
+        return None
+    if earlier.data == result.data and earlier.measured() <= result.measured():
+        return None
+    text = path.read_text(encoding="utf-8")
+    names = (folder / f"probe-{k}.json" for k in itertools.count(1))
+    kept = next(name for name in names if not name.exists() or name.read_text(encoding="utf-8") == text)
+    write_text_whole(kept, text)
+    return kept
 
 
 def check(probe: Probe, model: BigBiGAN) -> None:
@@ -234,8 +250,8 @@ def choice_of(ckpt: str) -> Choice | None:
 
 
 def results_folder(ckpt: str) -> Path | None:
-    """Return where the results go: the run, or the given folder; None for a model of the hub."""
-    path = Path(ckpt)
+    """Return where the results go: the run, or the given folder; None for a model of the hub or of the package."""
+    path = Path(ckpt).expanduser()
     if not path.is_dir():
         return None
     around = (folder for folder in (path, *path.resolve().parents[:2]) if (folder / "config.yaml").is_file())

@@ -29,11 +29,13 @@ KEPT_BYTES = 2**30  # of decoded pixels that a split keeps: 349,525 images of 32
 class DecodedOnce(Images):
     """Keep the 8-bit pixels of the images that were read, so that each is decoded once however often it is measured.
 
-    kept: uint8 (H, W, 3) by the image's number among the reader's items; a subset shares it. At most `KEPT_BYTES` are
-    kept, and images beyond them are decoded anew each time.
+    kept: uint8 (H, W, 3) by the image's number among the reader's items and its values of black and white; a subset
+    shares it. At most `KEPT_BYTES` are kept, and images beyond them are decoded anew each time.
     """
 
-    kept: dict[int, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+    kept: dict[tuple[int, tuple[float, float] | None], np.ndarray] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     @classmethod
     def of(cls, images: Images) -> "DecodedOnce":
@@ -45,22 +47,14 @@ class DecodedOnce(Images):
 
     def decoded(self, i: int, value_range: tuple[float, float] | None = None) -> Image.Image | np.ndarray:
         """Return image i as `Images.decoded` does; uint8 (H, W, 3) once it is kept."""
-        if value_range not in (None, self.value_range):  # pixels of another range than the kept ones
-            return super().decoded(i, value_range)
-        place = int(self.places[i])
-        if place in self.kept:
-            return self.kept[place]
-        image = super().decoded(i)
-        width, height = size_of(image)
-        if (len(self.kept) + 1) * 3 * width * height > KEPT_BYTES:  # as if all were of this size
-            return image
-        self.kept[place] = np.asarray(image)
-        return self.kept[place]
-
-    def rgb(self, i: int) -> Image.Image:
-        """Return image i as `Images.rgb` does."""
-        image = self.decoded(i)
-        return Image.fromarray(image) if isinstance(image, np.ndarray) else image
+        key = int(self.places[i]), value_range or self.value_range
+        if key not in self.kept:
+            image = super().decoded(i, value_range)
+            width, height = size_of(image)
+            if (len(self.kept) + 1) * 3 * width * height > KEPT_BYTES:  # as if all were of this size
+                return image
+            self.kept[key] = np.asarray(image)
+        return self.kept[key]
 
 
 @dataclass
@@ -206,8 +200,6 @@ def of_supervised(
     model: BigBiGAN, splits: Splits, names: tuple[str, ...], batch_size: int, epochs: int, rows
 ) -> Iterator[Representation]:
     """Train the same architecture with the labels (BigBiGAN, table 4), and yield its features.
-
-    Its own accuracy goes to `rows`.
 
     Its own accuracy goes to `rows`. Adam on the paper's random crops, flipped where the model's training flipped, for
     `epochs` passes.

@@ -228,6 +228,16 @@ class ProbeResult:
     chosen: Choice | None = optional()
     not_measured: list[str] | None = optional()
 
+    def measured(self) -> set[tuple]:
+        """Return a name for each row and figure, whatever its value."""
+        rows = {(row.encoder, row.feature, row.protocol, row.labels, row.data) for row in self.rows}
+        of_samples = self.generation.results if self.generation is not None else []
+        return (
+            rows
+            | {("generation", result.extractor, name) for result in of_samples for name in result.figures}
+            | {("bidirectional", figure.name) for figure in self.bidirectional or ()}
+        )
+
     def to_json(self) -> dict:
         """Return the content of probe.json."""
         return _to_json(self)

@@ -653,6 +653,23 @@ def test_unreadable_images_are_skipped_on_demand_and_listed(model, pictures, hal
         bigbigan.encode([np.full((8, 8, 3), 0.5, np.float32)], model, on_error="skip")
 
 
+def test_a_broken_image_in_a_table_is_skipped_by_way_of_its_column_too(model, pictures, half_broken):
+    cells = [{"bytes": path.read_bytes(), "path": None} for path in sorted(half_broken.iterdir())]
+    table = Dataset.from_dict({"image": cells}, features=Features({"image": ImageFeature()}))
+    expected = bigbigan.encode(pictures, model, "avepool_feat")
+    for form in (table, table["image"], table.select(range(7))["image"]):
+        with pytest.warns(UserWarning, match="2 of 7 images"):
+            found, names = bigbigan.encode(form, model, "avepool_feat", on_error="skip", paths=True)
+        torch.testing.assert_close(found, expected)
+        assert names == [f"row {i}" for i in (0, 1, 3, 4, 5)]
+        with pytest.raises(UnreadableImage, match="the data set, row 2"):
+            bigbigan.encode(form, model)
+    flipped = table.select([0]).with_transform(lambda rows: {"image": [rows["image"][0].rotate(180)]})
+    for changed in (flipped, table.select([0]).cast_column("image", ImageFeature(mode="L"))):  # `datasets` decodes
+        seen = changed[0]["image"]
+        assert torch.equal(bigbigan.as_tensor(changed["image"], model), bigbigan.as_tensor(seen, model))
+
+
 def test_names_come_back_with_the_features(model, pictures, half_broken):
     names = lambda images: bigbigan.encode(images, model, "z_mean", batch_size=2, paths=True)[1]  # noqa: E731
     assert names(pictures) == [f"image {i}" for i in range(5)] == names(arrays(pictures))

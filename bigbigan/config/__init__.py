@@ -3,6 +3,7 @@
 from bigbigan.config.cli import parse
 from bigbigan.config.comparison import EARLIER, differences, flatten, older_settings
 from bigbigan.config.cross_checks import augment_parts, check_model, check_value_range
+from bigbigan.config.images_given import ImagesGiven
 from bigbigan.config.presets import (
     find_config,
     lineage,
@@ -21,6 +22,7 @@ __all__ = [
     "ConfigError",
     "Data",
     "Grow",
+    "ImagesGiven",
     "Loss",
     "Model",
     "Optim",

@@ -10,6 +10,7 @@ from PIL import Image
 
 from bigbigan.data.pictures import decode_rgb, is_deep, limits_of, to_rgb
 from bigbigan.data.walk import Listing
+from bigbigan.errors import DataError
 
 LOOKED_AT = 64  # images in which colour is looked for
 COLOUR = 24  # of 255: channels of a pixel that differ by more have colour; JPEG leaves less in a grey picture
@@ -49,13 +50,16 @@ class Images:
         return self.items[i]
 
     def rgb(self, i: int) -> Image.Image:
-        """Return image i as upright 8-bit RGB. Raises what `pictures.to_rgb` raises."""
-        return to_rgb(self.items[i], self.value_range)
+        """Return image i as upright 8-bit RGB, a PIL image. Raises what `decoded` raises."""
+        image = self.decoded(i)
+        return image if isinstance(image, Image.Image) else Image.fromarray(image)
 
     def decoded(self, i: int, value_range: tuple[float, float] | None = None) -> Image.Image | np.ndarray:
-        """Return image i as `rgb` does, or as uint8 (H, W, 3) where that is faster.
+        """Return image i as upright 8-bit RGB: a PIL image, or uint8 (H, W, 3) where that is faster.
 
+        All pixels that reach a network are read here, so a subclass that reads otherwise overrides this method alone.
         value_range: that of the images in place of their own; None for their own.
+        Raises what `pictures.to_rgb` raises.
         """
         items, limits = self.items, value_range or self.value_range
         while isinstance(items, _Selection):
@@ -84,6 +88,17 @@ class Images:
         while isinstance(items, _Selection):
             items, indices = items.items, np.asarray(items.indices)[indices]
         return items, indices
+
+    def check_unreadable(self, count: int, share: float, example: str) -> None:
+        """Raise DataError if the `count` images that cannot be read are more than this share of all.
+
+        example: the name of one of them, perhaps with its error.
+        """
+        if count > share * len(self):
+            raise DataError(
+                f"{count} of {len(self)} images of {self.origin} are unreadable, as {example}: expected at most a "
+                f"share of {share} (--data.max_unreadable); are the data still there?"
+            )
 
     def per_class(self) -> list[tuple[str, int]]:
         """Return each class's name and number of images; none without labels."""

@@ -22,7 +22,7 @@ from bigbigan.data.arrays import Ranges, Seen, Values, as_images, doubt_channels
 from bigbigan.data.crops import centre_square, crop_and_resize, resize, size_of
 from bigbigan.data.folders import image_paths
 from bigbigan.data.images import Images
-from bigbigan.data.pictures import open_picture, to_rgb, to_signed, why
+from bigbigan.data.pictures import decode_rgb, to_rgb, to_signed, why
 from bigbigan.data.tars import all_samples, is_tar
 from bigbigan.errors import DataError, InputError, Outside, UnreadableImage
 from bigbigan.files import printable
@@ -44,19 +44,9 @@ class Batch(NamedTuple):
     names: list[str]
 
 
-def image_batches(
-    images,
-    size: int,
-    batch_size: int,
-    ahead: int = 2,
-    value_range: tuple[float, ...] | float | None = None,
-    trained_on: tuple[float, ...] | None = None,
-    *,
-    kept_size: int | None = None,
-) -> Iterator[Tensor]:
-    """Yield float (n, 3, size, size) in [−1, 1] in the order of `images`; see `read_batches`, whose `x` it is."""
-    batches = read_batches(images, size, batch_size, ahead, value_range, trained_on, kept_size=kept_size)
-    yield from (batch.x for batch in batches)
+def image_batches(images, size: int, batch_size: int, **options: Any) -> Iterator[Tensor]:
+    """Yield the pixels of `read_batches`, which explains the arguments: float (n, 3, size, size) in [−1, 1]."""
+    return (batch.x for batch in read_batches(images, size, batch_size, **options))
 
 
 def read_batches(
@@ -159,6 +149,8 @@ def _single_items(images) -> Iterable:
         return [images]
     if isinstance(images, Images):
         return (_Row(images, i) for i in range(len(images)))
+    if _holds_encoded_images(images):
+        images = images.source.select_columns([images.column_name])
     if hasattr(images, "features") and hasattr(images, "column_names"):  # a whole `datasets` table
         from bigbigan.data.tables import from_table
 
@@ -174,6 +166,21 @@ def _single_items(images) -> Iterable:
     if hasattr(images, "__getitem__") and hasattr(images, "__len__"):  # a torch data set
         return (images[i] for i in range(len(images)))
     raise InputError(_no_images(images))
+
+
+def _holds_encoded_images(images) -> bool:
+    """Return whether this is a `datasets` column that can be read as a table of that column is, cell by cell.
+
+    Iterated over, a column decodes its images itself, and ends at the first one that is broken. A column that a format,
+    a transform or a PIL mode changes must be iterated over.
+    """
+    if not hasattr(images, "column_name") or not hasattr(getattr(images, "source", None), "select_columns"):
+        return False
+    from datasets import Image as ImageFeature
+
+    feature = images.features
+    plain = isinstance(feature, ImageFeature) and feature.decode and feature.mode is None
+    return plain and images.source.format["type"] is None
 
 
 def _no_images(found) -> str:
@@ -383,8 +390,7 @@ def _rgb(item, value_range: tuple[float, float] | None) -> Image.Image | np.ndar
         return item.images.decoded(item.i, value_range)
     if isinstance(item, Image.Image):
         return to_rgb(item, value_range)
-    with open_picture(item) as image:
-        return to_rgb(image, value_range)
+    return decode_rgb(os.fsdecode(item), value_range)
 
 
 def _name(item: _Item) -> str:

@@ -1,16 +1,14 @@
 """Choose the images that a command works on: those that it is given, or those that the model was trained on."""
 
-from typing import Any
-
-from bigbigan.config import EARLIER, Data
+from bigbigan.config import EARLIER, Data, ImagesGiven
 
 NAMED = ("subset", "split", "test_split", "image_column", "label_column", "follow_links")
 
 
-def data_of_model(given: Any, card: dict | None) -> Data:
+def data_of_model(given: ImagesGiven, card: dict | None) -> Data:
     """Return the settings of the data, with those of the model's training where the command line gives none.
 
-    given: the `data` section of a command's options, a dataclass with the fields of `Data` that the command has.
+    given: the `data` section of a command's options, which may have `split` and `test_split` too.
     card: the model's card, whose "data" says what the model was trained on; None or without it, nothing is filled in.
     If `given.path` is other data, only the range of values and the rule that holds images out are the model's: an
     image that was held out of training is then held out again, also where the folder has moved.

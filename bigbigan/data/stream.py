@@ -112,12 +112,8 @@ class Stream:
             if name not in self.unreadable:
                 self.unreadable.add(name)
                 log.warning("unreadable image %s: skipped (%d so far): %s", name, len(self.unreadable), reason)
-        if len(self.unreadable) > self.max_unreadable * len(self.images):
-            found = f"{len(self.unreadable)} of {len(self.images)} images of {self.images.origin} are unreadable"
-            raise DataError(
-                f"{found}, as {broken[-1][0]}: expected at most a share of {self.max_unreadable} "
-                "(--data.max_unreadable); are the data still there?"
-            )
+        if broken:
+            self.images.check_unreadable(len(self.unreadable), self.max_unreadable, broken[-1][0])
 
     def _fill_cache(self, cache: str, cache_bytes: float) -> Tensor | None:
         """Return all images as uint8 (n, 3, H, W) on the device, or None if they differ in size or are too many."""

@@ -17,13 +17,12 @@ from tqdm.auto import tqdm
 
 from bigbigan.data import Images, fingerprint
 from bigbigan.data.inputs import Batch, read_batches
-from bigbigan.errors import DataError, FeatureError, UnreadableImage
+from bigbigan.errors import FeatureError, UnreadableImage
 from bigbigan.features import shards
 from bigbigan.features.shards import Manifest, Unread
 from bigbigan.metrics.cache import TRANSFORM, digest
 from bigbigan.model import BigBiGAN, absence
 
-OUTPUTS = ("z_mean", "z_stdev", "avepool_feat", "bn_crelu_feat")
 SMALLEST, LARGEST, FILES = 250, 5000, 100  # images of a file by default, and about how many files
 log = logging.getLogger(__name__)
 
@@ -135,13 +134,9 @@ class Extraction:
 
     def _check_share(self, errors: list[UnreadableImage]) -> None:
         """Raise DataError when too many images of this process cannot be read. errors: of the file at hand."""
-        count = self.broken + len(errors)
-        if errors and count > self.max_unreadable * len(self.images):
-            raise DataError(
-                f"{count} of {len(self.images)} images of {self.images.origin} are unreadable, as {errors[-1].name} "
-                f"({errors[-1].reason}): expected at most a share of {self.max_unreadable} (--data.max_unreadable); "
-                "are the data still there?"
-            )
+        if errors:
+            example = f"{errors[-1].name} ({errors[-1].reason})"
+            self.images.check_unreadable(self.broken + len(errors), self.max_unreadable, example)
 
     def _table(self, part: Images, batch: Batch, first: int, paths: list[str | None]) -> pa.Table:
         """Return a batch of images with their features as rows. Raises FeatureError for what is not finite."""

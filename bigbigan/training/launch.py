@@ -179,7 +179,7 @@ def open_data(config: Config, flags: Collection[str] = ()) -> tuple[Images, Imag
     if test.note and rank() == 0:
         log.warning("--data.path %s: %s", config.data.path, test.note)
     check_classes(config.model.classes, train, test)
-    check_grey(config.model, train, flags)
+    settle_grey(config.model, train, flags)
     check_best(config.run.best, train)
     return train, test
 
@@ -237,10 +237,10 @@ def check_classes(wanted: int, train: Images, test: Images) -> None:
         raise ConfigError(f"--model.classes {wanted}: expected data with as many classes, found {count}")
 
 
-def check_grey(model: Model, train: Images, flags: Collection[str]) -> None:
-    """Raise ConfigError for a G of grey images whose D would tell real images by their colour.
+def settle_grey(model: Model, train: Images, flags: Collection[str]) -> None:
+    """Switch off a preset's grey G where training images have colour, by which D would tell them from samples.
 
-    What a preset alone sets is changed for images with colour, and a line says so.
+    A line says so. Raises ConfigError where a flag, or the weights of `model.init_from`, ask for a grey G.
     """
     if not (model.grey and model.family == "biggan" and (coloured := train.coloured())):
         return

@@ -1,14 +1,17 @@
 """Nearest neighbours, clusters, the paper's Adam probe and named layers, against independent implementations."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.metrics import accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from bigbigan.data import fingerprint, open_images
+from bigbigan.data import Crop, Images, Stream, evaluation_batches, fingerprint, open_images, to_signed
+from bigbigan.data.inputs import image_batches
 from bigbigan.data.pictures import decode_rgb
-from bigbigan.data.stream import evaluation_batches
 from bigbigan.errors import FeatureError
 from bigbigan.metrics import neighbours
 from eval_linear import measures, representations
@@ -102,6 +105,28 @@ def test_every_pass_of_the_probe_reads_what_was_decoded(tmp_path, monkeypatch):
     assert len(decoded) == len(images) == 10
     assert torch.equal(passes[0], passes[1])
     assert torch.equal(passes[0], torch.cat([x for x, _ in evaluation_batches(images, 8, 4)]))
+
+
+def test_what_overrides_the_decoding_is_read_by_every_reader():
+    class Inverted(Images):
+        def decoded(self, i, value_range=None):
+            return 255 - np.asarray(super().decoded(i, value_range))
+
+    plain = open_images("digits", test=True).subset(np.arange(3))
+    images = Inverted(**{f.name: getattr(plain, f.name) for f in fields(Images)})
+    whole = 255 - np.stack([np.asarray(plain.rgb(i)) for i in range(3)])
+    x = torch.from_numpy(whole).permute(0, 3, 1, 2)
+    assert np.array_equal(np.stack([np.asarray(images.rgb(i)) for i in range(3)]), whole)
+    assert torch.equal(next(evaluation_batches(images, 8, 3))[0], x)
+    assert torch.equal(next(image_batches(images, 8, 3)), to_signed(x))
+    assert torch.equal(Stream(images, 8, 0, Crop("none", False)).cached, x)
+
+
+def test_kept_pixels_are_those_of_the_range_that_is_asked_for(tmp_path):
+    Image.fromarray(np.full((8, 8), 1000, np.uint16)).save(tmp_path / "deep.png")
+    once = DecodedOnce.of(open_images(str(tmp_path), test_share=0))
+    for limits, grey in (((0, 4000), 64), ((0, 2000), 128), ((0, 4000), 64), (None, 4)):
+        assert (np.asarray(once.decoded(0, limits)) == grey).all()
 
 
 def test_images_beyond_the_memory_are_decoded_anew(monkeypatch):

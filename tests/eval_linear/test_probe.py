@@ -1,9 +1,11 @@
 """The probe: its table, its cache, its baselines, and the proof that the encoder did not move."""
 
+import dataclasses
 import io
 import json
 import shutil
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +19,8 @@ from bigbigan.metrics.cache import digest
 from eval_linear import probe as room
 from eval_linear.features import extract
 from eval_linear.linear.solvers import fit_linear
-from eval_linear.probe import Probe, ProbeData, run_probe
+from eval_linear.probe import Probe, ProbeData, run_probe, write
+from eval_linear.result import PairFigure, ProbeResult, Row
 from tests.conftest import ROOT, launch, picture, tiny_model
 
 
@@ -132,14 +135,31 @@ def test_tars_give_the_figures_of_the_folder_that_they_were_made_of(run, tmp_pat
     found = {}
     options = {"labels": (1.0,), "untrained": 0, "features": ("avepool_feat",), "parts": ("linear", "knn", "pairs")}
     for data in (folder, shards):
-        run_probe(Probe(ckpt=str(run), data=ProbeData(str(data)), **options))
+        out = run_probe(Probe(ckpt=str(run), data=ProbeData(str(data)), **options))
         result = json.loads((run / "probe.json").read_text())
         assert (result["n_train"], result["n_test"], result["class_names"]) == (24, 16, ["dark", "light"])
         found[data] = result["rows"], result["bidirectional"]
     assert found[shards] == found[folder] and len(found[folder][0]) > 4
+    kept = Path(out.splitlines()[-1].removeprefix("the figures that were there before are kept in "))
+    assert kept.parent == run and str(folder) in json.loads(kept.read_text())["data"]
     (shards / "train-0001.tar.gz").write_bytes(b"")
     with pytest.raises(DataError, match="train-0001.tar.gz: expected a plain tar"):
         run_probe(Probe(ckpt=str(run), data=ProbeData(str(shards)), **options))
+
+
+def test_figures_that_are_not_measured_again_are_kept(tmp_path):
+    knn, linear = Row("trained", "AvePool", "k-NN"), Row("trained", "AvePool", "linear")
+    full = ProbeResult(data="digits", rows=[knn, linear], bidirectional=[PairFigure("error", 1.0)])
+    again = dataclasses.replace(full, images_seen=9)
+    other = dataclasses.replace(full, data="photos")
+    results = (full, again, other, again, dataclasses.replace(full, rows=[knn]), full)
+    names = [None, None, "probe-1.json", "probe-2.json", "probe-1.json", None]
+    for before, result, name in zip((None, *results), results, names, strict=False):
+        kept = write(result, tmp_path)
+        assert (kept and kept.name) == name and ProbeResult.read(tmp_path / "probe.json") == result
+        assert kept is None or ProbeResult.read(kept) == before
+    (tmp_path / "probe.json").write_text("cut sho")
+    assert write(full, tmp_path) is None and len(list(tmp_path.glob("probe*.json"))) == 3
 
 
 def test_a_second_data_set_stands_beside_the_first(run, tmp_path):

@@ -7,6 +7,7 @@ import signal
 import tarfile
 import time
 from pathlib import Path
+from typing import get_args
 from unittest import mock
 
 import numpy as np
@@ -18,12 +19,13 @@ from datasets import Dataset, load_dataset
 
 import bigbigan
 from bigbigan.errors import FeatureError
+from bigbigan.extract import Output
 from bigbigan.features import extraction, shards
 from tests.conftest import ROOT, launch, picture, tiny_model
 from tests.helpers.children import PATIENCE, context
 
 pytestmark = pytest.mark.run
-COMMON = ["--data.batch_size=4", "--shard_images=10", "--data.max_unreadable=0.1", "--outputs", *extraction.OUTPUTS]
+COMMON = ["--data.batch_size=4", "--shard_images=10", "--data.max_unreadable=0.1", "--outputs", *get_args(Output)]
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +113,7 @@ def test_the_files_hold_what_encode_returns(whole, release, photos):
     assert rows.id.tolist() == [bigbigan.list_images(photos).index(path) for path in paths]
     assert rows.class_name.tolist() == [path[0] for path in rows.path]
     assert rows.label.tolist() == ["ab".index(name) for name in rows.class_name]
-    for name in extraction.OUTPUTS:
+    for name in get_args(Output):
         torch.testing.assert_close(torch.from_numpy(np.stack(rows[name])), found[name])
     files, cache = str(whole / "*.parquet"), str(whole.parent / "cache")
     table = load_dataset("parquet", data_files=files, split="train", cache_dir=cache)
@@ -249,7 +251,7 @@ def test_tables_and_tars_give_the_same_features(whole, release, photos, tmp_path
         run(release, data, out)
         rows = pd.read_parquet(out)
         assert rows.path[0] == first and rows.id.tolist() == expected.id.tolist()
-        for name in extraction.OUTPUTS:
+        for name in get_args(Output):
             assert np.array_equal(np.stack(rows[name]), np.stack(expected[name]))
     assert pd.read_parquet(tmp_path / "of-table").label.tolist() == expected.label.tolist()
 

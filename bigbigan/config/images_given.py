@@ -1,0 +1,21 @@
+"""Define the settings by which the commands on a model are told which images to work on."""
+
+from dataclasses import dataclass
+
+
+@dataclass
+class ImagesGiven:
+    """Name the images: the `data` section that the commands on a model share; `data.data_of_model` reads it."""
+
+    path: str = ""
+    """As --data.path in training; the images that the model was trained on if empty."""
+    subset: str = ""
+    """Configuration of a hub data set that has several."""
+    image_column: str = ""
+    """Column of the images in a table; found by itself when empty."""
+    label_column: str = ""
+    """Column of the labels in a table; found by itself when empty."""
+    value_range: tuple[float, ...] = ()
+    """As --data.value_range in training; empty for that of the model's training images."""
+    follow_links: bool = False
+    """Take images that lie outside `path` behind symbolic links too."""
