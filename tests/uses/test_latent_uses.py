@@ -435,7 +435,7 @@ def test_a_gan_needs_a_start():
     [
         (interpolation, ["--pairs", "4", "--rows", "2"], ["latents, slerp", "pixel blend"]),
         (directions, ["--train_steps", "3", "--count", "2"], ["random orthonormal ones", "chance"]),
-        (directions, ["--method", "sefa", "--count", "3"], ["layer 1,", "random directions"]),
+        (directions, ["--method", "sefa", "--count", "3"], ["layer 1,", "; random "]),
         (directions, ["--method", "labels"], ["towards the class", "row 0: 0"]),
         (inversion, ["--images", "4", "--steps", "3", "--rows", "2"], ["E(x)", "a random z"]),
     ],
