@@ -6,7 +6,7 @@ A model that was trained on normal images reconstructs them better than others, 
 The score needs D, which run folders and checkpoints hold. A release holds E and G alone: reconstruction is left.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -25,7 +25,7 @@ from torch import Tensor
 from bigbigan.api import as_tensor, encode, grid, neighbours
 from bigbigan.errors import InputError, exit_with_a_sentence, warn_caller
 from bigbigan.model import BigBiGAN
-from bigbigan.uses.command_line import UseData, device_of, open_data, read_images, ready, write_picture
+from bigbigan.uses.command_line import UseOptions, device_of, open_data, read_images, ready, write_picture
 
 FORMS = ("feature_matching", "cross_entropy", "reconstruction")
 WEIGHT = 0.1  # w of the paper's experiments
@@ -143,7 +143,7 @@ def aurocs(
 
 
 @dataclass
-class Anomalies:
+class Anomalies(UseOptions):
     """Tell anomalous from normal images, draw the extremes, and print the AUROC beside baselines.
 
     Give --held_out or --anomalies. The model should have been trained on normal images alone.
@@ -151,7 +151,6 @@ class Anomalies:
 
     model: tyro.conf.Positional[str]
     """A run folder or checkpoint folder, which hold D; or a release, hub id or name of a model, which have none."""
-    data: UseData = field(default_factory=UseData)
     held_out: str = ""
     """The name of the class of --data.path that is anomalous."""
     anomalies: str = ""
@@ -164,8 +163,6 @@ class Anomalies:
     """Held-out images of --data.path to score, at most, drawn at random."""
     out: Path = Path("anomalies.png")
     """The picture: the images of lowest A(x) above their reconstructions, then those of highest."""
-    device: str = ""
-    """Where to compute; a GPU if there is one, else the CPU, when empty."""
 
 
 def main(argv: list[str] | None = None) -> None:

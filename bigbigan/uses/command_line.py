@@ -1,14 +1,16 @@
 """Read what the commands of this room are given (a model, images), and write what they draw."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+import tyro
 from PIL import Image
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from bigbigan.api import load
 from bigbigan.data import Images, data_of_model, evaluation_batches, open_splits, to_signed
@@ -34,6 +36,23 @@ class UseData:
     """As --data.value_range in training; empty for that of the model's training images."""
     follow_links: bool = False
     """Take images that lie outside `path` behind symbolic links too."""
+
+
+@dataclass
+class ModelOptions:
+    """Name the model of a command and where it computes."""
+
+    model: tyro.conf.Positional[str]
+    """A run folder, checkpoint folder, release folder or hub id, or the name of a model that comes with the package."""
+    device: str = ""
+    """Where to compute; a GPU if there is one, else the CPU, when empty."""
+
+
+@dataclass
+class UseOptions(ModelOptions):
+    """Name the model and the images of a command, which adds settings of its own."""
+
+    data: UseData = field(default_factory=UseData)
 
 
 def ready(model: BigBiGAN | str | os.PathLike | None, device: torch.device | str | None = None) -> BigBiGAN:
@@ -64,6 +83,11 @@ def open_data(data: UseData, model: BigBiGAN) -> tuple[Images, Images]:
     return open_splits(settings)
 
 
+def bar(total: int, what: str, unit: str = "img") -> tqdm:
+    """Return a progress bar that appears at a terminal alone, for work that takes longer than two seconds."""
+    return tqdm(total=total, desc=what, unit=unit, disable=None, delay=2)
+
+
 def read_images(images: Images, size: int, count: int | None = None, seed: int = 0) -> tuple[Tensor, Tensor | None]:
     """Return `count` images as float (n, 3, size, size) in [−1, 1] and their labels, int64 (n,) or None.
 
@@ -74,7 +98,11 @@ def read_images(images: Images, size: int, count: int | None = None, seed: int =
     if count is not None and count < len(images):
         chosen = np.random.default_rng(seed).permutation(len(images))[:count]
     some = images.subset(chosen)
-    parts = [(to_signed(pixels), places) for pixels, places in evaluation_batches(some, size, 256)]
+    parts = []
+    with bar(len(some), "reading images") as shown:
+        for pixels, places in evaluation_batches(some, size, 256):
+            parts.append((to_signed(pixels), places))
+            shown.update(len(places))
     if not parts:
         raise InputError(f"--data.path: expected at least one image to read, found none of {len(some)}")
     x = torch.cat([x for x, _ in parts])

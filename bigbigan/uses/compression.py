@@ -10,7 +10,8 @@ quantised in the same way.
 
 import io
 import math
-from dataclasses import dataclass, field
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,7 +35,7 @@ from bigbigan.api import encode, generate, grid, to_pil
 from bigbigan.errors import InputError, exit_with_a_sentence
 from bigbigan.files import write_whole
 from bigbigan.model import BigBiGAN
-from bigbigan.uses.command_line import UseData, open_data, read_images, ready, write_picture
+from bigbigan.uses.command_line import UseOptions, open_data, read_images, ready, write_picture
 
 TAIL = 0.01  # weight of the wide tail, so that no number costs an unbounded amount
 COMPONENTS = 256  # principal components, at most
@@ -173,12 +174,9 @@ def errors(x: Tensor, images: Tensor) -> tuple[float, float]:
 
 
 @dataclass
-class Compression:
+class Compression(UseOptions):
     """Draw the curve of error against bits, and print it beside JPEG, WebP and principal components."""
 
-    model: tyro.conf.Positional[str]
-    """A run folder, checkpoint folder, release folder or hub id, or the name of a model that comes with the package."""
-    data: UseData = field(default_factory=UseData)
     steps: tuple[float, ...] = (4.0, 2.0, 1.0, 0.5, 0.25)
     """Steps Δ of the latents; the principal components take the same ones times the first one's standard deviation."""
     train_images: int = 5_000
@@ -189,8 +187,6 @@ class Compression:
     """The picture: images, then what each step leaves of them, the fewest bits first."""
     curve: Path = Path("compression-curve.png")
     """The picture of the curve; needs matplotlib."""
-    device: str = ""
-    """Where to compute; a GPU if there is one, else the CPU, when empty."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -209,7 +205,7 @@ def run(options: Compression) -> str:
     if len(x_test) < 2:
         raise InputError(f"--data.path: expected at least two held-out images, found {len(x_test)}")
     classes = y_test if model.classes else None
-    coder = Coder.fit(encode(x, model, "z_mean", value_range=(-1, 1), progress=False))
+    coder = Coder.fit(encode(x, model, "z_mean", value_range=(-1, 1), progress=sys.stderr.isatty()))
     ours = [compress(model, x_test, coder, step, classes=classes) for step in options.steps]
     small, small_test = model.for_discriminator(x), model.for_discriminator(x_test)
     points = ours + principal_components(small, small_test, options.steps)

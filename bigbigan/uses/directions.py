@@ -32,6 +32,7 @@ from bigbigan.errors import InputError, exit_with_a_sentence
 from bigbigan.model import BigBiGAN
 from bigbigan.uses.command_line import (
     UseData,
+    UseOptions,
     at_encoder_size,
     device_of,
     draw_classes,
@@ -113,8 +114,9 @@ def discover(
 ) -> Discovery:
     """Find directions that a network can tell apart by their effect, without labels (Voynov & Babenko, ICML 2020).
 
-    Minimises their equation (1), arXiv 2002.03754: min over A and R of E [L_cl(k, k̂) + λ L_r(ε, ε̂)], where R sees G(z)
-    and G(z + A(ε e_k)), z ~ p(z), k is uniform and ε ~ U(−largest_shift, largest_shift), of at least a twelfth of it.
+    Minimises their equation (1), arXiv 2002.03754: min over A and R of E [L_cl(k, k̂) + λ L_r(ε, ε̂)].
+    R sees G(z) and G(z + A(ε e_k)). z ~ p(z), k is uniform, and ε ~ U(−largest_shift, largest_shift), of at least a
+    twelfth of it.
     L_cl is the cross-entropy, L_r the mean absolute error and λ = 0.25. A has orthonormal columns (their second form).
     count: K, at most Z; None for Z.  steps, batch_size, lr: of Adam; the paper takes 1e5 steps at 1e-4.
     test_pairs: fresh pairs that the accuracy is of.
@@ -347,11 +349,9 @@ def classifier_of(model: BigBiGAN, x: Tensor, labels: Tensor) -> Callable[[Tenso
 
 
 @dataclass
-class DirectionsCommand:
+class DirectionsCommand(UseOptions):
     """Find latent directions, draw a strip of images along each of them, and print the method's figure."""
 
-    model: tyro.conf.Positional[str]
-    """A run folder, checkpoint folder, release folder or hub id, or the name of a model that comes with the package."""
     method: Literal["discover", "sefa", "labels"] = "discover"
     """discover: learned without labels (Voynov & Babenko 2020); sefa: eigenvectors of G's first weights (Shen & Zhou
     2021); labels: from the latents of labelled images."""
@@ -373,8 +373,6 @@ class DirectionsCommand:
     """Largest shift in the picture, in the unit of z; 0 for that of the paper of `discover`, scaled to the prior."""
     seed: int = 0
     """Decides the latents and the training."""
-    device: str = ""
-    """Where to compute; a GPU if there is one, else the CPU, when empty."""
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -6,7 +6,8 @@ A variation of an image x is G(E(x) + ε) with ε ~ N(0, σ²): GenRep (arXiv 21
 LASIUM (Khodadadeh et al. 2020, arXiv 2006.10236) makes whole tasks without labels: see `tasks`.
 """
 
-from dataclasses import dataclass, field
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 if __name__ == "__main__":  # before torch is loaded
@@ -24,7 +25,7 @@ from torch import Tensor
 from bigbigan.api import encode, generate, grid
 from bigbigan.errors import InputError, exit_with_a_sentence
 from bigbigan.model import BigBiGAN
-from bigbigan.uses.command_line import UseData, draw_latents, open_data, read_images, ready, write_picture
+from bigbigan.uses.command_line import UseOptions, bar, draw_latents, open_data, read_images, ready, write_picture
 
 NEAR, FAR = 0.2, 0.5  # σ of GenRep's views and of LASIUM's members, in units of the prior N(0, I)
 
@@ -107,15 +108,13 @@ def draw_labelled(y: Tensor, shots: int, seed: int) -> Tensor:
 
 
 @dataclass
-class FewShot:
+class FewShot(UseOptions):
     """Fit linear classifiers to a few labelled images, with and without variations of them, and print the accuracies.
 
-    The classifier sees E's AvePool feature, standardised by all training images, which needs no labels.
+    The classifier sees E's AvePool feature, standardised by all training images, which needs no labels. Most of the
+    time goes into the variations: classes × sum of --shots × --draws × --count images for each σ are drawn and encoded.
     """
 
-    model: tyro.conf.Positional[str]
-    """A run folder, checkpoint folder, release folder or hub id, or the name of a model that comes with the package."""
-    data: UseData = field(default_factory=UseData)
     shots: tuple[int, ...] = (1, 5, 10)
     """Labelled images of each class."""
     noise: tuple[float, ...] = (NEAR, FAR)
@@ -130,8 +129,6 @@ class FewShot:
     """Held-out images that the accuracy is of, at most."""
     out: Path = Path("few_shot.png")
     """The picture: each row is a labelled image, its reconstruction, and variations of it at the last σ."""
-    device: str = ""
-    """Where to compute; a GPU if there is one, else the CPU, when empty."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -168,11 +165,13 @@ def _scores(model: BigBiGAN, images: tuple[Tensor, ...], options: FewShot) -> np
     """Return the accuracies (2 + σ's, shots, draws) of pixels, of AvePool, and of AvePool with variations by each σ."""
     x, y, x_test, y_test = images
     pixels, pixels_test = _standardised(*(model.for_discriminator(part).flatten(1).numpy() for part in (x, x_test)))
-    scaler, features = StandardScaler(), _features(model, x)
-    features, features_test = scaler.fit_transform(features), scaler.transform(_features(model, x_test))
+    scaler, seen = StandardScaler(), sys.stderr.isatty()
+    features = scaler.fit_transform(_features(model, x, seen))
+    features_test = scaler.transform(_features(model, x_test, seen))
     scores = np.empty((2 + len(options.noise), len(options.shots), options.draws))
-    for i, shots in enumerate(options.shots):
-        for draw in range(options.draws):
+    work = [(i, shots, draw) for i, shots in enumerate(options.shots) for draw in range(options.draws)]
+    with bar(options.draws * sum(options.shots), "fits", "label a class") as shown:
+        for i, shots, draw in work:
             at = draw_labelled(y, shots, draw)
             labels, own = y[at].numpy(), features[at]
             none = [np.empty((len(at), 0, rows.shape[1])) for rows in (pixels, features)]
@@ -183,6 +182,7 @@ def _scores(model: BigBiGAN, images: tuple[Tensor, ...], options: FewShot) -> np
                 drawn = variations(model, x[at], options.count, noise, seed=draw, classes=classes)
                 more = scaler.transform(_features(model, drawn.flatten(0, 1))).reshape(len(at), options.count, -1)
                 scores[2 + j, i, draw] = accuracy(own, labels, more, features_test, y_test.numpy())
+            shown.update(shots)
     return scores
 
 
@@ -192,9 +192,9 @@ def _standardised(rows: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.
     return scaler.transform(rows), scaler.transform(others)
 
 
-def _features(model: BigBiGAN, x: Tensor) -> np.ndarray:
+def _features(model: BigBiGAN, x: Tensor, progress: bool = False) -> np.ndarray:
     """Return AvePool features (n, C) of images (n, 3, S, S) of any size."""
-    return encode(x, model, "avepool_feat", value_range=(-1, 1), progress=False).numpy()
+    return encode(x, model, "avepool_feat", value_range=(-1, 1), progress=progress).numpy()
 
 
 def _sheet(model: BigBiGAN, x: Tensor, y: Tensor, options: FewShot):

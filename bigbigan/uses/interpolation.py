@@ -6,7 +6,7 @@ BigBiGAN encodes both images, so real images can be the ends of the path. A GAN 
 of its prior: `latent_path` and `model.generate` do that.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +23,17 @@ from torch import Tensor
 from bigbigan.api import grid
 from bigbigan.errors import InputError, exit_with_a_sentence
 from bigbigan.model import BigBiGAN
-from bigbigan.uses.command_line import UseData, at_encoder_size, device_of, open_data, read_images, ready, write_picture
+from bigbigan.uses.command_line import (
+    UseOptions,
+    at_encoder_size,
+    device_of,
+    open_data,
+    read_images,
+    ready,
+    write_picture,
+)
+
+BATCH = 256  # images computed at a time
 
 SPHERICAL = ("normal", "variable_normal", "sparse_normal", "censored_normal")
 """Priors whose latents have a typical length, which a straight line between two of them cuts short."""
@@ -116,7 +126,7 @@ def smoothness(model: BigBiGAN, film: Tensor) -> dict[str, float]:
     The lengths are the idea of StyleGAN's perceptual path length (Karras et al. 2019, section 4.1) with E in place of
     VGG, over whole paths in place of short pieces.
     """
-    features = model.encoder.avepool(at_encoder_size(model, film.flatten(0, 1))).unflatten(0, film.shape[:2])
+    features = _avepool(model, film.flatten(0, 1)).unflatten(0, film.shape[:2])
     figures = {}
     for name, points in (("pixel", film.flatten(2)), ("feature", features)):
         steps = (points[:, 1:] - points[:, :-1]).norm(dim=2)
@@ -132,17 +142,18 @@ def distance_to_real(model: BigBiGAN, x: Tensor, real: Tensor) -> Tensor:
 
     x: (N, 3, S, S), real: (M, 3, S', S'), both in [−1, 1].
     """
-    features = [model.encoder.avepool(at_encoder_size(model, part)) for part in (x, real)]
-    return torch.cdist(*features).amin(1)
+    return torch.cdist(_avepool(model, x), _avepool(model, real)).amin(1)
+
+
+def _avepool(model: BigBiGAN, x: Tensor) -> Tensor:
+    """Return the AvePool features (N, C) of images (N, 3, S, S) of any size, computed in batches, on their device."""
+    return torch.cat([model.encoder.avepool(at_encoder_size(model, part)) for part in x.split(BATCH)])
 
 
 @dataclass
-class Interpolation:
+class Interpolation(UseOptions):
     """Draw rows of images on the paths between pairs of held-out images, and print how smooth the paths are."""
 
-    model: tyro.conf.Positional[str]
-    """A run folder, checkpoint folder, release folder or hub id, or the name of a model that comes with the package."""
-    data: UseData = field(default_factory=UseData)
     out: Path = Path("interpolation.png")
     """The picture: each row is an image, G on the path between both images' latents, the other image."""
     rows: int = 6
@@ -155,8 +166,6 @@ class Interpolation:
     """Pairs that the figures are of."""
     seed: int = 0
     """Decides which images are paired."""
-    device: str = ""
-    """Where to compute; a GPU if there is one, else the CPU, when empty."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -179,7 +188,14 @@ def run(options: Interpolation) -> str:
     classes = None if not model.classes or labels is None else labels[:n].to(device)
     if model.classes and classes is None:
         raise InputError("--data.path: expected images with classes, since the model is conditional; found none")
-    film = interpolate(model, one, two, options.steps, path=options.path, classes=classes)
+    parts = [part.split(max(1, BATCH // max(1, options.steps))) for part in (one, two)]
+    labelled = [None] * len(parts[0]) if classes is None else classes.split(len(parts[0][0]))
+    film = torch.cat(
+        [
+            interpolate(model, a, b, options.steps, path=options.path, classes=some)
+            for a, b, some in zip(*parts, labelled, strict=True)
+        ]
+    )
     ends = [model.for_discriminator(part)[:, None] for part in (one, two)]
     shown = torch.cat([ends[0], film, ends[1]], dim=1)[: options.rows]
     picture = write_picture(grid(shown.flatten(0, 1).cpu(), columns=shown.shape[1]), options.out)

@@ -7,7 +7,7 @@ from there bring back the pixels, as Zhu et al. (2016, arXiv 1609.03552, section
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 if __name__ == "__main__":  # before torch is loaded
@@ -18,12 +18,13 @@ if __name__ == "__main__":  # before torch is loaded
 import torch
 import tyro
 from torch import Tensor
+from tqdm.auto import trange
 
 from bigbigan.api import grid
 from bigbigan.errors import InputError, exit_with_a_sentence
 from bigbigan.model import BigBiGAN
 from bigbigan.uses.command_line import (
-    UseData,
+    UseOptions,
     at_encoder_size,
     device_of,
     draw_latents,
@@ -72,6 +73,7 @@ def invert(
     domain_weight: float = 0.0,
     pictures_at: Sequence[int] = (),
     classes: Tensor | None = None,
+    progress: bool = False,
 ) -> Inversion:
     """Optimise latents so that G(z) becomes x, from E(x) on, and return the best latents with the course.
 
@@ -86,7 +88,7 @@ def invert(
     steps: 0 only measures the start.  lr: Adam's rate, in the unit of z.
     start: (N, Z) in place of the mean of E's posterior; a GAN without E needs it, such as zeros.
     pictures_at: steps whose pictures are kept beside the first and the last.
-    classes: (N,) of a conditional model.
+    classes: (N,) of a conditional model.  progress: show a bar at a terminal.
     The networks' weights and gradients stay as they are; the result is detached.  Raises InputError.
     """
     generator = model.require("generator")
@@ -106,7 +108,7 @@ def invert(
     kept = sorted({0, steps, *(step for step in pictures_at if 0 <= step <= steps)})
     film, errors = [], []
     best, lowest = z.detach().clone(), torch.full((len(x),), float("inf"), device=z.device)
-    for step in range(steps + 1):
+    for step in trange(steps + 1, disable=None if progress else True, desc="inversion"):
         total, images, pixels = loss(z)
         better = total.detach() < lowest
         lowest = torch.where(better, total.detach(), lowest)
@@ -154,12 +156,9 @@ class _Loss:
 
 
 @dataclass
-class InversionCommand:
+class InversionCommand(UseOptions):
     """Refine the reconstructions of held-out images, draw the steps, and print the errors before and after."""
 
-    model: tyro.conf.Positional[str]
-    """A run folder, checkpoint folder, release folder or hub id, or the name of a model that comes with the package."""
-    data: UseData = field(default_factory=UseData)
     out: Path = Path("inversion.png")
     """The picture: each row is an image, then G(z) after 0, 1, 2, 5, 10, ... steps."""
     rows: int = 8
@@ -178,8 +177,6 @@ class InversionCommand:
     """Weight of mean (z − E(G(z)))², which keeps z where E would see it."""
     seed: int = 0
     """Decides which images are taken, and the random starts."""
-    device: str = ""
-    """Where to compute; a GPU if there is one, else the CPU, when empty."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -205,6 +202,7 @@ def run(options: InversionCommand) -> str:
         "domain_weight": options.domain_weight,
         "pictures_at": shown,
         "classes": classes,
+        "progress": True,
     }
     starts = {
         "E(x)": None,

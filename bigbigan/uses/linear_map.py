@@ -7,7 +7,8 @@ E(x) of the image x that was seen, and G draws the z of new measurements. Any me
 tags. The command tests the recipe on synthetic measurements, random linear mixtures of z with noise, or on yours.
 """
 
-from dataclasses import dataclass, field
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from bigbigan.api import encode, generate, grid
 from bigbigan.errors import InputError, exit_with_a_sentence
-from bigbigan.uses.command_line import UseData, open_data, read_images, ready, write_picture
+from bigbigan.uses.command_line import UseOptions, open_data, read_images, ready, write_picture
 
 PENALTIES = tuple(10.0**power for power in range(-3, 7))  # λ that cross-validation chooses from
 COLUMNS = 8  # images a row of the picture
@@ -116,15 +117,12 @@ def synthetic_measurements(z: Tensor, width: int, snr: float, seed: int = 0, noi
 
 
 @dataclass
-class LinearMapping:
+class LinearMapping(UseOptions):
     """Fit a linear map from measurements to latents, draw reconstructions of held-out images, and print the decoding.
 
     Without --measurements the measurements are random mixtures of E(x) with noise.
     """
 
-    model: tyro.conf.Positional[str]
-    """A run folder, checkpoint folder, release folder or hub id, or the name of a model that comes with the package."""
-    data: UseData = field(default_factory=UseData)
     measurements: str = ""
     """A .npy file (n, V): a row for each image of the training split, in its order."""
     test_measurements: str = ""
@@ -139,8 +137,6 @@ class LinearMapping:
     """Held-out images of the synthetic test, at most."""
     out: Path = Path("linear_map.png")
     """The picture: images, G(E(x)), and G of the latents decoded at each snr, a row each."""
-    device: str = ""
-    """Where to compute; a GPU if there is one, else the CPU, when empty."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -162,7 +158,8 @@ def run(options: LinearMapping) -> str:
     x, _ = read_images(train, size, None if given else options.pairs)
     x_test, y_test = read_images(test, size, None if given else options.test_pairs)
     classes = y_test if model.classes else None
-    z, z_test = (encode(part, model, "z_mean", value_range=(-1, 1), progress=False) for part in (x, x_test))
+    seen = sys.stderr.isatty()
+    z, z_test = (encode(part, model, "z_mean", value_range=(-1, 1), progress=seen) for part in (x, x_test))
     if given:
         measured = {"yours": (_load(options.measurements, len(x)), _load(options.test_measurements, len(x_test)))}
     else:

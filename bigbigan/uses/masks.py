@@ -28,7 +28,7 @@ from bigbigan.api import grid
 from bigbigan.errors import InputError, exit_with_a_sentence
 from bigbigan.files import printable
 from bigbigan.model import BigBiGAN
-from bigbigan.uses.command_line import device_of, draw_classes, draw_latents, ready, write_picture
+from bigbigan.uses.command_line import ModelOptions, device_of, draw_classes, draw_latents, ready, write_picture
 from bigbigan.uses.directions import RELATIVE_SHIFT, discover, sefa
 
 LUMA = (0.2989, 0.587, 0.114)  # weights of red, green and blue (ITU-R BT.601)
@@ -296,11 +296,9 @@ def read_scenes(path: str | os.PathLike, size: int) -> tuple[Tensor, Tensor]:
 
 
 @dataclass
-class Masks:
+class Masks(ModelOptions):
     """Segment images without labels, draw the masks, and print their IoU with true masks beside baselines."""
 
-    model: tyro.conf.Positional[str]
-    """A run folder, checkpoint folder, release folder or hub id, or the name of a model that comes with the package."""
     masks: str = ""
     """Images with true masks: a Parquet file with the columns image and mask, or a folder with test.parquet."""
     out: Path = Path("masks.png")
@@ -313,8 +311,6 @@ class Masks:
     """Steps of each segmenter's training."""
     seed: int = 0
     """Decides the latents and the training."""
-    device: str = ""
-    """Where to compute; a GPU if there is one, else the CPU, when empty."""
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -5,7 +5,8 @@
 The paper compares AvePool features, each divided by its L1 norm, by their L1 distance.
 """
 
-from dataclasses import dataclass, field
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ from bigbigan.errors import InputError, exit_with_a_sentence
 from bigbigan.features.search import Neighbours
 from bigbigan.model import BigBiGAN
 from bigbigan.uses.backbones import backbone
-from bigbigan.uses.command_line import UseData, device_of, open_data, read_images, ready, write_picture
+from bigbigan.uses.command_line import UseOptions, bar, device_of, open_data, read_images, ready, write_picture
 
 METRIC = "l1_normalised"
 TABLE = 2**22  # distances at a time, 32 MiB
@@ -118,15 +119,12 @@ def untrained_features(model: BigBiGAN, train: Tensor, parts: tuple[Tensor, ...]
 
 
 @dataclass
-class Retrieval:
+class Retrieval(UseOptions):
     """Draw queries beside their nearest images, and print precision@k and mAP beside pixels and an untrained encoder.
 
     Held-out images are the queries, training images the gallery.
     """
 
-    model: tyro.conf.Positional[str]
-    """A run folder, checkpoint folder, release folder or hub id, or the name of a model that comes with the package."""
-    data: UseData = field(default_factory=UseData)
     k: int = 10
     """Neighbours that precision counts."""
     gallery: int = 10_000
@@ -139,8 +137,6 @@ class Retrieval:
     """Queries in the picture."""
     untrained: int = 3
     """Untrained encoders, with the seeds 1, 2, ..., that are measured for comparison."""
-    device: str = ""
-    """Where to compute; a GPU if there is one, else the CPU, when empty."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -169,7 +165,8 @@ def run(options: Retrieval) -> str:
 def _table(options: Retrieval, model: BigBiGAN, images: tuple[Tensor, ...], names: list[str]) -> list[str]:
     """Return the lines of precision@k and mAP by representation, and of AvePool by class."""
     queries, y_test, gallery, y = images
-    features = [encode(x, model, "avepool_feat", value_range=(-1, 1), progress=False) for x in (queries, gallery)]
+    seen = sys.stderr.isatty()
+    features = [encode(x, model, "avepool_feat", value_range=(-1, 1), progress=seen) for x in (queries, gallery)]
     pixels = [(1 + model.for_discriminator(x).flatten(1)) / 2 for x in (queries, gallery)]
 
     def measured(rows: list[Tensor], p: int) -> Retrieved:
@@ -177,7 +174,11 @@ def _table(options: Retrieval, model: BigBiGAN, images: tuple[Tensor, ...], name
 
     results = {f"AvePool, d{p}": [measured(features, p)] for p in (1, 2)}
     if model.config is not None and options.untrained:
-        fresh = [untrained_features(model, gallery, (queries, gallery), seed + 1) for seed in range(options.untrained)]
+        fresh = []
+        with bar(options.untrained, "untrained encoders", "encoder") as shown:
+            for seed in range(options.untrained):
+                fresh.append(untrained_features(model, gallery, (queries, gallery), seed + 1))
+                shown.update()
         results["untrained AvePool, d1"] = [measured(rows, 1) for rows in fresh]
     results |= {f"pixels, d{p}": [measured(pixels, p)] for p in (1, 2)}
     lines = [f"{'':<24}{f'precision@{options.k}, %':>18}{'mAP, %':>16}"]

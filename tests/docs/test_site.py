@@ -42,7 +42,10 @@ def test_links_that_leave_docs_are_links_of_the_site():
     text = (
         "[a](../../README.md#train) ![b](../images/readme.png) [c](../../configs/digits.yaml) [d](https://x.org/a.md)"
     )
-    expected = "[a](../index.md#train) ![b](../images/readme.png) [c](../files/configs/digits.yaml.txt) [d](https://x.org/a.md)"
+    expected = (
+        "[a](../index.md#train) ![b](../images/readme.png) [c](../files/configs/digits.yaml.txt) "
+        "[d](https://x.org/a.md)"
+    )
     assert site.rewrite(text, Path("docs/paths/method.md"), linked) == expected
     assert linked == {Path("configs/digits.yaml")}
     assert site.rewrite("[a](docs/api.md)", Path("README.md"), linked) == "[a](api.md)"
