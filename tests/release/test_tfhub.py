@@ -175,6 +175,10 @@ def test_damaged_files_are_noticed(module):
     (module / "saved_model.pb").write_bytes((module / "saved_model.pb").read_bytes()[:5_000])
     with pytest.raises(ConversionError, match=r"saved_model.pb: expected \d+ bytes at byte"):
         convert_module(module)
+    for other in ("12040a022001", "12061204 0a020801", "12061204 0a021801"):
+        (module / "saved_model.pb").write_bytes(bytes.fromhex(other))  # messages whose strings are numbers
+        with pytest.raises(ConversionError, match="saved_model.pb: expected a SavedModel, found another file"):
+            convert_module(module)
     with pytest.raises(ConversionError, match="expected the folder of a hub module"):
         convert_module(module / "nothing")
     shutil.rmtree(module / "variables")
@@ -192,6 +196,21 @@ def test_what_is_no_table_is_refused(tmp_path):
     with pytest.raises(ConversionError, match="variables.data-00000-of-00001: expected the data"):
         Checkpoint(tmp_path / "variables")["w"]
     assert dict(read_table(path.read_bytes()))[b""] == b""
+
+
+def test_data_of_another_size_are_refused(small, tmp_path):
+    index, data = "variables.index", "variables.data-00000-of-00001"
+    content = dict(read_table((small / "variables" / index).read_bytes()))
+    whole = (small / "variables" / data).read_bytes()
+    name = max(content, key=lambda one: Checkpoint(small / "variables" / "variables").entries[one.decode()].offset
+               if one else -1).decode()  # fmt: skip
+    write_table(tmp_path / index, content)
+    (tmp_path / data).write_bytes(whole[:-1])
+    with pytest.raises(ConversionError, match=rf"variable {name}: expected \d+ bytes of shape .*, found \d+; get"):
+        Checkpoint(tmp_path / "variables")[name]
+    write_table(tmp_path / index, {b"": b"", b"w": b"\x08\x01\x12\x04\x12\x02\x08\x03\x28\x0d"})
+    with pytest.raises(ConversionError, match=r"expected 12 bytes of shape \(3,\) in .*, found 13 in the index"):
+        Checkpoint(tmp_path / "variables")["w"]
 
 
 def test_crc32c_of_known_vectors():

@@ -54,7 +54,7 @@ def read_saved_model(path: Path) -> SavedModel:
         if len(chosen) != 1:
             raise ConversionError(f"expected one graph without tags, found {len(graphs)} graphs with the tags {tags}")
         return _meta_graph(chosen[0])
-    except (ConversionError, IndexError, ValueError, TypeError, RuntimeError, struct.error) as error:
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError, struct.error) as error:
         reason = error if isinstance(error, ConversionError) else f"expected a SavedModel, found another file ({error})"
         raise ConversionError(f"{printable(path)}: {reason}") from None
 
