@@ -167,6 +167,7 @@ def test_an_export_says_what_the_model_is_worth(original, tmp_path):
     row = {"protocol": "linear, full batch", "labels": 1.0, "feature": "AvePool"}
     rows = [
         row | {"encoder": "trained", "figures": {"top1": {"mean": 0.944, "sd": None, "n": 1}}},
+        row | {"encoder": "trained", "feature": "BN+CReLU", "figures": {"top1": {"mean": 0.95, "sd": None, "n": 1}}},
         row | {"encoder": "untrained", "figures": {"top1": {"mean": 0.8, "sd": 0.05, "n": 3}}},
         row | {"encoder": "none", "feature": "pixels 8×8", "figures": {"top1": {"mean": 0.961, "sd": None, "n": 1}}},
     ]
@@ -180,7 +181,8 @@ def test_an_export_says_what_the_model_is_worth(original, tmp_path):
     card = json.loads((tmp_path / "out" / "config.json").read_text())["card"]
     assert card["natural"] is True
     assert card["worth"] == {
-        "linear probe, top-1 %": "94.4 (80.0 ± 5.0 untrained, 96.1 pixels)",
+        "linear probe, AvePool, top-1 %": "94.4 (untrained 80.0 ± 5.0, pixels 96.1)",
+        "linear probe, BN+CReLU, top-1 %": "95.0 (pixels 96.1)",
         "fid_classifier_a_train_n9": "1.618",
         "reconstruction error, of random pairs": "0.250",
     }
@@ -209,6 +211,10 @@ def test_the_small_preset_fits_what_ships():
 @pytest.mark.parametrize("name", shipped.names())
 def test_what_comes_with_the_package_is_small_and_works(name):
     (found,) = (model for model in bigbigan.models() if model.name == name)
-    assert found.megabytes < 8 and found.worth and (found.folder / "README.md").is_file()
+    page = (found.folder / "README.md").read_text()
+    assert found.megabytes < 8 and f'model="{name}"' in page
+    for feature in ("AvePool", "BN+CReLU"):  # the headline is what the card's table says
+        best = found.worth[f"linear probe, {feature}, top-1 %"].split()[0]
+        assert f"top1 % | trained | {feature} | {best} |" in page
     features = bigbigan.encode([picture(0), picture(1)], model=name, outputs="avepool_feat")
     assert features.isfinite().all() and features.std(0).max() > 0
