@@ -188,6 +188,15 @@ def test_an_export_says_what_the_model_is_worth(original, tmp_path):
     }
 
 
+def test_the_card_of_a_gan_promises_no_encoder(tmp_path):
+    write_release(tmp_path / "gan", tiny_model(encoder="none", classes=3).eval(), ABOUT)
+    page = (tmp_path / "gan" / "README.md").read_text()
+    assert "A GAN: a generator and a discriminator" in page and "images with their classes; it has no encoder" in page
+    assert "encode(" not in page and "| encoder |" not in page and "image-feature" not in page
+    images = bigbigan.load(tmp_path / "gan").generate(torch.randn(2, 8), torch.tensor([0, 2]))
+    assert images.shape == (2, 3, 8, 8)
+
+
 def test_the_card_shows_each_figure_beside_its_baseline():
     row = {"protocol": "linear, full batch", "labels": 0.1, "feature": "AvePool"}
     figures = [("trained", 0.7, None, 1), ("untrained", 0.4, 0.01, 3)]

@@ -266,6 +266,8 @@ def test_a_generator_of_biggan_pytorch_becomes_a_release(eps, last_eps, tmp_path
     flags = ["--eps", str(eps), *(["--last_eps", str(last_eps)] if last_eps else [])]
     command.main(["biggan", str(tmp_path / "G.pth"), str(tmp_path / "out"), *flags])
     assert "a generator of 32 px and 10 classes, without encoder" in capsys.readouterr().out
+    page = (tmp_path / "out" / "README.md").read_text()
+    assert "The generator of a BigGAN" in page and "32 px\nimages, 10 classes." in page and "encode(" not in page
     expected = generator_from_biggan(peer.state_dict(), eps, last_eps)
     z, classes = torch.randn(4, expected.latent_dim), torch.arange(4)
     with torch.no_grad():
