@@ -136,9 +136,15 @@ def of_another_shape(content):
     content[b"painter/frame/taps/shadow"] = content[b"painter/frame/shift/shadow"]
 
 
+def of_another_type(content):
+    entry = content[b"reader/floor1/room1/n2/spread"]
+    content[b"reader/floor1/room1/n2/spread"] = b"\x08\x03" + entry[2:]  # int32, of as many bytes
+
+
 @pytest.mark.parametrize(
     "change, said",
     [
+        (of_another_type, "variable reader/floor1/room1/n2/spread: expected the type torch.float32 .* torch.int32"),
         (renamed, "expected the variable judge/hear/0/up/map/shadow, found none of this name"),
         (missing, "expected the variable reader/floor1/room1/n2/spread, found none of this name"),
         (of_another_shape, r"variable painter/frame/taps/shadow: expected the shape \(3, 3, 8, 3\).*found \(3,\)"),
@@ -183,7 +189,7 @@ def test_damaged_files_are_noticed(module):
         convert_module(module / "nothing")
     shutil.rmtree(module / "variables")
     (module / "saved_model.pb").write_bytes(b"\x0a\x00")
-    with pytest.raises(ConversionError, match="expected one graph without tags, found 0"):
+    with pytest.raises(ConversionError, match="expected a SavedModel, found a file without a graph"):
         convert_module(module)
 
 

@@ -49,6 +49,8 @@ def read_saved_model(path: Path) -> SavedModel:
         raise ConversionError(f"{printable(path)}: expected the graph of a hub module, found no such file")
     try:
         graphs = [message(graph) for graph in message(path.read_bytes())[2]]
+        if not graphs:
+            raise ConversionError("expected a SavedModel, found a file without a graph")
         tags = [[tag.decode() for tag in message(graph[1][-1])[4]] if graph[1] else [] for graph in graphs]
         chosen = [graph for graph, own in zip(graphs, tags, strict=True) if not own] or graphs
         if len(chosen) != 1:
