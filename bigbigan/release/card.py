@@ -24,19 +24,19 @@ def worth(result: ProbeResult | None) -> str:
 def headline(result: ProbeResult) -> dict[str, str]:
     """Return the figures that say most, by name, with their unit: linear probe, FID by the data's classifier, error.
 
-    The linear probe is the first protocol, AvePool, with all labels; beside it stand the untrained encoder and pixels.
+    The linear probe is the first protocol with all labels, of each feature, since to choose the better one would be to
+    choose on the test images; beside it stand the untrained encoder and pixels.
     """
     rows = [row for row in result.rows if row.protocol.startswith("linear") and row.labels == 1 and not row.data]
     rows = [row for row in rows if row.protocol == rows[0].protocol and "top1" in row.figures]
-    top1 = {
-        row.encoder if row.encoder != "none" else "pixels": row.figures["top1"].percent(1)
-        for row in rows
-        if row.feature == "AvePool" or row.feature.startswith("pixels")
-    }
+    top1 = {(row.encoder, row.feature): row.figures["top1"].percent(1) for row in rows}
+    pixels = [f"pixels {value}" for (_, feature), value in top1.items() if feature.startswith("pixels")]
     found = {}
-    if "trained" in top1:
-        beside = ", ".join(f"{top1[name]} {name}" for name in ("untrained", "pixels") if name in top1)
-        found["linear probe, top-1 %"] = top1["trained"] + f" ({beside})" * bool(beside)
+    for (encoder, feature), value in top1.items():
+        if encoder == "trained":
+            untrained = top1.get(("untrained", feature))
+            beside = ", ".join([f"untrained {untrained}"] * bool(untrained) + pixels)
+            found[f"linear probe, {feature}, top-1 %"] = value + f" ({beside})" * bool(beside)
     figures = [item for part in result.generation.results for item in part.figures.items()] if result.generation else []
     found |= {name: f"{value:.4g}" for name, value in figures if name.startswith("fid_classifier_")}
     for pair in result.bidirectional or []:

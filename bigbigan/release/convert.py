@@ -24,6 +24,23 @@ from bigbigan.networks.weights import load_weights
 from bigbigan.release.format import write_release
 
 EPS = 1e-4  # of our generator's batch norms
+README = """---
+library_name: bigbigan
+tags: [bigbigan, gan]
+---
+# {name}
+
+The generator of a BigGAN (Brock, Donahue & Simonyan, ICLR 2019), converted from a file of BigGAN-PyTorch by
+`bigbigan-convert`. It has no encoder. How many images it has seen, of which data, is not in the file. {size} px
+images{classes}.
+
+```python
+import bigbigan
+images = bigbigan.generate(8, model="PATH OF THIS FOLDER")
+```
+
+Use it within the terms of the file and of the data it was trained on.
+"""
 UNUSED = re.compile(r"\.sv\d+$")  # singular values, kept for logging only
 
 
@@ -79,8 +96,11 @@ def convert_biggan(path: Path, folder: Path, eps: float = 1e-4, last_eps: float 
     )
     model = BigBiGAN(generator, None, None, config).eval()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    data = {"path": "unknown", "split": "train"}
-    write_release(folder, model, {"name": path.stem, "images_seen": 0, "seed": 0, "data": data})
+    card = {"name": path.stem, "images_seen": 0, "seed": "unknown", "data": {"path": "unknown", "split": "train"}}
+    classes = f", {config.classes} classes" if config.classes else ""
+    write_release(
+        folder, model, card, readme=README.format(name=path.stem, size=config.image_size, classes=classes)
+    )  # fmt: skip
     return model
 
 

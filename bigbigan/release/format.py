@@ -36,22 +36,19 @@ SAMPLES = 64  # of the grid on the card
 MAPPED = 2**24  # bytes of a file that are mapped into memory at a time
 README = """---
 library_name: bigbigan
-pipeline_tag: image-feature-extraction
-tags: [bigbigan, gan, representation-learning, unconditional-image-generation]
+{tags}
 ---
 # {name}
 
-A BigBiGAN: an encoder, a generator and a joint discriminator trained against each other on images without labels
-(Donahue & Simonyan, NeurIPS 2019), from random weights{init}.
+{what}, from random weights{init}.
 
 | | |
 |---|---|
 | data | {path}, split {split} |
 | real images seen | {images_seen:,} |
-| image size | {image_size} px; the encoder sees {encoder_size} px |
+| image size | {image_size} px{encoder_size} |
 | latents | {latent_dim}, {prior} prior |
-| encoder | {encoder} × {encoder_width:g} |
-| seed | {seed} |
+{encoder}| seed | {seed} |
 
 ![64 samples of random latents, not selected](samples.png)
 
@@ -60,25 +57,45 @@ A BigBiGAN: an encoder, a generator and a joint discriminator trained against ea
 ```python
 import bigbigan
 
-features = bigbigan.encode(images, model="PATH OR HUB ID OF THIS FOLDER", outputs="avepool_feat")
+{example}
 ```
 
-`model.safetensors` holds the averaged encoder and generator with their sampling statistics{discriminator}.
+`model.safetensors` holds the averaged {averaged} with {statistics}{discriminator}.
 Use it within the terms of the data it was trained on. Figures of this model: {figures}.
 """
+WITH_ENCODER = {
+    "tags": """pipeline_tag: image-feature-extraction
+tags: [bigbigan, gan, representation-learning, unconditional-image-generation]""",
+    "what": """A BigBiGAN: an encoder, a generator and a joint discriminator trained against each other on {seen}
+(Donahue & Simonyan, NeurIPS 2019)""",
+    "example": 'features = bigbigan.encode(images, model="PATH OR HUB ID OF THIS FOLDER", outputs="avepool_feat")',
+    "averaged": "encoder and generator",
+    "statistics": "their sampling statistics",
+}
+WITHOUT_ENCODER = {
+    "tags": "tags: [bigbigan, gan, unconditional-image-generation]",
+    "what": "A GAN: a generator and a discriminator trained against each other on {seen}; it has no encoder",
+    "example": 'images = bigbigan.to_pil(bigbigan.generate(8, model="PATH OR HUB ID OF THIS FOLDER"))',
+    "averaged": "generator",
+    "statistics": "its sampling statistics",
+}
 
 
-def write_release(folder: Path, model: BigBiGAN, card: dict, figures: str = "not measured") -> None:
-    """Write folder/{config.json, model.safetensors, README.md}, each complete or absent.
+def write_release(
+    folder: Path, model: BigBiGAN, card: dict, figures: str = "not measured", readme: str = ""
+) -> None:  # fmt: skip
+    """Write folder/{config.json, model.safetensors, samples.png, README.md}, each complete or absent.
 
-    card: what `release.load.card` returns.  figures: a phrase for the README.
+    card: what `release.load.card` returns.  figures: a phrase for the README.  readme: the whole README instead, of a
+    model that was not trained here.
     """
     beside = folder.with_name(f".writing-{folder.name}")
     beside.mkdir(parents=True, exist_ok=True)
-    model.card, model.readme = card, ""
+    model.card, model.readme = card, readme
     known = next(model.parameters()).device.type in ("cpu", "cuda")  # XLA's have no storage that could be written
     (model if known else copy.deepcopy(model).cpu()).save_pretrained(beside)
-    write_readme(beside, model, figures)
+    if not readme:
+        write_readme(beside, model, figures)
     folder.mkdir(exist_ok=True)
     for name in FILES:
         os.replace(beside / name, folder / name)
@@ -136,18 +153,22 @@ def write_readme(folder: Path, model: BigBiGAN, figures: str, worth: str = "") -
     figures: a phrase.  worth: a section on what the model is worth, see `card.worth`.
     """
     config, card = model.config, UNKNOWN | model.card
+    has_encoder = config.encoder != "none"
+    words = WITH_ENCODER if has_encoder else WITHOUT_ENCODER
+    seen = "images with their classes" if config.classes else "images without labels"
+    encoder_size = config.encoder_image_size or config.image_size
     text = README.format(
+        **words | {"what": words["what"].format(seen=seen)},
         name=card["name"],
         path=card["data"].get("path", "unknown"),
         split=card["data"].get("split", "unknown"),
         images_seen=card["images_seen"],
         seed=card["seed"],
         image_size=config.image_size,
-        encoder_size=config.encoder_image_size or config.image_size,
+        encoder_size=f"; the encoder sees {encoder_size} px" if has_encoder else "",
         latent_dim=config.latent_dim or model.generator.latent_dim,
         prior=config.prior,
-        encoder=config.encoder,
-        encoder_width=config.encoder_width,
+        encoder=f"| encoder | {config.encoder} × {config.encoder_width:g} |\n" if has_encoder else "",
         init=f", after {config.init_from}" if config.init_from else "",
         figures=figures,
         discriminator=", and the discriminator" if model.discriminator is not None else "",

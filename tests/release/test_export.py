@@ -167,6 +167,7 @@ def test_an_export_says_what_the_model_is_worth(original, tmp_path):
     row = {"protocol": "linear, full batch", "labels": 1.0, "feature": "AvePool"}
     rows = [
         row | {"encoder": "trained", "figures": {"top1": {"mean": 0.944, "sd": None, "n": 1}}},
+        row | {"encoder": "trained", "feature": "BN+CReLU", "figures": {"top1": {"mean": 0.95, "sd": None, "n": 1}}},
         row | {"encoder": "untrained", "figures": {"top1": {"mean": 0.8, "sd": 0.05, "n": 3}}},
         row | {"encoder": "none", "feature": "pixels 8×8", "figures": {"top1": {"mean": 0.961, "sd": None, "n": 1}}},
     ]
@@ -180,10 +181,20 @@ def test_an_export_says_what_the_model_is_worth(original, tmp_path):
     card = json.loads((tmp_path / "out" / "config.json").read_text())["card"]
     assert card["natural"] is True
     assert card["worth"] == {
-        "linear probe, top-1 %": "94.4 (80.0 ± 5.0 untrained, 96.1 pixels)",
+        "linear probe, AvePool, top-1 %": "94.4 (untrained 80.0 ± 5.0, pixels 96.1)",
+        "linear probe, BN+CReLU, top-1 %": "95.0 (pixels 96.1)",
         "fid_classifier_a_train_n9": "1.618",
         "reconstruction error, of random pairs": "0.250",
     }
+
+
+def test_the_card_of_a_gan_promises_no_encoder(tmp_path):
+    write_release(tmp_path / "gan", tiny_model(encoder="none", classes=3).eval(), ABOUT)
+    page = (tmp_path / "gan" / "README.md").read_text()
+    assert "A GAN: a generator and a discriminator" in page and "images with their classes; it has no encoder" in page
+    assert "encode(" not in page and "| encoder |" not in page and "image-feature" not in page
+    images = bigbigan.load(tmp_path / "gan").generate(torch.randn(2, 8), torch.tensor([0, 2]))
+    assert images.shape == (2, 3, 8, 8)
 
 
 def test_the_card_shows_each_figure_beside_its_baseline():
@@ -209,6 +220,10 @@ def test_the_small_preset_fits_what_ships():
 @pytest.mark.parametrize("name", shipped.names())
 def test_what_comes_with_the_package_is_small_and_works(name):
     (found,) = (model for model in bigbigan.models() if model.name == name)
-    assert found.megabytes < 8 and found.worth and (found.folder / "README.md").is_file()
+    page = (found.folder / "README.md").read_text()
+    assert found.megabytes < 8 and f'model="{name}"' in page
+    for feature in ("AvePool", "BN+CReLU"):  # the headline is what the card's table says
+        best = found.worth[f"linear probe, {feature}, top-1 %"].split()[0]
+        assert f"top1 % | trained | {feature} | {best} |" in page
     features = bigbigan.encode([picture(0), picture(1)], model=name, outputs="avepool_feat")
     assert features.isfinite().all() and features.std(0).max() > 0

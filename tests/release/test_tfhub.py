@@ -136,9 +136,15 @@ def of_another_shape(content):
     content[b"painter/frame/taps/shadow"] = content[b"painter/frame/shift/shadow"]
 
 
+def of_another_type(content):
+    entry = content[b"reader/floor1/room1/n2/spread"]
+    content[b"reader/floor1/room1/n2/spread"] = b"\x08\x03" + entry[2:]  # int32, of as many bytes
+
+
 @pytest.mark.parametrize(
     "change, said",
     [
+        (of_another_type, "variable reader/floor1/room1/n2/spread: expected the type torch.float32 .* torch.int32"),
         (renamed, "expected the variable judge/hear/0/up/map/shadow, found none of this name"),
         (missing, "expected the variable reader/floor1/room1/n2/spread, found none of this name"),
         (of_another_shape, r"variable painter/frame/taps/shadow: expected the shape \(3, 3, 8, 3\).*found \(3,\)"),
@@ -175,11 +181,15 @@ def test_damaged_files_are_noticed(module):
     (module / "saved_model.pb").write_bytes((module / "saved_model.pb").read_bytes()[:5_000])
     with pytest.raises(ConversionError, match=r"saved_model.pb: expected \d+ bytes at byte"):
         convert_module(module)
+    for other in ("12040a022001", "12061204 0a020801", "12061204 0a021801"):
+        (module / "saved_model.pb").write_bytes(bytes.fromhex(other))  # messages whose strings are numbers
+        with pytest.raises(ConversionError, match="saved_model.pb: expected a SavedModel, found another file"):
+            convert_module(module)
     with pytest.raises(ConversionError, match="expected the folder of a hub module"):
         convert_module(module / "nothing")
     shutil.rmtree(module / "variables")
     (module / "saved_model.pb").write_bytes(b"\x0a\x00")
-    with pytest.raises(ConversionError, match="expected one graph without tags, found 0"):
+    with pytest.raises(ConversionError, match="expected a SavedModel, found a file without a graph"):
         convert_module(module)
 
 
@@ -192,6 +202,21 @@ def test_what_is_no_table_is_refused(tmp_path):
     with pytest.raises(ConversionError, match="variables.data-00000-of-00001: expected the data"):
         Checkpoint(tmp_path / "variables")["w"]
     assert dict(read_table(path.read_bytes()))[b""] == b""
+
+
+def test_data_of_another_size_are_refused(small, tmp_path):
+    index, data = "variables.index", "variables.data-00000-of-00001"
+    content = dict(read_table((small / "variables" / index).read_bytes()))
+    whole = (small / "variables" / data).read_bytes()
+    name = max(content, key=lambda one: Checkpoint(small / "variables" / "variables").entries[one.decode()].offset
+               if one else -1).decode()  # fmt: skip
+    write_table(tmp_path / index, content)
+    (tmp_path / data).write_bytes(whole[:-1])
+    with pytest.raises(ConversionError, match=rf"variable {name}: expected \d+ bytes of shape .*, found \d+; get"):
+        Checkpoint(tmp_path / "variables")[name]
+    write_table(tmp_path / index, {b"": b"", b"w": b"\x08\x01\x12\x04\x12\x02\x08\x03\x28\x0d"})
+    with pytest.raises(ConversionError, match=r"expected 12 bytes of shape \(3,\) in .*, found 13 in the index"):
+        Checkpoint(tmp_path / "variables")["w"]
 
 
 def test_crc32c_of_known_vectors():
@@ -247,6 +272,8 @@ def test_a_generator_of_biggan_pytorch_becomes_a_release(eps, last_eps, tmp_path
     flags = ["--eps", str(eps), *(["--last_eps", str(last_eps)] if last_eps else [])]
     command.main(["biggan", str(tmp_path / "G.pth"), str(tmp_path / "out"), *flags])
     assert "a generator of 32 px and 10 classes, without encoder" in capsys.readouterr().out
+    page = (tmp_path / "out" / "README.md").read_text()
+    assert "The generator of a BigGAN" in page and "32 px\nimages, 10 classes." in page and "encode(" not in page
     expected = generator_from_biggan(peer.state_dict(), eps, last_eps)
     z, classes = torch.randn(4, expected.latent_dim), torch.arange(4)
     with torch.no_grad():

@@ -91,9 +91,10 @@ class Checkpoint:
                 f"{printable(path)}: expected the data of the checkpoint, found: {error.strerror}"
             ) from None
         if len(raw) != expected or entry.size != expected:
-            found = min(len(raw), entry.size)
+            found = f"{len(raw)}" if entry.size == expected else f"{entry.size} in the index"
             raise ConversionError(
-                f"variable {name}: expected {expected} bytes of shape {entry.shape} in {path.name}, found {found}"
+                f"variable {name}: expected {expected} bytes of shape {entry.shape} in {path.name}, found {found}; get "
+                "the file again"
             )
         if entry.crc is not None and masked(crc32c(raw)) != entry.crc:
             raise ConversionError(

