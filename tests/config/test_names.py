@@ -70,8 +70,7 @@ def test_an_old_name_gives_the_settings_and_the_run_that_it_gave(name):
 
 
 def test_the_new_name_goes_on_with_the_run_of_the_old_one():
-    new = {"own", "bigbigan/cifar10_cpu"}  # presets that never had another name
-    assert set(ALIASES.values()) | {name for name in OLD_NAMES if name not in ALIASES} == set(presets()) - new
+    assert set(ALIASES.values()) | {name for name in OLD_NAMES if name not in ALIASES} == set(presets()) - NEW
     for old, new in ALIASES.items():
         assert resolved(new) == resolved(old)
     assert len(set(ALIASES.values())) == len(ALIASES) and not set(ALIASES) & set(presets())
