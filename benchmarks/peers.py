@@ -1,10 +1,12 @@
 """Compare the probe's numeric parts with faiss and scikit-learn, in turn in one process.
 
-    python benchmarks/peers.py [--parts knn_l2 knn_l1 linear] [--repeats 3] [--rows 8000] [--threads 2] [--out FILE]
+    python benchmarks/peers.py [--parts knn_l2 knn_l1 linear manifold frechet] [--repeats 3] [--rows 8000]
+        [--threads 2] [--out FILE]
 
 Each part is repeated: ours, then each peer, then ours again, and so on; the least wall time and the least CPU time of
 each are printed with the ratio ours / peer, the number of repetitions and the processor. A peer that is not installed
-(`pip install faiss-cpu`) is named and skipped. On a machine that does other work the CPU times are the ones to compare.
+(`pip install faiss-cpu prdc pytorch-fid torch-fidelity`) is named and skipped. On a machine that does other work the
+CPU times are the ones to compare.
 
 knn_l2: 50 nearest of 50,000 × 512 normalised rows for 400 queries.  knn_l1: the same by L1 distances, 60 queries, with
 the rate in elements (one coordinate of one pair) a second.
@@ -12,9 +14,12 @@ linear: ours solves 40 strengths (C from 1e-4 to 1e2) of rows × 1,024 features 
 minimum; scikit-learn's lbfgs solves five of them at its default tolerance (tol 1e-4, 100 iterations), each started from
 the one before. Its worst relative gap to the minimum is printed too, since it stops far from the minimum where the
 penalty is weak. `benchmarks/solver.py` compares the two at the same gap.
+manifold: precision, recall, density and coverage of 5,000 against 5,000 features × 512, beside prdc.
+frechet: the distance of two sets of moments of 2,048 dimensions, beside pytorch-fid and torch-fidelity.
 """
 
 import argparse
+import importlib
 import json
 import os
 import sys
@@ -34,7 +39,10 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from benchmarks.frechet import features
 from benchmarks.solver import COMPARED, STRENGTHS, objective, synthetic
+from bigbigan.metrics.frechet import gaussian_distance
+from bigbigan.metrics.manifold import manifold_figures
 from eval_linear.knn import nearest_rows
 from eval_linear.linear.logistic import logistic_path
 
@@ -45,6 +53,7 @@ except ImportError:
 
 REFERENCES, WIDTH, K = 50_000, 512, 50
 QUERIES = {1: 60, 2: 400}
+PARTS = ["knn_l2", "knn_l1", "linear", "manifold", "frechet"]
 
 
 def in_turn(calls: dict[str, Callable], repeats: int) -> dict[str, dict]:
@@ -130,6 +139,41 @@ def linear(rows: int, repeats: int) -> dict:
     return result | {"lbfgs_gaps": gaps, "our_gap": estimated}
 
 
+def manifold(repeats: int) -> dict:
+    """Compare precision, recall, density and coverage with prdc's."""
+    draw = torch.Generator().manual_seed(0)
+    real, generated = (torch.randn(5000, WIDTH, generator=draw) + shift for shift in (0.0, 0.02))
+    calls: dict[str, Callable] = {"ours": lambda: manifold_figures(generated, real, 5, 5)}
+    if (prdc := optional("prdc", "compute_prdc")) is not None:
+        calls["prdc"] = lambda: prdc(real.numpy(), generated.numpy(), 5)
+        ours, theirs = vars(calls["ours"]()), calls["prdc"]()
+        print(f"manifold: ours differs by {max(abs(ours[name] - theirs[name]) for name in theirs):.1e} at most")
+    return report("precision, recall, density, coverage, 5,000 and 5,000 × 512", in_turn(calls, repeats), repeats)
+
+
+def frechet(repeats: int) -> dict:
+    """Compare the Fréchet distance of two sets of moments with those of pytorch-fid and torch-fidelity."""
+    (m1, c1), (m2, c2) = ((x.mean(0), np.cov(x, rowvar=False)) for x in (features(4096, 2048, i) for i in (0, 1)))
+    calls: dict[str, Callable] = {"ours": lambda: gaussian_distance(m1, c1, m2, c2)}
+    if (pytorch_fid := optional("pytorch_fid.fid_score", "calculate_frechet_distance")) is not None:
+        calls["pytorch-fid"] = lambda: pytorch_fid(m1, c1, m2, c2)
+    if (torch_fidelity := optional("torch_fidelity.metric_fid", "fid_statistics_to_metric")) is not None:
+        sides = [{"mu": m, "sigma": c} for m, c in ((m1, c1), (m2, c2))]
+        calls["torch-fidelity"] = lambda: next(iter(torch_fidelity(*sides, False).values()))
+    found = {name: float(call()) for name, call in calls.items()}
+    print("Fréchet distance: " + ", ".join(f"{name} {value:.6f}" for name, value in found.items()))
+    return report("Fréchet distance, 2,048 dimensions", in_turn(calls, repeats), repeats)
+
+
+def optional(module: str, name: str):
+    """Return a function of a package that may be absent; None, and a line that says so, without it."""
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ImportError:
+        print(f"{module.split('.')[0]}: not installed, skipped")
+        return None
+
+
 def processor() -> str:
     """Return the processor's name and the number of cores, as Linux says it."""
     text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
@@ -140,7 +184,7 @@ def processor() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", nargs="+", choices=["knn_l2", "knn_l1", "linear"])
+    parser.add_argument("--parts", nargs="+", choices=PARTS)
     parser.add_argument("--rows", nargs="+", type=int, default=[2000, 8000], help="of the linear path")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2, help="of ours and of all peers")
@@ -150,11 +194,12 @@ def main() -> None:
     busy = f", load {os.getloadavg()[0]:.1f} at the start" if hasattr(os, "getloadavg") else ""
     print(f"{processor()}, {arguments.threads} threads{busy}", flush=True)
     if faiss is None:
-        print("faiss: not installed, skipped (pip install faiss-cpu)")
-    parts, results = arguments.parts or ["knn_l2", "knn_l1", "linear"], []
+        print("faiss: not installed, skipped")
+    parts, results = arguments.parts or PARTS, []
     with threadpool_limits(arguments.threads):
         results += [knn(p, arguments.repeats, arguments.threads) for p in (2, 1) if f"knn_l{p}" in parts]
         results += [linear(rows, arguments.repeats) for rows in arguments.rows if "linear" in parts]
+        results += [part(arguments.repeats) for part in (manifold, frechet) if part.__name__ in parts]
     if arguments.out:
         found = {"processor": processor(), "threads": arguments.threads, "rows": results}
         arguments.out.write_text(json.dumps(found, indent=2) + "\n")

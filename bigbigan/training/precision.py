@@ -57,7 +57,7 @@ def check_convolutions(model: BigBiGAN, device: torch.device, precision: str) ->
     """Raise ConfigError for a run in bf16 on a CPU whose encoder has a convolution with a stride larger than its map.
 
     The gradients of such a convolution, 3×3 with stride 2 on a 1×1 map say, are wrong or infinite there in most calls
-    (torch 2.15 with oneDNN); those in float32 are right.  precision: Accelerate's name.
+    (torch 2.14 with oneDNN); those in float32 are right.  precision: Accelerate's name.
     """
     if device.type == "cpu" and precision == "bf16" and (name := strided_beyond_map(model)):
         raise ConfigError(
