@@ -88,7 +88,8 @@ def strided_beyond_map(model: BigBiGAN) -> str:
     layers = [(name, layer) for name, layer in model.encoder.named_modules() if isinstance(layer, nn.Conv2d)]
     hooks = [layer.register_forward_pre_hook(look(name)) for name, layer in layers]
     try:
-        model.encoder(to_signed(outline_images(model, 2, torch.device("cpu")).x))
+        x = to_signed(outline_images(model, 2, torch.device("cpu")).x)
+        model.encoder(model.generator.prepare(x))  # at the size of a growing network
     finally:
         for hook in hooks:
             hook.remove()
