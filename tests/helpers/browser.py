@@ -120,7 +120,7 @@ class Browser:
         deadline = time.monotonic() + seconds
         while not self.run(script):
             if time.monotonic() > deadline:
-                raise TimeoutError(f"not true within {seconds} s: {script}")
+                raise TimeoutError(f"not true within {seconds} s: {script}; errors of the page: {self.errors}")
             time.sleep(0.1)
 
     def choose_file(self, selector: str, path: Path) -> None:

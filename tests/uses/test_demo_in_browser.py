@@ -52,7 +52,12 @@ def browser():
 
 
 def changed(browser, name: str, before: str) -> str:
-    """Wait until a picture of the page is another one, and return its address."""
+    """Scroll to a picture of the page, wait until it is another one, and return its address.
+
+    A browser may leave a picture out of its sight unloaded.
+    """
+    browser.wait(f"!!document.querySelector('#{name}')", SECONDS)
+    browser.run(f"document.querySelector('#{name}').scrollIntoView()")
     browser.wait(f"({SHOWN.format(name)}) !== {before!r} && document.querySelector('#{name} img').complete", SECONDS)
     return browser.run(SHOWN.format(name))
 
