@@ -1,14 +1,15 @@
 """Time a training iteration (d_steps D updates, one E+G update, the averages) in several forms.
 
     python benchmarks/iteration.py [--config imagenet128 --batch_sizes 64 128 256 --repeats 5]
-                                   [--section.field VALUE ...]
+                                   [--forms "ours float32"] [--section.field VALUE ...]
 
 Forms, timed in turn: plain eager in float32 (TF32 on a GPU) and in bf16, contiguous and with the papers' resampling;
 ours in float32 and in bf16, channels last and folded; ours compiled (--compile MODE ... of torch.compile, one graph an
-update).
-Prints seconds, images a second, FLOPs of the plain form by torch's counter, the share of the bf16 matrix rate measured
-in the same run, peak memory, and the time of each part alone. A batch that does not fit in memory is reported. JSON
-with --out.
+update). --forms takes some of them: bf16 is very slow on a CPU without instructions for it.
+Prints seconds, images a second, the share of the matrix rate measured in the same run (in bf16, or in float32 if no
+form in bf16 is timed; FLOPs of the plain form by torch's counter, so that forms compare), the form's own FLOPs a second
+of the processor, peak memory, and the time of each part alone. A batch that does not fit in memory is reported.
+JSON with --out.
 """
 
 import argparse
@@ -110,7 +111,11 @@ def measure(config: Config, batch_size: int, device: torch.device, o: argparse.N
     forms = {"plain float32": (False, False, ""), "ours float32": (False, True, "")}
     forms |= {"plain bf16": (True, False, ""), "ours bf16": (True, True, "")}
     forms |= {f"ours bf16, compile {mode}": (True, True, mode) for mode in o.compile}
-    rate, rows, flop = matrix_rate(device, torch.bfloat16), [], None
+    forms = {name: form for name, form in forms.items() if not o.forms or name in o.forms}
+    dtype = torch.bfloat16 if any(bf16 for bf16, *_ in forms.values()) else torch.float32
+    rate, rows = matrix_rate(device, dtype), []
+    print(f"batch {batch_size}: matrix rate {rate / 1e9:,.0f} GFLOP/s in {str(dtype).removeprefix('torch.')}")
+    flops = {ours: flops_per_element(config, min(batch_size, 64), device, ours) for ours in (False, True)}
     for name, (bf16, ours, compiled) in forms.items():
         try:
             rows.append(measure_form(Iteration(config, batch_size, device, bf16, ours, compiled), device, o.repeats))
@@ -118,26 +123,33 @@ def measure(config: Config, batch_size: int, device: torch.device, o: argparse.N
             print(f"batch {batch_size:<6}{name:<32} does not fit")
             torch.cuda.empty_cache()
             continue
-        if flop is None:
-            with FlopCounterMode(display=False) as counter:
-                Iteration(config, 4, device, False, False)()
-            flop = counter.get_total_flops() / 4
-        row = rows[-1]
+        row, flop = rows[-1], flops[False]
         row |= {
             "form": name,
-            "gflops_per_cpu_s": flop * batch_size / row["best_cpu_s"] / 1e9,
+            "gflops_per_cpu_s": flops[ours] * batch_size / row["best_cpu_s"] / 1e9,
             "batch": batch_size,
             "utilisation": flop * batch_size / row["best_s"] / rate,
             "gflop_per_element": flop / 1e9,
+            "gflop_per_element_computed": flops[ours] / 1e9,
         }
         print(
             f"batch {batch_size:<6}{name:<32} best {row['best_s']:8.3f} s  median {row['median_s']:8.3f} s  "
             f"{batch_size / row['best_s']:9.1f} elements/s  utilisation {100 * row['utilisation']:5.1f} %  "
-            f"{row['gflops_per_cpu_s']:7.1f} GFLOP per CPU second  "
+            f"{row['best_cpu_s']:8.3f} CPU s, {row['gflops_per_cpu_s']:.1f} GFLOP each  "
             f"peak {row['peak_gib']:6.1f} GiB  first {row['first_s']:6.1f} s",
             flush=True,
         )
     return rows
+
+
+def flops_per_element(config: Config, batch_size: int, device: torch.device, ours: bool) -> float:
+    """Return the FLOPs of an iteration for one of its elements, which are images of E. ours: folded resampling.
+
+    What is done once a batch, such as folding the kernels, is divided among its elements.
+    """
+    with FlopCounterMode(display=False) as counter:
+        Iteration(config, batch_size, device, False, ours)()
+    return counter.get_total_flops() / batch_size
 
 
 def measure_form(iteration: Iteration, device: torch.device, repeats: int) -> dict:
@@ -169,6 +181,9 @@ def main() -> None:
     parser.add_argument(
         "--compile", nargs="*", default=[], help="modes of torch.compile, such as default, reduce-overhead"
     )
+    parser.add_argument(
+        "--forms", nargs="+", default=[], help="those to time, such as 'ours float32'; all if not given"
+    )
     parser.add_argument("--no_parts", action="store_true")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path)
@@ -177,8 +192,7 @@ def main() -> None:
     device = torch.device(o.device)
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    print(f"{describe(device)}, torch {torch.__version__}; --config {options.config}; bf16 matrix rate "
-          f"{matrix_rate(device, torch.bfloat16) / 1e9:,.0f} GFLOP/s")  # fmt: skip
+    print(f"{describe(device)}, torch {torch.__version__}; --config {options.config}")
     rows = [row for batch_size in o.batch_sizes for row in measure(config, batch_size, device, o)]
     parts = {}
     if not o.no_parts:
