@@ -165,6 +165,7 @@ def build_trunk(backbone: str, width: float, stem: str, image_size: int, blocks:
         if backbone == REVNET
         else build_timm(backbone, width, image_size, blocks)
     )
+    replace_convolutions(trunk)
     if backbone != REVNET and "resnetv2" not in backbone:
         # timm's own num_features may be the width before the last layers.
         trunk.num_features = checked_features(trunk, backbone, image_size)
@@ -266,6 +267,38 @@ def checked_features(trunk: nn.Module, backbone: str, image_size: int) -> int:
             "changes its buffers, so that chunks, processes and resumed runs would not agree; choose another backbone"
         )
     return out.shape[1]
+
+
+class WindowConv2d(nn.Conv2d):
+    """A convolution that leaves out the part of its kernel that meets nothing but padding.
+
+    Where the output is a single place, that place is one product of the map and the weights that lie on it: on a map of
+    1×1, which the last stages have of small images, that is one weight in nine of a 3×3 kernel. Strides larger than the
+    map, whose gradients are wrong on CPUs in bf16 (torch 2.14 with oneDNN), are avoided on the way.
+    """
+
+    def gives_one_place(self, sides: tuple[int, int]) -> bool:
+        """Return whether the output for a map of these sides is 1×1."""
+        rows = zip(sides, self.padding, self.kernel_size, self.stride, strict=True)
+        return all(0 <= side + 2 * pad - kernel < stride for side, pad, kernel, stride in rows)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.gives_one_place(x.shape[-2:]):
+            return super().forward(x)
+        (rows, columns), (top, left) = x.shape[-2:], self.padding
+        weight = self.weight[:, :, top : top + rows, left : left + columns]
+        return F.conv2d(x[..., : weight.shape[2], : weight.shape[3]], weight, self.bias, groups=self.groups)
+
+
+def replace_convolutions(network: nn.Module) -> None:
+    """Replace every padded convolution that is not dilated by a WindowConv2d with the same weights."""
+    for name, conv in list(network.named_modules()):
+        zeros = type(conv) is nn.Conv2d and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
+        if zeros and any(conv.padding) and conv.dilation == (1, 1):
+            shape = conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding
+            ours = WindowConv2d(*shape, groups=conv.groups, bias=conv.bias is not None, device="meta")
+            ours.weight, ours.bias = conv.weight, conv.bias
+            network.set_submodule(name, ours)
 
 
 def remove_dropout(network: nn.Module) -> None:

@@ -9,6 +9,7 @@ from torch import nn
 from bigbigan.data import to_signed
 from bigbigan.errors import ConfigError
 from bigbigan.model import BigBiGAN
+from bigbigan.networks.encoder import WindowConv2d
 from bigbigan.training.outline import outline_images
 
 CHECKS = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # torch's; without both, bf16 is emulated on x86
@@ -80,7 +81,8 @@ def strided_beyond_map(model: BigBiGAN) -> str:
     def look(name: str):
         def hook(layer: nn.Conv2d, inputs) -> None:
             stride, sides = max(layer.stride), inputs[0].shape[-2:]
-            if max(layer.kernel_size) > 1 and stride > min(sides):
+            strided = not (isinstance(layer, WindowConv2d) and layer.gives_one_place(sides))
+            if strided and max(layer.kernel_size) > 1 and stride > min(sides):
                 found.append(f"stride {stride} on {sides[0]}×{sides[1]} in encoder.{name}")
 
         return hook
