@@ -85,7 +85,7 @@ def load(
     model = load_model(source, names)
     for name in names or ():
         if getattr(model, name) is None:
-            raise CheckpointError(f"{printable(source)}: {absence(name)}; leave it out of parts")
+            raise CheckpointError(f"{printable(source)}: {absence(name)}")
     model = model.to(place or default_device())
     set_momentum(model)
     return model

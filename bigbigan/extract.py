@@ -146,7 +146,7 @@ def extract(options: Extract) -> None:
     if not device and processes > 1 and torch.cuda.is_available():
         check_gpus()
         device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-    model = load(options.ckpt, device or None)
+    model = load(options.ckpt, device or None, parts=("encoder",))
     images, path = open_data(options.data, model.card or {})
     folder = Path(options.out).expanduser()
     manifest = extraction.manifest_of(

@@ -118,7 +118,7 @@ class Stream:
     def _fill_cache(self, cache: str, cache_bytes: float) -> Tensor | None:
         """Return all images as uint8 (n, 3, H, W) on the device, or None if they differ in size or are too many."""
         try:
-            width, height = self.images[0].size
+            width, height = size_of(self.images.decoded(0))
         except Exception:  # the stream itself counts and reports a broken image
             return None
         if cache == "auto" and 3 * width * height * len(self.images) > cache_bytes:

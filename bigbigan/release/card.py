@@ -30,7 +30,7 @@ def headline(result: ProbeResult) -> dict[str, str]:
     rows = [row for row in result.rows if row.protocol.startswith("linear") and row.labels == 1 and not row.data]
     rows = [row for row in rows if row.protocol == rows[0].protocol and "top1" in row.figures]
     top1 = {(row.encoder, row.feature): row.figures["top1"].percent(1) for row in rows}
-    pixels = [f"pixels {value}" for (_, feature), value in top1.items() if feature.startswith("pixels")]
+    pixels = [f"{feature} {value}" for (_, feature), value in top1.items() if feature.startswith("pixels")]
     found = {}
     for (encoder, feature), value in top1.items():
         if encoder == "trained":

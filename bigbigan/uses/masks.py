@@ -281,7 +281,9 @@ def read_scenes(path: str | os.PathLike, size: int) -> tuple[Tensor, Tensor]:
     file = Path(path).expanduser()
     file = file / "test.parquet" if file.is_dir() else file
     if not file.is_file():
-        raise InputError(f"--masks {printable(path)}: expected a Parquet file, or a folder with test.parquet")
+        raise InputError(
+            f"--masks {printable(path)}: expected a Parquet file, or a folder with test.parquet, found none"
+        )
     table = load_dataset("parquet", data_files=str(file), split="train")
     if missing := {"image", "mask"} - set(table.column_names):
         raise InputError(f"--masks {printable(path)}: expected the columns image and mask, found no {sorted(missing)}")

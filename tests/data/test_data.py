@@ -319,6 +319,17 @@ def test_the_cache_gives_what_decoding_gives(tmp_path):
         assert (a.int() - b.int()).abs().float().mean() < 0.5
 
 
+def test_turned_images_are_kept_at_their_upright_size(tmp_path):
+    """Photographs of one size, some of them turned by their EXIF tag."""
+    for i, turn in enumerate((6, 1, 8)):
+        size = (20, 16) if turn == 1 else (16, 20)
+        exif = Image.Exif()
+        exif[0x0112] = turn
+        picture(i, size).save(tmp_path / f"{i}.jpg", exif=exif)
+    images = open_images(str(tmp_path), test_share=0)
+    assert make_stream(images, cache="device").cached.shape == (3, 3, 16, 20)
+
+
 def test_images_of_several_sizes_cannot_be_kept(image_folder):
     images = open_images(str(image_folder), test_share=0)
     assert make_stream(images, cache="auto").cached is None

@@ -181,8 +181,8 @@ def test_an_export_says_what_the_model_is_worth(original, tmp_path):
     card = json.loads((tmp_path / "out" / "config.json").read_text())["card"]
     assert card["natural"] is True
     assert card["worth"] == {
-        "linear probe, AvePool, top-1 %": "94.4 (untrained 80.0 ± 5.0, pixels 96.1)",
-        "linear probe, BN+CReLU, top-1 %": "95.0 (pixels 96.1)",
+        "linear probe, AvePool, top-1 %": "94.4 (untrained 80.0 ± 5.0, pixels 8×8 96.1)",
+        "linear probe, BN+CReLU, top-1 %": "95.0 (pixels 8×8 96.1)",
         "fid_classifier_a_train_n9": "1.618",
         "reconstruction error, of random pairs": "0.250",
     }

@@ -139,16 +139,12 @@ def test_parts_that_a_model_does_not_have_are_refused(folder, tmp_path):
         with pytest.raises(InputError, match="parts: expected some of generator, encoder, discriminator; found"):
             bigbigan.load(folder, parts=wrong)
     write(tmp_path / "gan", tiny_model(encoder="none"))
-    with pytest.raises(
-        CheckpointError, match="expected a model with an encoder, found a GAN, .* leave it out of parts"
-    ):
+    with pytest.raises(CheckpointError, match="expected a model with an encoder, found a GAN, "):
         bigbigan.load(tmp_path / "gan", parts=("encoder",))
     light = tiny_model()
     light.discriminator = None
     write(tmp_path / "light", light)
-    with pytest.raises(
-        CheckpointError, match="with a discriminator, found one without a discriminator; leave it out of parts"
-    ):
+    with pytest.raises(CheckpointError, match="with a discriminator, found one without a discriminator$"):
         bigbigan.load(tmp_path / "light", parts=("generator", "discriminator"))
     assert bigbigan.load(tmp_path / "light", "cpu").left_out == ()
 
