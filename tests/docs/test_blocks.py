@@ -46,6 +46,10 @@ TOY_TRAIN = {
     "run.statistics_images": 16, "run.threads": 1, "run.spectra_every": 0, "run.probe": False, "data.workers": 0,
     "run.evaluate_every": 0,
 }  # fmt: skip
+TOY_USES = {
+    "bigbigan.uses.directions": ["--train_steps=30"], "bigbigan.uses.few_shot": ["--draws=2", "--shots", "1", "2"],
+    "bigbigan.uses.inversion": ["--steps=20", "--images=20"],
+}  # fmt: skip
 TOY_PROBE = ["--untrained=1", "--queries=20", "--labels=1", "--cache=False"]
 
 
@@ -118,7 +122,8 @@ def run_command(argv: list[str]) -> int:
         module, function = ENTRY_POINTS[program].split(":")
         return as_program([program, *toy(program, rest)], lambda: getattr(importlib.import_module(module), function)())
     if program == "python" and rest[0] == "-m":
-        return as_program(rest[1:], lambda: runpy.run_module(rest[1], run_name="__main__"))
+        toys = TOY_USES.get(rest[1], [])  # after the page's own flags, which they override
+        return as_program([*rest[1:], *toys], lambda: runpy.run_module(rest[1], run_name="__main__"))
     return pytest.fail(f"{program}: no test runs it; mark the block, <!-- not run: WHY -->")
 
 
