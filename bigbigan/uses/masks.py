@@ -1,6 +1,7 @@
 """Segment the object of an image without labels, by a latent direction that lights it and darkens its background.
 
     python -m bigbigan.uses.masks runs/scenes --masks scenes --out masks.png
+    python -m bigbigan.uses.masks runs/photos --out masks.png
 
 The mask of a generated image is where it gets lighter along the direction. A small network that learns these masks of
 generated images then segments real ones. Two ways to the direction: chosen among discovered ones (Voynov, Morozov &
@@ -28,7 +29,16 @@ from bigbigan.api import grid
 from bigbigan.errors import InputError, exit_with_a_sentence
 from bigbigan.files import printable
 from bigbigan.model import BigBiGAN
-from bigbigan.uses.command_line import ModelOptions, device_of, draw_classes, draw_latents, ready, write_picture
+from bigbigan.uses.command_line import (
+    UseOptions,
+    device_of,
+    draw_classes,
+    draw_latents,
+    open_data,
+    read_images,
+    ready,
+    write_picture,
+)
 from bigbigan.uses.directions import RELATIVE_SHIFT, discover, sefa
 
 LUMA = (0.2989, 0.587, 0.114)  # weights of red, green and blue (ITU-R BT.601)
@@ -298,11 +308,12 @@ def read_scenes(path: str | os.PathLike, size: int) -> tuple[Tensor, Tensor]:
 
 
 @dataclass
-class Masks(ModelOptions):
-    """Segment images without labels, draw the masks, and print their IoU with true masks beside baselines."""
+class Masks(UseOptions):
+    """Segment images without labels and draw the masks; with true masks, print the IoU beside baselines."""
 
     masks: str = ""
-    """Images with true masks: a Parquet file with the columns image and mask, or a folder with test.parquet."""
+    """Images with true masks: a Parquet file with the columns image and mask, or a folder with test.parquet. Without
+    it held-out images of --data.path are segmented, and nothing is compared."""
     out: Path = Path("masks.png")
     """The picture: a row for each image: itself, the true mask, then the masks of the methods that the text lists."""
     rows: int = 8
@@ -323,20 +334,37 @@ def main(argv: list[str] | None = None) -> None:
 
 def run(options: Masks) -> str:
     """Write the picture and return the figures as text."""
-    if not options.masks:
-        raise InputError("--masks: expected a Parquet file of images with true masks; benchmarks/scenes.py writes one")
     model = ready(options.model, options.device or None)
     size = model.require("generator").image_size
     if model.require("encoder").image_size != size:
         raise InputError(f"model: expected E and G of one size, found {model.encoder.image_size} and {size} px")
-    x, truth = (part.to(device_of(model)) for part in read_scenes(options.masks, size))
-    rng = torch.Generator().manual_seed(options.seed)
-    found = {
+    if options.masks:
+        x, truth = (part.to(device_of(model)) for part in read_scenes(options.masks, size))
+        baselines = _baselines(x, truth, options.seed)
+    else:
+        x = read_images(open_data(options.data, model)[1], size, options.rows, options.seed)[0].to(device_of(model))
+        truth, baselines = None, {"Otsu": otsu(x)}
+    found = baselines | _segmented(model, x, options)
+    shown = [x] + [_as_picture(masks) for masks in ([] if truth is None else [truth]) + list(found.values())]
+    rows = torch.stack([part[: options.rows] for part in shown], dim=1)
+    picture = write_picture(grid(rows.flatten(0, 1).cpu(), columns=rows.shape[1]), options.out)
+    return "\n".join([*_text(found, truth), f"picture: {picture}"])
+
+
+def _baselines(x: Tensor, truth: Tensor, seed: int) -> dict[str, Tensor]:
+    """Return by name the masks of methods without a model."""
+    rng = torch.Generator().manual_seed(seed)
+    random = torch.rand(truth.shape, generator=rng) < float(truth.float().mean())
+    return {
         "Otsu": otsu(x).to(x.device),
-        "random pixels, as many": (torch.rand(truth.shape, generator=rng) < float(truth.float().mean())).to(x.device),
+        "random pixels, as many": random.to(x.device),
         "everything": torch.ones_like(truth),
     }
-    shift = usual_shift(model, options.seed)
+
+
+def _segmented(model: BigBiGAN, x: Tensor, options: Masks) -> dict[str, Tensor]:
+    """Return by name the masks, bool (N, S, S), of images x by each direction, through G(E(x)) and through a U-Net."""
+    shift, found = usual_shift(model, options.seed), {}
     with torch.inference_mode():
         z = torch.cat([model.infer(part).mean for part in x.split(256)])
     for name, vector, both_ways in _directions(model, shift, options):
@@ -345,14 +373,24 @@ def run(options: Masks) -> str:
             found[f"{name}, G(E(x))"] = direction_masks(model, z, vector, shift, **settings)[2]
         settings |= {"seed": options.seed, "progress": True}
         found[f"{name}, U-Net"] = segment(train_segmenter(model, vector, shift, options.segmenter_steps, **settings), x)
-    shown = [x, *(_as_picture(m) for m in (truth, *found.values()))]
-    rows = torch.stack([part[: options.rows] for part in shown], dim=1)
-    picture = write_picture(grid(rows.flatten(0, 1).cpu(), columns=rows.shape[1]), options.out)
-    lines = [f"mean IoU with the true masks of {len(x):,} images (columns 3, 4, ... of the picture, in this order):"]
+    return found
+
+
+def _text(found: dict[str, Tensor], truth: Tensor | None) -> list[str]:
+    """Return the figures of masks as lines, or the columns of the picture where there are no true masks."""
+    if truth is None:
+        columns = [f"  {i}: {name}" for i, name in enumerate(found, 2)]
+        return [
+            "columns of the picture, after the image; no true masks were given (--masks) to compare with:",
+            *columns,
+        ]
+    lines = [
+        f"mean IoU with the true masks of {len(truth):,} images (columns 3, 4, ... of the picture, in this order):"
+    ]
     for name, masks in found.items():
         scores = iou(masks, truth)
         lines.append(f"  {name:32}{scores.mean():6.3f}   pixels right {(masks == truth).float().mean():6.1%}")
-    return "\n".join([*lines, f"picture: {picture}"])
+    return lines
 
 
 def _directions(model: BigBiGAN, shift: float, options: Masks):

@@ -460,6 +460,17 @@ def test_the_command_of_masks_compares_with_baselines(tmp_path, capsys):
     assert all(word in printed for word in ("Otsu", "random pixels", "optimised, both ways, U-Net")) and out.is_file()
 
 
+def test_the_command_of_masks_segments_images_without_masks(tmp_path, capsys):
+    out = tmp_path / "masks.png"
+    arguments = ["digits", "--out", str(out), "--device", "cpu", "--rows", "3"]
+    masks.main([*arguments, "--discover_steps", "2", "--segmenter_steps", "6"])
+    printed = capsys.readouterr().out
+    assert "no true masks were given" in printed and "8: optimised, both ways, U-Net" in printed
+    assert "IoU" not in printed and "everything" not in printed
+    with Image.open(out) as picture:
+        assert picture.size[0] > 2 * picture.size[1]  # eight columns of three rows
+
+
 @pytest.mark.parametrize("module", [interpolation, directions, masks, inversion])
 def test_what_a_command_cannot_use_ends_it_with_a_sentence(module, tmp_path, capsys):
     arguments = (
