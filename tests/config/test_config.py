@@ -14,7 +14,7 @@ GROUPS = {
     "bigbigan/": [
         "cifar10", "cifar10_cpu", "cifar10_small", "imagenet128", "imagenet128_e256", "imagenet128_resnet101",
         "imagenet128_resnet50x2", "imagenet128_revnet50", "imagenet128_revnet50x2", "imagenet128_revnet50x4",
-        "imagenet64", "imagenette64",
+        "imagenet64", "imagenette64", "mnist",
     ],
     "biggan/": ["imagenet128_deep", "imagenet256_deep", "imagenet512_deep", "sagan128"],
     "own/": ["small"],
