@@ -4,7 +4,7 @@ It costs one norm a tensor. A norm is not finite if an entry is not, or if the s
 
 All gradients are judged before they are used. Of the weights only those are judged whose NaN would not show in the next
 loss: not spectrally normalised ones, whose σ would not be finite, and not convolutions of E, whose batch norm would not
-be.
+be. But a WindowConv2d may leave out a part of its kernel, so it is judged.
 """
 
 import math
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from bigbigan.distributed import ScalarReader
+from bigbigan.networks.encoder import WindowConv2d
 from bigbigan.networks.layers import spectral_layers
 
 
@@ -39,7 +40,8 @@ class Health:
     def __init__(self, model: nn.Module):
         self.model, self.names = model, {parameter: name for name, parameter in model.named_parameters()}
         normalised = {layer.weight for layer in spectral_layers(model)}
-        self.hiding = [p for p in self.names if p not in normalised and p.ndim < 4]
+        windows = {layer.weight for layer in model.modules() if isinstance(layer, WindowConv2d)}
+        self.hiding = [p for p in self.names if p not in normalised and (p.ndim < 4 or p in windows)]
         self.judged: deque[Judgement] = deque(maxlen=64)  # of one iteration, if somebody asks after each
         self.reader = ScalarReader()
 
