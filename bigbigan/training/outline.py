@@ -152,12 +152,12 @@ class SavedBytes:
 
 
 class _Kept:
-    """A tensor that autograd keeps; what it took is given back when autograd drops it. Weights are not counted."""
+    """A tensor that autograd keeps; what it took is given back when autograd drops it. Weights and views of them are not counted."""
 
     def __init__(self, meter: SavedBytes, tensor: Tensor):
         self.meter, self.tensor = meter, tensor
-        storage = tensor.untyped_storage()
-        self.key, self.size = storage._cdata, 0 if tensor.is_leaf and tensor.requires_grad else storage.nbytes()
+        storage, source = tensor.untyped_storage(), tensor if tensor._base is None else tensor._base
+        self.key, self.size = storage._cdata, 0 if source.is_leaf and source.requires_grad else storage.nbytes()
         meter.add(self.key, self.size, 1)
 
     def __del__(self) -> None:
