@@ -152,7 +152,10 @@ class SavedBytes:
 
 
 class _Kept:
-    """A tensor that autograd keeps; what it took is given back when autograd drops it. Weights and views of them are not counted."""
+    """A tensor that autograd keeps; what it took is given back when autograd drops it.
+
+    Weights and views of them are not counted.
+    """
 
     def __init__(self, meter: SavedBytes, tensor: Tensor):
         self.meter, self.tensor = meter, tensor
