@@ -111,6 +111,8 @@ def measure(config: Config, batch_size: int, device: torch.device, o: argparse.N
     forms = {"plain float32": (False, False, ""), "ours float32": (False, True, "")}
     forms |= {"plain bf16": (True, False, ""), "ours bf16": (True, True, "")}
     forms |= {f"ours bf16, compile {mode}": (True, True, mode) for mode in o.compile}
+    if unknown := set(o.forms) - set(forms):
+        raise SystemExit(f"--forms: expected some of {', '.join(forms)}; found {', '.join(sorted(unknown))}")
     forms = {name: form for name, form in forms.items() if not o.forms or name in o.forms}
     dtype = torch.bfloat16 if any(bf16 for bf16, *_ in forms.values()) else torch.float32
     rate, rows = matrix_rate(device, dtype), []

@@ -120,7 +120,7 @@ class Stream:
         try:
             width, height = size_of(self.images.decoded(0))
         except Exception:  # the stream itself counts and reports a broken image
-            return None
+            return self._cannot_cache(cache, f"{self.images.name(0)} is unreadable")
         if cache == "auto" and 3 * width * height * len(self.images) > cache_bytes:
             return None
         pixels = np.empty((len(self.images), 3, height, width), np.uint8)

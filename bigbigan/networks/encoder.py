@@ -19,7 +19,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from bigbigan.distributed import local_only
 from bigbigan.latents import Posterior
 from bigbigan.networks.growing import Growing
-from bigbigan.networks.layers import CrossReplicaBatchNorm, ResidualMLP
+from bigbigan.networks.layers import CrossReplicaBatchNorm, ResidualMLP, WindowConv2d
 from bigbigan.networks.revnet import RevNet
 
 REVNET = "revnet50"
@@ -267,27 +267,6 @@ def checked_features(trunk: nn.Module, backbone: str, image_size: int) -> int:
             "changes its buffers, so that chunks, processes and resumed runs would not agree; choose another backbone"
         )
     return out.shape[1]
-
-
-class WindowConv2d(nn.Conv2d):
-    """A convolution that leaves out the part of its kernel that meets nothing but padding.
-
-    Where the output is a single place, that place is one product of the map and the weights that lie on it: on a map of
-    1×1, which the last stages have of small images, that is one weight in nine of a 3×3 kernel. Strides larger than the
-    map, whose gradients are wrong on CPUs in bf16 (torch 2.14 with oneDNN), are avoided on the way.
-    """
-
-    def gives_one_place(self, sides: tuple[int, int]) -> bool:
-        """Return whether the output for a map of these sides is 1×1."""
-        rows = zip(sides, self.padding, self.kernel_size, self.stride, strict=True)
-        return all(0 <= side + 2 * pad - kernel < stride for side, pad, kernel, stride in rows)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.gives_one_place(x.shape[-2:]):
-            return super().forward(x)
-        (rows, columns), (top, left) = x.shape[-2:], self.padding
-        weight = self.weight[:, :, top : top + rows, left : left + columns]
-        return F.conv2d(x[..., : weight.shape[2], : weight.shape[3]], weight, self.bias, groups=self.groups)
 
 
 def replace_convolutions(network: nn.Module) -> None:

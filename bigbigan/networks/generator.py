@@ -129,11 +129,9 @@ class Generator(nn.Module, GeneratorInterface):
 
     def forward(self, z: Tensor, classes: Tensor | None = None) -> Tensor:
         first, conditions, labels = self._conditions(z, self._index(z, classes))
-        h = (
-            self.linear(first)
-            .unflatten(1, (-1, self.bottom, self.bottom))
-            .contiguous(memory_format=torch.channels_last)
-        )
+        h = self.linear(first).unflatten(1, (-1, self.bottom, self.bottom))
+        if self.conv.weight.is_contiguous(memory_format=torch.channels_last):  # maps of another layout are slower
+            h = h.contiguous(memory_format=torch.channels_last)
         for i, (block, condition) in enumerate(zip(self.blocks, conditions, strict=True)):
             inputs = (h, condition) if labels is None else (h, condition, labels)
             h = run_block(block, *inputs, recompute=self.checkpointing)

@@ -9,7 +9,7 @@ from torch import nn
 from bigbigan.data import to_signed
 from bigbigan.errors import ConfigError
 from bigbigan.model import BigBiGAN
-from bigbigan.networks.encoder import WindowConv2d
+from bigbigan.networks.layers import WindowConv2d
 from bigbigan.training.outline import outline_images
 
 CHECKS = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # torch's; without both, bf16 is emulated on x86
@@ -72,7 +72,8 @@ def check_convolutions(model: BigBiGAN, device: torch.device, precision: str) ->
 def strided_beyond_map(model: BigBiGAN) -> str:
     """Return the first convolution of E whose stride is larger than its map, and both, as a phrase; "" without one.
 
-    Kernels of 1×1 are left out: their gradients are right.
+    Kernels of 1×1 are left out, whose gradients are right, and layers without padding of their own: what pads its map
+    beforehand, as timm's Conv2dSame does, computes on a larger one.
     """
     if model.encoder is None:
         return ""
@@ -81,8 +82,9 @@ def strided_beyond_map(model: BigBiGAN) -> str:
     def look(name: str):
         def hook(layer: nn.Conv2d, inputs) -> None:
             stride, sides = max(layer.stride), inputs[0].shape[-2:]
-            strided = not (isinstance(layer, WindowConv2d) and layer.gives_one_place(sides))
-            if strided and max(layer.kernel_size) > 1 and stride > min(sides):
+            padded = isinstance(layer.padding, str) or any(layer.padding)
+            whole = isinstance(layer, WindowConv2d) and layer.gives_one_place(sides)  # computed without a stride
+            if padded and not whole and max(layer.kernel_size) > 1 and stride > min(sides):
                 found.append(f"stride {stride} on {sides[0]}×{sides[1]} in encoder.{name}")
 
         return hook

@@ -271,7 +271,7 @@ def otsu(x: Tensor) -> Tensor:
         between = (mean[-1] * share - mean).square() / (share * (1 - share)).clamp_min(1e-12)
         mask = levels > int(between.argmax())
         masks.append(~mask if mask.float().mean() > 0.5 else mask)
-    return torch.stack(masks)
+    return torch.stack(masks).to(x.device)
 
 
 def iou(masks: Tensor, truth: Tensor) -> Tensor:
@@ -356,7 +356,7 @@ def _baselines(x: Tensor, truth: Tensor, seed: int) -> dict[str, Tensor]:
     rng = torch.Generator().manual_seed(seed)
     random = torch.rand(truth.shape, generator=rng) < float(truth.float().mean())
     return {
-        "Otsu": otsu(x).to(x.device),
+        "Otsu": otsu(x),
         "random pixels, as many": random.to(x.device),
         "everything": torch.ones_like(truth),
     }
@@ -389,7 +389,9 @@ def _text(found: dict[str, Tensor], truth: Tensor | None) -> list[str]:
     ]
     for name, masks in found.items():
         scores = iou(masks, truth)
-        lines.append(f"  {name:32}{scores.mean():6.3f}   pixels right {(masks == truth).float().mean():6.1%}")
+        lines.append(
+            f"  {name:32}{float(scores.mean()):6.3f}   pixels right {float((masks == truth).float().mean()):6.1%}"
+        )
     return lines
 
 

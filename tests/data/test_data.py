@@ -330,6 +330,20 @@ def test_turned_images_are_kept_at_their_upright_size(tmp_path):
     assert make_stream(images, cache="device").cached.shape == (3, 3, 16, 20)
 
 
+@pytest.mark.parametrize("damage", [lambda data: data[:60], lambda data: b"no picture"])
+@pytest.mark.parametrize("place", [0, 2])
+def test_an_unreadable_image_cannot_be_kept(place, damage, tmp_path):
+    """Also the first one, whose size the others are compared with."""
+    for i in range(3):
+        picture(i, (20, 16)).save(tmp_path / f"{i}.png")
+    broken = tmp_path / f"{place}.png"
+    broken.write_bytes(damage(broken.read_bytes()))
+    images = open_images(str(tmp_path), test_share=0)
+    assert make_stream(images, cache="auto").cached is None
+    with pytest.raises(DataError, match=rf"found that .*{place}.png is unreadable; use --data.cache none"):
+        make_stream(images, cache="device")
+
+
 def test_images_of_several_sizes_cannot_be_kept(image_folder):
     images = open_images(str(image_folder), test_share=0)
     assert make_stream(images, cache="auto").cached is None

@@ -4,22 +4,24 @@ import pytest
 import torch
 from torch import nn
 
-from bigbigan.networks.encoder import WindowConv2d, build_trunk, replace_convolutions
+from bigbigan.networks.encoder import build_trunk, replace_convolutions
+from bigbigan.networks.layers import WindowConv2d
 
 SIDES = [(1, 1), (1, 2), (2, 1), (2, 2), (3, 3), (2, 5), (4, 4), (7, 7)]
 FORMS = [(3, 1, 1, 1), (3, 2, 1, 1), (3, 2, 1, 2), (3, 4, 1, 4), (7, 2, 3, 1), (5, 3, 2, 1), (5, 1, 1, 1), (3, 3, 2, 1)]
 
 
-@pytest.mark.parametrize("sides", SIDES)
-@pytest.mark.parametrize(("kernel", "stride", "padding", "groups"), FORMS)
+# Torch refuses a kernel that is larger than the padded map.
+CASES = [(sides, *form) for form in FORMS for sides in SIDES if min(sides) + 2 * form[2] >= form[0]]
+
+
+@pytest.mark.parametrize(("sides", "kernel", "stride", "padding", "groups"), CASES)
 def test_output_and_gradients_are_those_of_the_whole_kernel(sides, kernel, stride, padding, groups):
     torch.manual_seed(0)
     plain = nn.Conv2d(4, 8, kernel, stride, padding, groups=groups).double()
     ours = WindowConv2d(4, 8, kernel, stride, padding, groups=groups).double()
     ours.load_state_dict(plain.state_dict())
     x = torch.randn(3, 4, *sides, dtype=torch.float64, requires_grad=True)
-    if min(sides) + 2 * padding < kernel:
-        pytest.skip("the kernel is larger than the padded map, which torch refuses")
     expected, found = plain(x), ours(x)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
     direction = torch.randn_like(expected)

@@ -99,8 +99,16 @@ def test_bf16_on_a_cpu_refuses_strides_beyond_the_map(size, stem, beyond):
     assert not any(layer._forward_pre_hooks for layer in model.modules())
 
 
+def test_layers_that_pad_beforehand_are_not_refused():
+    model = tiny_model(image_size=16, encoder="tf_mobilenetv3_small_minimal_100", encoder_width=1.0)
+    assert precision.strided_beyond_map(model) == ""
+
+
 @pytest.mark.run
-def test_a_run_in_bf16_is_refused_before_it_writes(tmp_path, monkeypatch):
-    monkeypatch.setattr(precision, "strided_beyond_map", lambda model: "stride 2 on 1×1 in encoder.conv")
-    _, err = train(tmp_path, "--run.precision=bf16", "--run.name=run", code=2)
-    assert "error: --run.precision bf16: expected convolutions with strides up to the size of their maps" in err
+def test_a_run_in_bf16_is_refused_before_it_writes(tmp_path):
+    """timm's NFNets have convolutions of their own, which are not replaced."""
+    flags = ["--model.encoder=test_nfnet", "--model.encoder_width=1", "--run.precision=bf16", "--run.name=run"]
+    _, err = train(tmp_path, *flags, code=2)
+    expected = "expected convolutions with strides up to the size of their maps, since a CPU's gradients of others"
+    assert f"error: --run.precision bf16: {expected} are wrong in bf16, found stride 2 on 1×1 in encoder.trunk" in err
+    assert not list(tmp_path.glob("**/checkpoints/0*"))

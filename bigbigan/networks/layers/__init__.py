@@ -33,6 +33,7 @@ from bigbigan.networks.layers.spectral import (
     initialise,
     spectral_layers,
 )
+from bigbigan.networks.layers.window import WindowConv2d
 
 __all__ = [
     "ChannelLayerNorm",
@@ -52,6 +53,7 @@ __all__ = [
     "SNLinear",
     "SelfAttention",
     "StatisticsRecorder",
+    "WindowConv2d",
     "add_orthogonal_gradient",
     "advance_power_iteration",
     "batch_norms",

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from bigbigan.distributed import ScalarReader
-from bigbigan.networks.encoder import WindowConv2d
-from bigbigan.networks.layers import spectral_layers
+from bigbigan.networks.layers import WindowConv2d, spectral_layers
 
 
 class Judgement(NamedTuple):
