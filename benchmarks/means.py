@@ -17,11 +17,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from benchmarks.iteration import Iteration
 from benchmarks.rates import describe, synchronise
 from bigbigan.config import Config, parse
-from bigbigan.networks.layers import advance_power_iteration, set_folded
+from bigbigan.networks.layers import WindowConv2d, advance_power_iteration, set_folded
 from bigbigan.networks.layers.blocks import SelfAttention
 
 
@@ -57,6 +58,22 @@ def joined_forward(config: Config, n: int, device: torch.device) -> dict:
         d.zero_grad(set_to_none=True)
 
     return {"one joined D forward": (lambda: run(1), lambda: run(2))}
+
+
+def windows(config: Config, n: int, device: torch.device) -> dict:
+    """Return E forward and backward with WindowConv2d, and with torch's convolution in its place."""
+    batch = (it := iteration(config, n, device)).batch
+    ours = it.model.encoder.requires_grad_(True)
+    whole = copy.deepcopy(ours)
+    for layer in whole.modules():
+        if isinstance(layer, WindowConv2d):
+            layer.__class__ = nn.Conv2d
+
+    def run(encoder):
+        encoder(batch.x).mean.mean().backward()
+        encoder.zero_grad(set_to_none=True)
+
+    return {"windows of E's kernels": (lambda: run(ours), lambda: run(whole))}
 
 
 def power_iteration(config: Config, n: int, device: torch.device) -> dict:
@@ -105,7 +122,7 @@ def attention(config: Config, n: int, device: torch.device) -> dict:
     return {"scaled-dot-product kernel": (lambda: layer(x).sum().backward(), written_out)}
 
 
-GROUPS = (networks, joined_forward, power_iteration, optimisers, attention)
+GROUPS = (networks, joined_forward, windows, power_iteration, optimisers, attention)
 
 
 def main() -> None:
