@@ -340,11 +340,15 @@ def run(options: Masks) -> str:
         raise InputError(f"model: expected E and G of one size, found {model.encoder.image_size} and {size} px")
     if options.masks:
         x, truth = (part.to(device_of(model)) for part in read_scenes(options.masks, size))
-        baselines = _baselines(x, truth, options.seed)
+        labels, baselines = None, _baselines(x, truth, options.seed)
     else:
-        x = read_images(open_data(options.data, model)[1], size, options.rows, options.seed)[0].to(device_of(model))
+        x, labels = read_images(open_data(options.data, model)[1], size, options.rows, options.seed)
+        x = x.to(device_of(model))
         truth, baselines = None, {"Otsu": otsu(x)}
-    found = baselines | _segmented(model, x, options)
+    if model.classes and labels is None:
+        raise InputError("model: expected one without classes for images without labels, found a conditional one")
+    classes = labels.to(x.device) if model.classes else None
+    found = baselines | _segmented(model, x, classes, options)
     shown = [x] + [_as_picture(masks) for masks in ([] if truth is None else [truth]) + list(found.values())]
     rows = torch.stack([part[: options.rows] for part in shown], dim=1)
     picture = write_picture(grid(rows.flatten(0, 1).cpu(), columns=rows.shape[1]), options.out)
@@ -362,15 +366,18 @@ def _baselines(x: Tensor, truth: Tensor, seed: int) -> dict[str, Tensor]:
     }
 
 
-def _segmented(model: BigBiGAN, x: Tensor, options: Masks) -> dict[str, Tensor]:
-    """Return by name the masks, bool (N, S, S), of images x by each direction, through G(E(x)) and through a U-Net."""
+def _segmented(model: BigBiGAN, x: Tensor, classes: Tensor | None, options: Masks) -> dict[str, Tensor]:
+    """Return by name the masks, bool (N, S, S), of images x by each direction, through G(E(x)) and through a U-Net.
+
+    classes: of the images, (N,), for a conditional model.
+    """
     shift, found = usual_shift(model, options.seed), {}
     with torch.inference_mode():
         z = torch.cat([model.infer(part).mean for part in x.split(256)])
     for name, vector, both_ways in _directions(model, shift, options):
         settings = {"both_ways": both_ways}
         with torch.inference_mode():
-            found[f"{name}, G(E(x))"] = direction_masks(model, z, vector, shift, **settings)[2]
+            found[f"{name}, G(E(x))"] = direction_masks(model, z, vector, shift, classes, **settings)[2]
         settings |= {"seed": options.seed, "progress": True}
         found[f"{name}, U-Net"] = segment(train_segmenter(model, vector, shift, options.segmenter_steps, **settings), x)
     return found

@@ -11,6 +11,7 @@ from PIL import Image
 import bigbigan
 from bigbigan.errors import InputError
 from bigbigan.networks.interface import GeneratorInterface
+from bigbigan.release.format import write_release
 from bigbigan.uses import directions, interpolation, inversion, masks
 from bigbigan.uses.command_line import at_encoder_size, draw_latents
 from tests.conftest import tiny_model
@@ -469,6 +470,20 @@ def test_the_command_of_masks_segments_images_without_masks(tmp_path, capsys):
     assert "IoU" not in printed and "everything" not in printed
     with Image.open(out) as picture:
         assert picture.size[0] > 2 * picture.size[1]  # eight columns of three rows
+
+
+def test_the_command_of_masks_takes_a_conditional_model_with_the_classes_of_its_images(tmp_path, capsys):
+    from benchmarks.scenes import draw_scenes, write_scenes
+
+    card = {"name": "tiny", "images_seen": 0, "seed": 0, "data": {"path": "digits", "split": "train"}}
+    write_release(tmp_path / "model", tiny_model(classes=10), card)
+    write_scenes(tmp_path / "test.parquet", *draw_scenes(6, 8, True))
+    arguments = [str(tmp_path / "model"), "--out", str(tmp_path / "masks.png"), "--device", "cpu", "--rows", "2"]
+    masks.main([*arguments, "--discover_steps", "2", "--segmenter_steps", "2"])
+    assert (tmp_path / "masks.png").is_file()
+    with pytest.raises(SystemExit):
+        masks.main([*arguments, "--masks", str(tmp_path)])
+    assert "expected one without classes for images without labels" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("module", [interpolation, directions, masks, inversion])
