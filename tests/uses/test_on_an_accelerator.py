@@ -1,5 +1,6 @@
 """The commands of the uses compute where --device says: on the pretend accelerator, which refuses mixed places."""
 
+import contextlib
 import importlib
 from unittest import mock
 
@@ -44,7 +45,7 @@ def test_a_use_computes_on_the_accelerator(name, tmp_path):
         seen.append(ready(*given))
         return seen[-1]
 
-    with mock.patch.object(module, "ready", watched):
+    with mock.patch.object(module, "ready", watched), contextlib.chdir(tmp_path):
         module.main(["digits", "--device", str(pretend.DEVICE), "--out", str(tmp_path / "a.png"), *flags])
     assert all(parameter.device.type == pretend.NAME for parameter in seen[0].parameters())
     assert (tmp_path / "a.png").is_file()
