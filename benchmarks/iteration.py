@@ -1,11 +1,12 @@
 """Time a training iteration (d_steps D updates, one E+G update, the averages) in several forms.
 
     python benchmarks/iteration.py [--config imagenet128 --batch_sizes 64 128 256 --repeats 5]
-                                   [--forms "ours float32"] [--section.field VALUE ...]
+                                   [--forms "ours float32"] [--threads N] [--section.field VALUE ...]
 
 Forms, timed in turn: plain eager in float32 (TF32 on a GPU) and in bf16, contiguous and with the papers' resampling;
 ours in float32 and in bf16, channels last and folded; ours compiled (--compile MODE ... of torch.compile, one graph an
-update). --forms takes some of them: bf16 is very slow on a CPU without instructions for it.
+update). --forms takes some of them: bf16 is very slow on a CPU without instructions for it. --threads: of the CPU;
+two or more compute the two kinds of pairs side by side, as in training.
 Prints seconds, images a second, the share of the matrix rate measured in the same run (in bf16, or in float32 if no
 form in bf16 is timed; FLOPs of the plain form by torch's counter, so that forms compare), the form's own FLOPs a second
 of the processor, peak memory, and the time of each part alone. A batch that does not fit in memory is reported.
@@ -20,6 +21,11 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+if __name__ == "__main__":
+    from bigbigan.config.command import prepare_process
+
+    prepare_process()
 
 import numpy as np
 import torch
@@ -120,7 +126,9 @@ def measure(config: Config, batch_size: int, device: torch.device, o: argparse.N
     flops = {ours: flops_per_element(config, min(batch_size, 64), device, ours) for ours in (False, True)}
     for name, (bf16, ours, compiled) in forms.items():
         try:
-            rows.append(measure_form(Iteration(config, batch_size, device, bf16, ours, compiled), device, o.repeats))
+            iteration = Iteration(config, batch_size, device, bf16, ours, compiled)
+            iteration.step.set_threads(o.threads or torch.get_num_threads())
+            rows.append(measure_form(iteration, device, o.repeats))
         except torch.OutOfMemoryError:
             print(f"batch {batch_size:<6}{name:<32} does not fit")
             torch.cuda.empty_cache()
@@ -180,6 +188,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[64])
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=0)
     parser.add_argument(
         "--compile", nargs="*", default=[], help="modes of torch.compile, such as default, reduce-overhead"
     )

@@ -15,6 +15,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+if __name__ == "__main__":
+    from bigbigan.config.command import prepare_process
+
+    prepare_process()
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -82,6 +87,27 @@ def power_iteration(config: Config, n: int, device: torch.device) -> dict:
     return {"batched power iteration": tuple(ways)}
 
 
+def side_by_side(config: Config, n: int, device: torch.device) -> dict:
+    """Return an iteration with the two kinds of pairs on a thread each, and two ways without, on a CPU alone."""
+    if device.type != "cpu":
+        return {}
+    it = iteration(config, n, device)
+
+    def apart(threads: int):
+        it.step.set_threads(threads)
+        it()
+
+    def shared():
+        it.step.set_threads(1)
+        torch.set_num_threads(2)
+        it()
+
+    return {
+        "pairs side by side, against one thread": (lambda: apart(2), lambda: apart(1)),
+        "pairs side by side, against two that share operations": (lambda: apart(2), shared),
+    }
+
+
 def optimisers(config: Config, n: int, device: torch.device) -> dict:
     """Return Adam and the averages of G in several implementations; the gradients are given."""
     g = iteration(config, n, device).model.generator
@@ -122,7 +148,7 @@ def attention(config: Config, n: int, device: torch.device) -> dict:
     return {"scaled-dot-product kernel": (lambda: layer(x).sum().backward(), written_out)}
 
 
-GROUPS = (networks, joined_forward, windows, power_iteration, optimisers, attention)
+GROUPS = (networks, side_by_side, joined_forward, windows, power_iteration, optimisers, attention)
 
 
 def main() -> None:
@@ -141,7 +167,7 @@ def main() -> None:
             seconds = measure(pair, device, o.repeats)
             rows.append({"means": name, "with_s": seconds[0], "without_s": seconds[1], "gain": seconds[1] / seconds[0]})
             print(
-                f"{name:<28} {1e3 * seconds[0]:10.2f} ms   without {1e3 * seconds[1]:10.2f} ms   "
+                f"{name:<54} {1e3 * seconds[0]:10.2f} ms   without {1e3 * seconds[1]:10.2f} ms   "
                 f"without / with {seconds[1] / seconds[0]:6.2f}",
                 flush=True,
             )

@@ -18,7 +18,7 @@ import tyro
 
 from bigbigan.config import ImagesGiven
 from bigbigan.config.cli import check_flags
-from bigbigan.config.command import let_waiting_threads_sleep, print_and_leave
+from bigbigan.config.command import prepare_process, print_and_leave
 from bigbigan.config.comparison import flatten
 from bigbigan.config.help import columns
 from bigbigan.errors import FeatureError, exit_with_a_sentence
@@ -113,7 +113,7 @@ def main(argv: list[str] | None = None) -> None:
     if {"-h", "--help"} & set(argv):
         print_and_leave(HELP)
     with exit_with_a_sentence(lambda error: f"; {NEXT}" if isinstance(error, OSError | KeyboardInterrupt) else ""):
-        let_waiting_threads_sleep()
+        prepare_process()
         check_flags(
             [flag for flag in argv if flag != "--help-all"], list(flatten(Extract(""))), ("--help", "--help-all")
         )

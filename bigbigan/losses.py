@@ -43,10 +43,11 @@ def hinge(t: Tensor) -> Tensor:
 
 
 def discriminator_loss(
-    encoder_pairs: Scores, generator_pairs: Scores, form: str = "hinge", drift: float = 0.001
+    encoder_pairs: Scores | None, generator_pairs: Scores | None, form: str = "hinge", drift: float = 0.001
 ) -> Tensor:
     """Return L_D: the mean of ℓ_D over encoder pairs plus its mean over generator pairs (BigBiGAN, equation 4).
 
+    encoder_pairs, generator_pairs: None for the other kind's part of the sum alone.
     form:
       "hinge"        ℓ_D = h(y s_x) + h(y s_z) + h(y s_xz): the paper's, one hinge per score
       "joint_hinge"  ℓ_D = h(y (s_x + s_z + s_xz)): the paper tried it and found it worse
@@ -56,15 +57,11 @@ def discriminator_loss(
       "lsgan"        (Σs − 1)² on encoder pairs, 0.1 (Σs)² on generator pairs: the published code of Karras et al.,
                      whose targets are 0 for real and 1 for fake; here high scores mean encoder pairs
     """
-    if form == "wgan_gp":
-        encoder_total, generator_total = encoder_pairs.total(), generator_pairs.total()
-        return generator_total.mean() - encoder_total.mean() + drift * encoder_total.square().mean()
-    if form == "lsgan":
-        return (encoder_pairs.total() - 1).square().mean() + 0.1 * generator_pairs.total().square().mean()
-    return _pair_loss(encoder_pairs, +1, form) + _pair_loss(generator_pairs, -1, form)
+    kinds = ((encoder_pairs, +1), (generator_pairs, -1))
+    return torch.stack([_pair_loss(scores, y, form, drift) for scores, y in kinds if scores is not None]).sum()
 
 
-def _pair_loss(scores: Scores, y: int, form: str) -> Tensor:
+def _pair_loss(scores: Scores, y: int, form: str, drift: float) -> Tensor:
     if form == "hinge":
         return torch.stack([hinge(y * term) for term in scores.terms()]).sum(0).mean()
     total = scores.total()
@@ -72,6 +69,11 @@ def _pair_loss(scores: Scores, y: int, form: str) -> Tensor:
         return hinge(y * total).mean()
     if form == "logistic":
         return F.softplus(-y * total).mean()
+    if form == "wgan_gp":
+        loss = -y * total.mean()
+        return loss + drift * total.square().mean() if y > 0 else loss
+    if form == "lsgan":
+        return (total - 1).square().mean() if y > 0 else 0.1 * total.square().mean()
     raise ValueError(f"loss form: expected hinge, joint_hinge, logistic, wgan_gp or lsgan; found {form!r}")
 
 
@@ -118,16 +120,16 @@ def r1_penalty(scores: Scores, inputs: list[Tensor]) -> Tensor:
     return torch.stack([g.flatten(1).square().sum(1) for g in gradients if g is not None]).sum(0).mean()
 
 
-def encoder_generator_loss(encoder_pairs: Scores | None, generator_pairs: Scores, form: str = "hinge") -> Tensor:
+def encoder_generator_loss(encoder_pairs: Scores | None, generator_pairs: Scores | None, form: str = "hinge") -> Tensor:
     """Return L_EG = E[ℓ_EG(x, E(x), +1)] + E[ℓ_EG(G(z), z, −1)] with ℓ_EG = y Σs (BigBiGAN, equation 4).
 
     The loss is linear, without a hinge: E lowers the scores of its pairs and G raises those of its own.
-    encoder_pairs: None for a GAN without E.
+    encoder_pairs: None for a GAN without E.  generator_pairs: None for E's part of the sum alone.
     form: "logistic" is the non-saturating −log σ(−y Σs) of BiGAN and ALI; "lsgan" the squared distances to D's targets
     for the other kind of pairs; all others are linear.
     """
-    loss = _opposite_loss(generator_pairs.total(), -1, form)
-    return loss if encoder_pairs is None else _opposite_loss(encoder_pairs.total(), +1, form) + loss
+    kinds = ((encoder_pairs, +1), (generator_pairs, -1))
+    return torch.stack([_opposite_loss(s.total(), y, form) for s, y in kinds if s is not None]).sum()
 
 
 def _opposite_loss(total: Tensor, y: int, form: str) -> Tensor:

@@ -15,7 +15,7 @@ if __package__ in (None, ""):  # run by its path: the repository root takes the 
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from bigbigan.config import find_config, parse, preset_name
-from bigbigan.config.command import let_waiting_threads_sleep
+from bigbigan.config.command import prepare_process
 from bigbigan.errors import DataError, LostProcess, exit_with_a_sentence
 from bigbigan.training.processes import run_processes, without_option
 
@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> None:
     started, begun = time.monotonic(), []
     argv = sys.argv[1:] if argv is None else argv
     with exit_with_a_sentence(partial(resume_hint, begun)):
-        let_waiting_threads_sleep()
+        prepare_process()
         config, options = parse(argv)
         if options.processes > 1:
             status = run_processes(Path(__file__), options.processes, without_option(argv, "--processes"))

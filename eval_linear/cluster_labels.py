@@ -18,9 +18,9 @@ if __package__ in (None, ""):  # run by its path: the repository root takes the 
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 if __name__ == "__main__":  # before torch is loaded
-    from bigbigan.config.command import let_waiting_threads_sleep
+    from bigbigan.config.command import prepare_process
 
-    let_waiting_threads_sleep()
+    prepare_process()
 
 import numpy as np
 import tyro

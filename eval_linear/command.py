@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 
 from bigbigan.config.cli import check_flags
-from bigbigan.config.command import let_waiting_threads_sleep, print_and_leave
+from bigbigan.config.command import prepare_process, print_and_leave
 from bigbigan.config.help import columns
 from bigbigan.errors import exit_with_a_sentence
 
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     if {"-h", "--help"} & set(argv):
         print_and_leave(HELP)
     with exit_with_a_sentence():
-        let_waiting_threads_sleep()
+        prepare_process()
         from eval_linear import probe
 
         check_flags([flag for flag in argv if flag != "--help-all"], list(names(probe.Probe)), ("--help", "--help-all"))

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from bigbigan.config.command import let_waiting_threads_sleep, print_and_leave
+from bigbigan.config.command import prepare_process, print_and_leave
 from bigbigan.config.help import columns
 from bigbigan.errors import ConversionError, exit_with_a_sentence
 from bigbigan.files import printable
@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> None:
         print_and_leave(HELP)
     with exit_with_a_sentence():
         options = _parse(argv)
-        let_waiting_threads_sleep()
+        prepare_process()
         print(tfhub(options) if options.kind == "tfhub" else biggan(options))
 
 

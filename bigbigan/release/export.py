@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 if __name__ == "__main__":  # before torch is loaded
-    from bigbigan.config.command import let_waiting_threads_sleep
+    from bigbigan.config.command import prepare_process
 
-    let_waiting_threads_sleep()
+    prepare_process()
 
 import numpy as np
 import torch

@@ -6,7 +6,7 @@ from typing import Literal
 
 import tyro
 
-from bigbigan.config.command import let_waiting_threads_sleep
+from bigbigan.config.command import prepare_process
 from bigbigan.errors import exit_with_a_sentence
 
 
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
     """Export as the command line says; the exit status is 0, or that of an error."""
     options = tyro.cli(GraphExport, args=argv, prog="bigbigan-export", config=(tyro.conf.FlagConversionOff,))
     with exit_with_a_sentence():
-        let_waiting_threads_sleep()
+        prepare_process()
         from bigbigan.release.graph import export_graph
         from bigbigan.release.load import load_model
 

@@ -36,8 +36,11 @@ class Objective(Part):
         exact = Scores(*(None if term is None else at_least_float32(term) for term in scores))
         return select_terms(exact, self.unary_x, self.unary_z)
 
-    def discriminator_loss(self, encoder_pairs: Scores, generator_pairs: Scores) -> Tensor:
-        """Return L_D, a scalar: low where D scores encoder pairs high and generator pairs low."""
+    def discriminator_loss(self, encoder_pairs: Scores | None, generator_pairs: Scores | None) -> Tensor:
+        """Return L_D, a scalar: low where D scores encoder pairs high and generator pairs low.
+
+        None for one of them: the part of the other in this sum.
+        """
         return discriminator_loss(encoder_pairs, generator_pairs, self.form)
 
     def regularisation(self, encoder_pairs: Scores) -> dict[str, Tensor]:
@@ -48,8 +51,11 @@ class Objective(Part):
         """Return the summed score above which D takes a pair for an encoder pair, see `losses.decision_boundary`."""
         return decision_boundary(self.form, encoder_total, generator_total)
 
-    def encoder_generator_loss(self, encoder_pairs: Scores | None, generator_pairs: Scores) -> Tensor:
-        """Return L_EG, a scalar: low where D is wrong. encoder_pairs: None if E has no part in the scores."""
+    def encoder_generator_loss(self, encoder_pairs: Scores | None, generator_pairs: Scores | None) -> Tensor:
+        """Return L_EG, a scalar: low where D is wrong.
+
+        encoder_pairs: None if E has no part in the scores, or for G's part alone.  generator_pairs: None for E's.
+        """
         return encoder_generator_loss(encoder_pairs, generator_pairs, self.form)
 
 
@@ -75,7 +81,7 @@ class WGANGP(Objective):
         """Draw (n,) ~ U(0, 1): where between the two pairs of an image the gradient is looked at."""
         return {"mix": lambda seed, places, _: torch.from_numpy(uniforms(seed, "mix", places, 1)[:, 0]).float()}
 
-    def discriminator_loss(self, encoder_pairs: Scores, generator_pairs: Scores) -> Tensor:
+    def discriminator_loss(self, encoder_pairs: Scores | None, generator_pairs: Scores | None) -> Tensor:
         """Return the Wasserstein loss with its drift term, a scalar."""
         return discriminator_loss(encoder_pairs, generator_pairs, self.form, self.drift)
 

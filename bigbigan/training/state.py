@@ -132,7 +132,8 @@ class TrainingState:
         """Return what state.json keeps beside counters and settings; an entry that says nothing is left out."""
         augmentation = {} if self.augmentation is None else self.augmentation.state()
         entries = {"recovery": self.recovery.to_json(), "augmentation": augmentation, "guard": self.guard.to_json()}
-        return {name: entry for name, entry in entries.items() if entry} | {"threads": torch.get_num_threads()}
+        threads = self.threads or torch.get_num_threads()
+        return {name: entry for name, entry in entries.items() if entry} | {"threads": threads}
 
     def load_numbers(self, content: dict) -> None:
         """Take up the counters and what `numbers` returned, from state.json. Raises ValueError for what cannot be."""

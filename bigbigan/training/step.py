@@ -79,12 +79,17 @@ class Step:
         self.coupling = coupling or Joint()
         self.d_steps, self.batches, self.chunks, self.autocast = d_steps, batches, chunks, autocast
         self.regularisation = regularisation or Regularisation()
+        self.begin_graphs: Callable[[], None] = lambda: None  # of a compiled step, see `compile`
         self.health = Health(model)
         set_momentum(model, None)  # of a loaded model: this step moves the statistics itself
 
     def draws(self) -> dict[str, Draw]:
         """Return the random numbers that the parts need for each image, by name."""
         return {name: draw for part in self.parts for name, draw in part.draws().items()}
+
+    def set_threads(self, count: int) -> None:
+        """Compute with `count` CPU threads."""
+        torch.set_num_threads(count)
 
     def iteration(
         self, real_batches: Iterator[RealImages], draw: Callable[..., Batch], number: int = 0
@@ -107,6 +112,7 @@ class Step:
         """Make one graph of the forward and loss of each update; `training.compile` checks its gradients."""
         if hasattr(torch._dynamo.config, REPEATS):  # a RevNet's block that is computed again records statistics once
             setattr(torch._dynamo.config, REPEATS, True)
+        self.begin_graphs = torch.compiler.cudagraph_mark_step_begin  # nothing is kept of the last update's graphs
         self.discriminator_forward = torch.compile(self.discriminator_forward, mode=mode)
         self.encoder_generator_forward = torch.compile(self.encoder_generator_forward, mode=mode)
 
@@ -119,13 +125,11 @@ class Step:
         advance_power_iteration(discriminator)
         self.regularisation.before_update(discriminator, "discriminator")
         discriminator.requires_grad_(True)
-        torch.compiler.cudagraph_mark_step_begin()  # nothing is kept of the last update's graphs
+        self.begin_graphs()
         report, statistics = Report(), StatisticsRecorder()
         for chunk in batch.chunks(self.chunks):
             share = len(chunk) / len(batch)
-            with self.autocast(), record_statistics(discriminator) as of_chunk:
-                loss, encoder_pairs, generator_pairs, pairs = self.discriminator_forward(chunk)
-            (loss * share).backward()
+            loss, encoder_pairs, generator_pairs, pairs, of_chunk = self.discriminator_gradients(chunk, share)
             statistics.pool(of_chunk)
             report.add_loss("loss_d", loss, self.objective.regularisation(encoder_pairs), share)
             for part in self.parts:
@@ -150,13 +154,11 @@ class Step:
         advance_power_iteration(generator)
         self.regularisation.before_update(generator, "generator")
         discriminator.requires_grad_(False)
-        torch.compiler.cudagraph_mark_step_begin()
+        self.begin_graphs()
         report, statistics = Report(), StatisticsRecorder()
         for chunk in batch.chunks(self.chunks):
             share = len(chunk) / len(batch)
-            with self.autocast(), record_statistics(encoder) as of_chunk:
-                loss, posterior, others = self.encoder_generator_forward(chunk)
-            (loss * share).backward()
+            loss, posterior, others, of_chunk = self.encoder_generator_gradients(chunk, share)
             statistics.pool(of_chunk)
             report.add_loss("loss_eg", loss, others, share)
             if posterior is not None:
@@ -170,6 +172,30 @@ class Step:
         self.health.judge_weights()
         mark_step(batch.x.device)
         return report.values
+
+    def discriminator_gradients(
+        self, chunk: Batch, share: float = 1.0
+    ) -> tuple[Tensor, Scores, Scores, Pairs, StatisticsRecorder]:
+        """Add to D's gradients those of a chunk, weighted by its share of the batch.
+
+        Returns L_D, the scores of encoder and generator pairs, the pairs, and the statistics of D's batch norms.
+        """
+        with self.autocast(), record_statistics(self.model.discriminator) as statistics:
+            loss, encoder_pairs, generator_pairs, pairs = self.discriminator_forward(chunk)
+        (loss * share).backward()
+        return loss, encoder_pairs, generator_pairs, pairs, statistics
+
+    def encoder_generator_gradients(
+        self, chunk: Batch, share: float = 1.0
+    ) -> tuple[Tensor, Posterior | None, dict[str, Tensor], StatisticsRecorder]:
+        """Add to the gradients of E and G those of a chunk, weighted by its share of the batch.
+
+        Returns what `encoder_generator_forward` does, and the statistics of E's batch norms.
+        """
+        with self.autocast(), record_statistics(self.model.encoder) as statistics:
+            loss, posterior, others = self.encoder_generator_forward(chunk)
+        (loss * share).backward()
+        return loss, posterior, others, statistics
 
     def discriminator_forward(self, chunk: Batch) -> tuple[Tensor, Scores, Scores, Pairs]:
         """Return L_D, the scores of encoder and generator pairs, and the pairs; `compile` makes a graph of this."""

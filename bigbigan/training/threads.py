@@ -1,7 +1,8 @@
 """Choose with how many CPU threads a process computes: one, or all the cores that it has.
 
-Small networks are faster with one. The number of threads may change the last bit of a sum, so a run that resumes keeps
-the number that its newest checkpoint names.
+Two or more compute the two kinds of pairs side by side where the run allows it (`side_by_side`), else they share each
+operation, which makes small networks slower. The number of threads may change the last bit of a sum, so a run that
+resumes keeps the number that its newest checkpoint names.
 """
 
 import os
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 # The whole measurement takes about 3 s at most.
 FIRST = 4  # images of the first passes, which decide how many are measured
-SHARE = 0.25  # seconds that a measured pass with one thread may take
+SHARE = 0.25  # seconds up to which a pass with one thread is made with four times as many images
 LARGE_G = 0.02  # seconds of G alone for the first images, from which networks are large enough for all cores
 LARGE = 0.75  # the same for a whole pass
 LIMIT = 1.0  # seconds after which no further round of passes begins
@@ -49,7 +50,8 @@ def set_threads(trainer: "Trainer") -> str:
         chosen, why = most, "all cores of the process"
     else:
         chosen, why = measured(trainer, most)
-    torch.set_num_threads(chosen)
+    trainer.step.set_threads(chosen)
+    trainer.state.threads = chosen
     return f"{chosen} ({why})"
 
 
@@ -61,7 +63,10 @@ def measured(trainer: "Trainer", most: int) -> tuple[int, str]:
         return most, f"all cores: one takes {seconds:.3g} s for G({first} latents)"
     if (seconds := time_passes(trainer, first, (1,), 2)[1]) > LARGE:
         return most, f"all cores: one takes {seconds:.3g} s for {first} images"
-    count = min(share, max(first, int(first * SHARE / max(seconds, 1e-6))))
+    count = first
+    while count < share and seconds < SHARE:  # short passes are mostly overhead, and say little of long ones
+        count = min(share, 4 * count)
+        seconds = time_passes(trainer, count, (1,), 1)[1]
     times = time_passes(trainer, count, (1, most), 3)
     said = ", ".join(f"{n} → {1e3 * t:.3g} ms" for n, t in times.items())
     return (most if times[1] > MARGIN * times[most] else 1), f"measured: {said} for {count} images"
@@ -71,7 +76,7 @@ def measured(trainer: "Trainer", most: int) -> tuple[int, str]:
 def time_generator(trainer: "Trainer", count: int) -> float:
     """Return the seconds of G's forward with one thread, the mean over all processes: a first look at its size."""
     batch, seconds = trainer.draw(outline_images(trainer.model, count, trainer.device)), 0.0
-    torch.set_num_threads(1)
+    trainer.step.set_threads(1)
     for _ in range(2):  # the first one warms up
         started = time.perf_counter()
         with trainer.step.autocast():
@@ -91,7 +96,7 @@ def time_passes(trainer: "Trainer", count: int, numbers: tuple[int, ...], rounds
     while len(times) < rounds and sum(map(sum, times)) < LIMIT:
         row = []
         for number in numbers:
-            torch.set_num_threads(number)
+            trainer.step.set_threads(number)
             started = time.perf_counter()
             one_pass(trainer.step, batch)
             row.append(time.perf_counter() - started)
@@ -101,10 +106,8 @@ def time_passes(trainer: "Trainer", count: int, numbers: tuple[int, ...], rounds
 
 
 def one_pass(step, batch) -> None:
-    """Make the forward and backward of both updates. Gradients go nowhere, so weights and statistics stay."""
-    d = [p for p in step.model.discriminator.parameters() if p.requires_grad]
-    others = [p for net in (step.model.encoder, step.model.generator) if net is not None for p in net.parameters()]
-    for forward, parameters in ((step.discriminator_forward, d), (step.encoder_generator_forward, others)):
-        with step.autocast():
-            loss = forward(batch)[0]
-        torch.autograd.grad(loss, [p for p in parameters if p.requires_grad], allow_unused=True)
+    """Make the forward and backward of both updates, and drop the gradients: weights and statistics stay."""
+    for gradients, learning in ((step.encoder_generator_gradients, False), (step.discriminator_gradients, True)):
+        step.model.discriminator.requires_grad_(learning)
+        gradients(batch)
+        step.model.zero_grad(set_to_none=True)

@@ -15,6 +15,7 @@ from bigbigan.training.batch import Batch
 from bigbigan.training.objectives import LSGAN, WGANGP, Joint, LatentRegressor, Objective
 from bigbigan.training.optim import Optimizers, Regularisation
 from bigbigan.training.part import Draw, Part, Penalty
+from bigbigan.training.side_by_side import SideBySideStep, can_go_side_by_side
 from bigbigan.training.simultaneous import SimultaneousStep
 from bigbigan.training.step import Pairs, Step
 
@@ -67,11 +68,13 @@ def build_step(config: Config, model: BigBiGAN, optimizers: Optimizers, autocast
         parts.append(DiscriminatorAugmentation.from_config(config, next(model.parameters()).device))
     if o.dropout:
         parts.append(Dropout(o.dropout, model.discriminator.last_features))
-    kind = SimultaneousStep if o.simultaneous else Step
+    objective = build_objective(config, model)
+    apart = can_go_side_by_side(config, model, (*parts, objective))
+    kind = SimultaneousStep if o.simultaneous else SideBySideStep if apart else Step
     return kind(
         model,
         optimizers,
-        build_objective(config, model),
+        objective,
         parts=tuple(parts),
         coupling=Joint() if config.model.joint or model.encoder is None else LatentRegressor(loss.latent_weight),
         d_steps=o.d_steps,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import tyro
 
-from bigbigan.config.command import let_waiting_threads_sleep
+from bigbigan.config.command import prepare_process
 from bigbigan.errors import exit_with_a_sentence
 
 
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
     """Serve the page until Ctrl-C; the exit status is 0, or that of an error."""
     options = tyro.cli(Demo, prog="bigbigan-demo", args=argv)
     with exit_with_a_sentence():
-        let_waiting_threads_sleep()
+        prepare_process()
         import bigbigan
         from bigbigan.uses.demo_page import Player, build_page, gradio, serve
 

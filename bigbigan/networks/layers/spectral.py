@@ -41,7 +41,8 @@ class SpectralNorm(nn.Module):
             return torch.dot(self.u.to(weight.dtype), torch.mv(weight, self.v.to(weight.dtype)))
 
     def normalised_weight(self) -> Tensor:
-        return self.weight / self.sigma() if self.spectral_norm else self.weight
+        """Return W/σ. As a product, whose gradient by σ takes two operations of W's size fewer than a quotient's."""
+        return self.weight * self.sigma().reciprocal() if self.spectral_norm else self.weight
 
 
 class SNConv2d(nn.Conv2d, SpectralNorm):
@@ -90,22 +91,40 @@ def advance_power_iteration(network: nn.Module, iterations: int = 1, batched: bo
     batched: multiply all layers of one shape at once, which saves many small kernels but copies the weights together;
         None: on all devices but a CPU, where it takes several times as long (benchmarks/means.py).
     """
+    layers = spectral_layers(network)
+    if not layers:
+        return
+    on_cpu = layers[0].weight.device.type == "cpu"
+    advance = _advance_each if (on_cpu if batched is None else not batched) else _advance_by_shape
+    for _ in range(iterations):
+        advance(layers)
+
+
+def _advance_each(layers: list[SpectralNorm]) -> None:
+    weights = [layer.weight.flatten(1).to(layer.v.dtype) for layer in layers]
+    u = _normalised([torch.mv(w, layer.v) for w, layer in zip(weights, layers, strict=True)])
+    v = _normalised([torch.mv(w.t(), vector) for w, vector in zip(weights, u, strict=True)])
+    torch._foreach_copy_([layer.u for layer in layers] + [layer.v for layer in layers], [*u, *v])
+
+
+def _normalised(vectors: list[Tensor]) -> tuple[Tensor, ...]:
+    """Return each vector divided by its norm, or by EPS if that is larger."""
+    norms = torch._foreach_norm(vectors)
+    return torch._foreach_div(vectors, torch._foreach_clamp_min(norms, EPS))
+
+
+def _advance_by_shape(layers: list[SpectralNorm]) -> None:
     groups = defaultdict(list)
-    for i, layer in enumerate(spectral_layers(network)):
-        together = layer.weight.device.type != "cpu" if batched is None else batched
-        groups[layer.weight.flatten(1).shape if together else i].append(layer)
+    for layer in layers:
+        groups[layer.weight.flatten(1).shape].append(layer)
     old, new = [], []
-    for layers in groups.values():
-        flat = [layer.weight.flatten(1) for layer in layers]
-        weight = (torch.stack(flat) if len(flat) > 1 else flat[0][None]).to(layers[0].v.dtype)  # (L, out, in)
-        v = torch.stack([layer.v for layer in layers]).unsqueeze(2)
-        for _ in range(iterations):
-            u = F.normalize(weight @ v, dim=1, eps=EPS)
-            v = F.normalize(weight.mT @ u, dim=1, eps=EPS)
-        old += [layer.u for layer in layers] + [layer.v for layer in layers]
+    for group in groups.values():
+        weight = torch.stack([layer.weight.flatten(1) for layer in group]).to(group[0].v.dtype)  # (L, out, in)
+        u = F.normalize(weight @ torch.stack([layer.v for layer in group]).unsqueeze(2), dim=1, eps=EPS)
+        v = F.normalize(weight.mT @ u, dim=1, eps=EPS)
+        old += [layer.u for layer in group] + [layer.v for layer in group]
         new += [*u.squeeze(2), *v.squeeze(2)]
-    if old:
-        torch._foreach_copy_(old, new)
+    torch._foreach_copy_(old, new)
 
 
 @torch.no_grad()
