@@ -127,7 +127,8 @@ def measure(config: Config, batch_size: int, device: torch.device, o: argparse.N
     for name, (bf16, ours, compiled) in forms.items():
         try:
             iteration = Iteration(config, batch_size, device, bf16, ours, compiled)
-            iteration.step.set_threads(o.threads or torch.get_num_threads())
+            if o.threads:
+                iteration.step.set_threads(o.threads)
             rows.append(measure_form(iteration, device, o.repeats))
         except torch.OutOfMemoryError:
             print(f"batch {batch_size:<6}{name:<32} does not fit")

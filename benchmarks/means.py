@@ -164,7 +164,9 @@ def main() -> None:
     print(f"{describe(device)}; --config {options.config}, batch {o.batch_size}; best of {o.repeats}, in turn")
     for group in GROUPS:
         for name, pair in (group(config, o.batch_size, device) if group.__name__ in o.only else {}).items():
+            threads = torch.get_num_threads()
             seconds = measure(pair, device, o.repeats)
+            torch.set_num_threads(threads)
             rows.append({"means": name, "with_s": seconds[0], "without_s": seconds[1], "gain": seconds[1] / seconds[0]})
             print(
                 f"{name:<54} {1e3 * seconds[0]:10.2f} ms   without {1e3 * seconds[1]:10.2f} ms   "

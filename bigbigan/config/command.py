@@ -14,7 +14,7 @@ SLEEPING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME"
 # and fetches it anew, page by page: the kernel worked 7 % of the time of a `digits` iteration for that, and 10 % of one
 # of `bigbigan/cifar10_cpu`.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
-KEEPING = {M_MMAP_THRESHOLD: 32 << 20, M_TRIM_THRESHOLD: (1 << 31) - 1, M_TOP_PAD: 64 << 20}
+KEEPING = {M_MMAP_THRESHOLD: 32 << 20, M_TRIM_THRESHOLD: -1, M_TOP_PAD: 64 << 20}
 
 
 def prepare_process() -> None:

@@ -109,6 +109,7 @@ class TrainingState:
 
     augmentation: of what F sees; None if the run has none.  data: records of the splits "train" and "test", or None.
     threads: of the CPU, that the checkpoint's process computed with; 0 in one of an older version.
+    threads_now: that this process computes with.
     `older`: settings of an older version by which the run goes on, see `config.older_settings`.
     """
 
@@ -125,14 +126,14 @@ class TrainingState:
         self.recovery = Recovery()
         self.data: dict[str, DataRecord] | None = None
         self.guard = GuardMemory()
-        self.threads = 0
+        self.threads = self.threads_now = 0
         self.older: dict[str, Any] = {}
 
     def numbers(self) -> dict:
         """Return what state.json keeps beside counters and settings; an entry that says nothing is left out."""
         augmentation = {} if self.augmentation is None else self.augmentation.state()
         entries = {"recovery": self.recovery.to_json(), "augmentation": augmentation, "guard": self.guard.to_json()}
-        threads = self.threads or torch.get_num_threads()
+        threads = self.threads_now or torch.get_num_threads()
         return {name: entry for name, entry in entries.items() if entry} | {"threads": threads}
 
     def load_numbers(self, content: dict) -> None:

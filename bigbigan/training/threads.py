@@ -51,7 +51,7 @@ def set_threads(trainer: "Trainer") -> str:
     else:
         chosen, why = measured(trainer, most)
     trainer.step.set_threads(chosen)
-    trainer.state.threads = chosen
+    trainer.state.threads_now = chosen
     return f"{chosen} ({why})"
 
 
@@ -67,6 +67,7 @@ def measured(trainer: "Trainer", most: int) -> tuple[int, str]:
     while count < share and seconds < SHARE:  # short passes are mostly overhead, and say little of long ones
         count = min(share, 4 * count)
         seconds = time_passes(trainer, count, (1,), 1)[1]
+    time_passes(trainer, count, (most,), 1)  # warms up the other threads
     times = time_passes(trainer, count, (1, most), 3)
     said = ", ".join(f"{n} → {1e3 * t:.3g} ms" for n, t in times.items())
     return (most if times[1] > MARGIN * times[most] else 1), f"measured: {said} for {count} images"

@@ -69,7 +69,7 @@ def build_step(config: Config, model: BigBiGAN, optimizers: Optimizers, autocast
     if o.dropout:
         parts.append(Dropout(o.dropout, model.discriminator.last_features))
     objective = build_objective(config, model)
-    apart = can_go_side_by_side(config, model, (*parts, objective))
+    apart = can_go_side_by_side(config, model, tuple(parts), objective)
     kind = SimultaneousStep if o.simultaneous else SideBySideStep if apart else Step
     return kind(
         model,

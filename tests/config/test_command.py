@@ -85,4 +85,4 @@ def test_the_memory_of_freed_tensors_is_kept():
     mine = {"MALLOC_TRIM_THRESHOLD_": "131072", "MALLOC_MMAP_THRESHOLD_": "131072"}
     found = {"kept": pages("prepared"), "not kept": pages(), "the user's": pages("prepared", **mine)}
     print(found)
-    assert found["kept"] < 10_000 and min(found["not kept"], found["the user's"]) > 30_000, found
+    assert found["kept"] < 10_000 and min(found["not kept"], found["the user's"]) > 20_000, found

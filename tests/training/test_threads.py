@@ -1,5 +1,6 @@
 """The number of CPU threads: how it is chosen, what it does, and that the choice touches nothing and stays."""
 
+import copy
 import json
 import time
 from types import SimpleNamespace
@@ -8,11 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from bigbigan.config import Config
 from bigbigan.data import RealImages
 from bigbigan.training import side_by_side, threads
 from bigbigan.training.batch import Drawer
+from bigbigan.training.objectives import Objective
 from bigbigan.training.outline import outline_images
-from bigbigan.training.side_by_side import SideBySideStep
+from bigbigan.training.side_by_side import SideBySideStep, can_go_side_by_side
+from bigbigan.training.state import TrainingState
 from tests.conftest import make_step, tiny_model, train
 
 
@@ -79,7 +83,7 @@ def test_what_is_chosen(made, expected, monkeypatch):
     monkeypatch.setattr(threads, "time_generator", lambda t, count: t.times.get("G", 0.001))
     monkeypatch.setattr(threads, "time_passes", lambda t, count, numbers, repeats: {n: t.times[n] for n in numbers})
     assert threads.set_threads(made) == expected
-    assert torch.get_num_threads() == made.state.threads == int(expected.split()[0])
+    assert torch.get_num_threads() == made.state.threads_now == int(expected.split()[0])
 
 
 def test_another_number_than_before_is_said(monkeypatch):
@@ -146,12 +150,53 @@ def test_several_processes_are_computed_together(monkeypatch):
     assert not isinstance(make_step(tiny_model()), SideBySideStep)
 
 
-@pytest.mark.parametrize(("count", "each"), [(1, 1), (2, 1), (3, 1), (8, 4)])
+@pytest.mark.parametrize(("count", "each"), [(2, (1, 1)), (3, (2, 1)), (8, (4, 4))])
 def test_each_kind_of_pairs_has_half_of_the_threads(count, each):
     step = make_step(tiny_model())
     step.set_threads(count)
-    assert step.at_once(torch.get_num_threads, torch.get_num_threads) == (each, each)
-    assert step.apart == (count > 1)
+    assert step.apart and step.at_once(torch.get_num_threads, torch.get_num_threads) == each
+    step.set_threads(1)
+    assert not step.apart and torch.get_num_threads() == 1
+
+
+def test_a_compiled_step_is_computed_together():
+    step = make_step(tiny_model())
+    step.set_threads(2)
+    step.compile()
+    assert not step.apart
+    step.set_threads(2)
+    assert not step.apart and torch.get_num_threads() == 2
+
+
+class Relativistic(Objective):
+    """A loss of one's own that compares the two kinds with each other."""
+
+    def discriminator_loss(self, encoder_pairs, generator_pairs):
+        return (1 - encoder_pairs.total() + generator_pairs.total()).relu().mean()
+
+
+def test_parts_of_ones_own_are_computed_together():
+    config, model = Config(), tiny_model()
+    assert can_go_side_by_side(config, model, (), Objective())
+    assert not can_go_side_by_side(config, model, (), Relativistic())
+    for layer in (torch.nn.Dropout(), torch.nn.BatchNorm1d(4)):
+        model.discriminator.own = layer
+        assert not can_go_side_by_side(config, model, (), Objective())
+
+
+def test_a_copied_step_trains():
+    step = make_step(tiny_model())
+    step.set_threads(2)
+    twin = copy.deepcopy(step)
+    batch = Drawer(0, "normal", twin.model.generator.latent_dim)(outline_images(twin.model, 4, torch.device("cpu")))
+    assert torch.equal(twin.discriminator_update(batch)["loss_d"], step.discriminator_update(batch)["loss_d"])
+
+
+def test_a_roll_back_keeps_the_number_in_use():
+    state = TrainingState(tiny_model(), None, {})
+    state.threads_now = 8
+    state.load_numbers({"images_seen": 0, "iterations": 0, "threads": 2})
+    assert state.numbers()["threads"] == 8 and state.threads == 2
 
 
 @pytest.mark.parametrize(
