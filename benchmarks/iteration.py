@@ -200,6 +200,8 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path)
     o, rest = parser.parse_known_args()
+    if o.threads < 0:
+        parser.error(f"--threads: expected a number of CPU threads, or 0 for torch's, found {o.threads}")
     config, options = parse(rest)
     device = torch.device(o.device)
     torch.backends.cudnn.benchmark = True

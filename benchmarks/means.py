@@ -155,7 +155,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--only", nargs="*", default=[group.__name__ for group in GROUPS], help="groups of means")
+    names = [group.__name__ for group in GROUPS]
+    parser.add_argument("--only", nargs="*", default=names, choices=names, help="groups of means")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path)
     o, rest = parser.parse_known_args()

@@ -17,7 +17,7 @@ from bigbigan.training.outline import outline_images
 if TYPE_CHECKING:
     from bigbigan.training.trainer import Trainer
 
-# The whole measurement takes about 3 s at most.
+# The whole measurement takes about 6 s at most.
 FIRST = 4  # images of the first passes, which decide how many are measured
 SHARE = 0.25  # seconds up to which a pass with one thread is made with four times as many images
 LARGE_G = 0.02  # seconds of G alone for the first images, from which networks are large enough for all cores
