@@ -36,7 +36,7 @@ OLD_NAMES = [
 # Settings of presets that have changed since.
 SINCE = {
     "digits": {
-        "model.grey": True, "optim.lower_after": 230_400, "optim.lower_images": 115_200, "run.images": 345_600,
+        "model.grey": True, "optim.lower_after": 256_000, "optim.lower_images": 128_000, "run.images": 384_000,
         "run.sample_every": 38_400, "run.checkpoint_every": 76_800, "run.spectra_every": 38_400,
     },
 }  # fmt: skip
