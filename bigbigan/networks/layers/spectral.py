@@ -89,13 +89,15 @@ def advance_power_iteration(network: nn.Module, iterations: int = 1, batched: bo
     """Update u ← Wv/‖Wv‖, v ← Wᵀu/‖Wᵀu‖ of every layer of `network`.
 
     batched: multiply all layers of one shape at once, which saves many small kernels but copies the weights together;
-        None: on all devices but a CPU, where it takes several times as long (benchmarks/means.py).
+        None: on all devices but a CPU, where it takes several times as long (benchmarks/means.py), and torch's meta
+        device, so that an outline counts what a CPU computes.
     """
     layers = spectral_layers(network)
     if not layers:
         return
-    on_cpu = layers[0].weight.device.type == "cpu"
-    advance = _advance_each if (on_cpu if batched is None else not batched) else _advance_by_shape
+    if batched is None:
+        batched = layers[0].weight.device.type not in ("cpu", "meta")
+    advance = _advance_by_shape if batched else _advance_each
     for _ in range(iterations):
         advance(layers)
 
