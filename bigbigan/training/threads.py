@@ -17,13 +17,14 @@ from bigbigan.training.outline import outline_images
 if TYPE_CHECKING:
     from bigbigan.training.trainer import Trainer
 
-# The whole measurement takes about 6 s at most.
+# The whole measurement takes about 6 s at most: 2 s for small networks, more where a pass is long.
 FIRST = 4  # images of the first passes, which decide how many are measured
 SHARE = 0.25  # seconds up to which a pass with one thread is made with four times as many images
 LARGE_G = 0.02  # seconds of G alone for the first images, from which networks are large enough for all cores
 LARGE = 0.75  # the same for a whole pass
 LIMIT = 1.0  # seconds after which no further round of passes begins
-MARGIN = 1.1  # times that all cores must be faster to be chosen, since noise must not choose
+ROUNDS = 12  # of passes with each number; the least time of several is little moved by what else the machine does
+MARGIN = 1.05  # times that all cores must be faster to be chosen, since noise must not choose
 
 
 def cores() -> int:
@@ -68,7 +69,7 @@ def measured(trainer: "Trainer", most: int) -> tuple[int, str]:
         count = min(share, 4 * count)
         seconds = time_passes(trainer, count, (1,), 1)[1]
     time_passes(trainer, count, (most,), 1)  # warms up the other threads
-    times = time_passes(trainer, count, (1, most), 3)
+    times = time_passes(trainer, count, (1, most), ROUNDS)
     said = ", ".join(f"{n} → {1e3 * t:.3g} ms" for n, t in times.items())
     return (most if times[1] > MARGIN * times[most] else 1), f"measured: {said} for {count} images"
 
