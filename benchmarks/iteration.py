@@ -1,6 +1,6 @@
 """Time a training iteration (d_steps D updates, one E+G update, the averages) in several forms.
 
-    python benchmarks/iteration.py [--config imagenet128 --batch_sizes 64 128 256 --repeats 5]
+    python benchmarks/iteration.py [--config bigbigan/imagenet128 --batch_sizes 64 128 256 --repeats 5]
                                    [--forms "ours float32"] [--threads N] [--section.field VALUE ...]
 
 Forms, timed in turn: plain eager in float32 (TF32 on a GPU) and in bf16, contiguous and with the papers' resampling;

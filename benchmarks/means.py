@@ -1,6 +1,6 @@
 """Time every optimisation against its absence.
 
-    python benchmarks/means.py [--config cifar10 --batch_size 16] [--only GROUP]
+    python benchmarks/means.py [--config bigbigan/cifar10 --batch_size 16] [--only GROUP]
 
 Each row times a small piece of work or a whole iteration with and without one optimisation, alternating, and prints the
 ratio of the best times, without / with. Writes JSON with --out. docs/speed.md has what was expected and what came out.

@@ -1,7 +1,7 @@
 """Measure what growing saves: its cost against training at full size, and the quality on the way.
 
-    python benchmarks/progressive.py cost [--config progan_celebahq] [--measure]
-    python benchmarks/progressive.py quality [--config digits_progressive --seeds 0 1 2 --out FOLDER] [-- FLAGS]
+    python benchmarks/progressive.py cost [--config progan/celebahq] [--measure]
+    python benchmarks/progressive.py quality [--config progan/digits --seeds 0 1 2 --out FOLDER] [-- FLAGS]
 
 cost: FLOPs per image of one D and one G (and E) update at every stage and fade, counted by torch from shapes alone, and
 the sum over the schedule beside training at full size for the same images. --measure also times them on this device.
