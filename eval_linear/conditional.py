@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bigbigan.data import to_uint8
+from bigbigan.data import spread, to_uint8
 from bigbigan.errors import MetricsError
 from bigbigan.latents import sample_prior
 from bigbigan.metrics import ClassifierExtractor, cache_folder, in_domain_extractor
 from bigbigan.model import BigBiGAN
-from eval_linear.representations import Splits, spread
+from eval_linear.representations import Splits
 from eval_linear.result import PairFigure
 from eval_linear.sheets import ROWS, STEPS, Sheets
 

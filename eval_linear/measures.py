@@ -7,12 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bigbigan.data import spread
 from eval_linear.clusters import cluster
 from eval_linear.features import augmented
 from eval_linear.knn import PAPER_K, TEMPERATURE, WEIGHTED_K, paper_knn, weighted_knn
 from eval_linear.linear.adam import BATCH, PROTOCOLS
 from eval_linear.linear.solvers import LinearFit, fit_adam, fit_linear
-from eval_linear.representations import Representation, Splits, few_labels, spread
+from eval_linear.representations import Representation, Splits, few_labels
 from eval_linear.result import Confusion, Figure, Row
 
 CROPS = {

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bigbigan.data import Images, evaluation_batches, to_signed
+from bigbigan.data import Images, evaluation_batches, spread, to_signed
 from bigbigan.metrics.bidirectional import (
     decision_boundary,
     encoder_pair_scores,
@@ -18,7 +18,6 @@ from bigbigan.metrics.neighbours import memorisation
 from bigbigan.model import BigBiGAN
 from bigbigan.noise import normal_noise
 from eval_linear.features import features_of, raw_pixels
-from eval_linear.representations import spread
 from eval_linear.result import PairFigure
 from eval_linear.sheets import ROWS, Sheets, filters, interpolations, neighbours
 

@@ -187,11 +187,6 @@ def few_labels(y: Tensor, share: float, seed: int) -> Tensor:
     return torch.cat(kept).sort().values
 
 
-def spread(n: int, most: int) -> np.ndarray:
-    """Return `most` of the indices 0 … n − 1, spread evenly from the first to the last; all of them for 0."""
-    return np.linspace(0, n - 1, most).astype(int) if 0 < most < n else np.arange(n)
-
-
 def _labels(images: Images, at: np.ndarray) -> Tensor:
     return torch.from_numpy(images.labels[at])
 

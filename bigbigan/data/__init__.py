@@ -11,7 +11,7 @@ and ranges).
 
 from bigbigan.data.crops import Crop, centre_square, crop_and_resize
 from bigbigan.data.fingerprint import fingerprint
-from bigbigan.data.images import Images
+from bigbigan.data.images import Images, spread
 from bigbigan.data.of_model import data_of_model
 from bigbigan.data.order import Order
 from bigbigan.data.pictures import EXTENSIONS, to_rgb, to_signed, to_uint8
@@ -37,6 +37,7 @@ __all__ = [
     "open_images",
     "open_splits",
     "open_whole_split",
+    "spread",
     "to_rgb",
     "to_signed",
     "to_uint8",

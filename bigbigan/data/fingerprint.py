@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bigbigan.data.classes import listed
-from bigbigan.data.images import Images, pixels_of
+from bigbigan.data.images import Images, pixels_of, spread
 
 LONGEST = 250_000  # characters of class names that state.json takes, a file that is read up to 1 MiB
 PICTURES = 32  # images whose pixels enter the fingerprint: files of two data sets may have the same names and sizes
@@ -48,7 +48,7 @@ def record(images: Images) -> DataRecord:
     found = hashlib.sha256(json.dumps([len(images), images.class_names]).encode())
     for part in (names.tobytes(), states.tobytes(), rest, b"" if images.labels is None else images.labels.tobytes()):
         found.update(hashlib.sha256(part).digest())
-    for i in np.linspace(0, len(images) - 1, min(PICTURES, len(images))).astype(int):
+    for i in spread(len(images), PICTURES):
         found.update(hashlib.sha256(pixels_of(items, int(indices[i]))).digest())
     return DataRecord(found.hexdigest(), len(images), images.class_names, names, states)
 

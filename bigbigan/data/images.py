@@ -120,7 +120,7 @@ class Images:
         Returns the smallest and the largest value; None if no image can be read.
         """
         found = []
-        for i in np.linspace(0, len(self) - 1, min(count, len(self))).astype(int):
+        for i in spread(len(self), count):
             try:
                 image = self.items[int(i)]
                 black, white = limits_of(image, self.value_range)
@@ -136,7 +136,7 @@ class Images:
         A pixel has colour where its channels differ by more than what JPEG leaves in a grey picture.
         """
         found = 0
-        for i in np.linspace(0, len(self) - 1, min(count, len(self))).astype(int):
+        for i in spread(len(self), count):
             try:
                 found += bool(np.ptp(np.asarray(self.rgb(int(i))).astype(np.int16), axis=2).max() > COLOUR)
             except Exception:  # decoders raise many types; the stream names and counts what cannot be read
@@ -232,6 +232,14 @@ class Found:
 
     images: Images
     whole: bool
+
+
+def spread(n: int, most: int) -> np.ndarray:
+    """Return `most` of the numbers 0 … n − 1, all of them if there are fewer or for 0, spread evenly over them.
+
+    Data sets are often sorted by class, so their first images show few classes.
+    """
+    return np.linspace(0, n - 1, most).astype(int) if 0 < most < n else np.arange(n)
 
 
 def pixels_of(items, i: int) -> bytes:

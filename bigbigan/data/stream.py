@@ -216,15 +216,13 @@ def _collate(samples):
     )
 
 
-def evaluation_batches(
-    images: Images, size: int, batch: int, limit: int | None = None
-) -> Iterator[tuple[Tensor, np.ndarray]]:
+def evaluation_batches(images: Images, size: int, batch: int) -> Iterator[tuple[Tensor, np.ndarray]]:
     """Yield the centre squares of `images` in order, uint8 (n, 3, size, size) with n ≤ batch, and their indices (n,).
 
-    limit: take only so many images.  Unreadable images are left out with a warning.
+    Unreadable images are left out with a warning.
     """
     pixels, indices = [], []
-    for i in range(len(images) if limit is None else min(limit, len(images))):
+    for i in range(len(images)):
         try:
             image = images.decoded(i)
         except Exception as error:

@@ -4,13 +4,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bigbigan.data import Images, evaluation_batches, to_signed
+from bigbigan.data import Images, evaluation_batches, spread, to_signed
 from bigbigan.metrics.neighbours import nearest
 from bigbigan.model import BigBiGAN
 from bigbigan.networks.layers import pool_to
 from eval_linear.result import FigureInfo
 
-EVALUATION_LIMIT = 2048  # held-out images that the figures look at
+EVALUATION_LIMIT = 2048  # held-out images that the figures look at, spread over the split
 NEIGHBOURS_LIMIT = 20_000  # training images up to which their pixels are searched for neighbours
 FIGURES = (
     FigureInfo("reconstruction_error_relative", "Reconstruction error, 1 = random pairs", better="lower"),
@@ -57,8 +57,9 @@ def reconstruction_figures(model: BigBiGAN, train: Images, test: Images, neighbo
     if model.encoder is None:
         return {}
     device = next(model.encoder.parameters()).device
+    test = test.subset(spread(len(test), EVALUATION_LIMIT))
     x, y, at = [], [], []
-    for pixels, indices in evaluation_batches(test, model.encoder.image_size, 256, EVALUATION_LIMIT):
+    for pixels, indices in evaluation_batches(test, model.encoder.image_size, 256):
         part = to_signed(pixels).to(device)
         classes = torch.from_numpy(test.labels[indices]).to(device) if model.generator.classes else None
         y.append(model.generator(model.infer(part, classes).mean, classes).float().cpu())

@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def export(options: Export) -> str:
-    """Write the release and its card, and return a sentence: size and what the precision changed."""
+    """Write the release and its card, and return a sentence: size and what the precision changed, if anything."""
     model = load_model(options.ckpt)
     if model.encoder is None:
         raise ExportError(f"{options.ckpt}: {absence('encoder')}")
@@ -93,10 +93,13 @@ def export(options: Export) -> str:
     folder = Path(options.folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     write_release(folder, small, about, "below" if figures else "not measured")
-    changed = ", ".join(f"{name} {value:.2%}" for name, value in changes(model, load_model(folder)).items())
-    text += f"; root mean square change against float32 on {IMAGES} samples of its own: {changed}"
+    changed = changes(model, load_model(folder))
+    if rounded := any(changed.values()):
+        said = ", ".join(f"{name} {value:.2%}" for name, value in changed.items())
+        text += f"; root mean square change against float32 on {IMAGES} samples of its own: {said}"
+    measured = "before the rounding" if rounded else "on these weights"
     with open(folder / "README.md", "a") as file:
-        file.write(f"\n{text}. What is below was measured before the rounding.\n")
+        file.write(f"\n{text}. What is below was measured {measured}.\n")
         file.write(figures + USE.format(size=small.config.image_size))
     return f"{folder}: {text}"
 

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 
 from bigbigan.config import Config, flatten
 from bigbigan.config.cross_checks import takes_resnet_settings
-from bigbigan.data import Images
+from bigbigan.data import Images, spread
 from bigbigan.errors import DataError
 from bigbigan.networks.layers.sizes import image_sizes
 from bigbigan.training.checkpoint import saved_config
@@ -221,7 +221,7 @@ def shorter_side(images: Images) -> int:
     Raises DataError if none of these can be opened.
     """
     sides = []
-    for i in np.linspace(0, len(images) - 1, min(MEASURED, len(images))).astype(int):
+    for i in spread(len(images), MEASURED):
         try:
             sides.append(min(images[int(i)].size))
         except Exception:  # decoders raise many types; the stream names and counts what cannot be read

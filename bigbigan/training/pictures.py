@@ -1,6 +1,5 @@
 """What a person looks at during a run: samples of fixed latents, and fixed test images beside their reconstructions."""
 
-import itertools
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from bigbigan.config import Config
-from bigbigan.data import Images, evaluation_batches, to_signed, to_uint8
+from bigbigan.data import Images, evaluation_batches, spread, to_signed, to_uint8
 from bigbigan.files import write_whole
 from bigbigan.latents import sample_prior
 from bigbigan.model import BigBiGAN
@@ -41,10 +40,10 @@ def draw_grids(model: BigBiGAN, tests: Images, config: Config, folder: Path, ima
     paths = {"samples": save_grid(generator(z, rows), folder / "samples" / name, side)}
     if model.encoder is None:
         return paths
-    batches = evaluation_batches(tests, model.encoder.image_size, max(1, side * side // 2))
-    for pixels, indices in itertools.islice(batches, 1):
+    shown = tests.subset(spread(len(tests), max(1, side * side // 2)))
+    for pixels, indices in evaluation_batches(shown, model.encoder.image_size, len(shown)):
         x = to_signed(pixels).to(device)
-        labels = torch.from_numpy(tests.labels[indices]).to(device) if classes else None
+        labels = torch.from_numpy(shown.labels[indices]).to(device) if classes else None
         y = generator(model.infer(x, labels).mean, labels)
         pairs = torch.stack([F.interpolate(x, y.shape[-1], mode="area"), y], dim=1).flatten(0, 1)
         path = folder / "reconstructions" / name

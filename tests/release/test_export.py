@@ -62,6 +62,13 @@ def test_bf16_changes_little_and_halves_the_file(original, exported):
     assert "the digits" in card and "somewhere" not in card and "discriminator" not in card.split("|")[-1]
 
 
+def test_what_was_rounded_before_is_not_called_changed(exported, tmp_path):
+    said = export(Export(str(exported), str(tmp_path / "again")))
+    card = (tmp_path / "again" / "README.md").read_text()
+    assert "change" not in said and "on these weights" in card and "before the rounding" not in card
+    assert "before the rounding" in (exported / "README.md").read_text()
+
+
 def test_float32_with_d_is_the_model_itself(original, tmp_path):
     export(Export(str(original), str(tmp_path / "whole"), precision="float32", discriminator=True))
     before, after = (bigbigan.load(folder).state_dict() for folder in (original, tmp_path / "whole"))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bigbigan.config import Config
-from bigbigan.data import Images, evaluation_batches, to_signed
+from bigbigan.data import Images, evaluation_batches, spread, to_signed
 from bigbigan.distributed import all_reduce, barrier, local_only, rank
 from bigbigan.errors import DataError, TrainingFailure
 from bigbigan.latents import sample_prior
@@ -59,14 +59,14 @@ class CollapseProbe:
         self.z = sample_prior(prior, seed, "watch", np.arange(images), model.generator.latent_dim).to(self.device)
 
     def _pictures(self, images: Images, size: int, count: int) -> tuple[Tensor, Tensor]:
-        spread = np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)  # data may be sorted
-        readable = list(evaluation_batches(images.subset(spread), size, count))
+        chosen = spread(len(images), count)
+        readable = list(evaluation_batches(images.subset(chosen), size, count))
         if not readable:
             raise DataError(
-                f"{images.origin}: expected images to look at, found none of {len(spread)} that can be read"
+                f"{images.origin}: expected images to look at, found none of {len(chosen)} that can be read"
             )
         pixels, at = zip(*readable, strict=True)
-        x, at = torch.cat(pixels), spread[np.concatenate(at)]
+        x, at = torch.cat(pixels), chosen[np.concatenate(at)]
         labels = torch.zeros(len(x), dtype=torch.long) if images.labels is None else torch.from_numpy(images.labels[at])
         twice = 1 + (len(x) < 2)  # a batch norm needs two
         return to_signed(x).repeat(twice, 1, 1, 1).to(self.device), labels.repeat(twice).to(self.device)
