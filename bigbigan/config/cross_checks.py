@@ -225,6 +225,13 @@ def _check_family(config: "Config") -> None:
             "--model.discriminator_norm batch: expected --loss.r1 0 and no wgan_gp, which need scores that depend on "
             "one pair alone"
         )
+    spectral = m.family == "biggan" or m.discriminator_norm == "spectral"
+    if loss.form == "wgan_gp" and spectral and m.joint and m.encoder != "none":
+        raise ConfigError(
+            "--loss.form wgan_gp: expected a D without spectral norm (--model.family progressive "
+            "--model.discriminator_norm none), found one with it: its slopes are bounded twice, and E learns to ignore "
+            "the image (docs/progressive.md); or take --loss.form hinge"
+        )
 
 
 def _check_augmentation(config: "Config") -> None:

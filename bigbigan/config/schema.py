@@ -139,7 +139,7 @@ class Loss:
     form: Literal["hinge", "joint_hinge", "logistic", "wgan_gp", "lsgan"] = "hinge"
     """hinge: one hinge loss per score (the paper). The others are of the sum of the scores:
     joint_hinge: its hinge loss; logistic: the cross-entropy of BiGAN and ALI.
-    wgan_gp, lsgan: as in Progressive GAN."""
+    wgan_gp, lsgan: as in Progressive GAN. (A BigBiGAN with wgan_gp needs a D without spectral norm.)"""
     unary_x: bool = True
     """Keep the score s_x of the image alone."""
     unary_z: bool = True

@@ -358,6 +358,14 @@ def test_the_presets():
             {"model": Model(**TINY), "loss": Loss(form="wgan_gp")},
             "discriminator_norm batch: expected --loss.r1 0 and no wgan_gp",
         ),
+        ({"loss": Loss(form="wgan_gp")}, "wgan_gp: expected a D without spectral norm"),
+        (
+            {
+                "model": Model(family="progressive", encoder="progressive", discriminator_norm="spectral"),
+                "loss": Loss(form="wgan_gp"),
+            },
+            "wgan_gp: expected a D without spectral norm",
+        ),
         (
             {"model": Model(discriminator_norm="batch")},
             "discriminator_norm batch: expected batch or none for --model.family mlp",

@@ -49,7 +49,12 @@ VARIANTS = {
     "ada": {"optim.augment": "ada", "optim.ada_images": 100},
     "diffaugment": {"optim.augment": "diffaugment"},
     "r1": {"loss.r1": 1.0},
-    "wgan_gp": {"loss.form": "wgan_gp"},
+    "wgan_gp": {
+        "loss.form": "wgan_gp",
+        "model.family": "progressive",
+        "model.encoder": "progressive",
+        "model.grey": False,
+    },
     "classes, dropout": {"model.classes": 3, "optim.dropout": 0.3, "loss.form": "logistic"},
     "BigGAN's remedies": {"loss.orthogonal": 1e-4, "optim.sigma_clamp": 1.0, "optim.sigma_networks": "both"},
     "clamped by the second value": {"optim.sigma_clamp_ratio": 1.0},
