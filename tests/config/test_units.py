@@ -1,10 +1,15 @@
 """Settings counted in images or updates, preset by preset, beside the paper's unit: see the table in docs/units.md."""
 
+import math
+import re
+from fnmatch import fnmatch
+
 import pytest
 
 from bigbigan.config import Config, differences, find_config, flatten, older_settings, parse, presets, read_yaml
 from bigbigan.errors import ConfigError
 from bigbigan.training.schedule import Schedule, rates
+from tests.conftest import ROOT
 
 
 def preset(name: str, **changes) -> Config:
@@ -41,6 +46,35 @@ TUNED = {
     **dict.fromkeys(["own", "own/small"], (3 * 64, 250_000)),
     "progan/digits": (3 * 64, 100_000),
 }
+
+
+def rows_of_the_docs() -> list[tuple[str, str, str, str, str]]:
+    """Return (preset, batches × batch size, E+G updates, decay, half-life) as docs/units.md has them."""
+    found = {}
+    for line in (ROOT / "docs" / "units.md").read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 6 and "×" in cells[1]:
+            for pattern in re.findall(r"`([^`]+)`", cells[0]):
+                names = [name for name in presets() if fnmatch(name, pattern)]
+                assert names, pattern
+                found |= {name: cells[1:5] for name in names if "*" not in pattern or name not in found}
+    return [(name, *cells) for name, cells in found.items()]
+
+
+@pytest.mark.parametrize("row", rows_of_the_docs(), ids=lambda row: row[0])
+def test_the_table_of_the_docs(row):
+    name, size, updates, decay, half_life = row
+    config = preset(name)
+    if exception := re.search(r"\(`(\w+)`: ([^)]+)\)", size):
+        size = exception[2] if name.endswith(exception[1]) else size[: exception.start()].strip()
+    of_growth = "," in re.sub(r"\d,\d{3}", "", size)  # by the images, or by the resolution
+    if not of_growth:
+        assert size == f"{config.batches} × {config.data.batch_size:,}"
+        assert updates == f"{math.ceil(config.run.images / (config.batches * config.data.batch_size)):,}"
+    value = config.optim.ema_decay
+    assert float(decay.split(" = ")[0].split(",")[0]) == pytest.approx(value, abs=1e-7 if value != 0.999**20 else 1e-5)
+    if value:
+        assert int(half_life.replace(",", "")) == round(math.log(0.5) / math.log(value))
 
 
 def test_every_preset_is_one_or_the_other():
