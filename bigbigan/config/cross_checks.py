@@ -229,8 +229,8 @@ def _check_family(config: "Config") -> None:
     if loss.form == "wgan_gp" and spectral and m.joint and m.encoder != "none":
         raise ConfigError(
             "--loss.form wgan_gp: expected a D without spectral norm (--model.family progressive "
-            "--model.discriminator_norm none), found one with it: its slopes are bounded twice, and E learns to ignore "
-            "the image (docs/progressive.md); or take --loss.form hinge"
+            "--model.discriminator_norm none), found one with it, where E learns to ignore the image "
+            "(docs/progressive.md); or take --loss.form hinge"
         )
 
 
