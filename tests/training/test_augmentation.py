@@ -470,7 +470,7 @@ def test_a_run_resumes_bit_for_bit(tmp_path, flags):
     ("change", "message"),
     [
         (
-            {"optim.augment": "ada", "loss.form": "wgan_gp"},
+            {"optim.augment": "ada", "loss.form": "wgan_gp", "model.encoder": "none"},
             "--optim.augment ada with --loss.form wgan_gp: expected hinge",
         ),
         (

@@ -7,7 +7,7 @@ from tests.conftest import ROOT
 PAGES = sorted(page.stem for page in (ROOT / "docs" / "uses").glob("*.md") if page.stem != "README")
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "cifar10"])  # figures alone, of all uses
 def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = (ROOT / "docs" / "uses" / f"{page}.md").read_text().split("```python\n")[1:]
@@ -28,4 +28,4 @@ def test_pictures_are_there_and_small(page):
     assert any(name.startswith(page) for name in pictures)
     for name in pictures:
         file = ROOT / "docs" / "images" / "uses" / name
-        assert file.read_bytes().startswith(b"\x89PNG") and file.stat().st_size < 100_000
+        assert file.read_bytes().startswith((b"\x89PNG", b"RIFF")) and file.stat().st_size < 100_000
