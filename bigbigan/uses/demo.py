@@ -19,8 +19,8 @@ class Demo:
     model: tyro.conf.Positional[str] = "digits"
     """A run folder, checkpoint folder, release folder or hub id, or the name of a model that comes with the package."""
     images: str = ""
-    """Images that neighbours are searched among: a folder, or "digits". When empty: the digits for a model that was
-    trained on them, else samples of the model."""
+    """Images that neighbours are searched among: a folder, of which at most 2,000 images, spread evenly over it, are
+    taken, or "digits". When empty: the digits for a model that was trained on them, else samples of the model."""
     port: int = 0
     """Port of the page; 0: 7860, or the next free one."""
     host: str = "127.0.0.1"

@@ -16,7 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 import bigbigan
-from bigbigan.data.inputs import image_batches
+from bigbigan.data.images import spread
+from bigbigan.data.inputs import image_batches, named_by
 from bigbigan.errors import BigBiGANError, InputError
 from bigbigan.latents import sample_prior
 from bigbigan.model import BigBiGAN
@@ -25,7 +26,7 @@ from bigbigan.uses.directions import strongest
 
 SLIDERS = 6  # directions that have one
 REACH = 3.0  # how far a slider moves, in standard deviations of the prior
-GALLERY = 2000  # images that neighbours are searched among, at most
+GALLERY = 2000  # images that neighbours are searched among, at most; of more, so many that are spread over all
 SHOWN = 8  # neighbours
 WIDTH = 256  # pixels of a picture, at least
 HEIGHT = 320  # of a picture's place on the page
@@ -45,14 +46,7 @@ class Gallery:
     """
 
     def __init__(self, model: BigBiGAN, images, of: str):
-        batches = image_batches(images, model.encoder.image_size, 64)
-        parts, count = [], 0
-        for batch in batches:
-            parts.append(batch[: GALLERY - count])
-            count += len(parts[-1])
-            if count == GALLERY:
-                break
-        self.pictures, self.of = torch.cat(parts), of
+        self.pictures, self.of = torch.cat(list(image_batches(images, model.encoder.image_size, 64))), of
         self.features = bigbigan.encode(self.pictures, model, "avepool_feat", value_range=(-1, 1), progress=False)
         self.errors = anomaly_scores(model, self.pictures, "reconstruction").total.sort().values
 
@@ -91,7 +85,7 @@ class Player:
         share = self.gallery.share_below(error)
         said = (
             f"**Anomaly score {error:.1f}**: ‖x − G(E(x))‖₁, the reconstruction error summed over all pixels. "
-            f"{share:.0%} of {self.gallery.of} are reconstructed better."
+            f"{share:.0%} of the images that are searched for neighbours are reconstructed better."
         )
         return enlarged(again), enlarged(near, columns=SHOWN // 2), said, found["z_mean"]
 
@@ -118,7 +112,10 @@ def _gallery_images(model: BigBiGAN, images: str):
         pixels = torch.from_numpy(load_digits().images).float()[:, None].expand(-1, 3, -1, -1) / 8 - 1
         return pixels, "scikit-learn's digits"
     if images:
-        return images, f"the images of {Path(images).name}"
+        found, name = named_by(images), Path(images).name
+        places = spread(len(found), GALLERY)
+        part = f"{len(places):,} of " if len(places) < len(found) else ""
+        return (found[i] for i in places), f"{part}the {len(found):,} images of {name}"
     return bigbigan.generate(256, model), "the model's own samples"
 
 

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
+import bigbigan
 from bigbigan.config import Config
 from bigbigan.data import Images, spread
 from bigbigan.data.images import Arrays
@@ -10,6 +12,7 @@ from bigbigan.metrics import reconstruction
 from bigbigan.training import own_images
 from bigbigan.training.guard.collapse import CollapseProbe
 from bigbigan.training.pictures import KINDS, draw_grids
+from bigbigan.uses import demo_page
 from tests.conftest import tiny_model
 
 COUNT, CLASSES = 400, 10
@@ -68,3 +71,15 @@ def test_a_look_sees_all_classes(look, images, tmp_path, monkeypatch):
 )
 def test_spread(n, most, expected):
     assert spread(n, most).tolist() == expected
+
+
+@pytest.mark.parametrize("count, said", [(12, "the 12 images of shots"), (60, "20 of the 60 images of shots")])
+def test_the_demo_searches_a_whole_folder(count, said, tmp_path, monkeypatch):
+    monkeypatch.setattr(demo_page, "GALLERY", 20)
+    (folder := tmp_path / "shots").mkdir()
+    for i in range(count):  # dark first, bright last
+        Image.new("L", (8, 8), 4 * i).save(folder / f"{i:03}.png")
+    gallery = demo_page.Player(bigbigan.load("digits", "cpu"), str(folder)).gallery
+    assert gallery.of == said
+    shown = (gallery.pictures.mean((1, 2, 3)) + 1) * 127.5 / 4
+    assert shown.round().tolist() == pytest.approx(spread(count, 20))

@@ -73,7 +73,7 @@ def test_upload_slider_and_samples_change_the_pictures(browser, address, asked, 
     changed(browser, "kept", ""), changed(browser, "near", "")
     moved = changed(browser, "moved", moved)
     said = browser.run("document.querySelector('#said').innerText")
-    assert "Anomaly score" in said and "of scikit-learn's digits are reconstructed better" in said
+    assert "Anomaly score" in said and "of the images that are searched for neighbours" in said
     browser.run("document.querySelector('#direction1 input[type=range]').focus()")
     for _ in range(12):
         browser.press("ArrowRight", 39)
