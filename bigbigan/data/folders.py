@@ -12,6 +12,7 @@ from bigbigan.data.columns import classes_of, tally
 from bigbigan.data.images import Found, Images, Request
 from bigbigan.data.metadata import Metadata, read_metadata
 from bigbigan.data.pictures import EXTENSIONS, open_picture
+from bigbigan.data.shards import are_shards
 from bigbigan.data.walk import Census, Folder, Listing, walk
 from bigbigan.errors import DataError
 from bigbigan.files import paths_within, printable, state_of
@@ -121,6 +122,13 @@ class _Reader:
                 log.warning("%s; no labels are taken", error)
                 return None, None
         names = sorted(set(tops))
+        if not part.certain and are_shards(tops, paths):
+            log.warning(
+                "%s: no labels, since the names of the images say in which of the %d folders, such as %s, they lie; "
+                "if the folders are classes: --data.split all",
+                self.where, len(names), printable(names[0]),
+            )  # fmt: skip
+            return None, None
         if "" in names and len(names) > 2:
             loose = [path for top, path in zip(tops, paths, strict=True) if not top]
             log.warning(

@@ -1,7 +1,8 @@
 """Read `metadata.csv`, `metadata.jsonl` or `metadata.parquet` beside images, as the imagefolder of `datasets` does.
 
 Its column `file_name` (or one that ends in `_file_name`) holds paths relative to the file's own folder; another column
-may hold labels. Images below a folder with such a file are those that it names.
+may hold labels. Images below a folder with such a file are those that it names. `val_annotations.txt`, which Tiny
+ImageNet has beside its validation images, is read in the same way.
 """
 
 import csv
@@ -92,6 +93,8 @@ def _file_column(rows: list[dict], path: str) -> str:
 def _rows(path: Path) -> list[dict]:
     """Return the rows of a metadata file. Raises DataError."""
     try:
+        if path.suffix == ".txt":
+            return _tiny_imagenet(path)
         if path.suffix == ".csv":
             with open(path, encoding="utf-8-sig", newline="") as file:
                 return _typed(list(csv.DictReader(file)))
@@ -111,6 +114,15 @@ def _rows(path: Path) -> list[dict]:
             f"{printable(path)}: expected a readable {path.suffix} file, found "
             f"{type(error).__name__}: {text[0] if text else ''}"
         ) from None
+
+
+def _tiny_imagenet(path: Path) -> list[dict]:
+    """Return the rows of a `val_annotations.txt`: the image's name, its class, and a box, with tabs between."""
+    lines = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not all(len(line) == 6 for line in lines):
+        raise ValueError("a line that is not a name, a class and the four numbers of a box, with tabs between")
+    folder = "images/" if (path.parent / "images").is_dir() else ""
+    return [{"file_name": folder + name, "label": label} for name, label, *_ in lines]
 
 
 def _typed(rows: list[dict]) -> list[dict]:

@@ -38,7 +38,7 @@ KNOWN_SUFFIXES = {
 }  # fmt: skip
 # Suffixes in the two cases that nearly all files have, so that these are recognised without a call.
 USUAL = {*EXTENSIONS, *map(str.upper, EXTENSIONS)}
-METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet", "val_annotations.txt")
 
 
 @dataclass

@@ -60,7 +60,7 @@ LAYOUTS = {
     "Tiny ImageNet": (
         ["tiny-imagenet-200/train/n01443537/images/*2.JPEG", "tiny-imagenet-200/train/n01443537/n01443537_boxes.txt",
          "tiny-imagenet-200/train/n01629819/images/*2.JPEG", "tiny-imagenet-200/val/images/*3.JPEG",
-         "tiny-imagenet-200/val/val_annotations.txt", "tiny-imagenet-200/test/images/*4.JPEG"],
+         "tiny-imagenet-200/test/images/*4.JPEG"],
         {"n01443537": 2, "n01629819": 2}, 4,
     ),
     "Kaggle, a folder in a folder": (
@@ -430,6 +430,21 @@ def test_metadata_agree_with_datasets(tmp_path, kind):
         expected = {image.convert("RGB").tobytes(): label for image, label in pairs}
         found = {ours[i].convert("RGB").tobytes(): label for i, label in enumerate(named)}
         assert found == expected
+
+
+def test_annotations_of_tiny_imagenet_label_its_validation_images(tmp_path):
+    files, *_ = LAYOUTS["Tiny ImageNet"]
+    val = make(tmp_path, *files) / "tiny-imagenet-200" / "val"
+    names = sorted(path.name for path in (val / "images").iterdir())
+    classes = ["n01629819", "n01443537", "n01629819"]
+    lines = [f"{name}\t{label}\t0\t32\t44\t62\n" for name, label in zip(names, classes, strict=True)]
+    (val / "val_annotations.txt").write_text("".join(lines))
+    assert both(tmp_path) == [{"n01443537": 2, "n01629819": 2}, {"n01443537": 1, "n01629819": 2}]
+    (val / "val_annotations.txt").write_text("".join(lines) + "0001.JPEG n01443537\n")
+    with pytest.raises(
+        DataError, match="val_annotations.txt: expected a readable .txt file, .* a line that is not a name"
+    ):
+        both(tmp_path)
 
 
 def test_metadata_without_names_of_files_are_not_read(tmp_path, caplog):
