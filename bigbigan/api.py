@@ -27,7 +27,7 @@ from bigbigan.data.inputs import (
 )
 from bigbigan.errors import BigBiGANError, CheckpointError, InputError, UnreadableImage, warn_caller
 from bigbigan.features.search import Neighbours, search
-from bigbigan.files import printable
+from bigbigan.files import expanded, printable
 from bigbigan.latents import sample_prior, truncate
 from bigbigan.model import PARTS, BigBiGAN, absence
 from bigbigan.networks.layers import set_momentum
@@ -616,7 +616,7 @@ def _ready(model: Source, device: Device, parts: Collection[str] = PARTS) -> tup
     if not isinstance(model, (BigBiGAN, str, os.PathLike)):
         raise InputError(f"model: expected a BigBiGAN, a path or a hub id, found {type(model).__name__}")
     if not isinstance(model, BigBiGAN):
-        kept = _cached(str(model), _newest_change(Path(os.path.expanduser(model))))
+        kept = _cached(str(model), _newest_change(expanded(model)))
         model = kept.with_parts(parts).to(device or default_device())
     elif device is not None:
         model = model.to(device)

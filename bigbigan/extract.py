@@ -22,7 +22,7 @@ from bigbigan.config.command import prepare_process, print_and_leave
 from bigbigan.config.comparison import flatten
 from bigbigan.config.help import columns
 from bigbigan.errors import FeatureError, exit_with_a_sentence
-from bigbigan.files import printable
+from bigbigan.files import expanded, printable
 from bigbigan.training.processes import run_processes, without_option
 
 STOPPED = 75  # exit status after SIGTERM: run it again (EX_TEMPFAIL of sysexits)
@@ -148,7 +148,7 @@ def extract(options: Extract) -> None:
         device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
     model = load(options.ckpt, device or None, parts=("encoder",))
     images, path = open_data(options.data, model.card or {})
-    folder = Path(options.out).expanduser()
+    folder = expanded(options.out)
     manifest = extraction.manifest_of(
         model, images, options.outputs, options.dtype, options.shard_images, (options.ckpt, path)
     )

@@ -15,7 +15,12 @@ LARGEST_TEXT = 2**20  # largest JSON or YAML file we read, in bytes; our own hav
 
 def cache_folder() -> Path:
     """Return where is kept what costs work to make, such as classifiers: $BIGBIGAN_CACHE, or ~/.cache/bigbigan."""
-    return Path(os.environ.get("BIGBIGAN_CACHE") or Path.home() / ".cache" / "bigbigan").expanduser()
+    return expanded(os.environ.get("BIGBIGAN_CACHE") or "~/.cache/bigbigan")
+
+
+def expanded(path: str | os.PathLike) -> Path:
+    """Return the path with the home folder in the place of a leading ~, which a shell leaves in --flag=~/x and YAML."""
+    return Path(os.path.expanduser(os.fsdecode(path)))
 
 
 def check_inside(path: str | os.PathLike, folder: str | os.PathLike) -> None:

@@ -29,7 +29,7 @@ from PIL import Image
 from bigbigan.api import load
 from bigbigan.data import Images
 from bigbigan.errors import ProbeError, exit_with_a_sentence
-from bigbigan.files import write_whole
+from bigbigan.files import expanded, write_whole
 from bigbigan.model import absence
 from eval_linear.clusters import agreement, fit_clusters
 from eval_linear.features import check_names, extract
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def write_clusters(options: Clusters) -> str:
     """Cluster the training split, label both splits, write them, and return what was found as sentences."""
-    model, out = load(options.ckpt), options.out
+    model, out = load(options.ckpt), expanded(options.out)
     if model.encoder is None:
         raise ProbeError(f"{options.ckpt}: {absence('encoder')}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

@@ -29,7 +29,7 @@ from bigbigan.config import ImagesGiven
 from bigbigan.data import data_of_model
 from bigbigan.data import open_splits as open_data
 from bigbigan.errors import Outside, ProbeError, exit_with_a_sentence
-from bigbigan.files import check_links, printable, write_text_whole
+from bigbigan.files import check_links, expanded, printable, write_text_whole
 from bigbigan.metrics.cache import digest
 from bigbigan.model import BigBiGAN
 from bigbigan.release.load import load_model
@@ -244,14 +244,14 @@ def transfer_splits(probe: Probe, model: BigBiGAN) -> Splits:
 
 def choice_of(ckpt: str) -> Choice | None:
     """Return what chose the checkpoint, if CKPT is the best one of a run or the folder that holds it."""
-    folder = Path(ckpt).expanduser()
+    folder = expanded(ckpt)
     kept = [folder, *complete(folder)[-1:]] if folder.is_dir() else []
     return next((Choice(**note) for note in map(choice, kept) if note is not None), None)
 
 
 def results_folder(ckpt: str) -> Path | None:
     """Return where the results go: the run, or the given folder; None for a model of the hub or of the package."""
-    path = Path(ckpt).expanduser()
+    path = expanded(ckpt)
     if not path.is_dir():
         return None
     around = (folder for folder in (path, *path.resolve().parents[:2]) if (folder / "config.yaml").is_file())

@@ -1,10 +1,14 @@
 """Files are written whole or not at all."""
 
 import os
+from pathlib import Path
 
 import pytest
 
-from bigbigan.files import write_text_whole, write_whole
+import bigbigan
+from bigbigan.config import Config
+from bigbigan.files import cache_folder, expanded, write_text_whole, write_whole
+from bigbigan.training.trainer import run_folder
 
 
 @pytest.fixture
@@ -66,3 +70,23 @@ def test_sync_reaches_the_disk_before_the_rename(page, monkeypatch):
 def test_text_that_is_no_unicode_can_be_escaped(page):
     write_text_whole(page, "half a character: \ud83d", errors="backslashreplace")
     assert page.read_text() == "half a character: \\ud83d"
+
+
+def test_a_tilde_is_the_home_folder_wherever_a_folder_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("BIGBIGAN_CACHE", raising=False)
+    assert expanded("~/photos") == tmp_path / "photos" and str(expanded("a~b/~")) == "a~b/~"
+    assert cache_folder() == tmp_path / ".cache" / "bigbigan"
+    config = Config()
+    config.run.root, config.run.name = "~/runs", "one"
+    assert run_folder(config) == tmp_path / "runs" / "one"
+    monkeypatch.setenv("BIGBIGAN_CACHE", "~/kept")
+    assert cache_folder() == tmp_path / "kept"
+
+
+def test_code_expands_a_tilde_in_one_way():
+    """`expanded` leaves the name of an unknown user as it is, where Path.expanduser raises RuntimeError."""
+    assert str(expanded("~nobody-of-this-name/x")) == "~nobody-of-this-name/x"
+    root = Path(bigbigan.__file__).parent.parent
+    files = [*root.glob("bigbigan/**/*.py"), *root.glob("eval_linear/**/*.py")]
+    assert [path.name for path in files if "expanduser" in path.read_text()] == ["files.py"]

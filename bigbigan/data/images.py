@@ -1,6 +1,5 @@
 """Represent a data set: images by number, labels or none, and the names to call them by in messages."""
 
-import os
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from PIL import Image
 from bigbigan.data.pictures import decode_rgb, is_deep, limits_of, to_rgb
 from bigbigan.data.walk import Listing
 from bigbigan.errors import DataError
+from bigbigan.files import expanded
 
 LOOKED_AT = 64  # images in which colour is looked for
 COLOUR = 24  # of 255: channels of a pixel that differ by more have colour; JPEG leaves less in a grey picture
@@ -220,7 +220,7 @@ class Request:
     @property
     def location(self) -> Path:
         """The path as a file or folder of this machine, with ~ expanded; it need not exist."""
-        return Path(os.path.expanduser(self.path))
+        return expanded(self.path)
 
 
 @dataclass(frozen=True)

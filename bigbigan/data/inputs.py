@@ -9,7 +9,6 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -25,7 +24,7 @@ from bigbigan.data.images import Images
 from bigbigan.data.pictures import decode_rgb, to_rgb, to_signed, why
 from bigbigan.data.tars import all_samples, is_tar
 from bigbigan.errors import DataError, InputError, Outside, UnreadableImage
-from bigbigan.files import printable
+from bigbigan.files import expanded, printable
 
 # What `read_batches` explains. A torch data set without an iterator is read by number.
 ImageInput: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor | Iterable[Any] | Dataset[Any]
@@ -87,7 +86,7 @@ def read_batches(
 
 def named_by(path: str | os.PathLike) -> "list[str] | Images":
     """Return what a path names: paths of image files, or the samples of tars. Raises InputError."""
-    location = Path(os.path.expanduser(os.fsdecode(path)))
+    location = expanded(path)
     try:
         if location.is_file() and not is_tar(location):
             return [str(location)]

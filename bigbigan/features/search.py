@@ -17,7 +17,7 @@ from torch import Tensor
 from bigbigan.errors import FeatureError, InputError
 from bigbigan.features.approximate import candidates
 from bigbigan.features.shards import check_complete, paths_of, read_manifest, read_rows
-from bigbigan.files import printable
+from bigbigan.files import expanded, printable
 from bigbigan.metrics.neighbours import smallest, squared
 
 CHUNK = 4096  # rows of features at a time
@@ -186,7 +186,7 @@ class _Best:
 
 
 def _folder(path: Searched) -> Path:
-    return Path(os.path.expanduser(os.fsdecode(cast(str, path))))
+    return expanded(cast(str, path))
 
 
 def _manhattan(a: Tensor, b: Tensor, _sizes: Tensor) -> Tensor:

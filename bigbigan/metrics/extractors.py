@@ -17,7 +17,7 @@ from torch import Tensor
 from bigbigan.distributed.collectives import rank
 from bigbigan.distributed.gather import everywhere
 from bigbigan.errors import MetricsUnavailable
-from bigbigan.files import write_whole
+from bigbigan.files import expanded, write_whole
 
 WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
 URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{WEIGHTS}"
@@ -57,7 +57,7 @@ def inception2015(
     for turn in (True, False):  # the first process downloads, the others find what it left
         if (rank() == 0) == turn:
             try:
-                network = _load(Path(weights).expanduser() if weights is not None else _find(download))
+                network = _load(expanded(weights) if weights is not None else _find(download))
             except MetricsUnavailable as error:
                 problem = str(error)
         if not everywhere(problem == ""):

@@ -2,12 +2,11 @@
 
 import argparse
 import sys
-from pathlib import Path
 
 from bigbigan.config.command import prepare_process, print_and_leave
 from bigbigan.config.help import columns
 from bigbigan.errors import ConversionError, exit_with_a_sentence
-from bigbigan.files import printable
+from bigbigan.files import expanded, printable
 
 FORMS = (
     ("bigbigan-convert tfhub DIR OUT", "a BigBiGAN module of TensorFlow Hub: encoder, generator and discriminator"),
@@ -43,8 +42,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     kinds = parser.add_subparsers(dest="kind", required=True, parser_class=_Parser)
     for kind in ("tfhub", "biggan"):
         own = kinds.add_parser(kind, add_help=False, allow_abbrev=False)
-        own.add_argument("source", type=Path)
-        own.add_argument("out", type=Path)
+        own.add_argument("source", type=expanded)
+        own.add_argument("out", type=expanded)
         if kind == "tfhub":
             own.add_argument("--tensorflow", default="")
         else:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from bigbigan.config import Model
 from bigbigan.errors import ConversionError
+from bigbigan.files import expanded
 from bigbigan.model import BigBiGAN
 from bigbigan.networks.generator import MULTIPLIERS, Generator
 from bigbigan.networks.layers import batch_norms, spectral_layers
@@ -52,7 +53,7 @@ def load_biggan(path: str | Path, eps: float = 1e-4, last_eps: float | None = No
     last_eps: of the last batch norm, None for `eps`. BigGAN-PyTorch always has 1e-5 there, even for published models.
     Raises ConversionError.
     """
-    path = Path(path)
+    path = expanded(path)
     try:
         tensors = (
             load_file(path)

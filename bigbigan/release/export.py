@@ -22,6 +22,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from bigbigan.errors import ExportError, exit_with_a_sentence
+from bigbigan.files import expanded
 from bigbigan.latents import sample_prior
 from bigbigan.metrics.bidirectional import fit_to, some_classes
 from bigbigan.model import BigBiGAN, absence
@@ -82,7 +83,7 @@ def export(options: Export) -> str:
         )
     probed = _probed(options.ckpt)
     figures = "" if probed is None else worth(probed)
-    about = copy.deepcopy(model.card) or {"name": Path(options.ckpt).name, "images_seen": 0, "seed": 0, "data": {}}
+    about = copy.deepcopy(model.card) or {"name": expanded(options.ckpt).name, "images_seen": 0, "seed": 0, "data": {}}
     about["name"] = options.name or about["name"]
     about["data"] = (
         {"path": "unknown", "split": "train"} | about["data"] | ({"path": options.data} if options.data else {})
@@ -90,7 +91,7 @@ def export(options: Export) -> str:
     about["natural"] = options.natural
     about["worth"] = {} if probed is None else headline(probed)
     small.config = dataclasses.replace(small.config, init_from=Path(small.config.init_from).name)
-    folder = Path(options.folder)
+    folder = expanded(options.folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     write_release(folder, small, about, "below" if figures else "not measured")
     changed = changes(model, load_model(folder))
@@ -137,7 +138,7 @@ def _relative(a: Tensor, b: Tensor) -> float:
 
 def _probed(ckpt: str) -> ProbeResult | None:
     """Return what the run's probe.json says; None for a run that was not probed. Raises ProbeError or ExportError."""
-    path = Path(ckpt) / "probe.json"
+    path = expanded(ckpt) / "probe.json"
     if not path.is_file():
         return None
     result = ProbeResult.read(path)

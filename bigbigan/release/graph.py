@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bigbigan.data import to_signed
 from bigbigan.errors import ExportError
-from bigbigan.files import printable, write_whole
+from bigbigan.files import expanded, printable, write_whole
 from bigbigan.model import BigBiGAN, absence
 from bigbigan.networks.encoder import Encoder
 
@@ -69,7 +69,7 @@ def export_graph(
     The file takes "images", (N, 3, S, S) for any N of at least 1. It is run on 1 and on 3 images, and kept only where
     it computes what the model computes.
     """
-    out = Path(out)
+    out = expanded(out)
     _check(model, out, format, outputs)
     graph = EncoderGraph(model.encoder, tuple(outputs), uint8)
     about = {

@@ -14,7 +14,7 @@ from huggingface_hub.errors import EntryNotFoundError, HFValidationError, Reposi
 from bigbigan.config import EARLIER, Config, Model, check_model, flatten
 from bigbigan.config.cross_checks import takes_resnet_settings
 from bigbigan.errors import CheckpointError, ConfigError
-from bigbigan.files import check_inside, check_links, printable
+from bigbigan.files import check_inside, check_links, expanded, printable
 from bigbigan.model import BigBiGAN, absence
 from bigbigan.networks.encoder import Encoder
 from bigbigan.networks.factory import build_encoder, resolve_latent_dim
@@ -34,7 +34,7 @@ def load_model(source: str | os.PathLike[str], parts: Collection[str] | None = N
     model that comes with the package; a folder of that name here comes first.
     parts: names of the networks to load, those that the model has of them; None for all. Raises CheckpointError.
     """
-    folder = Path(os.path.expanduser(os.fsdecode(source)))
+    folder = expanded(source)
     try:
         if folder.is_dir():
             return _from_folder(folder, parts)

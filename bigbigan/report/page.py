@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from bigbigan.errors import ProbeError
-from bigbigan.files import write_text_whole
+from bigbigan.files import expanded, write_text_whole
 from bigbigan.metrics.figures import extractor_in_words, is_share, title_of
 from bigbigan.report import evaluation, tiles
 from bigbigan.report.film import read_film, sheets
@@ -36,7 +36,7 @@ def write_page(folder: Path, stage: str = "") -> Path:
     stage: "training" or "stopped", if the run itself writes its page.  Raises FileNotFoundError where there is no
     folder.
     """
-    folder = Path(folder)
+    folder = expanded(folder)
     if not folder.is_dir():
         raise FileNotFoundError(
             f"{folder}: expected a run folder to write report.html in, found no folder of this name"

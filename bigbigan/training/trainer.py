@@ -18,6 +18,7 @@ from bigbigan.data import Images, RealImages, Stream, hold_out_for_choices
 from bigbigan.data.fingerprint import record
 from bigbigan.distributed import all_reduce, barrier
 from bigbigan.errors import ConfigError
+from bigbigan.files import expanded
 from bigbigan.model import BigBiGAN
 from bigbigan.networks.weights import load_weights
 from bigbigan.training import checkpoint
@@ -439,4 +440,4 @@ class Window:
 
 def run_folder(config: Config) -> Path:
     """Return the folder of a run."""
-    return Path(config.run.root) / config.run.name
+    return expanded(config.run.root) / config.run.name

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from bigbigan.api import load
 from bigbigan.data import Images, data_of_model, evaluation_batches, open_splits, to_signed
 from bigbigan.errors import InputError
-from bigbigan.files import printable, write_whole
+from bigbigan.files import expanded, printable, write_whole
 from bigbigan.latents import sample_prior
 from bigbigan.model import BigBiGAN
 
@@ -134,7 +134,7 @@ def at_encoder_size(model: BigBiGAN, x: Tensor) -> Tensor:
 
 def write_picture(picture: Image.Image, path: str | os.PathLike) -> Path:
     """Write a picture as a PNG; the folders above it are created. Returns the path."""
-    path = Path(path).expanduser()
+    path = expanded(path)
     if path.suffix.lower() != ".png":
         raise InputError(f"--out {printable(path)}: expected the name of a PNG file, such as picture.png")
     path.parent.mkdir(parents=True, exist_ok=True)

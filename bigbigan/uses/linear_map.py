@@ -25,6 +25,7 @@ from torch import Tensor
 
 from bigbigan.api import encode, generate, grid
 from bigbigan.errors import InputError, exit_with_a_sentence
+from bigbigan.files import expanded
 from bigbigan.uses.command_line import UseOptions, open_data, read_images, ready, write_picture
 
 PENALTIES = tuple(10.0**power for power in range(-3, 7))  # λ that cross-validation chooses from
@@ -201,7 +202,7 @@ def _some(classes: Tensor | None) -> Tensor | None:
 def _load(path: str, rows: int) -> np.ndarray:
     """Return a matrix from a .npy file. Raises InputError."""
     try:
-        file = Path(path).expanduser()
+        file = expanded(path)
         matrix = np.load(file, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: expected a .npy file of numbers; {error}") from None

@@ -27,7 +27,7 @@ from tqdm.auto import trange
 
 from bigbigan.api import grid
 from bigbigan.errors import InputError, exit_with_a_sentence
-from bigbigan.files import printable
+from bigbigan.files import expanded, printable
 from bigbigan.model import BigBiGAN
 from bigbigan.uses.command_line import (
     UseOptions,
@@ -288,7 +288,7 @@ def read_scenes(path: str | os.PathLike, size: int) -> tuple[Tensor, Tensor]:
     """
     from datasets import Image, load_dataset
 
-    file = Path(path).expanduser()
+    file = expanded(path)
     file = file / "test.parquet" if file.is_dir() else file
     if not file.is_file():
         raise InputError(

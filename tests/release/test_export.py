@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -48,6 +49,13 @@ def shipping(monkeypatch):
     api._default_model.cache_clear()
     yield ship
     api._default_model.cache_clear()
+
+
+def test_a_tilde_of_a_flag_is_the_home_folder(original, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "done").symlink_to(original)
+    export(Export("~/done", "~/small"))
+    assert (tmp_path / "small" / "model.safetensors").is_file() and not Path("~").exists()
 
 
 def test_bf16_changes_little_and_halves_the_file(original, exported):
