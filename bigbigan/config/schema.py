@@ -243,7 +243,8 @@ class Data:
     image_column: str = ""
     """Column of the images in a table; when empty, `image` or another usual name."""
     label_column: str = ""
-    """Column of the labels in a table or in metadata files; when empty, `label` or another usual name."""
+    """Column of the labels in a table, in metadata files, or in a .csv or .tsv file beside images; when empty, `label`
+    or another usual name, and of files beside images only metadata files are read."""
     value_range: tuple[float, ...] = ()
     """Values of black and white in grey pictures of more than 8 bits, such as 0 4095 for 12 bits in 16; floats need it.
 

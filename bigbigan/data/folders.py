@@ -10,6 +10,7 @@ import numpy as np
 from bigbigan.data import layout
 from bigbigan.data.columns import classes_of, tally
 from bigbigan.data.images import Found, Images, Request
+from bigbigan.data.label_tables import read_label_tables
 from bigbigan.data.metadata import Metadata, read_metadata
 from bigbigan.data.pictures import EXTENSIONS, open_picture
 from bigbigan.data.shards import are_shards
@@ -29,6 +30,9 @@ def open_folder(request: Request) -> Found | None:
     metadata = Metadata()
     if census.metadata:
         metadata = read_metadata(census.metadata, set(root.images()), request.label_column, where)
+    elif request.label_column:
+        images = set(root.images())
+        metadata = read_label_tables(census.tables, images, folder, request.label_column, where, quiet=request.test)
     chosen = layout.find_folder(root, request.split) if request.by_path else None
     if request.by_path and chosen is None:
         raise DataError(f"{where}: expected a folder {request.split} with images in it, found none")

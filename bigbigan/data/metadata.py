@@ -97,7 +97,7 @@ def _rows(path: Path) -> list[dict]:
             return _tiny_imagenet(path)
         if path.suffix == ".csv":
             with open(path, encoding="utf-8-sig", newline="") as file:
-                return _typed(list(csv.DictReader(file)))
+                return typed(list(csv.DictReader(file)))
         if path.suffix == ".jsonl":
             with open(path, encoding="utf-8") as file:
                 rows = [json.loads(line) for line in file if line.strip()]
@@ -125,7 +125,7 @@ def _tiny_imagenet(path: Path) -> list[dict]:
     return [{"file_name": folder + name, "label": label} for name, label, *_ in lines]
 
 
-def _typed(rows: list[dict]) -> list[dict]:
+def typed(rows: list[dict]) -> list[dict]:
     """Turn the columns of a CSV file that hold only whole numbers into int, or only numbers into float; "" to None."""
     for column in rows[0] if rows else ():
         values = [row[column] for row in rows if row.get(column)]

@@ -67,7 +67,7 @@ class Census:
     hidden: images in hidden files and system folders.  unread: image files of formats that are not decoded, by suffix.
     other: further files, by suffix.  odd: paths with an image's suffix that are no files (pipes, broken links).
     empty: folders without an image in them or below.
-    metadata: files named as in METADATA.
+    metadata: files named as in METADATA.  tables: other .csv and .tsv files, which are counted in `other` too.
     """
 
     hidden: int = 0
@@ -76,6 +76,7 @@ class Census:
     odd: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     metadata: list[str] = field(default_factory=list)
+    tables: list[str] = field(default_factory=list)
 
     def sentences(self) -> list[str]:
         """Return one short phrase for each kind of thing that was left out and holds, or may hold, images."""
@@ -205,6 +206,8 @@ class _Walk:
             found.files.append(entry.path)
         else:
             self.census.other[suffix or "without a suffix"] += 1
+            if suffix in (".csv", ".tsv") and self._may_open(entry):
+                self.census.tables.append(entry.path)
 
     def _is_file(self, entry: os.DirEntry) -> bool:
         if entry.is_symlink() and not self.follow_links:
