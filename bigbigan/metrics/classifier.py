@@ -1,6 +1,8 @@
 """Train a classifier on labelled images: any network that yields features, and a linear layer."""
 
+import logging
 import math
+import time
 
 import numpy as np
 import torch
@@ -13,6 +15,10 @@ from bigbigan.distributed.gather import summed
 from bigbigan.errors import MetricsError
 from bigbigan.training.ema import standing_statistics
 
+log = logging.getLogger(__name__)
+
+TIMED = 20  # first steps, by which the time of all is foretold
+LONG = 60  # seconds left from which it is said
 STATISTICS_IMAGES = 8192  # that the batch norms' statistics are taken from after training
 WARM_UP = 0.1  # share of the steps in which the learning rate rises
 
@@ -55,6 +61,7 @@ def train_classifier(
     flip: bool = False,
     seed: int = 0,
     device: torch.device | str = "cpu",
+    purpose: str = "",
 ) -> Classifier:
     """Train `trunk`, (N, 3, S, S) → (N, num_features), and a linear layer by cross-entropy with Adam.
 
@@ -62,7 +69,8 @@ def train_classifier(
 
     images: labelled.  size: S.  rate: the learning rate's peak, reached by a straight line and left by a half cosine.
     augment,
-    flip: as in `Crop`; "none" is the centre square.  A function of the trunk's weights, the images and `seed`; the
+    flip: as in `Crop`; "none" is the centre square.  purpose: what a training of more than a minute is said to be for;
+    "" says nothing.  A function of the trunk's weights, the images and `seed`; the
     global random state stays as it is. All processes of a job train together, each on its share of every batch. Raises
     MetricsError.
     """
@@ -77,6 +85,7 @@ def train_classifier(
         classifier.requires_grad_(True).train()
         adam = torch.optim.Adam(classifier.parameters(), lr=rate, weight_decay=weight_decay)
         stream = Stream(images, size, seed, Crop(augment, flip), rank=rank(), processes=world_size(), device=device)
+        began = time.monotonic()
         for step, batch in enumerate(stream.batches(0, steps * batch_size, batch_size)):
             adam.param_groups[0]["lr"] = rate * _schedule((step + 1) / steps)
             loss = F.cross_entropy(classifier(to_signed(batch.x))[1], batch.labels, reduction="sum") / batch_size
@@ -84,6 +93,10 @@ def train_classifier(
             loss.backward()
             _join_gradients(classifier)
             adam.step()
+            if purpose and step == TIMED and rank() == 0:
+                left = (time.monotonic() - began) / step * (steps - step)
+                if left > LONG:
+                    log.warning("a classifier of %d classes is trained %s: %d min", classes, purpose, round(left / 60))
         with torch.no_grad(), standing_statistics(classifier):
             some = min(STATISTICS_IMAGES, len(images)) // batch_size * batch_size
             for batch in stream.batches(0, some, batch_size):

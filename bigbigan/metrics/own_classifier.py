@@ -17,6 +17,7 @@ from torch import Tensor
 
 from bigbigan.data import Images, fingerprint, to_signed
 from bigbigan.errors import MetricsError
+from bigbigan.files import printable
 from bigbigan.metrics.cache import digest, entry, get_or_make, store
 from bigbigan.metrics.classifier import Classifier, accuracy, class_count, train_classifier
 from bigbigan.networks.encoder import automatic_stem, build_trunk
@@ -91,10 +92,11 @@ def in_domain_extractor(
     classes = class_count(images)
     key = [FORMAT, fingerprint(images), images.value_range, size, classes, *asdict(recipe).values()]
     described = {"recipe": asdict(recipe), "size": size, "classes": classes, "trained_on": images.origin}
+    kept = "" if cache is None else f", once for these images ({printable(cache)} keeps it)"
     classifier, facts = get_or_make(
         entry(cache, "classifier", json.dumps(key)),
         read=lambda path: _read(path, recipe, size, classes),
-        make=lambda: _train(images, size, recipe, device),
+        make=lambda: _train(images, size, recipe, device, f"for FID, KID and IS{kept}"),
         write=lambda path, made: _write(path, made[0], made[1] | described),
     )
     name = "classifier_" + re.sub(r"\W+", "_", name).strip("_").lower()
@@ -109,8 +111,8 @@ def _build(recipe: Recipe, size: int) -> torch.nn.Module:
         return build_trunk(recipe.backbone, recipe.width, automatic_stem(size), size)
 
 
-def _train(images: Images, size: int, recipe: Recipe, device) -> tuple[Classifier, dict]:
-    """Train on all but the held-out share, and measure the accuracy there."""
+def _train(images: Images, size: int, recipe: Recipe, device, purpose: str) -> tuple[Classifier, dict]:
+    """Train on all but the held-out share, and measure the accuracy there. purpose: as in `train_classifier`."""
     order = np.random.default_rng(recipe.seed).permutation(len(images))
     count = max(1, round(recipe.held_out * len(images)))
     if count >= len(images):
@@ -128,6 +130,7 @@ def _train(images: Images, size: int, recipe: Recipe, device) -> tuple[Classifie
         flip=recipe.flip,
         seed=recipe.seed,
         device=device,
+        purpose=purpose,
     )
     facts = {"accuracy": accuracy(classifier, held_out, size), "held_out": count}
     facts |= {"majority": float(np.bincount(held_out.labels).max() / count), "sha256": digest(classifier.state_dict())}

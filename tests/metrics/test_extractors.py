@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+import bigbigan.metrics.classifier as module
 from bigbigan.data import evaluation_batches, open_images, to_signed
 from bigbigan.errors import MetricsError, MetricsUnavailable
 from bigbigan.metrics import (
@@ -194,6 +195,15 @@ def test_train_classifier_takes_any_trunk(digits):
     classifier = train_classifier(Flat(), digits, 8, steps=150, batch_size=64, rate=0.01, seed=3)
     assert not classifier.training and not any(p.requires_grad for p in classifier.parameters())
     assert accuracy(classifier, open_images("digits", test=True), 8) > 0.9  # digits are nearly linearly separable
+
+
+def test_a_long_training_is_announced_once(digits, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(module, "LONG", -1)
+    recipe = Recipe(width=0.125, min_steps=30, epochs=0)
+    for _ in range(2):
+        in_domain_extractor(digits, 8, "digits", tmp_path, recipe=recipe)
+    said = [r.message for r in caplog.records if r.message.startswith("a classifier of 10 classes is trained for FID")]
+    assert len(said) == 1 and f"once for these images ({tmp_path} keeps it): 0 min" in said[0]
 
 
 def test_bad_input_is_a_sentence(digits):
