@@ -194,7 +194,7 @@ def encode(
             ahead=0 if device.type == "cpu" else 2,
             value_range=value_range,
             trained_on=_trained_on(model),
-            skip=skipped.append if on_error == "skip" else None,
+            skip=skipped.append if on_error == "skip" else _raise_with_advice,
         )
         for batch in _progress(batches, count_images(listed), batch_size, progress, "encoding"):
             noise = normal_noise(seed, "encode", batch.places, encoder.latent_dim)
@@ -471,6 +471,13 @@ def _names(outputs: str | tuple[str, ...] | None) -> tuple[str, ...]:
 def _check_on_error(on_error: object) -> None:
     if on_error not in ("raise", "skip"):
         raise InputError(f"on_error: expected 'raise' or 'skip', found {printable(repr(on_error))}")
+
+
+def _raise_with_advice(error: UnreadableImage) -> None:
+    """Raise the error of an image that cannot be decoded with the setting that leaves such images out."""
+    told = UnreadableImage(error.name, error.reason, 'mend it, leave it out, or pass on_error="skip"')
+    told.place = error.place
+    raise told
 
 
 def _check_found(kept: int, skipped: list[UnreadableImage], classes: Tensor | None) -> None:

@@ -41,8 +41,8 @@ class UnreadableImage(InputError):
     known.
     """
 
-    def __init__(self, name: str, reason: str):
-        super().__init__(f"{name}: expected a readable image; {reason}; mend it or leave it out")
+    def __init__(self, name: str, reason: str, cure: str = "mend it or leave it out"):
+        super().__init__(f"{name}: expected a readable image; {reason}; {cure}")
         self.name, self.reason, self.place = name, reason, -1
 
 

@@ -216,17 +216,22 @@ def _collate(samples):
     )
 
 
+_said: set[str] = set()  # unreadable images that were warned of: a run evaluates the same ones many times
+
+
 def evaluation_batches(images: Images, size: int, batch: int) -> Iterator[tuple[Tensor, np.ndarray]]:
     """Yield the centre squares of `images` in order, uint8 (n, 3, size, size) with n ≤ batch, and their indices (n,).
 
-    Unreadable images are left out with a warning.
+    Unreadable images are left out with a warning, one for each in the life of this process.
     """
     pixels, indices = [], []
     for i in range(len(images)):
         try:
             image = images.decoded(i)
         except Exception as error:
-            log.warning("unreadable image %s: left out of the evaluation: %s", images.name(i), why(error))
+            if (name := images.name(i)) not in _said:
+                _said.add(name)
+                log.warning("unreadable image %s: left out of evaluations: %s", name, why(error))
             continue
         pixels.append(crop_and_resize(image, centre_square(*size_of(image)), size))
         indices.append(i)
