@@ -57,7 +57,7 @@ class Clusters:
 
 def main(argv: list[str] | None = None) -> None:
     with exit_with_a_sentence():
-        print(write_clusters(tyro.cli(Clusters, args=argv)))
+        print(write_clusters(tyro.cli(Clusters, prog="python -m eval_linear.cluster_labels", args=argv)))
 
 
 def write_clusters(options: Clusters) -> str:

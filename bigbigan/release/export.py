@@ -65,7 +65,13 @@ class Export:
 
 def main(argv: list[str] | None = None) -> None:
     with exit_with_a_sentence():
-        print(export(tyro.cli(Export, args=argv, config=(tyro.conf.FlagConversionOff,))))
+        print(
+            export(
+                tyro.cli(
+                    Export, prog="python -m bigbigan.release.export", args=argv, config=(tyro.conf.FlagConversionOff,)
+                )
+            )
+        )
 
 
 def export(options: Export) -> str:

@@ -23,9 +23,9 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from bigbigan.api import as_tensor, encode, grid, neighbours
-from bigbigan.errors import InputError, exit_with_a_sentence, warn_caller
+from bigbigan.errors import InputError, warn_caller
 from bigbigan.model import BigBiGAN
-from bigbigan.uses.command_line import UseOptions, device_of, open_data, read_images, ready, write_picture
+from bigbigan.uses.command_line import UseOptions, device_of, open_data, read_images, ready, run_command, write_picture
 
 FORMS = ("feature_matching", "cross_entropy", "reconstruction")
 WEIGHT = 0.1  # w of the paper's experiments
@@ -167,8 +167,7 @@ class Anomalies(UseOptions):
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command; the exit status is 0, or that of an error."""
-    with exit_with_a_sentence():
-        print(run(tyro.cli(Anomalies, args=argv, config=(tyro.conf.FlagConversionOff,))))
+    run_command(Anomalies, run, "anomalies", argv)
 
 
 def run(options: Anomalies) -> str:

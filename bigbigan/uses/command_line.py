@@ -1,6 +1,7 @@
 """Read what the commands of this room are given (a model, images), and write what they draw."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,10 +15,20 @@ from tqdm.auto import tqdm
 
 from bigbigan.api import load
 from bigbigan.data import Images, data_of_model, evaluation_batches, open_splits, to_signed
-from bigbigan.errors import InputError
+from bigbigan.errors import InputError, exit_with_a_sentence
 from bigbigan.files import expanded, printable, write_whole
 from bigbigan.latents import sample_prior
 from bigbigan.model import BigBiGAN
+
+
+def run_command(options: type, run: Callable, name: str, argv: list[str] | None) -> None:
+    """Print what `run` returns for the options of the command line; the exit status is 0, or that of an error.
+
+    name: of the module in this room.
+    """
+    with exit_with_a_sentence():
+        prog = f"python -m bigbigan.uses.{name}"
+        print(run(tyro.cli(options, prog=prog, args=argv, config=(tyro.conf.FlagConversionOff,))))
 
 
 @dataclass

@@ -22,7 +22,6 @@ if __name__ == "__main__":  # before torch is loaded
 
 import numpy as np
 import torch
-import tyro
 from PIL import Image
 from scipy.stats import cauchy, norm
 from sklearn.decomposition import PCA
@@ -32,10 +31,10 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from bigbigan.api import encode, generate, grid, to_pil
-from bigbigan.errors import InputError, exit_with_a_sentence
+from bigbigan.errors import InputError
 from bigbigan.files import write_whole
 from bigbigan.model import BigBiGAN
-from bigbigan.uses.command_line import UseOptions, open_data, read_images, ready, write_picture
+from bigbigan.uses.command_line import UseOptions, open_data, read_images, ready, run_command, write_picture
 
 TAIL = 0.01  # weight of the wide tail, so that no number costs an unbounded amount
 COMPONENTS = 256  # principal components, at most
@@ -191,8 +190,7 @@ class Compression(UseOptions):
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command; the exit status is 0, or that of an error."""
-    with exit_with_a_sentence():
-        print(run(tyro.cli(Compression, args=argv, config=(tyro.conf.FlagConversionOff,))))
+    run_command(Compression, run, "compression", argv)
 
 
 def run(options: Compression) -> str:

@@ -20,7 +20,6 @@ if __name__ == "__main__":  # before torch is loaded
 import numpy as np
 import torch
 import torch.nn.functional as F
-import tyro
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -28,7 +27,7 @@ from torch import Tensor, nn
 from tqdm.auto import trange
 
 from bigbigan.api import grid
-from bigbigan.errors import InputError, exit_with_a_sentence
+from bigbigan.errors import InputError
 from bigbigan.model import BigBiGAN
 from bigbigan.uses.command_line import (
     UseData,
@@ -40,6 +39,7 @@ from bigbigan.uses.command_line import (
     open_data,
     read_images,
     ready,
+    run_command,
     write_picture,
 )
 
@@ -377,8 +377,7 @@ class DirectionsCommand(UseOptions):
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command; the exit status is 0, or that of an error."""
-    with exit_with_a_sentence():
-        print(run(tyro.cli(DirectionsCommand, args=argv, config=(tyro.conf.FlagConversionOff,))))
+    run_command(DirectionsCommand, run, "directions", argv)
 
 
 def run(options: DirectionsCommand) -> str:

@@ -17,15 +17,23 @@ if __name__ == "__main__":  # before torch is loaded
 
 import numpy as np
 import torch
-import tyro
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from bigbigan.api import encode, generate, grid
-from bigbigan.errors import InputError, exit_with_a_sentence
+from bigbigan.errors import InputError
 from bigbigan.model import BigBiGAN
-from bigbigan.uses.command_line import UseOptions, bar, draw_latents, open_data, read_images, ready, write_picture
+from bigbigan.uses.command_line import (
+    UseOptions,
+    bar,
+    draw_latents,
+    open_data,
+    read_images,
+    ready,
+    run_command,
+    write_picture,
+)
 
 NEAR, FAR = 0.2, 0.5  # σ of GenRep's views and of LASIUM's members, in units of the prior N(0, I)
 
@@ -133,8 +141,7 @@ class FewShot(UseOptions):
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command; the exit status is 0, or that of an error."""
-    with exit_with_a_sentence():
-        print(run(tyro.cli(FewShot, args=argv, config=(tyro.conf.FlagConversionOff,))))
+    run_command(FewShot, run, "few_shot", argv)
 
 
 def run(options: FewShot) -> str:

@@ -17,11 +17,10 @@ if __name__ == "__main__":  # before torch is loaded
 
 import torch
 import torch.nn.functional as F
-import tyro
 from torch import Tensor
 
 from bigbigan.api import grid
-from bigbigan.errors import InputError, exit_with_a_sentence
+from bigbigan.errors import InputError
 from bigbigan.model import BigBiGAN
 from bigbigan.uses.command_line import (
     UseOptions,
@@ -30,6 +29,7 @@ from bigbigan.uses.command_line import (
     open_data,
     read_images,
     ready,
+    run_command,
     write_picture,
 )
 
@@ -170,8 +170,7 @@ class Interpolation(UseOptions):
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command; the exit status is 0, or that of an error."""
-    with exit_with_a_sentence():
-        print(run(tyro.cli(Interpolation, args=argv, config=(tyro.conf.FlagConversionOff,))))
+    run_command(Interpolation, run, "interpolation", argv)
 
 
 @torch.inference_mode()

@@ -16,12 +16,11 @@ if __name__ == "__main__":  # before torch is loaded
     prepare_process()
 
 import torch
-import tyro
 from torch import Tensor
 from tqdm.auto import trange
 
 from bigbigan.api import grid
-from bigbigan.errors import InputError, exit_with_a_sentence
+from bigbigan.errors import InputError
 from bigbigan.model import BigBiGAN
 from bigbigan.uses.command_line import (
     UseOptions,
@@ -31,6 +30,7 @@ from bigbigan.uses.command_line import (
     open_data,
     read_images,
     ready,
+    run_command,
     write_picture,
 )
 
@@ -181,8 +181,7 @@ class InversionCommand(UseOptions):
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command; the exit status is 0, or that of an error."""
-    with exit_with_a_sentence():
-        print(run(tyro.cli(InversionCommand, args=argv, config=(tyro.conf.FlagConversionOff,))))
+    run_command(InversionCommand, run, "inversion", argv)
 
 
 def run(options: InversionCommand) -> str:

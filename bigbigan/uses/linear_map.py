@@ -19,14 +19,13 @@ if __name__ == "__main__":  # before torch is loaded
 
 import numpy as np
 import torch
-import tyro
 from sklearn.linear_model import RidgeCV
 from torch import Tensor
 
 from bigbigan.api import encode, generate, grid
-from bigbigan.errors import InputError, exit_with_a_sentence
+from bigbigan.errors import InputError
 from bigbigan.files import expanded
-from bigbigan.uses.command_line import UseOptions, open_data, read_images, ready, write_picture
+from bigbigan.uses.command_line import UseOptions, open_data, read_images, ready, run_command, write_picture
 
 PENALTIES = tuple(10.0**power for power in range(-3, 7))  # λ that cross-validation chooses from
 COLUMNS = 8  # images a row of the picture
@@ -142,8 +141,7 @@ class LinearMapping(UseOptions):
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command; the exit status is 0, or that of an error."""
-    with exit_with_a_sentence():
-        print(run(tyro.cli(LinearMapping, args=argv, config=(tyro.conf.FlagConversionOff,))))
+    run_command(LinearMapping, run, "linear_map", argv)
 
 
 def run(options: LinearMapping) -> str:

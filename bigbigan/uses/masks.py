@@ -20,13 +20,12 @@ if __name__ == "__main__":  # before torch is loaded
 import numpy as np
 import torch
 import torch.nn.functional as F
-import tyro
 from scipy import ndimage
 from torch import Tensor, nn
 from tqdm.auto import trange
 
 from bigbigan.api import grid
-from bigbigan.errors import InputError, exit_with_a_sentence
+from bigbigan.errors import InputError
 from bigbigan.files import expanded, printable
 from bigbigan.model import BigBiGAN
 from bigbigan.uses.command_line import (
@@ -37,6 +36,7 @@ from bigbigan.uses.command_line import (
     open_data,
     read_images,
     ready,
+    run_command,
     write_picture,
 )
 from bigbigan.uses.directions import RELATIVE_SHIFT, discover, sefa
@@ -328,8 +328,7 @@ class Masks(UseOptions):
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command; the exit status is 0, or that of an error."""
-    with exit_with_a_sentence():
-        print(run(tyro.cli(Masks, args=argv, config=(tyro.conf.FlagConversionOff,))))
+    run_command(Masks, run, "masks", argv)
 
 
 def run(options: Masks) -> str:

@@ -18,16 +18,24 @@ if __name__ == "__main__":  # before torch is loaded
 import numpy as np
 import torch
 import torch.nn.functional as F
-import tyro
 from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
 from bigbigan.api import encode, grid, neighbours
-from bigbigan.errors import InputError, exit_with_a_sentence
+from bigbigan.errors import InputError
 from bigbigan.features.search import Neighbours
 from bigbigan.model import BigBiGAN
 from bigbigan.uses.backbones import backbone
-from bigbigan.uses.command_line import UseOptions, bar, device_of, open_data, read_images, ready, write_picture
+from bigbigan.uses.command_line import (
+    UseOptions,
+    bar,
+    device_of,
+    open_data,
+    read_images,
+    ready,
+    run_command,
+    write_picture,
+)
 
 METRIC = "l1_normalised"
 TABLE = 2**22  # distances at a time, 32 MiB
@@ -141,8 +149,7 @@ class Retrieval(UseOptions):
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command; the exit status is 0, or that of an error."""
-    with exit_with_a_sentence():
-        print(run(tyro.cli(Retrieval, args=argv, config=(tyro.conf.FlagConversionOff,))))
+    run_command(Retrieval, run, "retrieval", argv)
 
 
 def run(options: Retrieval) -> str:
