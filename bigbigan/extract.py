@@ -21,6 +21,7 @@ from bigbigan.config.cli import check_flags
 from bigbigan.config.command import prepare_process, print_and_leave
 from bigbigan.config.comparison import flatten
 from bigbigan.config.help import columns
+from bigbigan.config.parsing import parse_options
 from bigbigan.errors import FeatureError, exit_with_a_sentence
 from bigbigan.files import expanded, printable
 from bigbigan.training.processes import run_processes, without_option
@@ -118,7 +119,7 @@ def main(argv: list[str] | None = None) -> None:
             [flag for flag in argv if flag != "--help-all"], list(flatten(Extract(""))), ("--help", "--help-all")
         )
         arguments = ["--help"] if "--help-all" in argv else argv
-        options = tyro.cli(Extract, prog="bigbigan-extract", args=arguments, config=(tyro.conf.FlagConversionOff,))
+        options = parse_options(Extract, "bigbigan-extract", arguments)
         options.validate()
         if options.processes > 1:
             status = run_processes(Path(__file__), options.processes, without_option(argv, "--processes"), NEXT)

@@ -27,6 +27,7 @@ import tyro
 from PIL import Image
 
 from bigbigan.api import load
+from bigbigan.config.parsing import parse_options
 from bigbigan.data import Images
 from bigbigan.errors import ProbeError, exit_with_a_sentence
 from bigbigan.files import expanded, write_whole
@@ -57,7 +58,7 @@ class Clusters:
 
 def main(argv: list[str] | None = None) -> None:
     with exit_with_a_sentence():
-        print(write_clusters(tyro.cli(Clusters, prog="python -m eval_linear.cluster_labels", args=argv)))
+        print(write_clusters(parse_options(Clusters, "python -m eval_linear.cluster_labels", argv)))
 
 
 def write_clusters(options: Clusters) -> str:

@@ -14,6 +14,7 @@ from bigbigan.config.command import print_and_leave
 from bigbigan.config.comparison import flatten
 from bigbigan.config.cross_checks import OWN_ENCODERS, RESNET_DEFAULTS, check_path, takes_resnet_settings
 from bigbigan.config.help import preset_table, short_help
+from bigbigan.config.parsing import parse_options
 from bigbigan.config.presets import (
     check_removed,
     find_config,
@@ -148,19 +149,10 @@ def _flag_name(flag: str) -> str:
 
 def _with_flags(default: Any, flags: list[str]) -> Any:
     """Return the config `default` with the values of --section.field flags; `--help` prints them all and exits."""
-    import tyro
-
     description = (
         f"{type(default).__doc__}\n\n"
         f"--config NAME or PATH   one of {preset_list()} (default {DEFAULT_PRESET}), or a YAML file\n"
         "--dry-run               build everything, print it with what the run would cost, and stop\n"
         "--processes N           train with N processes on this machine, one for each GPU"
     )
-    return tyro.cli(
-        type(default),
-        prog="bigbigan-train",
-        default=default,
-        args=flags,
-        description=description,
-        config=(tyro.conf.FlagConversionOff,),
-    )
+    return parse_options(type(default), "bigbigan-train", flags, default=default, description=description)

@@ -21,6 +21,7 @@ import tyro
 from safetensors.torch import save
 from torch import Tensor
 
+from bigbigan.config.parsing import parse_options
 from bigbigan.errors import ExportError, exit_with_a_sentence
 from bigbigan.files import expanded
 from bigbigan.latents import sample_prior
@@ -65,13 +66,7 @@ class Export:
 
 def main(argv: list[str] | None = None) -> None:
     with exit_with_a_sentence():
-        print(
-            export(
-                tyro.cli(
-                    Export, prog="python -m bigbigan.release.export", args=argv, config=(tyro.conf.FlagConversionOff,)
-                )
-            )
-        )
+        print(export(parse_options(Export, "python -m bigbigan.release.export", argv)))
 
 
 def export(options: Export) -> str:

@@ -7,6 +7,7 @@ from typing import Literal
 import tyro
 
 from bigbigan.config.command import prepare_process
+from bigbigan.config.parsing import parse_options
 from bigbigan.errors import exit_with_a_sentence
 
 
@@ -31,8 +32,8 @@ class GraphExport:
 
 def main(argv: list[str] | None = None) -> None:
     """Export as the command line says; the exit status is 0, or that of an error."""
-    options = tyro.cli(GraphExport, args=argv, prog="bigbigan-export", config=(tyro.conf.FlagConversionOff,))
     with exit_with_a_sentence():
+        options = parse_options(GraphExport, "bigbigan-export", argv)
         prepare_process()
         from bigbigan.release.graph import export_graph
         from bigbigan.release.load import load_model

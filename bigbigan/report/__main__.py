@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from bigbigan.config.parsing import parse_options
 from bigbigan.errors import ReportError, exit_with_a_sentence
 from bigbigan.files import printable
 from bigbigan.report.page import write_page
@@ -18,7 +19,7 @@ PARTS = ("config.yaml", "stats.jsonl", "samples", "reconstructions", "probe.json
 def main(argv: list[str] | None = None) -> None:
     """Write RUN/report.html and print its path; one sentence and status 2 where RUN is no run folder."""
     with exit_with_a_sentence():
-        print(report(tyro.cli(_arguments, args=argv, prog="bigbigan-report")))
+        print(report(parse_options(_arguments, "bigbigan-report", argv)))
 
 
 def _arguments(run: Annotated[Path, tyro.conf.Positional]) -> Path:

@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from bigbigan.api import load
+from bigbigan.config.parsing import parse_options
 from bigbigan.data import Images, data_of_model, evaluation_batches, open_splits, to_signed
 from bigbigan.errors import InputError, exit_with_a_sentence
 from bigbigan.files import expanded, printable, write_whole
@@ -27,8 +28,7 @@ def run_command(options: type, run: Callable, name: str, argv: list[str] | None)
     name: of the module in this room.
     """
     with exit_with_a_sentence():
-        prog = f"python -m bigbigan.uses.{name}"
-        print(run(tyro.cli(options, prog=prog, args=argv, config=(tyro.conf.FlagConversionOff,))))
+        print(run(parse_options(options, f"python -m bigbigan.uses.{name}", argv)))
 
 
 @dataclass

@@ -9,6 +9,7 @@ from pathlib import Path
 import tyro
 
 from bigbigan.config.command import prepare_process
+from bigbigan.config.parsing import parse_options
 from bigbigan.errors import exit_with_a_sentence
 
 
@@ -31,8 +32,8 @@ class Demo:
 
 def main(argv: list[str] | None = None) -> None:
     """Serve the page until Ctrl-C; the exit status is 0, or that of an error."""
-    options = tyro.cli(Demo, prog="bigbigan-demo", args=argv)
     with exit_with_a_sentence():
+        options = parse_options(Demo, "bigbigan-demo", argv)
         prepare_process()
         import bigbigan
         from bigbigan.uses.demo_page import Player, build_page, gradio, serve
