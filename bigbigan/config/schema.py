@@ -232,7 +232,9 @@ class Data:
     subset: str = ""
     """Configuration of a data set that has several, such as 160px; or the folder of one of several data sets."""
     split: str = "train"
-    """Split to train on; "./NAME" for a folder or file; "all": every folder is a class; "rest": what is no split."""
+    """Split to train on; "./NAME": a folder, a table or tar, or a file that lists images, one a line.
+
+    "all": every folder is a class, and there are no splits; "rest": what is no split."""
     test_split: str = "test"
     """Split to evaluate on; "test" is also a val with labels; without any, `test_share` of the images is held out."""
     test_share: Annotated[float, Bounds(above=0, below=1, expected="a share between 0 and 1")] = 0.1
@@ -243,8 +245,10 @@ class Data:
     image_column: str = ""
     """Column of the images in a table; when empty, `image` or another usual name."""
     label_column: str = ""
-    """Column of the labels in a table, in metadata files, or in a .csv or .tsv file beside images; when empty, `label`
-    or another usual name, and of files beside images only metadata files are read."""
+    """Column of the labels in a table, in metadata files, or in a .csv, .tsv or .txt file beside images; when empty,
+    `label` or another usual name, and of files beside images only metadata files are read.
+
+    Of files beside images also several columns, "A,B,C": the label is the one that holds 1 where the others hold 0."""
     value_range: tuple[float, ...] = ()
     """Values of black and white in grey pictures of more than 8 bits, such as 0 4095 for 12 bits in 16; floats need it.
 

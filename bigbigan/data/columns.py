@@ -94,6 +94,31 @@ def choose_label_columns(columns: Sequence[str], declared: Sequence[str], asked:
     return list(declared)
 
 
+def columns_asked(asked: str, columns: Sequence[str]) -> list[str]:
+    """Return the columns of a table that --data.label_column names: one, or several with commas between; else []."""
+    if asked in columns:
+        return [asked]
+    several = [name.strip() for name in asked.split(",")]
+    return several if len(several) > 1 and set(several) <= set(columns) else []
+
+
+def the_one(columns: Sequence[str], values: Sequence, row: str) -> str | None:
+    """Return the name of the only column that holds 1 where the others hold 0; None if all are 0. Raises DataError.
+
+    row: what to call the row in the error.
+    """
+    cells = ["" if value is None else str(value).strip() for value in values]
+    ones = [name for name, word in zip(columns, cells, strict=True) if word in ("1", "1.0", "True")]
+    zeros = [word for word in cells if word in ("0", "0.0", "False", "-1", "-1.0", "")]
+    if len(ones) > 1 or len(ones) + len(zeros) < len(columns):
+        given = ", ".join(f"{name} {word or None}" for name, word in zip(columns, cells, strict=True))
+        raise DataError(
+            f"{row}: expected 1 in one of the columns of --data.label_column {','.join(columns)}, and 0 in the "
+            f"others, found {given}"
+        )
+    return ones[0] if ones else None
+
+
 def say_which_labels(chosen: str, columns: Sequence[str], declared: Sequence[str], origin: str) -> None:
     """Log the chosen column of labels and the others that hold classes or have a usual name, if there are any."""
     others = [name for name in columns if name != chosen and (name.lower() in LABEL_NAMES or name in declared)]

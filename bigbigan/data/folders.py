@@ -10,10 +10,11 @@ import numpy as np
 from bigbigan.data import layout
 from bigbigan.data.columns import classes_of, tally
 from bigbigan.data.images import Found, Images, Request
-from bigbigan.data.label_tables import read_label_tables
+from bigbigan.data.label_tables import read_label_tables, say_which_tables
 from bigbigan.data.metadata import Metadata, read_metadata
 from bigbigan.data.pictures import EXTENSIONS, open_picture
 from bigbigan.data.shards import are_shards
+from bigbigan.data.split_lists import part_of_list, parts_of_lists
 from bigbigan.data.walk import Census, Folder, Listing, walk
 from bigbigan.errors import DataError
 from bigbigan.files import paths_within, printable, state_of
@@ -27,19 +28,13 @@ def open_folder(request: Request) -> Found | None:
     if not folder.is_dir():
         return None
     root, census = _walk(folder, request.follow_links, request.test, request.listing)
-    metadata = Metadata()
-    if census.metadata:
-        metadata = read_metadata(census.metadata, set(root.images()), request.label_column, where)
-    elif request.label_column:
-        images = set(root.images())
-        metadata = read_label_tables(census.tables, images, folder, request.label_column, where, quiet=request.test)
-    chosen = layout.find_folder(root, request.split) if request.by_path else None
-    if request.by_path and chosen is None:
-        raise DataError(f"{where}: expected a folder {request.split} with images in it, found none")
-    if chosen is not None:
-        part = layout.Part(request.split, None, [("", chosen)])
-        return Found(_Reader(folder, census, metadata, [part], []).images(part), whole=False)
-    found = layout.read_folder(root, request.train_split, request.subset, where)
+    metadata = _metadata(request, root, census)
+    if request.by_path:
+        part = _part_by_path(request, root, where)
+        images = _Reader(folder, census, metadata, [part], []).images(part)
+        _say_which_tables(request, images, census, root)
+        return Found(images, whole=False)
+    found = _read_layout(request, root, census, where)
     for phrase in found.left_out if not request.test else ():
         log.warning("%s: left out: %s", where, phrase)
     reader = _Reader(folder, census, metadata, found.parts, found.left_out)
@@ -47,7 +42,49 @@ def open_folder(request: Request) -> Found | None:
     own, other, whole = layout.choose_parts(request, kinds, reader.labelled, where)
     parts = {part.name: part for part in found.parts}
     unused = [part for part in found.parts if part.name not in (own, other)]
-    return Found(reader.images(parts[own], unused), whole)
+    images = reader.images(parts[own], unused)
+    _say_which_tables(request, images, census, root)
+    return Found(images, whole)
+
+
+def _say_which_tables(request: Request, images: Images, census: Census, root: Folder) -> None:
+    """Log which tables name the images, if these have no labels and the user asked for none."""
+    if images.labels is None and not (request.label_column or request.test or census.metadata):
+        say_which_tables(census.tables, root, request.location, printable(request.location))
+
+
+def _part_by_path(request: Request, root: Folder, where: str) -> layout.Part:
+    """Return the split that is a folder, or the images that a file lists. Raises DataError."""
+    chosen, file = layout.find_folder(root, request.split), request.location / request.split
+    if chosen is not None:
+        return layout.Part(request.split, None, [("", chosen)])
+    if file.is_file():
+        return part_of_list(root, request.location, file, request.split)
+    raise DataError(
+        f"{where}: expected {request.split} to be a folder with images in it, or a file that lists images, found none"
+    )
+
+
+def _read_layout(request: Request, root: Folder, census: Census, where: str) -> layout.Layout:
+    """Return the splits that folders say or, where they say none, files that list images. Raises DataError."""
+    found = layout.read_folder(root, request.train_split, request.subset, where)
+    if len(found.parts) > 1 or request.train_split in (layout.ALL, layout.REST):
+        return found
+    top = found.parts[0].folders[0][1]
+    parts = parts_of_lists(top, census, request, where)
+    if parts and (unlisted := len(top) - sum(part.images for part in parts)):
+        found.left_out.append(f"{unlisted:,} images that are in no split's list")
+    return layout.Layout(parts, found.left_out) if parts else found
+
+
+def _metadata(request: Request, root: Folder, census: Census) -> Metadata:
+    """Return the labels that metadata files give or, where these name no images, the column that is asked for."""
+    column, where = request.label_column, printable(request.location)
+    found = read_metadata(census.metadata, set(root.images()), column, where) if census.metadata else Metadata()
+    if not column or found.folders:
+        return found
+    tables = [*(path for path in census.metadata if path.endswith(".csv")), *census.tables]
+    return read_label_tables(tables, set(root.images()), request.location, column, where, quiet=request.test)
 
 
 def _walk(
@@ -147,6 +184,8 @@ class _Reader:
 
     def _source(self, part: layout.Part) -> str:
         """Return the folders of a split relative to the data set's, for the start of a run."""
+        if part.lists:
+            return printable(part.lists)
         found = [os.path.relpath(folder.path, self.folder) + "/" for _, folder in part.folders]
         return "" if found == ["./"] else layout.listed(found)
 

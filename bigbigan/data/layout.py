@@ -98,12 +98,14 @@ class Part:
     """Hold a split of a folder. folders: [(class, folder)]; the class is "" where the subfolders are the classes.
 
     certain: whether the user said that the subfolders are the classes, so that there is nothing to doubt.
+    lists: the file that lists the images, "" where folders say the split.
     """
 
     name: str
     split: str | None
     folders: list[tuple[str, Folder]]
     certain: bool = False
+    lists: str = ""
 
     @property
     def images(self) -> int:
@@ -112,7 +114,7 @@ class Part:
 
     def paths(self) -> str:
         """Return the names of its folders for the start of a run."""
-        return listed([folder.name + "/" for _, folder in self.folders])
+        return printable(self.lists) or listed([folder.name + "/" for _, folder in self.folders])
 
 
 @dataclass

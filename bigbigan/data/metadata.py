@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bigbigan.data.columns import choose_label_columns, is_mask, say_which_labels
+from bigbigan.data.columns import choose_label_columns, columns_asked, is_mask, say_which_labels, the_one
 from bigbigan.errors import DataError
 from bigbigan.files import printable
 
@@ -52,13 +52,15 @@ def read_metadata(paths: list[str], images: set[str], label_column: str, origin:
     found, kinds = Metadata(asked=bool(label_column)), {os.path.splitext(path)[1] for path in paths}
     if len(kinds) > 1:
         raise DataError(f"{origin}: expected metadata files of one kind, found {', '.join(sorted(kinds))}; keep one")
-    tables = {path: _rows(Path(path)) for path in paths}
+    tables = {path: read_rows(Path(path)) for path in paths}
     files = {path: _file_column(rows, path) for path, rows in tables.items()}
     tables = {path: rows for path, rows in tables.items() if files[path]}
     columns = list(dict.fromkeys(name for rows in tables.values() for row in rows[:1] for name in row))
     if not tables:
         return found
-    labels = choose_label_columns([c for c in columns if c not in files.values()], [], label_column, origin)
+    others = [c for c in columns if c not in files.values()]
+    several = [] if label_column in others else columns_asked(label_column, others)
+    labels = [label_column] if several else choose_label_columns(others, [], label_column, origin)
     found.column = labels[0] if labels else ""
     if found.column:
         say_which_labels(found.column, columns, [], origin)
@@ -68,7 +70,9 @@ def read_metadata(paths: list[str], images: set[str], label_column: str, origin:
         for row in rows:
             image = os.path.normpath(os.path.join(folder, str(row[files[path]])))
             if image in images:
-                found.labels[image] = row.get(found.column) if found.column else None
+                label = row.get(found.column) if found.column else None
+                cells = [row.get(name) for name in several]
+                found.labels[image] = the_one(several, cells, printable(image)) if several else label
             else:
                 found.missing.append(image)
     if not found.labels:
@@ -90,7 +94,7 @@ def _file_column(rows: list[dict], path: str) -> str:
     return best[0] if best else ""
 
 
-def _rows(path: Path) -> list[dict]:
+def read_rows(path: Path) -> list[dict]:
     """Return the rows of a metadata file. Raises DataError."""
     try:
         if path.suffix == ".txt":

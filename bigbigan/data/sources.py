@@ -1,13 +1,18 @@
 """Open the images that `--data.path` names, by the first reader that takes the path."""
 
 import dataclasses
+import logging
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+
+import numpy as np
 
 from bigbigan.config import Data, check_value_range
 from bigbigan.data import layout
 from bigbigan.data.classes import match_classes, without_ids
 from bigbigan.data.digits import open_digits
+from bigbigan.data.fingerprint import files_of
 from bigbigan.data.folders import open_folder
 from bigbigan.data.hub import open_hub
 from bigbigan.data.images import Found, Images, Request
@@ -18,6 +23,8 @@ from bigbigan.data.tars import open_tars
 from bigbigan.data.walk import Listing
 from bigbigan.errors import DataError, Outside
 from bigbigan.files import printable
+
+log = logging.getLogger(__name__)
 
 # Each returns the images of a path of its kind, and None of any other path. They are asked from the top down.
 # Another kind of data is a new file with such a function, and a row here.
@@ -59,6 +66,8 @@ def open_images(
     split_rule: how images are held out, "hash" or "permutation"; see `data.splits`.
     """
     request = Request(path, split, image_column, label_column, test, subset, follow_links, other_split)
+    if any(name.startswith("./") for name in (split, other_split)):  # which may lie in one another
+        return _open_both(request, value_range, test_share, split_rule)[test]
     found = _open(request, value_range)
     return _hold_out(found.images, test_share, split_rule)[test] if found.whole else found.images
 
@@ -88,20 +97,69 @@ def open_splits(data: Data, common_classes: bool = True) -> tuple[Images, Images
     common_classes: False leaves the labels of the two splits as they are, each with numbers of its own.
     """
 
-    listing = Listing()  # so that folders are listed once for both
-
-    def opened(test: bool) -> Found:
-        split, other = layout.split_names(data.split, data.test_split, test)
-        columns = data.image_column, data.label_column
-        request = Request(data.path, split, *columns, test, data.subset, data.follow_links, other, listing)
-        return _open(request, data.value_range)
-
-    found = opened(test=False)
-    if found.whole:
-        train, test = _hold_out(found.images, data.test_share, data.split_rule)
-    else:
-        train, test = found.images, opened(test=True).images
+    columns, listing = (data.image_column, data.label_column), Listing()
+    split, other = layout.split_names(data.split, data.test_split, evaluate=False)
+    request = Request(data.path, split, *columns, False, data.subset, data.follow_links, other, listing)
+    train, test = _open_both(request, data.value_range, data.test_share, data.split_rule)
     return train, match_classes(train, test) if common_classes else test
+
+
+def _open_both(request: Request, value_range: tuple[float, ...], share: float, rule: str) -> tuple[Images, Images]:
+    """Return the images to train on and those to evaluate on: (train, test), without an image in both.
+
+    request: for either. Where it names a training split by its path and no evaluation split, and the data have none
+    apart from it, a share of the training split is held out.  Raises DataError.
+    """
+    names = request.train_split, request.test_split
+    for_train = dataclasses.replace(request, test=False, split=names[0], other_split=names[1])
+    split, other = layout.split_names(*names, evaluate=True)
+    for_test = dataclasses.replace(request, test=True, split=split, other_split=other)
+    default = for_train.test_split in ("test", "")
+    found = _open(for_train, value_range)
+    if for_test.by_path or (for_train.by_path and not default):
+        test = _open(for_test, value_range).images
+        return _without(found.images, test), test
+    if for_train.by_path:
+        with suppress(DataError):  # such as several readings, of which the training split's path chose one
+            beside = _open(for_test, value_range)
+            if not (beside.whole or _in_common(found.images, beside.images)):
+                return found.images, beside.images
+        return _hold_out(found.images, share, rule)
+    if not found.whole:
+        return found.images, _open(for_test, value_range).images
+    if not default and for_test.split not in (layout.ALL, layout.REST):
+        log.warning(
+            "%s: found no split %r of --data.test_split; a share of all images is held out (--data.test_share)",
+            found.images.origin, for_test.split,
+        )  # fmt: skip
+    return _hold_out(found.images, share, rule)
+
+
+def _in_common(train: Images, test: Images) -> set[bytes]:
+    """Return the files in which images of both lie."""
+    named = [{name for name, _ in files_of(*images.base())[0]} for images in (train, test)]
+    return named[0] & named[1]
+
+
+def _without(train: Images, test: Images) -> Images:
+    """Return the training images that are no test images, with a warning if some are. Raises DataError."""
+    common = _in_common(train, test)
+    if not common:
+        return train
+    files = [name for name, _ in files_of(*train.base())[0]]
+    if len(files) != len(train):  # tables and tars, of which a file has many images
+        raise DataError(
+            f"{train.origin}: expected training and test images in different files, found both in "
+            f"{printable(min(common))}; name the files of both with --data.split and --data.test_split"
+        )
+    kept = np.flatnonzero([name not in common for name in files])
+    if not len(kept):
+        raise DataError(
+            f"{train.origin}: expected training images beside the test images of --data.test_split, found none; name "
+            "them with --data.split"
+        )
+    log.warning("%s: %s test images are not trained on", train.origin, f"{len(train) - len(kept):,}")
+    return train.subset(kept)
 
 
 def _hold_out(images: Images, share: float, rule: str) -> tuple[Images, Images]:

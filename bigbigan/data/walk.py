@@ -67,7 +67,7 @@ class Census:
     hidden: images in hidden files and system folders.  unread: image files of formats that are not decoded, by suffix.
     other: further files, by suffix.  odd: paths with an image's suffix that are no files (pipes, broken links).
     empty: folders without an image in them or below.
-    metadata: files named as in METADATA.  tables: other .csv and .tsv files, which are counted in `other` too.
+    metadata: files named as in METADATA.  tables: other .csv, .tsv and .txt files, which are counted in `other` too.
     """
 
     hidden: int = 0
@@ -108,12 +108,13 @@ def _listed(counts: Counter) -> str:
 class Listing:
     """Keep what folders hold, so that the readers of one data set list each of them once.
 
-    walks: what `walk` found, by its folder and `follow_links`.
+    walks: what `walk` found, by its folder and `follow_links`.  lists: what `split_lists` found, by its folder.
     """
 
     def __init__(self):
         self.scanned: dict[str, tuple[list[str], list[os.DirEntry]]] = {}
         self.walks: dict[tuple[str, bool], tuple[Folder, Census]] = {}
+        self.lists: dict[str, list] = {}
 
     def scan(self, path: str) -> tuple[list[str], list[os.DirEntry]]:
         """Return the paths of the plain image files in a folder, and all else in it, both by name. Raises OSError.
@@ -206,7 +207,7 @@ class _Walk:
             found.files.append(entry.path)
         else:
             self.census.other[suffix or "without a suffix"] += 1
-            if suffix in (".csv", ".tsv") and self._may_open(entry):
+            if suffix in (".csv", ".tsv", ".txt") and self._may_open(entry):
                 self.census.tables.append(entry.path)
 
     def _is_file(self, entry: os.DirEntry) -> bool:

@@ -99,3 +99,47 @@ def test_a_column_that_no_table_has_is_refused_and_not_ignored(ham):
 def test_no_table_is_read_unless_a_column_is_asked_for(ham):
     write(ham / "HAM10000_metadata.csv", ("image", "label"), list(LABELS.items()))
     assert open_images(str(ham)).labels is None
+
+
+def test_several_columns_are_one_label_by_the_one_that_holds_1(ham):
+    rows = [(name, *(float(kind == other) for other in KINDS)) for name, kind in LABELS.items()]
+    write(ham / "GroundTruth.csv", ("image", *KINDS), rows)
+    assert found(ham, ",".join(KINDS)) == LABELS
+    assert open_images(str(ham), label_column="nv", test_share=0).class_names == ["0", "1"]
+
+
+def test_several_columns_of_metadata_too(tmp_path):
+    for i in range(4):
+        picture(i, (4, 4)).save(tmp_path / f"{i}.png")
+    write(tmp_path / "metadata.csv", ("file_name", "a", "b"), [(f"{i}.png", i % 2, 1 - i % 2) for i in range(4)])
+    images = open_images(str(tmp_path), label_column="b, a", test_share=0)
+    assert [images.class_names[k] for k in images.labels] == ["b", "a", "b", "a"]
+
+
+@pytest.mark.parametrize("cells", [(1, 1), (2, 0), ("yes", "no"), (0.3, 0.7)])
+def test_several_columns_that_hold_no_single_1_are_refused(ham, cells):
+    write(ham / "a.csv", ("image", "nv", "mel"), [("ISIC_000", *cells)])
+    with pytest.raises(DataError, match="a.csv, row 1: expected 1 in one of the columns .* nv,mel, and 0 in"):
+        open_images(str(ham), label_column="nv,mel")
+
+
+def test_text_tables_of_celeba_with_semicolons_and_named_metadata(ham, caplog):
+    rows = list(LABELS.items())
+    text = "\n".join([str(len(rows)), "dx Young ", *(f"{name}.jpg  {kind} -1" for name, kind in rows)])
+    (ham / "list_attr.txt").write_text(text + "\n")
+    assert found(ham) == LABELS and "the names of images from the first" in caplog.text
+    (ham / "list_attr.txt").unlink()
+    write(ham / "metadata.csv", ("age", "img_id", "dx"), [(30, name, kind) for name, kind in rows])
+    assert found(ham) == LABELS
+    (ham / "metadata.csv").unlink()
+    write(ham / "european.csv", ("img_id", "dx"), rows, ";")
+    assert found(ham) == LABELS
+
+
+def test_a_table_that_names_images_without_labels_is_said_once(ham, caplog):
+    write(ham / "HAM10000_metadata.csv", ("lesion", "image_id", "dx"), [(1, *row) for row in LABELS.items()])
+    write(ham / "prices.csv", ("day", "price"), [(1, 2)])
+    open_images(str(ham))
+    open_images(str(ham), test=True)
+    said = "no labels are read from HAM10000_metadata.csv, which names images; --data.label_column takes one of its"
+    assert caplog.text.count(f"{said} columns: lesion, dx") == 1 and "prices" not in caplog.text

@@ -1,0 +1,234 @@
+"""Read splits from files that list images, where all images lie together.
+
+Three kinds of files are read, whatever folder they lie in:
+
+- lists whose names have split words: `meta/train.txt` and `meta/test.txt` (Food-101), `train_val_list.txt` and
+  `test_list.txt` (NIH chest X-rays), `train.csv` and `test.csv`; each line names an image;
+- a table with a column `split` (or `partition`, `subset`, ...) whose values are split words;
+- `list_eval_partition` of CelebA, whose numbers 0, 1, 2 are train, val, test; and `train_test_split.txt` of CUB, which
+  has a 1 for training beside the numbers of `images.txt`.
+
+They are taken where folders say nothing of splits, no image is in two lists, lists name nearly all images, and no other
+lists say otherwise. Lists that are not taken are reported, with the flags that take them.
+"""
+
+import logging
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+from bigbigan.data.columns import words
+from bigbigan.data.image_names import ImageNames
+from bigbigan.data.images import Request
+from bigbigan.data.layout import TEST, TRAIN, VAL, Part, read_name, unwrap
+from bigbigan.data.metadata import read_rows
+from bigbigan.data.text_tables import TextTable, columns_of, most_named, read_lines, worth_reading
+from bigbigan.data.walk import Census, Folder
+from bigbigan.errors import DataError
+from bigbigan.files import printable
+
+log = logging.getLogger(__name__)
+
+ENOUGH = 0.95  # share of the images, from which on lists are taken to be of the whole data set
+COLUMNS = {"split", "splits", "partition", "subset", "phase", "usage"}  # words in the name of a column of splits
+CELEBA, CUB = "list_eval_partition", "train_test_split.txt"
+CELEBA_SPLITS, CUB_SPLITS = {"0": TRAIN, "1": VAL, "2": TEST}, {"1": TRAIN, "0": TEST}
+
+
+@dataclass
+class Lists:
+    """Hold the images of each split by one table, or by lists that belong together.
+
+    images: split → paths.  files: split → the file that says so, relative to the data set.
+    partial: whether images that they do not name may belong to the data set all the same.
+    """
+
+    images: dict[str, set[str]]
+    files: dict[str, str]
+    partial: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether there is a training and another split, and no image in two of them."""
+        apart = all(not a & b for a, b in combinations(self.images.values(), 2))
+        return TRAIN in self.images and len(self.images) > 1 and apart
+
+    def share(self, total: int) -> float:
+        """Return the share of all images that they name."""
+        return len(set().union(*self.images.values())) / total
+
+
+def parts_of_lists(images: Folder, census: Census, request: Request, where: str) -> list[Part]:
+    """Return the splits that tables or lists give, [] if there are none, or if they can be read in several ways.
+
+    images: all of the data set.  census: what else lies there.
+    """
+    kept, total = request.listing.lists, len(images)
+    if images.path not in kept:
+        kept[images.path] = [lists for lists in _find(images, census, request.location) if lists.complete]
+    found = kept[images.path]
+    taken = [lists for lists in found if not lists.partial or lists.share(total) >= ENOUGH]
+    if not taken or any(lists.images != taken[0].images for lists in taken[1:]):
+        if found and not request.test:
+            _say_how_to_take(taken or found, total, where)
+        return []
+    files = taken[0].files
+    if not request.test:
+        named = " and ".join(printable(name) for name in dict.fromkeys(files.values()))
+        log.warning("%s: splits are read from %s; --data.split all reads none", where, named)
+    one_file = len(set(files.values())) == 1
+    return [
+        Part(kind, kind, [("", only(images, paths))], lists=files[kind] + f" ({kind})" * one_file)
+        for kind, paths in taken[0].images.items()
+    ]
+
+
+def part_of_list(root: Folder, folder: Path, path: Path, name: str) -> Part:
+    """Return the split of the images that a file lists, one a line. Raises DataError.
+
+    root: all images.  folder: the data set's.  name: what the user called the file, such as "./meta/train.txt".
+    """
+    pictures = unwrap(root, [])
+    images, unknown = _listed(str(path), ImageNames(pictures.images(), folder))
+    if not images:
+        raise DataError(f"{printable(path)}: expected lines that name images in {printable(folder)}, found none")
+    if unknown:
+        log.warning(
+            "%s: %s lines name no image that is here, such as %s",
+            printable(path), f"{len(unknown):,}", printable(unknown[0]),
+        )  # fmt: skip
+    return Part(name, read_name(path.stem).split, [("", only(pictures, images))], lists=os.path.relpath(path, folder))
+
+
+def only(folder: Folder, paths: set[str]) -> Folder:
+    """Return the folder with these of its images, and with the subfolders that have one of them."""
+    below = [kept for child in folder.folders if len(kept := only(child, paths))]
+    return Folder(folder.name, folder.path, [path for path in folder.files if path in paths], below)
+
+
+def _say_how_to_take(found: list[Lists], total: int, where: str) -> None:
+    """Log which lists or tables are not taken, why, and how to take them."""
+    first = found[0]
+    why = "other files say otherwise" if len(found) > 1 else f"they name {first.share(total):.0%} of the images"
+    files = [first.files[kind] for kind in (TRAIN, *(kind for kind in (TEST, VAL) if kind in first.files))][:2]
+    how = f"; to take them: --data.split ./{files[0]} --data.test_split ./{files[1]}" if first.partial else ""
+    named = " and ".join(printable(name) for name in dict.fromkeys(files))
+    log.warning("%s: no splits are read from %s, since %s%s", where, named, why, how)
+
+
+def _find(images: Folder, census: Census, folder: Path) -> list[Lists]:
+    """Return everything that gives splits of the images, whether complete or not."""
+    tables = [path for path in worth_reading(census.tables) if _is_text(path)]
+    known = [path for path in tables if Path(path).stem == CELEBA or os.path.basename(path) == CUB]
+    lists = [p for p in tables if p not in known and (name := read_name(Path(p).stem)).split and not name.short]
+    with_column = {path: TextTable.read(path) for path in tables if _split_columns(columns_of(path))}
+    with_column |= {path: table for path in census.metadata if (table := _of_metadata(path)) is not None}
+    if not (known or lists or with_column):
+        return []
+    names = ImageNames(images.images(), folder)
+    found = {path: _by_column(table, names) for path, table in with_column.items()}
+    found |= {path: _celeba(path, names) if Path(path).stem == CELEBA else _cub(path, names) for path in known}
+    of_one_file = [Lists(f, dict.fromkeys(f, os.path.relpath(path, folder))) for path, f in found.items() if f]
+    return of_one_file + _by_name([path for path in lists if not found.get(path)], names, folder)
+
+
+def _is_text(path: str) -> bool:
+    """Return whether a file can be read as text. Others are no tables, whatever their suffix."""
+    try:
+        read_lines(path, most=3)
+    except DataError:
+        return False
+    return True
+
+
+def _split_columns(columns: list[str]) -> list[str]:
+    return [name for name in columns if set(words(name)) & COLUMNS]
+
+
+def _of_metadata(path: str) -> TextTable | None:
+    """Return a metadata file with a column of splits as a table, None without one or if it cannot be read."""
+    try:
+        rows = read_rows(Path(path))
+    except DataError:
+        return None  # `metadata` has raised it, unless the folders say all
+    columns = [name for name in (rows[0] if rows else {}) if isinstance(name, str)]
+    if not _split_columns(columns):
+        return None
+    return TextTable(columns, [[str(row.get(name) or "") for name in columns] for row in rows])
+
+
+def _by_column(table: TextTable, names: ImageNames) -> dict[str, set[str]]:
+    """Return the images of each split by the column whose values are split words, {} without such a column."""
+    for column in _split_columns(table.columns):
+        kinds = {value: read_name(value) for value in set(table.column(column)) if value.strip()}
+        if not all(kind.split and kind.plain and not kind.short for kind in kinds.values()):
+            continue
+        by = table.column_of_names(names, but=[column])
+        if by is None:
+            continue
+        rows = zip(table.column(column), table.column(by), strict=True)
+        return _grouped((kinds[value].split, names.find(image)) for value, image in rows if value.strip())
+    return {}
+
+
+def _celeba(path: str, names: ImageNames) -> dict[str, set[str]]:
+    """Return the images of each split by `000001.jpg 0`, in a .txt or, below a header, a .csv file."""
+    rows = [line for line in read_lines(path) if len(line) == 2]
+    return _grouped((CELEBA_SPLITS.get(split.strip()), names.find(image)) for image, split in rows)
+
+
+def _cub(path: str, names: ImageNames) -> dict[str, set[str]]:
+    """Return the images of each split by `1 0`, the number of an image and whether it is for training."""
+    beside = os.path.join(os.path.dirname(path), "images.txt")
+    if not os.path.isfile(beside) or not _is_text(beside):
+        return {}
+    image_of = dict(line for line in read_lines(beside) if len(line) == 2)
+    rows = [line for line in read_lines(path) if len(line) == 2]
+    return _grouped((CUB_SPLITS.get(split), names.find(image_of.get(number, ""))) for number, split in rows)
+
+
+def _grouped(pairs: Iterable[tuple[str | None, str | None]]) -> dict[str, set[str]]:
+    """Return the images of each split, train first; without pairs that lack one of both."""
+    found: dict[str, set[str]] = {TRAIN: set(), VAL: set(), TEST: set()}
+    for split, image in pairs:
+        if split and image:
+            found[split].add(image)
+    return {split: images for split, images in found.items() if images}
+
+
+def _by_name(paths: list[str], names: ImageNames, folder: Path) -> list[Lists]:
+    """Return the lists that belong together: of one folder, with names that differ in the split word alone."""
+    together: dict[tuple, dict[str, dict[str, set[str]]]] = {}
+    for path in paths:
+        images, _ = _listed(path, names)
+        name = read_name(Path(path).stem)
+        kinds = together.setdefault((os.path.dirname(path), name.rest), {TRAIN: {}, VAL: {}, TEST: {}})
+        if images and images not in kinds[name.split].values():
+            kinds[name.split][path] = images
+    found = []
+    for _, kinds in sorted(together.items(), key=lambda item: len(item[0][1])):  # train.txt before cat_train.txt
+        others = set().union(*kinds[VAL].values(), *kinds[TEST].values())
+        if len(kinds[TRAIN]) > 1:  # of train and trainval, train
+            kinds[TRAIN] = {path: images for path, images in kinds[TRAIN].items() if not images & others}
+        if all(len(lists) <= 1 for lists in kinds.values()):
+            one = {kind: next(iter(lists.items())) for kind, lists in kinds.items() if lists}
+            files = {kind: os.path.relpath(path, folder) for kind, (path, _) in one.items()}
+            found.append(Lists({kind: images for kind, (_, images) in one.items()}, files, partial=True))
+    return found
+
+
+def _listed(path: str, names: ImageNames) -> tuple[set[str], list[str]]:
+    """Return the images that a file names, one a line, and the lines that name none. Raises DataError.
+
+    The name may be the whole line, so with spaces in it, or one of its fields.
+    """
+    lines = read_lines(path)
+    columns = [[" ".join(line) for line in lines]]
+    columns += [[line[i] if i < len(line) else "" for line in lines] for i in range(max(map(len, lines), default=0))]
+    best = most_named(columns, names)
+    if best is None:
+        return set(), []
+    found = [(value, names.find(value)) for value in columns[best]]
+    return {image for _, image in found if image}, [value for value, image in found if not image]

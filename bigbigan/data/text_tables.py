@@ -1,0 +1,98 @@
+"""Read the tables that data sets have beside their image files: .csv, .tsv, and .txt with a line for each image."""
+
+import csv
+import itertools
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bigbigan.data.image_names import ImageNames
+from bigbigan.data.images import spread
+from bigbigan.errors import DataError
+from bigbigan.files import printable
+
+SUFFIXES = (".csv", ".tsv", ".txt")
+SEPARATORS = ",;\t|"
+SAMPLE = 1000  # rows by which a column is judged
+MOST_TEXTS = 256  # .txt files, from which on they are taken to say something of one image each: boxes, captions
+
+
+def read_lines(path: str | os.PathLike, most: int | None = None) -> list[list[str]]:
+    """Return the fields of each line of a file that is not empty, at most `most` lines. Raises DataError.
+
+    Fields lie between that one of SEPARATORS which the first line has most of; in a .txt without any, between spaces.
+    """
+    suffix = Path(path).suffix.lower()
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            lines = list(itertools.islice((line for line in file if line.strip()), most))
+            counts = Counter(mark for mark in (lines[0] if lines else "") if mark in SEPARATORS)
+            between = "\t" if suffix == ".tsv" else max(counts, key=counts.__getitem__, default="")
+            if not between and suffix == ".txt":
+                return [line.split() for line in lines]
+            return list(csv.reader(lines, delimiter=between or ","))
+    except (ValueError, csv.Error, OSError) as error:
+        raise DataError(
+            f"{printable(path)}: expected a readable {suffix} file, found {type(error).__name__}: {error}"
+        ) from None
+
+
+@dataclass
+class TextTable:
+    """Hold a table whose first line names its columns. rows: as many fields each as there are columns."""
+
+    columns: list[str]
+    rows: list[list[str]]
+
+    @classmethod
+    def read(cls, path: str | os.PathLike, most: int | None = None) -> "TextTable":
+        """Return the table in a file, of its first `most` lines. Raises DataError.
+
+        A line with the number of rows may come first, and the first column may have no name, as in CelebA's.
+        """
+        lines = read_lines(path, most)
+        if len(lines) > 1 and len(lines[0]) == 1 and lines[0][0].strip().isdecimal():
+            lines = lines[1:]
+        columns = [name.strip() for name in lines[0]] if lines else []
+        if len(lines) > 1 and len(lines[1]) == len(columns) + 1:
+            columns = ["", *columns]
+        width = len(columns)
+        return cls(columns, [[*line, *[""] * (width - len(line))][:width] for line in lines[1:]])
+
+    def column(self, name: str) -> list[str]:
+        """Return the values of a column."""
+        return [row[self.columns.index(name)] for row in self.rows]
+
+    def column_of_names(self, names: ImageNames, but: Iterable[str] = ()) -> str | None:
+        """Return the column that names the most images, None if no column names any. but: columns that do not."""
+        columns = [name for name in dict.fromkeys(self.columns) if name not in but]
+        best = most_named([self.column(name) for name in columns], names)
+        return None if best is None else columns[best]
+
+
+def most_named(columns: Sequence[Sequence[str]], names: ImageNames) -> int | None:
+    """Return which column names the most images, None if none names any: by SAMPLE of its rows, else by all."""
+    for most in (SAMPLE, None):
+        counts = [sum(names.find(column[i]) is not None for i in spread(len(column), most or 0)) for column in columns]
+        if any(counts):
+            return counts.index(max(counts))
+    return None
+
+
+def worth_reading(paths: Iterable[str]) -> list[str]:
+    """Return the files of a data set that may be tables; without .txt files that are too many for that."""
+    paths = list(paths)
+    texts = {path for path in paths if path.lower().endswith(".txt")}
+    return paths if len(texts) <= MOST_TEXTS else [path for path in paths if path not in texts]
+
+
+def columns_of(path: str) -> list[str]:
+    """Return the columns of a table by its first lines; none of a .txt that is no text. Raises DataError."""
+    try:
+        return TextTable.read(path, most=3).columns
+    except DataError:
+        if path.lower().endswith(".txt"):
+            return []
+        raise
