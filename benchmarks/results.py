@@ -4,7 +4,7 @@
 
 A call works on what is left of the leg for MINUTES, writes the results to OUT, and prints the next call. The same
 command continues, however the last one ended. Exit status: 0 complete, 75 call again, 1 a failure that a sentence
-explains. docs/results/README.md describes the legs and the environment variables.
+explains. docs/results/gpu.md describes the legs and the environment variables.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Use a model in one call: load, encode, generate, reconstruct, discriminate, to_pil, grid."""
+"""Use a model in one call: load, encode, neighbours, generate, reconstruct, discriminate, and see images with grid."""
 
 import functools
 import math
@@ -158,7 +158,7 @@ def encode(
 
     images: a path of an image, a folder, or tars as WebDataset packs them; PIL images, uint8 or float arrays and
     tensors (float in [−1, 1]), a list, iterator or `datasets` column of these, or a torch data set or DataLoader, whose
-    labels are left. Any size and mode: the centre square is resized to the encoder's size.
+    labels are ignored. Any size and mode: the centre square is resized to the encoder's size.
     model: a `BigBiGAN`, or what `load` takes; None for the best model of natural images that comes with the
     package, which is named once.
     outputs: z_mean, z_stdev, z_sample (N, Z), avepool_feat (N, C), bn_crelu_feat (N, 2C). One name returns a tensor; a
@@ -386,16 +386,15 @@ def discriminate(
     with torch.inference_mode():
         for x in batches:
             if done + len(x) > len(z):
-                raise InputError(
-                    f"expected as many images as latents, found {count_images(images) or 'more'} and {len(z)}"
-                )
+                count = count_images(images) or f"more than {len(z)}"
+                raise InputError(f"expected as many images as latents, found {count} images and {len(z)} latents")
             labels = _labels_from(classes, done, len(x), device)
             scores = model.discriminate(x.to(device), z[done : done + len(x)].to(device), labels, features)
             for name, value in scores.items():
                 collected.setdefault(name, []).append(value.float().cpu())
             done += len(x)
     if done != len(z):
-        raise InputError(f"expected as many images as latents, found {done} and {len(z)}")
+        raise InputError(f"expected as many images as latents, found {done} images and {len(z)} latents")
     return {name: torch.cat(parts) for name, parts in collected.items()}
 
 

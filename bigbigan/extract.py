@@ -17,6 +17,7 @@ if __package__ in (None, ""):  # run by its path: the repository root takes the 
 import tyro
 
 from bigbigan.config import ImagesGiven
+from bigbigan.config.bounds import AtLeastOne, NotNegative, Share, check_numbers
 from bigbigan.config.cli import check_flags
 from bigbigan.config.command import prepare_process, print_and_leave
 from bigbigan.config.comparison import flatten
@@ -65,9 +66,9 @@ class ExtractData(ImagesGiven):
 
     split: str = ""
     """Split to take, "train" if empty; "all" takes a folder's images whatever split they are of."""
-    batch_size: int = 64
+    batch_size: AtLeastOne = 64
     """Images encoded at once. Another number may change the last bit of a feature."""
-    max_unreadable: float = 0.01
+    max_unreadable: Share = 0.01
     """Share of unreadable images above which the command ends; each process counts its own."""
 
 
@@ -84,28 +85,20 @@ class Extract:
     """Features to keep, a column each."""
     dtype: Literal["float32", "float16"] = "float32"
     """Type of the features in the files; they are computed in float32."""
-    shard_images: int = 0
+    shard_images: NotNegative = 0
     """Images of a file, and so what a kill may lose; 0: a hundredth of all, from 250 to 5,000."""
-    processes: int = 0
+    processes: NotNegative = 0
     """Processes on this machine; 0 or 1: this one alone, or those that another launcher has started."""
     device: str = ""
     """Where to compute; a GPU if there is one, else the CPU, when empty."""
 
     def validate(self) -> None:
-        """Raise FeatureError for settings that cannot be."""
+        """Raise FeatureError or ConfigError for settings that cannot be."""
+        check_numbers(self)
         if not self.out:
             raise FeatureError("--out: expected a folder for the Parquet files, found nothing")
         if not self.outputs or len(set(self.outputs)) < len(self.outputs):
             raise FeatureError(f"--outputs {' '.join(self.outputs)}: expected one or more, each once")
-        for name, value, least in (
-            ("data.batch_size", self.data.batch_size, 1),
-            ("shard_images", self.shard_images, 0),
-            ("processes", self.processes, 0),
-        ):
-            if value < least:
-                raise FeatureError(f"--{name} {value}: expected at least {least}")
-        if not 0 <= self.data.max_unreadable <= 1:
-            raise FeatureError(f"--data.max_unreadable {self.data.max_unreadable:g}: expected a share from 0 to 1")
 
 
 def main(argv: list[str] | None = None) -> None:

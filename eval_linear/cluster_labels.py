@@ -27,6 +27,7 @@ import tyro
 from PIL import Image
 
 from bigbigan.api import load
+from bigbigan.config.bounds import AtLeastTwo, NotNegative
 from bigbigan.config.parsing import parse_options
 from bigbigan.data import Images
 from bigbigan.errors import ProbeError, exit_with_a_sentence
@@ -45,14 +46,14 @@ class Clusters:
 
     ckpt: tyro.conf.Positional[str]
     """A run folder, checkpoint folder, release folder or hub id, or the name of a model that comes with the package."""
-    classes: int
+    classes: AtLeastTwo
     """Clusters to make."""
     out: Path
     """A new folder for train-*.parquet and test-*.parquet, which --data.path takes."""
     data: ProbeData = field(default_factory=ProbeData)
     feature: str = "avepool_feat"
     """What is clustered: avepool_feat, bn_crelu_feat, z_mean, or the name of a layer of E."""
-    seed: int = 0
+    seed: NotNegative = 0
     """Of the starts of k-means."""
 
 

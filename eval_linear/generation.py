@@ -1,7 +1,9 @@
 """Measure samples of G by the Inception of 2015 and by a classifier of the data's own domain: IS, FID and others."""
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
+from bigbigan.config.bounds import AtLeastOne, Bounds, NotNegative
 from bigbigan.data import Images
 from bigbigan.data.classes import why_no_classes
 from bigbigan.errors import MetricsError, MetricsUnavailable
@@ -28,7 +30,7 @@ from eval_linear.result import ExtractorFigures, GenerationResult, TruncationCur
 class Generation:
     """Measure IS, FID, KID, precision, recall, density, coverage, SWD and MS-SSIM, and FID and IS over truncation."""
 
-    images: int = 10_000
+    images: AtLeastOne = 10_000
     """Samples of G. The figures' names carry the number; published FIDs take 50,000."""
     inception: bool = True
     """With the Inception of 2015, the network of published figures, if its weights can be had."""
@@ -36,9 +38,9 @@ class Generation:
     """Path of its weights; empty for torch's cache, then the download."""
     in_domain: bool = True
     """With a small classifier trained once on the labelled training split, and cached."""
-    thresholds: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+    thresholds: Annotated[tuple[float, ...], Bounds(above=0)] = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
     """Truncations of the curve, beside none."""
-    truncation_images: int = 2_000
+    truncation_images: NotNegative = 2_000
     """Samples per truncation; 0 for no curve."""
     quick: bool = False
     """What evaluations in training report alone, FID and IS by the in-domain classifier: seconds on small images."""

@@ -13,7 +13,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 if __package__ in (None, ""):  # run by its path: the repository root takes the place of this folder
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
@@ -26,6 +26,7 @@ import tyro
 
 from bigbigan.api import default_device
 from bigbigan.config import ImagesGiven
+from bigbigan.config.bounds import AtLeastOne, Bounds, NotNegative, check_numbers
 from bigbigan.config.parsing import parse_options
 from bigbigan.data import data_of_model
 from bigbigan.data import open_splits as open_data
@@ -57,6 +58,7 @@ from eval_linear.result import Choice, Confusion, ProbeResult, Row
 from eval_linear.sheets import Sheets
 
 Protocol = Literal["full_batch", "adam_5k", "adam_100k"]
+SHARES = "shares of the training labels in (0, 1], such as 1 0.1 0.01"
 
 
 @dataclass
@@ -67,7 +69,7 @@ class ProbeData(ImagesGiven):
     """Split that the classifier is fitted on."""
     test_split: str = ""
     """Split that it is judged on."""
-    batch_size: int = 256
+    batch_size: AtLeastOne = 256
     """Images encoded at once."""
 
 
@@ -93,15 +95,15 @@ class Probe:
     augment: Literal["none", "light", "resnet", "tf_resnet"] = "none"
     """Crops that the adam protocols train on: the centre square, or random ones (tf_resnet is the paper's), flipped
     where the model's training flipped."""
-    labels: tuple[float, ...] = (1.0, 0.1, 0.01)
+    labels: Annotated[tuple[float, ...], Bounds(above=0, most=1, expected=SHARES)] = (1.0, 0.1, 0.01)
     """Shares of the training labels that linear classifiers are given."""
-    seeds: int = 1
+    seeds: AtLeastOne = 1
     """Fits per row: each chooses on another held-out part, with other labels when they are few."""
-    untrained: int = 3
+    untrained: NotNegative = 3
     """How many randomly initialised encoders to compare with."""
-    supervised: int = 0
+    supervised: NotNegative = 0
     """Epochs that the same architecture is trained for with the labels, to stand beside; 0 for none."""
-    queries: int = 2000
+    queries: NotNegative = 2000
     """Test images that k-NN is measured on; 0 for all."""
     generation: Generation = field(default_factory=Generation)
     cache: bool = True
@@ -204,17 +206,12 @@ def keep_earlier(result: ProbeResult, folder: Path) -> Path | None:
 
 
 def check(probe: Probe, model: BigBiGAN) -> None:
-    """Raise ProbeError or FeatureError for settings that cannot be measured, before anything is."""
+    """Raise ProbeError, FeatureError or ConfigError for settings that cannot be measured, before anything is."""
     if model.encoder is not None:
         check_names(model.encoder, probe.features)
-    for share in probe.labels:
-        if not 0 < share <= 1:
-            raise ProbeError(
-                f"--labels {share:g}: expected shares of the training labels in (0, 1], such as 1 0.1 0.01"
-            )
-    for name, least in (("seeds", 1), ("untrained", 0), ("supervised", 0), ("queries", 0)):
-        if getattr(probe, name) < least:
-            raise ProbeError(f"--{name} {getattr(probe, name)}: expected at least {least}")
+    check_numbers(probe)
+    if not probe.features:
+        raise ProbeError("--features: expected one or more, found none")
     if probe.augment != "none" and set(probe.linear) == {"full_batch"}:
         raise ProbeError(
             f"--augment {probe.augment}: expected --linear adam_5k or adam_100k, since full_batch fits fixed features"
@@ -230,9 +227,8 @@ def open_splits(data: ProbeData, model: BigBiGAN, common_classes: bool = True) -
     if not settings.path:
         raise ProbeError("expected --data.path, since the model does not say what it was trained on")
     train, test = open_data(settings, common_classes)
-    path = settings.path
-    origin = path if train.origin == path else f"{path} ({train.origin})"
-    return Splits(DecodedOnce.of(train), DecodedOnce.of(test), origin + (f"; {test.note}" if test.note else ""))
+    note = (f" ({train.origin})" if train.origin != settings.path else "") + (f"; {test.note}" if test.note else "")
+    return Splits(DecodedOnce.of(train), DecodedOnce.of(test), settings.path, note)
 
 
 def transfer_splits(probe: Probe, model: BigBiGAN) -> Splits:

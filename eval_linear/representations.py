@@ -61,18 +61,20 @@ class DecodedOnce(Images):
 class Splits:
     """Hold the images that the probe fits on and is judged on, with or without labels, and what to call them.
 
+    path: the path or name of the data set.  note: what else to say of where the images come from.
     trained: features of the training images by the trained E, {name: (x (n, C), indices (n,))}, once they are known.
     """
 
     train: Images
     test: Images
-    origin: str
+    path: str
+    note: str = ""
     trained: dict[str, tuple[Tensor, np.ndarray]] = field(default_factory=dict, repr=False)
 
     @property
-    def path(self) -> str:
-        """The path or name of the data set."""
-        return self.origin.split(" (")[0].split("; ")[0]
+    def origin(self) -> str:
+        """The path with the note."""
+        return self.path + self.note
 
     @property
     def name(self) -> str:

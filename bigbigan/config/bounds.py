@@ -7,11 +7,12 @@ and OmegaConf read the plain type and pass over the annotation.
 """
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
-from typing import get_type_hints
+from numbers import Integral, Real
+from typing import Annotated, get_type_hints
 
-from bigbigan.errors import ConfigError
+from bigbigan.errors import ConfigError, InputError
 from bigbigan.files import printable
 
 
@@ -43,11 +44,23 @@ class Bounds:
         if self.expected:
             return self.expected
         kind = "an even number " if self.even else ""
+        if self.most < math.inf and self.above > -math.inf:
+            return f"a number above {self.above:,} and at most {self.most:,}"
         if self.most < math.inf:
             return f"{kind}from {self.least:,} to {self.most:,}"
         if self.least > -math.inf:
             return f"{kind}at least {self.least:,}"
         return f"a number above {self.above:,}"
+
+
+# Kinds of numbers that several settings share.
+AtLeastOne = Annotated[int, Bounds(least=1)]
+AtLeastTwo = Annotated[int, Bounds(least=2)]
+NotNegative = Annotated[int, Bounds(least=0)]
+Positive = Annotated[float, Bounds(above=0)]
+Strength = Annotated[float, Bounds(least=0, expected="a number above 0, or 0 for none")]
+BelowOne = Annotated[float, Bounds(least=0, below=1, expected="a number from 0 to below 1")]
+Share = Annotated[float, Bounds(least=0, most=1)]
 
 
 def check_bounds(section: str, values: object) -> None:
@@ -57,15 +70,38 @@ def check_bounds(section: str, values: object) -> None:
     """
     for f in fields(values):
         value = getattr(values, f.name)
-        flag = f"--{section}.{f.name}"
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, str) and printable(part) != part:
+                raise ConfigError(
+                    f"--{section}.{f.name} {printable(part)!r}: expected text that can be printed; choose another name"
+                )
+    check_numbers(values, f"{section}.")
+
+
+def check_numbers(values: object, prefix: str = "") -> None:
+    """Raise ConfigError for the first number of a dataclass, or of one within it, that is out of bounds or not finite.
+
+    prefix: of the flags, such as "model.".
+    """
+    for f in fields(values):
+        value, flag = getattr(values, f.name), f"--{prefix}{f.name}"
+        if is_dataclass(value):
+            check_numbers(value, f"{prefix}{f.name}.")
         for part in value if isinstance(value, tuple) else (value,):
             if isinstance(part, float) and not math.isfinite(part):
                 raise ConfigError(f"{flag} {part}: expected a finite number")
-            if isinstance(part, str) and printable(part) != part:
-                raise ConfigError(f"{flag} {printable(part)!r}: expected text that can be printed; choose another name")
         for bounds in _bounds(type(values)).get(f.name, ()):
             if not bounds.accepts(value):
-                raise ConfigError(f"{flag} {value}: expected {bounds.words()}")
+                found = " ".join(map(str, value)) if isinstance(value, tuple) else value
+                raise ConfigError(f"{flag} {found}: expected {bounds.words()}")
+
+
+def check_argument(name: str, value: object, kind: object) -> None:
+    """Raise InputError if an argument of a function is not of a kind of numbers, such as `AtLeastOne`."""
+    number, bounds = Integral if kind.__origin__ is int else Real, kind.__metadata__[0]
+    if isinstance(value, bool) or not isinstance(value, number) or not bounds.accepts(value):
+        what = "a whole number " if number is Integral and not bounds.expected else ""
+        raise InputError(f"{name}: expected {what}{bounds.words()}, found {printable(repr(value))}")
 
 
 @cache

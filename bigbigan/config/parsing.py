@@ -6,8 +6,10 @@ import re
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr
+from dataclasses import is_dataclass
 from typing import Any, TypeVar
 
+from bigbigan.config.bounds import check_numbers
 from bigbigan.errors import ConfigError
 
 T = TypeVar("T")
@@ -19,7 +21,7 @@ KINDS = {  # beginning of what a setting takes, as tyro writes it → in words
 
 
 def parse_options(options: type[T], prog: str, argv: Sequence[str] | None, **settings: Any) -> T:
-    """Return the options of a command line; `--help` prints them and exits. Raises ConfigError.
+    """Return the options of a command line, whose numbers are within their bounds; `--help` exits. Raises ConfigError.
 
     prog: the command, as one types it.  argv: None for this process's.  settings: further ones of `tyro.cli`.
     """
@@ -28,12 +30,15 @@ def parse_options(options: type[T], prog: str, argv: Sequence[str] | None, **set
     argv, said = list(sys.argv[1:] if argv is None else argv), io.StringIO()
     try:
         with redirect_stderr(said):
-            return tyro.cli(options, prog=prog, args=argv, config=(tyro.conf.FlagConversionOff,), **settings)
+            found = tyro.cli(options, prog=prog, args=argv, config=(tyro.conf.FlagConversionOff,), **settings)
     except SystemExit as end:
         if not end.code:
             raise
         everything = "--help-all" if prog in SHORT_HELP else "--help"
         raise ConfigError(f"{sentence(said.getvalue(), prog, argv)}; {prog} {everything} lists all settings") from None
+    if is_dataclass(found):
+        check_numbers(found)
+    return found
 
 
 def sentence(box: str, prog: str, argv: Sequence[str]) -> str:

@@ -7,18 +7,13 @@ The text under a field is its line of `--help`.
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from bigbigan.config.bounds import Bounds
+from bigbigan.config.bounds import AtLeastOne, BelowOne, Bounds, NotNegative, Positive, Share, Strength
 from bigbigan.config.cross_checks import check
 
-# Kinds of numbers that several settings share. Larger sizes or depths than these are typing errors, or attacks.
+# Larger sizes or depths than these are typing errors, or attacks.
 Size = Annotated[int, Bounds(least=1, most=65_536)]  # pixels, units or channels
 SizeOrZero = Annotated[int, Bounds(least=0, most=65_536)]
 Layers = Annotated[int, Bounds(least=2, most=1_000, even=True)]
-AtLeastOne = Annotated[int, Bounds(least=1)]
-NotNegative = Annotated[int, Bounds(least=0)]
-Positive = Annotated[float, Bounds(above=0)]
-Strength = Annotated[float, Bounds(least=0, expected="a number above 0, or 0 for none")]
-BelowOne = Annotated[float, Bounds(least=0, below=1, expected="a number from 0 to below 1")]
 
 
 @dataclass
@@ -176,7 +171,7 @@ class Optim:
     """Adam's learning rate for E; the paper's better models use ten times G's."""
     betas: Annotated[tuple[float, float], Bounds(least=0, below=1, expected="two numbers in [0, 1)")] = (0.0, 0.999)
     """Adam's decay rates β₁ and β₂."""
-    eps: float = 1e-8
+    eps: Strength = 1e-8
     """Adam's epsilon."""
     lr_rampup: NotNegative = 0
     """Images over which all learning rates rise to their values (Progressive GAN: 40,000); 0: full rates at once."""
@@ -228,7 +223,7 @@ class Data:
     """The images."""
 
     path: str = "digits"
-    """"digits" (embedded), a folder of images, Parquet or Arrow files, a saved `datasets` folder, or a hub name."""
+    """"digits" (embedded), a folder of images, Parquet, Arrow or tar files, a saved `datasets` folder, a hub name."""
     subset: str = ""
     """Configuration of a data set that has several, such as 160px; or the folder of one of several data sets."""
     split: str = "train"
@@ -269,9 +264,9 @@ class Data:
     cache: Literal["auto", "device", "none"] = "auto"
     """Keep decoded images on the device:
     auto: if all have one size and fit in cache_gib; device: always; none: never."""
-    cache_gib: float = 1.0
+    cache_gib: Strength = 1.0
     """Largest size of a data set that auto keeps on the device, in GiB."""
-    max_unreadable: float = 0.01
+    max_unreadable: Share = 0.01
     """Share of unreadable images above which the run ends; each process counts its own."""
 
 
@@ -312,7 +307,7 @@ class Run:
     compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = "off"
     """Mode of torch.compile for the updates, refused if its gradients differ from eager ones.
     (reduce-overhead records CUDA graphs. Compiling takes minutes at the start, so it is for longer runs.)"""
-    threads: NotNegative = 0
+    threads: Annotated[int, Bounds(least=0, most=1_024)] = 0
     """CPU threads of a process; 0: one or all of its cores, whichever a measurement at the start finds faster.
     (A run keeps the number that it began with, since another may change the last bit of a sum.)"""
     log_every: AtLeastOne = 200_000

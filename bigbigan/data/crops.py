@@ -25,7 +25,7 @@ COVERED = 0.1  # least share of the image in a "tf_resnet" crop (min_object_cove
 class Crop:
     """Say how training images are cut: by `random_crop` of this kind, then flipped with probability 1/2 if `flip`."""
 
-    kind: str = "resnet"
+    kind: str
     flip: bool = True
 
 

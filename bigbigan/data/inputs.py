@@ -63,7 +63,7 @@ def read_batches(
 
     images: a path of an image, of a folder or of tars; a PIL image; an array or tensor of one image or a batch; or a
     list, data set, `datasets` column, loader or other iterable of any of these, or of pairs (image, label), whose
-    labels are left.
+    labels are ignored.
     n ≤ batch_size, but for the batches of a DataLoader, which stay as they are.
     ahead: batches to decode while the caller works on one; 0 where both would compete for the same cores.
     value_range: the values of black and white in grey pictures of more than 8 bits or of floats, and in arrays that can

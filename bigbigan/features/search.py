@@ -239,7 +239,9 @@ def _rows(values: object, name: str) -> Matrix:
         raise InputError(f"{expected}{', or a folder' * (name == 'features')}, found {type(values).__name__}")
     real = values.is_floating_point() if isinstance(values, Tensor) else values.dtype.kind == "f"
     if not real or values.ndim not in (1, 2) or 0 in values.shape:
-        raise InputError(f"{expected} (n, C), found {values.dtype} of the shape {tuple(values.shape)}")
+        raise InputError(
+            f"{expected}, of floats and the shape (n, C), found {values.dtype} of the shape {tuple(values.shape)}"
+        )
     return values
 
 

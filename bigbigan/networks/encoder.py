@@ -1,6 +1,6 @@
 """The encoder E: x → q(z|x), a pre-activation ResNet, average pooling and a residual MLP (BigBiGAN, section 2).
 
-Only this file imports timm.
+Backbones of timm come from here alone; `training.optim` takes its optimisers.
 """
 
 import difflib

@@ -1,7 +1,7 @@
-"""Export a model to give away: `python -m bigbigan.release.export CKPT FOLDER [--limit_mb 8] [--data NAME]`.
+"""Write a small release to give away: `python -m bigbigan.release.export CKPT FOLDER [--limit_mb 8] [--data NAME]`.
 
-Averaged E and G in bf16, without D unless asked for, as a release folder with a card, which says what the rounding
-changed.
+A release folder with averaged E and G in bf16, without D unless asked for, and a card that says what the rounding
+changed. (`bigbigan-export` is another command: it writes a graph of E that runs without this library.)
 """
 
 import copy
@@ -21,6 +21,7 @@ import tyro
 from safetensors.torch import save
 from torch import Tensor
 
+from bigbigan.config.bounds import Strength
 from bigbigan.config.parsing import parse_options
 from bigbigan.errors import ExportError, exit_with_a_sentence
 from bigbigan.files import expanded
@@ -54,7 +55,7 @@ class Export:
     """Of the weights in the file; vectors (biases, statistics, u, v) stay float32, and so does all computing."""
     discriminator: bool = False
     """Keep D, which fine-tuning and `discriminate` need."""
-    limit_mb: float = 0.0
+    limit_mb: Strength = 0.0
     """Largest size of the weights in MB (10⁶ bytes), beyond which nothing is written; 0 for any."""
     name: str = ""
     """What the card calls the model; the run's name when empty."""

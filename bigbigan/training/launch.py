@@ -1,5 +1,6 @@
 """What a run takes from its machine: Accelerate, the run folder, the images, the decoders, the revision of the code."""
 
+import difflib
 import importlib.util
 import logging
 import os
@@ -25,6 +26,8 @@ from bigbigan.files import check_links
 from bigbigan.training.precision import cpu_has_bf16
 from bigbigan.training.threads import cores
 
+# Beginnings of the names of what evaluations measure (`eval_linear.quick`).
+EVALUATED = ("top1_linear", "top1_knn", "top1_1nn", "fid", "is", "reconstruction_error_relative")
 WITHOUT_LABELS = "reconstruction_error_relative"  # what evaluations measure of images without labels
 log = logging.getLogger(__name__)
 
@@ -96,11 +99,15 @@ def chosen_trackers(config: Config) -> list[str]:
     """Return the names of `run.trackers`; ConfigError for one that is not installed, or unknown to Accelerate."""
     trackers = [name.strip() for name in config.run.trackers.split(",") if name.strip()]
     for name in trackers:
-        if not name.isidentifier() or importlib.util.find_spec(name) is None:
-            raise ConfigError(f"--run.trackers {name}: it is not installed; pip install {name}")
         if name not in LOGGER_TYPE_TO_CLASS:
-            known = ", ".join(sorted(LOGGER_TYPE_TO_CLASS))
-            raise ConfigError(f"--run.trackers {name}: expected trackers of Accelerate, which are {known}")
+            known = sorted(LOGGER_TYPE_TO_CLASS)
+            near = difflib.get_close_matches(name, known, 1)
+            raise ConfigError(
+                f"--run.trackers {name}: expected trackers of Accelerate, which are {', '.join(known)}"
+                + "".join(f"; did you mean {other}?" for other in near)
+            )
+        if importlib.util.find_spec(name) is None:
+            raise ConfigError(f"--run.trackers {name}: it is not installed; pip install {name}")
     return trackers
 
 
@@ -215,7 +222,13 @@ def selection_share(config: Config, begun: dict | None) -> float:
 
 
 def check_best(wanted: str, train: Images) -> None:
-    """Raise ConfigError for a choice by a figure that needs labels, `run.best`, if the images have none."""
+    """Raise ConfigError for a choice, `run.best`, by a figure that there is not, or that needs labels without any."""
+    if wanted and not any(name.startswith(wanted) or wanted.startswith(name) for name in EVALUATED):
+        near = difflib.get_close_matches(wanted, EVALUATED, 1)
+        raise ConfigError(
+            f"--run.best {wanted}: expected a figure of the evaluations, or how its name begins: {', '.join(EVALUATED)}"
+            + "".join(f"; did you mean {name}?" for name in near)
+        )
     why = why_no_classes(train, train)
     if wanted and why and not WITHOUT_LABELS.startswith(wanted):
         raise ConfigError(

@@ -3,7 +3,8 @@
     python -m bigbigan.uses.anomalies runs/digits-without-8 --held_out 8 --data.path digits
 
 A model that was trained on normal images reconstructs them better than others, and its D knows their pairs (x, E(x)).
-The score needs D, which run folders and checkpoints hold. A release holds E and G alone: reconstruction is left.
+The published scores need D, which run folders, checkpoints and their releases hold. Without it, as in the models that
+come with the package, the score is the reconstruction error.
 """
 
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from bigbigan.api import as_tensor, encode, grid, neighbours
+from bigbigan.config.bounds import AtLeastOne, Share, check_argument
 from bigbigan.errors import InputError, warn_caller
 from bigbigan.model import BigBiGAN
 from bigbigan.uses.command_line import UseOptions, device_of, open_data, read_images, ready, run_command, write_picture
@@ -68,8 +70,7 @@ def anomaly_scores(
     """
     if form not in (None, *FORMS):
         raise InputError(f"form: expected one of {', '.join(FORMS)}, or None; found {form!r}")
-    if not 0 <= weight <= 1:
-        raise InputError(f"weight: expected a number from 0 to 1, found {weight}")
+    check_argument("weight", weight, Share), check_argument("batch_size", batch_size, AtLeastOne)
     model.require("encoder"), model.require("generator")
     if model.classes:
         raise InputError(f"model: expected one without classes, since an anomaly is of none; found {model.classes}")
@@ -150,16 +151,16 @@ class Anomalies(UseOptions):
     """
 
     model: tyro.conf.Positional[str]
-    """A run folder or checkpoint folder, which hold D; or a release, hub id or name of a model, which have none."""
+    """A run, checkpoint or release folder, which hold D; or a hub id or the name of a model, which may have none."""
     held_out: str = ""
     """The name of the class of --data.path that is anomalous."""
     anomalies: str = ""
     """Anomalous images: a path that `bigbigan.encode` takes. Then all images of --data.path are normal."""
-    weight: float = WEIGHT
+    weight: Share = WEIGHT
     """w, the weight of the D term."""
-    train_images: int = 10_000
+    train_images: AtLeastOne = 10_000
     """Normal training images that the baselines are fitted on, at most, drawn at random."""
-    test_images: int = 5_000
+    test_images: AtLeastOne = 5_000
     """Held-out images of --data.path to score, at most, drawn at random."""
     out: Path = Path("anomalies.png")
     """The picture: the images of lowest A(x) above their reconstructions, then those of highest."""

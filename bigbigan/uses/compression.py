@@ -13,7 +13,7 @@ import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 if __name__ == "__main__":  # before torch is loaded
     from bigbigan.config.command import prepare_process
@@ -31,12 +31,14 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from bigbigan.api import encode, generate, grid, to_pil
+from bigbigan.config.bounds import AtLeastOne, Bounds
 from bigbigan.errors import InputError
 from bigbigan.files import write_whole
 from bigbigan.model import BigBiGAN
 from bigbigan.uses.command_line import UseOptions, open_data, read_images, ready, run_command, write_picture
 
 TAIL = 0.01  # weight of the wide tail, so that no number costs an unbounded amount
+EXACT = 2.0**53  # whole numbers that float64 tells apart
 COMPONENTS = 256  # principal components, at most
 QUALITIES = (1, 5, 10, 20, 40, 60, 80, 95)  # of JPEG and WebP
 SMALLEST = {"optimize": True, "method": 6}  # JPEG's and WebP's slower, smaller writing; each leaves the other's word
@@ -64,7 +66,13 @@ class Coder(NamedTuple):
         """Return the whole numbers round((row − mean)/step), int64 (N, Z). Raises InputError."""
         if not 0 < step < math.inf:
             raise InputError(f"step: expected a number above 0, found {step}")
-        return np.rint((np.asarray(rows, np.float64) - self.mean) / step).astype(np.int64)
+        rows = np.asarray(rows, np.float64)
+        if rows.ndim != 2 or rows.shape[1:] != self.mean.shape:
+            raise InputError(f"rows: expected the shape (N, {len(self.mean)}) of the coder's, found {rows.shape}")
+        numbers = np.rint((rows - self.mean) / step)
+        if not (np.abs(numbers) < EXACT).all():
+            raise InputError(f"step: expected one that gives numbers below {EXACT:g}, found {step}")
+        return numbers.astype(np.int64)
 
     def restore(self, numbers: np.ndarray, step: float) -> np.ndarray:
         """Return the rows, float64 (N, Z), in the middle of the steps of `quantise`."""
@@ -99,6 +107,7 @@ def compress(model: BigBiGAN, x: Tensor, coder: Coder, step: float, *, classes: 
 
     x: (N, 3, S', S') in [−1, 1], as `bigbigan.as_tensor` returns images.  coder: fitted on E(x) of training images.
     step: Δ, in units of z, whose prior has variance 1 or so.  classes: (N,) of a conditional model, not counted.
+    Raises InputError.
     """
     z = encode(x, model, "z_mean", value_range=(-1, 1), progress=False)
     numbers = coder.quantise(z, step)
@@ -176,11 +185,11 @@ def errors(x: Tensor, images: Tensor) -> tuple[float, float]:
 class Compression(UseOptions):
     """Draw the curve of error against bits, and print it beside JPEG, WebP and principal components."""
 
-    steps: tuple[float, ...] = (4.0, 2.0, 1.0, 0.5, 0.25)
+    steps: Annotated[tuple[float, ...], Bounds(above=0)] = (4.0, 2.0, 1.0, 0.5, 0.25)
     """Steps Δ of the latents; the principal components take the same ones times the first one's standard deviation."""
-    train_images: int = 5_000
+    train_images: AtLeastOne = 5_000
     """Training images that the entropy coder is fitted on, at most."""
-    test_images: int = 500
+    test_images: AtLeastOne = 500
     """Held-out images to compress, at most."""
     out: Path = Path("compression.png")
     """The picture: images, then what each step leaves of them, the fewest bits first."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import tyro
 
+from bigbigan.config.bounds import NotNegative
 from bigbigan.config.command import prepare_process
 from bigbigan.config.parsing import parse_options
 from bigbigan.errors import exit_with_a_sentence
@@ -22,7 +23,7 @@ class Demo:
     images: str = ""
     """Images that neighbours are searched among: a folder, of which at most 2,000 images, spread evenly over it, are
     taken, or "digits". When empty: the digits for a model that was trained on them, else samples of the model."""
-    port: int = 0
+    port: NotNegative = 0
     """Port of the page; 0: 7860, or the next free one."""
     host: str = "127.0.0.1"
     """Address to listen on. The default can be reached from this machine alone."""

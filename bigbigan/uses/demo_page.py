@@ -199,7 +199,7 @@ def build_page(player: Player, name: str):
 
 
 def gradio():
-    """Return the module `gradio`, told to ask nothing of the network. Raises InputError where it is not installed."""
+    """Return the module `gradio`, set to send nothing over the network. Raises InputError where it is not installed."""
     import os
 
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")

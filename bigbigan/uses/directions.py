@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from tqdm.auto import trange
 
 from bigbigan.api import grid
+from bigbigan.config.bounds import AtLeastOne, AtLeastTwo, NotNegative, Positive, Strength, check_argument
 from bigbigan.errors import InputError
 from bigbigan.model import BigBiGAN
 from bigbigan.uses.command_line import (
@@ -128,9 +129,13 @@ def discover(
     """
     generator, device = model.require("generator"), device_of(model)
     width = generator.latent_dim
-    count = width if count is None else count
-    if not 1 <= count <= width:
-        raise InputError(f"count: expected 1 … {width} directions, as many as latents, found {count}")
+    count = _count(count, width)
+    for name, value, kind in (
+        ("steps", steps, NotNegative), ("batch_size", batch_size, AtLeastTwo), ("lr", lr, Positive),
+        ("test_pairs", test_pairs, AtLeastOne), ("seed", seed, NotNegative),
+        ("largest_shift", 1.0 if largest_shift is None else largest_shift, Positive),
+    ):  # fmt: skip
+        check_argument(name, value, kind)
     if largest_shift is None:
         largest_shift = RELATIVE_SHIFT * float(draw_latents(model, 1000, "discover, length", seed).norm(dim=1).mean())
     with torch.random.fork_rng(devices=[]):
@@ -211,6 +216,7 @@ def sefa(model: BigBiGAN, count: int | None = None, layer: int | None = None) ->
     `strengths` is each eigenvalue as a share of its layer's sum.  Raises InputError.
     """
     generator = model.require("generator")
+    count = _count(count, generator.latent_dim)
     try:
         with torch.no_grad():
             parts = [(columns, weight.double()) for columns, weight in generator.latent_weights()]
@@ -249,6 +255,7 @@ def strongest(model: BigBiGAN, count: int | None = None) -> Directions:
     generator = model.require("generator")
     if model.classes:
         raise InputError(f"model: expected one without classes, found {model.classes}")
+    count = _count(count, generator.latent_dim)
     steps = torch.eye(generator.latent_dim, device=device_of(model))
     changes = [(model.generate(part) - model.generate(-part)).flatten(1).float().cpu() for part in steps.split(32)]
     _, values, vectors = torch.linalg.svd(torch.cat(changes).T.double(), full_matrices=False)
@@ -256,6 +263,14 @@ def strongest(model: BigBiGAN, count: int | None = None) -> Directions:
     vectors = torch.stack([_with_fixed_sign(vector) for vector in vectors[:count]]).float()
     names = [f"{share:.0%} of the changes' squares" for share in shares[:count].tolist()]
     return Directions(vectors, names, shares[:count].float())
+
+
+def _count(count: int | None, width: int) -> int:
+    """Return the number of directions that is asked for, all of them for None. Raises InputError."""
+    count = width if count is None else count
+    if not 1 <= count <= width:
+        raise InputError(f"count: expected 1 … {width} directions, as many as latents, found {count}")
+    return count
 
 
 def _with_fixed_sign(vector: Tensor) -> Tensor:
@@ -271,11 +286,14 @@ def from_labels(
     means: the mean latent of the class minus the mean over the other classes' means (as Radford et al. 2016, section
     6.3.2, add and subtract mean latents).  linear: the weights of a logistic regression in z, whose direction is at
     right angles to the class boundary (as InterFaceGAN: Shen et al. 2020, section 3.1).
-    z: (N, Z), such as `bigbigan.encode(images, model, "z_mean")`.  labels: int (N,).  names: by class.
+    z: (N, Z), such as `bigbigan.encode(images, model, "z_mean")`.  labels: int (N,), −1 for none.  names: by
+    class.
     `strengths` is the balanced accuracy of z·direction as a classifier of the class against the others, with the
     threshold half-way between the two groups' means.  Raises InputError.
     """
     labels = torch.as_tensor(labels).cpu()
+    if z.ndim == 2 and labels.shape == z.shape[:1]:
+        z, labels = z[labels.to(z.device) >= 0], labels[labels >= 0]
     if z.ndim != 2 or labels.shape != z.shape[:1]:
         raise InputError(f"expected z (N, Z) and labels (N,), found {tuple(z.shape)} and {tuple(labels.shape)}")
     present = labels.unique().tolist()
@@ -363,15 +381,15 @@ class DirectionsCommand(UseOptions):
     """labels: differences of class means, or the weights of a linear classifier in z."""
     layer: int = -1
     """sefa: the part of z, 0 for the first layer, i for block i; -1 for all."""
-    train_steps: int = 2000
+    train_steps: NotNegative = 2000
     """discover: steps of training."""
-    count: int = 12
+    count: AtLeastOne = 12
     """Directions, at most as many as latents."""
-    columns: int = 9
+    columns: AtLeastOne = 9
     """Images of a strip."""
-    reach: float = 0.0
+    reach: Strength = 0.0
     """Largest shift in the picture, in the unit of z; 0 for that of the paper of `discover`, scaled to the prior."""
-    seed: int = 0
+    seed: NotNegative = 0
     """Decides the latents and the training."""
 
 

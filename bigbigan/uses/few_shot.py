@@ -9,6 +9,7 @@ LASIUM (Khodadadeh et al. 2020, arXiv 2006.10236) makes whole tasks without labe
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 if __name__ == "__main__":  # before torch is loaded
     from bigbigan.config.command import prepare_process
@@ -22,6 +23,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from bigbigan.api import encode, generate, grid
+from bigbigan.config.bounds import AtLeastOne, Bounds, check_argument
 from bigbigan.errors import InputError
 from bigbigan.model import BigBiGAN
 from bigbigan.uses.command_line import (
@@ -103,8 +105,7 @@ def draw_labelled(y: Tensor, shots: int, seed: int) -> Tensor:
 
     y: (n,) classes; −1 is none.  shots: at least 1.  Raises InputError for a class with fewer images.
     """
-    if shots < 1:
-        raise InputError(f"shots: expected at least 1, found {shots}")
+    check_argument("shots", shots, AtLeastOne)
     generator = torch.Generator().manual_seed(seed)
     chosen = []
     for c in y[y >= 0].unique().tolist():
@@ -123,17 +124,17 @@ class FewShot(UseOptions):
     time goes into the variations: classes × sum of --shots × --draws × --count images for each σ are drawn and encoded.
     """
 
-    shots: tuple[int, ...] = (1, 5, 10)
+    shots: Annotated[tuple[int, ...], Bounds(least=1)] = (1, 5, 10)
     """Labelled images of each class."""
-    noise: tuple[float, ...] = (NEAR, FAR)
+    noise: Annotated[tuple[float, ...], Bounds(least=0)] = (NEAR, FAR)
     """σ of the variations."""
-    count: int = 20
+    count: AtLeastOne = 20
     """Variations of each labelled image."""
-    draws: int = 10
+    draws: AtLeastOne = 10
     """Draws of the labelled images that each accuracy is the mean of."""
-    train_images: int = 10_000
+    train_images: AtLeastOne = 10_000
     """Training images that labelled ones are drawn from, at most."""
-    test_images: int = 2_000
+    test_images: AtLeastOne = 2_000
     """Held-out images that the accuracy is of, at most."""
     out: Path = Path("few_shot.png")
     """The picture: each row is a labelled image, its reconstruction, and variations of it at the last σ."""

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bigbigan.api import grid
+from bigbigan.config.bounds import AtLeastOne, AtLeastTwo, NotNegative
 from bigbigan.errors import InputError
 from bigbigan.model import BigBiGAN
 from bigbigan.uses.command_line import (
@@ -156,15 +157,15 @@ class Interpolation(UseOptions):
 
     out: Path = Path("interpolation.png")
     """The picture: each row is an image, G on the path between both images' latents, the other image."""
-    rows: int = 6
+    rows: AtLeastOne = 6
     """Pairs in the picture."""
-    steps: int = 9
+    steps: AtLeastTwo = 9
     """Images on a path, both ends included."""
     path: Literal["auto", "lerp", "slerp"] = "auto"
     """lerp: a straight line; slerp: an arc; auto: what suits the model's prior."""
-    pairs: int = 128
+    pairs: AtLeastOne = 128
     """Pairs that the figures are of."""
-    seed: int = 0
+    seed: NotNegative = 0
     """Decides which images are paired."""
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm.auto import trange
 
 from bigbigan.api import grid
+from bigbigan.config.bounds import AtLeastOne, AtLeastTwo, NotNegative, Positive, Strength, check_argument
 from bigbigan.errors import InputError
 from bigbigan.model import BigBiGAN
 from bigbigan.uses.command_line import (
@@ -92,8 +93,10 @@ def invert(
     The networks' weights and gradients stay as they are; the result is detached.  Raises InputError.
     """
     generator = model.require("generator")
-    if steps < 0:
-        raise InputError(f"steps: expected 0 or more, found {steps}")
+    check_argument("steps", steps, NotNegative), check_argument("lr", lr, Positive)
+    weights = {"feature_weight": feature_weight, "prior_weight": prior_weight, "domain_weight": domain_weight}
+    for name, weight in weights.items():
+        check_argument(name, weight, Strength)
     if start is None:
         with torch.no_grad():
             model.require("encoder")
@@ -161,21 +164,21 @@ class InversionCommand(UseOptions):
 
     out: Path = Path("inversion.png")
     """The picture: each row is an image, then G(z) after 0, 1, 2, 5, 10, ... steps."""
-    rows: int = 8
+    rows: AtLeastOne = 8
     """Images in the picture."""
-    images: int = 100
+    images: AtLeastTwo = 100
     """Images that the figures are of."""
-    steps: int = 200
+    steps: NotNegative = 200
     """Steps of Adam."""
-    lr: float = 0.05
+    lr: Positive = 0.05
     """Adam's rate, in the unit of z."""
-    feature_weight: float = 0.0
+    feature_weight: Strength = 0.0
     """Weight of the error in E's AvePool feature, relative to the feature's square."""
-    prior_weight: float = 0.01
+    prior_weight: Strength = 0.01
     """Weight of mean z², which keeps z near a normal prior, whose mean z² is 1."""
-    domain_weight: float = 0.0
+    domain_weight: Strength = 0.0
     """Weight of mean (z − E(G(z)))², which keeps z where E would see it."""
-    seed: int = 0
+    seed: NotNegative = 0
     """Decides which images are taken, and the random starts."""
 
 

@@ -10,7 +10,7 @@ tags. The command tests the recipe on synthetic measurements, random linear mixt
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 if __name__ == "__main__":  # before torch is loaded
     from bigbigan.config.command import prepare_process
@@ -23,6 +23,7 @@ from sklearn.linear_model import RidgeCV
 from torch import Tensor
 
 from bigbigan.api import encode, generate, grid
+from bigbigan.config.bounds import AtLeastOne, AtLeastTwo, Bounds, Positive, check_argument
 from bigbigan.errors import InputError
 from bigbigan.files import expanded
 from bigbigan.uses.command_line import UseOptions, open_data, read_images, ready, run_command, write_picture
@@ -108,8 +109,7 @@ def synthetic_measurements(z: Tensor, width: int, snr: float, seed: int = 0, noi
     such that the variance of the mixture for z ~ N(0, I), which is 1 on average, is `snr` times s².
     Raises InputError.
     """
-    if width < 1 or not snr > 0:
-        raise InputError(f"expected a width of at least 1 and an snr above 0, found {width} and {snr}")
+    check_argument("width", width, AtLeastOne), check_argument("snr", snr, Positive)
     latents = _matrix(z, "z")
     mixing = np.random.default_rng(seed).standard_normal((latents.shape[1], width)) / latents.shape[1] ** 0.5
     noise = np.random.default_rng(noise_seed).standard_normal((len(latents), width)) / snr**0.5
@@ -127,13 +127,13 @@ class LinearMapping(UseOptions):
     """A .npy file (n, V): a row for each image of the training split, in its order."""
     test_measurements: str = ""
     """A .npy file (m, V): a row for each image of the held-out split, in its order."""
-    width: int = 500
+    width: AtLeastOne = 500
     """Columns of the synthetic measurements."""
-    snr: tuple[float, ...] = (0.01, 0.1, 1.0)
+    snr: Annotated[tuple[float, ...], Bounds(above=0)] = (0.01, 0.1, 1.0)
     """Signal-to-noise ratios of the synthetic measurements, each the variance of signal over that of noise."""
-    pairs: int = 1_200
+    pairs: AtLeastOne = 1_200
     """Training images of the synthetic test, at most, drawn at random."""
-    test_pairs: int = 200
+    test_pairs: AtLeastTwo = 200
     """Held-out images of the synthetic test, at most."""
     out: Path = Path("linear_map.png")
     """The picture: images, G(E(x)), and G of the latents decoded at each snr, a row each."""

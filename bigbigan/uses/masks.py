@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from tqdm.auto import trange
 
 from bigbigan.api import grid
+from bigbigan.config.bounds import AtLeastOne, AtLeastTwo, NotNegative, Positive, Strength, check_argument
 from bigbigan.errors import InputError
 from bigbigan.files import expanded, printable
 from bigbigan.model import BigBiGAN
@@ -110,7 +111,11 @@ def optimise_direction(
     As Melas-Kyriazi et al.: Adam at 5e-3, 300 steps of 32 latents, and shifts r ~ N(2, 1/2) of at least 0.1.
     shift: the mean of r, in the unit of z; None for 2 · ‖z‖/√128, the published one at 128 normal latents. Its
     deviation is a quarter of it.  G's weights and gradients stay as they are.
+    Raises InputError.
     """
+    check_argument("steps", steps, NotNegative), check_argument("batch_size", batch_size, AtLeastOne)
+    check_argument("lr", lr, Positive), check_argument("seed", seed, NotNegative)
+    check_argument("shift", 1.0 if shift is None else shift, Positive)
     width, device = model.require("generator").latent_dim, device_of(model)
     if shift is None:
         shift = usual_shift(model, seed) / 3
@@ -215,8 +220,11 @@ def train_segmenter(
     As both papers do, with fewer steps: Adam at 1e-3, times 0.2 for the last third; cross-entropy of each pixel.
     latents: (M, Z) to draw from, with N(0, noise²) added, such as E's z_sample of real images (Voynov et al.'s version
     with E); None for the prior.  both_ways: as in `direction_masks`.
-    Raises InputError if hardly any mask is clean.
+    Raises InputError, also if hardly any mask is clean.
     """
+    check_argument("steps", steps, NotNegative), check_argument("batch_size", batch_size, AtLeastTwo)
+    check_argument("noise", noise, Strength)
+    check_argument("seed", seed, NotNegative)
     device = device_of(model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -253,7 +261,8 @@ def _latents(model: BigBiGAN, n: int, step: int, latents: Tensor | None, noise: 
 
 @torch.inference_mode()
 def segment(network: nn.Module, x: Tensor, batch_size: int = 256) -> Tensor:
-    """Return the masks, bool (N, S, S), that a segmenter gives to images (N, 3, S, S) in [−1, 1]."""
+    """Return the masks, bool (N, S, S), that a segmenter gives to images (N, 3, S, S) in [−1, 1]. Raises InputError."""
+    check_argument("batch_size", batch_size, AtLeastOne)
     return torch.cat([network(part) > 0 for part in x.split(batch_size)])
 
 
@@ -316,13 +325,13 @@ class Masks(UseOptions):
     it held-out images of --data.path are segmented, and nothing is compared."""
     out: Path = Path("masks.png")
     """The picture: a row for each image: itself, the true mask, then the masks of the methods that the text lists."""
-    rows: int = 8
+    rows: AtLeastOne = 8
     """Images in the picture."""
-    discover_steps: int = 300
+    discover_steps: NotNegative = 300
     """Steps of `directions.discover`, whose directions are chosen from."""
-    segmenter_steps: int = 300
+    segmenter_steps: NotNegative = 300
     """Steps of each segmenter's training."""
-    seed: int = 0
+    seed: NotNegative = 0
     """Decides the latents and the training."""
 
 

@@ -22,6 +22,7 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
 from bigbigan.api import encode, grid, neighbours
+from bigbigan.config.bounds import AtLeastOne, NotNegative
 from bigbigan.errors import InputError
 from bigbigan.features.search import Neighbours
 from bigbigan.model import BigBiGAN
@@ -133,17 +134,17 @@ class Retrieval(UseOptions):
     Held-out images are the queries, training images the gallery.
     """
 
-    k: int = 10
+    k: AtLeastOne = 10
     """Neighbours that precision counts."""
-    gallery: int = 10_000
+    gallery: AtLeastOne = 10_000
     """Images of the gallery, at most, drawn at random."""
-    queries: int = 1_000
+    queries: AtLeastOne = 1_000
     """Queries, at most, drawn at random."""
     out: Path = Path("retrieval.png")
     """The picture: each row is a query, then its nearest images, nearest first."""
-    rows: int = 8
+    rows: AtLeastOne = 8
     """Queries in the picture."""
-    untrained: int = 3
+    untrained: NotNegative = 3
     """Untrained encoders, with the seeds 1, 2, ..., that are measured for comparison."""
 
 

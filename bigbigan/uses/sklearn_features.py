@@ -90,7 +90,7 @@ class BigBiGANFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     def _width(self) -> int:
         """Return C, which the model says."""
         self._check_output()
-        model, _ = _ready(self.model, self.device)
+        model, _ = _ready(self.model, self.device, ("encoder",))
         encoder = model.require("encoder")
         widths = {"avepool_feat": encoder.features, "bn_crelu_feat": 2 * encoder.features}
         return widths.get(self.output, encoder.latent_dim)

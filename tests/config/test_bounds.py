@@ -1,14 +1,24 @@
 """Bounds beside the settings: each is named when it is crossed, and --help shows the plain type."""
 
+import importlib
 import math
-from dataclasses import fields
+import pkgutil
+from dataclasses import fields, is_dataclass
 from typing import get_type_hints
 
+import numpy as np
 import pytest
 
+import bigbigan.uses
+import eval_linear
 from bigbigan.config import Config, parse
-from bigbigan.config.bounds import Bounds
-from bigbigan.errors import ConfigError
+from bigbigan.config.bounds import AtLeastOne, Bounds, Positive, check_argument, check_numbers
+from bigbigan.errors import ConfigError, InputError
+from bigbigan.extract import Extract
+from bigbigan.release.export import Export
+from bigbigan.uses.command_line import UseOptions
+from eval_linear.cluster_labels import Clusters
+from eval_linear.probe import Probe
 
 BOUNDED = [
     (section.name, name, bounds)
@@ -33,8 +43,44 @@ def test_most_numbers_have_bounds():
         for f in fields(section.type)
         if type(getattr(getattr(Config(), section.name), f.name)) in (int, float)
     ]
-    without = set(numbers) - {f"{section}.{name}" for section, name, _ in BOUNDED}
-    assert without == {"optim.eps", "data.cache_gib", "data.max_unreadable"}
+    assert set(numbers) == {f"{section}.{name}" for section, name, _ in BOUNDED} & set(numbers)
+
+
+def settings_of_commands():
+    """The dataclasses that the commands besides bigbigan-train parse, and those within them."""
+    for package in (bigbigan.uses, eval_linear):
+        for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+            importlib.import_module(module.name)
+    found = [Extract, Export, Probe, Clusters, *UseOptions.__subclasses__()]
+    for options in found:
+        found += [hint for hint in get_type_hints(options).values() if is_dataclass(hint) and hint not in found]
+    return found
+
+
+FREE = {"value_range", "layer"}  # numbers that a rule of their own checks
+
+
+@pytest.mark.parametrize("options", settings_of_commands(), ids=lambda options: options.__name__)
+def test_every_number_of_a_command_has_bounds(options):
+    plain, annotated = get_type_hints(options), get_type_hints(options, include_extras=True)
+    numbers = [n for n, kind in plain.items() if kind in (int, float, tuple[int, ...], tuple[float, ...])]
+    for name in set(numbers) - FREE:
+        bounds = annotated[name].__metadata__[0]
+        wrong = outside(bounds)
+        wrong = (wrong,) if plain[name] not in (int, float) else wrong
+        values = {"ckpt": "x", "out": "x", "model": "x", "folder": "x", "classes": 2, name: wrong}
+        known = {f.name for f in fields(options)}
+        with pytest.raises(ConfigError, match=f"^--{name} .*: expected "):
+            check_numbers(options(**{k: v for k, v in values.items() if k in known}))
+
+
+def test_an_argument_of_a_function_is_checked_by_the_same_kinds():
+    check_argument("k", np.int64(1), AtLeastOne), check_argument("lr", 1, Positive)
+    for value in (0, 1.0, True, None, "1"):
+        with pytest.raises(InputError, match="^k: expected a whole number at least 1, found "):
+            check_argument("k", value, AtLeastOne)
+    with pytest.raises(InputError, match="^lr: expected a number above 0, found nan$"):
+        check_argument("lr", math.nan, Positive)
 
 
 @pytest.mark.parametrize(("section", "name", "bounds"), BOUNDED, ids=lambda value: value if type(value) is str else "")
@@ -48,7 +94,8 @@ def test_a_setting_out_of_bounds_is_named_with_what_was_expected(section, name, 
     setattr(values, name, wrong)
     with pytest.raises(ConfigError) as error:
         config.validate()
-    assert str(error.value) == f"--{section}.{name} {wrong}: expected {bounds.words()}"
+    found = " ".join(map(str, wrong)) if isinstance(wrong, tuple) else wrong
+    assert str(error.value) == f"--{section}.{name} {found}: expected {bounds.words()}"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Literal
 import pytest
 import tyro
 
+from bigbigan.config.bounds import AtLeastOne
 from bigbigan.config.parsing import parse_options
 from bigbigan.errors import ConfigError
 
@@ -25,7 +26,7 @@ class Options:
 
     model: tyro.conf.Positional[str]
     """A run folder, or the name of a model whose description is long enough to fill more than one line of a box."""
-    rows: int = 8
+    rows: AtLeastOne = 8
     """Images in the picture."""
     rate: float = 1.0
     betas: tuple[float, float] = (0.5, 0.9)
@@ -76,6 +77,18 @@ def test_a_mistake_is_one_sentence(line, encoding, terminal, columns, monkeypatc
     with pytest.raises(ConfigError, match=f"^{re.escape(MISTAKES[line])}; tool --help lists all settings$"):
         parse_options(Options, "tool", line.split())
     assert not capsys.readouterr().err and not sys.stdout.getvalue()
+
+
+@pytest.mark.parametrize(
+    "line, sentence",
+    [
+        ("m --rows 0", "--rows 0: expected at least 1"),
+        ("m --rate nan", "--rate nan: expected a finite number"),
+    ],
+)
+def test_a_number_out_of_bounds_is_one_sentence(line, sentence):
+    with pytest.raises(ConfigError, match=f"^{sentence}"):
+        parse_options(Options, "tool", line.split())
 
 
 def test_what_is_right_is_parsed_and_help_is_printed(capsys):

@@ -31,7 +31,7 @@ RUN = [
 @pytest.fixture
 def splits():
     train_images, test_images = (open_images("digits", name, "", "", name == "test", 0.1) for name in ("train", "test"))
-    return Splits(train_images, test_images, "digits (embedded)")
+    return Splits(train_images, test_images, "digits", " (embedded)")
 
 
 def test_encode_of_a_conditional_model_is_that_of_an_unconditional_one():

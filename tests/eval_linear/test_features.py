@@ -256,7 +256,7 @@ def test_a_broken_encoder_is_one_sentence():
 @pytest.fixture(scope="module")
 def digits():
     train, test = open_images("digits"), open_images("digits", test=True)
-    return Splits(train.subset(np.arange(300)), test.subset(np.arange(100)), "digits (scikit-learn's digits)")
+    return Splits(train.subset(np.arange(300)), test.subset(np.arange(100)), "digits", " (scikit-learn's digits)")
 
 
 def test_random_crops_differ_from_time_to_time_and_keep_their_labels(digits):

@@ -168,6 +168,9 @@ def test_a_choice_by_a_figure_of_labels_is_refused_before_training(tmp_path):
     check_best("reconstruction", images), check_best("", images)
     with pytest.raises(ConfigError, match="--run.best fid: expected reconstruction_error_relative.*no labels"):
         check_best("fid", images)
+    for wrong in ("foo", "top1_linar", "x"):
+        with pytest.raises(ConfigError, match=f"--run.best {wrong}: expected a figure of the evaluations"):
+            check_best(wrong, images)
 
 
 @pytest.mark.run

@@ -235,7 +235,7 @@ def test_names_that_are_no_utf8_are_read_and_shown_with_escapes(tmp_path, model,
         file.write(PNG[:50])
     images = open_images(os.fsdecode(folder), test_share=0)
     assert images.class_names == ["bar\\x1b[2J", "caf\\udce9"]
-    stream = Stream(images, 8, 0, Crop(), cache="none", max_unreadable=0.5)
+    stream = Stream(images, 8, 0, Crop("resnet"), cache="none", max_unreadable=0.5)
     list(stream.batches(0, 48, 8))
     print(images.summary(), *stream.unreadable)  # encodes to UTF-8
     assert "caf\\udce9/cut.png" in capsys.readouterr().out.encode().decode()
@@ -259,7 +259,7 @@ def test_a_picture_that_may_not_be_read(tmp_path, model, monkeypatch):
     monkeypatch.setattr(pillow, "open", refuse)
     with pytest.raises(InputError, match="secret.png: expected a readable image; PermissionError: .*Permission denied"):
         bigbigan.encode(folder, model)
-    stream = Stream(open_images(str(folder), test_share=0), 8, 0, Crop(), cache="none", max_unreadable=0.1)
+    stream = Stream(open_images(str(folder), test_share=0), 8, 0, Crop("resnet"), cache="none", max_unreadable=0.1)
     assert sum(len(b.x) for b in stream.batches(0, 48, 8)) == 48 and len(stream.unreadable) == 1
 
 

@@ -10,9 +10,9 @@ import torch
 import bigbigan
 from bigbigan.errors import ExportError
 from bigbigan.release import graph as graphs
-from bigbigan.release.export_command import main
 from bigbigan.release.format import write_release
 from bigbigan.release.graph import OUTPUTS, EncoderGraph, export_graph
+from bigbigan.release.graph_command import main
 from tests.conftest import launch, picture, tiny_model
 from tests.uses.test_backbones import ABOUT, KINDS, moved
 
@@ -135,7 +135,7 @@ def test_the_command(tmp_path, capsys):
     out = tmp_path / "new" / "e.pt2"
     main([str(tmp_path / "release"), str(out), "--format", "torch", "--uint8", "True", "--outputs", "z_mean"])
     assert "images (N, 3, 8, 8) uint8 in 0 … 255 → z_mean" in capsys.readouterr().out and out.is_file()
-    code = "import sys; from bigbigan.release.export_command import main; main(sys.argv[1:])"
+    code = "import sys; from bigbigan.release.graph_command import main; main(sys.argv[1:])"
     said, _ = launch("-c", code, "--help")
     assert "bigbigan-export" in said and "--format" in said and len(said.splitlines()) < 40
     _, error = launch("-c", code, "no/such", out, "--format", "torch", code=2)
@@ -145,7 +145,7 @@ def test_the_command(tmp_path, capsys):
 @pytest.mark.run
 def test_help_needs_no_torch():
     code = (
-        "import sys\nfrom bigbigan.release.export_command import main\ntry: main(['--help'])\n"
+        "import sys\nfrom bigbigan.release.graph_command import main\ntry: main(['--help'])\n"
         "except SystemExit: pass\nassert 'torch' not in sys.modules"
     )
     launch("-c", code)

@@ -21,7 +21,7 @@ import torch
 
 import bigbigan
 from bigbigan.errors import ConversionError
-from bigbigan.release import command
+from bigbigan.release import convert_command as command
 from bigbigan.release.convert import generator_from_biggan
 from bigbigan.release.format import FILES
 from bigbigan.release.tfhub import proof
@@ -250,7 +250,7 @@ def test_a_weight_that_is_not_divided_by_its_singular_value_is_refused():
 
 @pytest.mark.run
 def test_help_is_short_and_loads_no_torch():
-    code = "import sys; from bigbigan.release.command import main\ntry: main(['--help'])\n"
+    code = "import sys; from bigbigan.release.convert_command import main\ntry: main(['--help'])\n"
     code += "finally: assert 'torch' not in sys.modules"
     out, _ = launch("-c", code)
     assert len(out.splitlines()) < 15 and "bigbigan-convert tfhub DIR OUT" in out

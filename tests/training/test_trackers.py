@@ -93,9 +93,11 @@ def test_a_run_folder_keeps_the_id_of_its_run(tmp_path):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ("nothing_of_the_kind", "it is not installed"),
+        ("nothing_of_the_kind", "expected trackers of Accelerate, which are .*wandb"),
         ("numpy", "expected trackers of Accelerate"),
-        ("../x", "not inst"),
+        ("../x", "expected trackers of Accelerate"),
+        ("tensorbord", "did you mean tensorboard"),
+        ("clearml", "it is not installed; pip install clearml"),
     ],
 )
 def test_names_that_are_no_trackers(names, message):
