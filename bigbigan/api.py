@@ -156,8 +156,8 @@ def encode(
 ) -> dict[str, Tensor] | Tensor | tuple[dict[str, Tensor] | Tensor, list[str]]:
     """Encode images to latents and features, named as the published hub module names them.
 
-    images: a path of an image, a folder, or tars as WebDataset packs them; PIL images, uint8 or float arrays and
-    tensors (float in [−1, 1]), a list, iterator or `datasets` column of these, or a torch data set or DataLoader, whose
+    images: a path of an image, a folder, tars as WebDataset packs them, or a Parquet file; PIL images, uint8 or float
+    arrays and tensors (float in [−1, 1]), a list, iterator or `datasets` column of these, or a torch data set or DataLoader, whose
     labels are ignored. Any size and mode: the centre square is resized to the encoder's size.
     model: a `BigBiGAN`, or what `load` takes; None for the best model of natural images that comes with the
     package, which is named once.

@@ -20,6 +20,7 @@ from bigbigan.files import printable
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 SIGNED, BYTES = (-1.0, 1.0), (0.0, 255.0)
 SLACK = 0.001  # beyond a range, of rounding
+SMALLEST_ROW = 196  # pixels: of images of 14×14
 WHITES = (16, 255, 4095, 65535)  # usual ones: scikit-learn's digits, and 8, 12 and 16 bits, perhaps rounded to bf16
 DARK = 1 / 15  # of a range: values that reach no further are doubted; 12 bits in 16, the 16 of the digits in 255
 
@@ -72,6 +73,11 @@ def as_images(images: np.ndarray | Tensor) -> Tensor:
     """
     x, channels_last = _as_tensor(images), isinstance(images, np.ndarray)
     found = f"found the shape {tuple(images.shape)}"
+    if x.ndim == 2 and _are_rows(*x.shape):
+        raise InputError(
+            f"expected one image or a batch of images, {found}, which looks like an image's pixels in each row; "
+            "reshape it first, such as to (N, 28, 28), or with the colours first x.reshape(-1, 3, 32, 32)"
+        )
     if x.ndim == 2 or (x.ndim == 3 and not is_single(images)):  # grey, without a channel axis
         x, channels_last = x[None, None] if x.ndim == 2 else x[:, None], False
     elif x.ndim == 3:
@@ -90,6 +96,12 @@ def as_images(images: np.ndarray | Tensor) -> Tensor:
             "first, or give PIL images, which are laid over white"
         )
     return x
+
+
+def _are_rows(height: int, width: int) -> bool:
+    """Return whether two axes are rather rows of square images' pixels than a picture: a strip, S² or 3·S² wide."""
+    squares = {math.isqrt(width) ** 2, 3 * math.isqrt(width // 3) ** 2}
+    return width >= SMALLEST_ROW and width in squares and not width / 2 <= height <= 2 * width
 
 
 def _as_tensor(images: np.ndarray | Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ from bigbigan.files import paths_within, printable, state_of
 
 log = logging.getLogger(__name__)
 
+MANY = 8  # folders, from which on they are no classes if they hold fewer than two images each
+
 
 def open_folder(request: Request) -> Found | None:
     """Return a split of a folder of image files, or None if the path is no folder. Raises DataError or Outside."""
@@ -29,18 +32,21 @@ def open_folder(request: Request) -> Found | None:
         return None
     root, census = _walk(folder, request.follow_links, request.test, request.listing)
     metadata = _metadata(request, root, census)
+    root = layout.without_mask_files(root, notes := [])
+    for phrase in notes if not request.test else ():
+        log.warning("%s: left out: %s", where, phrase)
     if request.by_path:
         part = _part_by_path(request, root, where)
-        images = _Reader(folder, census, metadata, [part], []).images(part)
+        images = _Reader(folder, census, metadata, [part], notes).images(part)
         _say_which_tables(request, images, census, root)
         return Found(images, whole=False)
     found = _read_layout(request, root, census, where)
     for phrase in found.left_out if not request.test else ():
         log.warning("%s: left out: %s", where, phrase)
-    reader = _Reader(folder, census, metadata, found.parts, found.left_out)
+    reader = _Reader(folder, census, metadata, found.parts, notes + found.left_out)
     kinds = {part.name: part.split for part in found.parts}
     own, other, whole = layout.choose_parts(request, kinds, reader.labelled, where)
-    parts = {part.name: part for part in found.parts}
+    parts = {part.name: part for part in reader.parts}
     unused = [part for part in found.parts if part.name not in (own, other)]
     images = reader.images(parts[own], unused)
     _say_which_tables(request, images, census, root)
@@ -57,7 +63,7 @@ def _part_by_path(request: Request, root: Folder, where: str) -> layout.Part:
     """Return the split that is a folder, or the images that a file lists. Raises DataError."""
     chosen, file = layout.find_folder(root, request.split), request.location / request.split
     if chosen is not None:
-        return layout.Part(request.split, None, [("", chosen)])
+        return layout.Part(request.split, None, [("", chosen)], certain=True)
     if file.is_file():
         return part_of_list(root, request.location, file, request.split)
     raise DataError(
@@ -68,9 +74,12 @@ def _part_by_path(request: Request, root: Folder, where: str) -> layout.Part:
 def _read_layout(request: Request, root: Folder, census: Census, where: str) -> layout.Layout:
     """Return the splits that folders say or, where they say none, files that list images. Raises DataError."""
     found = layout.read_folder(root, request.train_split, request.subset, where)
+    only = found.parts[0]
+    if len(found.parts) == 1 and only.split in (layout.VAL, layout.TEST) and not request.test:
+        log.warning("%s: the only split is %s, so these images are trained on", where, only.paths())
     if len(found.parts) > 1 or request.train_split in (layout.ALL, layout.REST):
         return found
-    top = found.parts[0].folders[0][1]
+    top = only.folders[0][1]
     parts = parts_of_lists(top, census, request, where)
     if parts and (unlisted := len(top) - sum(part.images for part in parts)):
         found.left_out.append(f"{unlisted:,} images that are in no split's list")
@@ -109,6 +118,8 @@ class _Reader:
     def __init__(self, folder: Path, census: Census, metadata: Metadata, parts: list[layout.Part], left_out: list[str]):
         self.folder, self.census, self.metadata, self.left_out = folder, census, metadata, left_out
         self.where, self.parts = printable(folder), parts
+        if metadata.column:  # the labels; so folders need not be classes
+            self.parts = parts = [replace(part, certain=True) for part in parts]
         self.classes = layout.known_classes(parts, self.where)
 
     def known(self, part: layout.Part) -> set[str]:
@@ -129,7 +140,7 @@ class _Reader:
         items = layout.items_of(part, self.known(part), notes, self.where)
         tops, paths = [top for top, _ in items], [path for _, path in items]
         listed = set(self._listed(paths))
-        if len(listed) < len(paths):
+        if len(listed) < len(paths) and (listed or not self.metadata.asked):
             without = [path for path in paths if path not in listed]
             notes.append(f"{len(without):,} images that no metadata file names, such as {printable(without[0])}")
             log.warning("%s: left out: %s", self.where, notes[-1])
@@ -163,6 +174,20 @@ class _Reader:
                 log.warning("%s; no labels are taken", error)
                 return None, None
         names = sorted(set(tops))
+        if not part.certain and len(names) >= MANY and len(names) > len(paths) / 2:
+            log.warning(
+                "%s: no labels, since %s folders hold %s images, as those of patients or scenes do; if they are "
+                "classes: --data.split all",
+                self.where, f"{len(names):,}", f"{len(paths):,}",
+            )  # fmt: skip
+            return None, None
+        if not part.certain and layout.are_dates(names):
+            log.warning(
+                "%s: no labels, since the %d folders, such as %s, are named by dates; if they are classes: "
+                "--data.split all",
+                self.where, len(names), printable(names[0]),
+            )  # fmt: skip
+            return None, None
         if not part.certain and are_shards(tops, paths):
             log.warning(
                 "%s: no labels, since the names of the images say in which of the %d folders, such as %s, they lie; "

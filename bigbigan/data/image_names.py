@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from bigbigan.data.layout import read_name
 from bigbigan.data.pictures import EXTENSIONS
 
 
@@ -14,18 +15,29 @@ class ImageNames:
     """
 
     def __init__(self, paths: Iterable[str], folder: Path):
-        self._known: dict[str, str | None] = {}  # what names an image → its path, None for what names several
-        known, within = self._known, len(str(folder)) + 1
+        self.folder, self._within = str(folder), len(str(folder)) + 1
+        self._known: dict[str, str | list[str]] = {}  # what names an image → its path, or those of several
         for path in paths:
-            rest = path[within:].replace(os.sep, "/")
+            rest = path[self._within :].replace(os.sep, "/")
             suffix = len(os.path.splitext(rest)[1])
             while rest:
-                known[rest] = None if rest in known else path
+                self._add(rest, path)
                 if suffix:
-                    known[stem] = None if (stem := rest[:-suffix]) in known else path
+                    self._add(rest[:-suffix], path)
                 rest = rest.partition("/")[2]
 
-    def find(self, name: str) -> str | None:
+    def _add(self, name: str, path: str) -> None:
+        before = self._known.setdefault(name, path)
+        if isinstance(before, list):
+            before.append(path)
+        elif before is not path:
+            self._known[name] = [before, path]
+
+    def of(self, table: str) -> "NamesIn":
+        """Return what the images are called in a table or list, whose place tells images of one name apart."""
+        return NamesIn(self, table)
+
+    def find(self, name: str, near: "NamesIn | None" = None) -> str | None:
         """Return the path of the image that a name stands for; None if it names none or several.
 
         Folders that the name begins with need not be there: `/home/me/data/cat/1.jpg` is also found as `cat/1.jpg`.
@@ -35,7 +47,38 @@ class ImageNames:
         while rest:
             stem, suffix = os.path.splitext(rest)
             for known in (rest, stem) if suffix.lower() in EXTENSIONS else (rest,):
-                if known in self._known:
-                    return self._known[known]
+                if (found := self._known.get(known)) is not None:
+                    return found if isinstance(found, str) else near.choose(found) if near else None
             rest = rest.partition("/")[2]
         return None
+
+
+class NamesIn:
+    """Find images by their names in one table.
+
+    Of several images of a name it is the one in the table's own folder or, going up, in a folder above it; or the only
+    one in a folder of the split that the table's name says (`trainLabels.csv`, `train/1.png`).
+    """
+
+    def __init__(self, names: ImageNames, table: str):
+        self.names, self.split = names, read_name(Path(table).stem).split
+        above = os.path.dirname(table)
+        self.folders = []
+        while len(above) > len(names.folder):
+            self.folders.append(above + os.sep)
+            above = os.path.dirname(above)
+
+    def find(self, name: str) -> str | None:
+        """Return the path of the image that a name stands for; None if it names none or several."""
+        return self.names.find(name, self)
+
+    def choose(self, paths: list[str]) -> str | None:
+        """Return the only one of several images that can be meant, else None."""
+        for folder in self.folders:
+            if inside := [path for path in paths if path.startswith(folder)]:
+                return inside[0] if len(inside) == 1 else None
+        inside = [path for path in paths if self.split and self.split in self._splits(path)]
+        return inside[0] if len(inside) == 1 else None
+
+    def _splits(self, path: str) -> set[str | None]:
+        return {read_name(part).split for part in os.path.dirname(path[len(self.names.folder) + 1 :]).split(os.sep)}

@@ -130,6 +130,26 @@ class Images:
                 continue
         return (min(found), max(found)) if found else None
 
+    def with_pages(self, count: int = 32) -> int:
+        """Return how many of `count` of the images are TIFF files of several pages, of which the first is read."""
+        found = 0
+        for i in spread(len(self), count):
+            try:
+                image = self.items[int(i)]
+                found += image.format == "TIFF" and getattr(image, "n_frames", 1) > 1
+            except Exception:  # decoders raise many types; the stream names and counts what cannot be read
+                continue
+        return found
+
+    def is_deep(self) -> bool:
+        """Return whether the first image that can be read is grey with more than 8 bits, or of floats."""
+        for i in range(min(len(self), LOOKED_AT)):
+            try:
+                return is_deep(self.items[i])
+            except Exception:  # decoders raise many types; the stream names and counts what cannot be read
+                continue
+        return False
+
     def coloured(self, count: int = LOOKED_AT) -> int:
         """Return how many of `count` of the images have colour; those that cannot be read have none.
 

@@ -9,6 +9,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -17,17 +18,19 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from bigbigan.data import layout
 from bigbigan.data.arrays import Ranges, Seen, Values, as_images, doubt_channels, is_single, read_values
 from bigbigan.data.crops import centre_square, crop_and_resize, resize, size_of
 from bigbigan.data.folders import image_paths
-from bigbigan.data.images import Images
-from bigbigan.data.pictures import decode_rgb, to_rgb, to_signed, why
+from bigbigan.data.images import Images, Request
+from bigbigan.data.pictures import decode_rgb, how_to_read, to_rgb, to_signed, why
 from bigbigan.data.tars import all_samples, is_tar
 from bigbigan.errors import DataError, InputError, Outside, UnreadableImage
 from bigbigan.files import expanded, printable
 
 # What `read_batches` explains. A torch data set without an iterator is read by number.
 ImageInput: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor | Iterable[Any] | Dataset[Any]
+TABLES = (".parquet", ".arrow")
 DECODERS = min(8, os.cpu_count() or 1)
 
 
@@ -61,9 +64,9 @@ def read_batches(
 ) -> Iterator[Batch]:
     """Yield batches of float (n, 3, size, size) in [−1, 1] in the order of `images`. Raises InputError.
 
-    images: a path of an image, of a folder or of tars; a PIL image; an array or tensor of one image or a batch; or a
-    list, data set, `datasets` column, loader or other iterable of any of these, or of pairs (image, label), whose
-    labels are ignored.
+    images: a path of an image, of a folder, of tars or of a table; a PIL image; an array or tensor of one image or a
+    batch; or a list, data set, `datasets` column, loader or other iterable of any of these, or of pairs (image, label),
+    whose labels are ignored.
     n ≤ batch_size, but for the batches of a DataLoader, which stay as they are.
     ahead: batches to decode while the caller works on one; 0 where both would compete for the same cores.
     value_range: the values of black and white in grey pictures of more than 8 bits or of floats, and in arrays that can
@@ -85,25 +88,38 @@ def read_batches(
 
 
 def named_by(path: str | os.PathLike) -> "list[str] | Images":
-    """Return what a path names: paths of image files, or the samples of tars. Raises InputError."""
+    """Return what a path names: paths of image files, the samples of tars, or the rows of tables. Raises InputError."""
     location = expanded(path)
     try:
-        if location.is_file() and not is_tar(location):
+        if location.is_file() and not is_tar(location) and location.suffix not in TABLES:
+            if advice := how_to_read(location):
+                raise InputError(f"{printable(location)}: expected an image or a folder of images, found{advice}")
             return [str(location)]
         if location.is_dir():
             try:
                 return image_paths(location)
             except DataError:
-                if (samples := all_samples(location)) is None:
+                if (samples := all_samples(location)) is None and (samples := _all_rows(location)) is None:
                     raise
                 return samples
-        if (samples := all_samples(location)) is not None:
+        if (samples := all_samples(location)) is not None or (samples := _all_rows(location)) is not None:
             return samples
     except Outside as error:
         raise InputError(f"{error}, or give a list of paths") from None
     except (DataError, OSError) as error:
         raise InputError(str(error)) from None
     raise InputError(f"{printable(location)}: expected an image or a folder of images, found no such file")
+
+
+def _all_rows(location: Path) -> Images | None:
+    """Return the rows of a table file, or of a folder of tables without splits; None of other paths.
+
+    Raises DataError or Outside.
+    """
+    from bigbigan.data.tables import open_tables
+
+    found = open_tables(Request(str(location), layout.ALL, "", "", False, "", False))
+    return None if found is None else found.images
 
 
 def names_of(path: str | os.PathLike) -> list[str]:

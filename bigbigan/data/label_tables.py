@@ -39,9 +39,9 @@ def read_label_tables(
             f"{column!r} of --data.label_column, found {there}"
         )
     for path in tables:
-        table = TextTable.read(path)
+        table, here = TextTable.read(path), names.of(path)
         asked = columns_asked(column, table.columns)
-        by = table.column_of_names(names, but=asked)
+        by = table.column_of_names(here, but=asked)
         if by is None:
             raise DataError(
                 f"{printable(path)}: expected a column with names of the images, with or without their folders and "
@@ -54,7 +54,7 @@ def read_label_tables(
             )  # fmt: skip
         labels = _labels(table, asked, path)
         for name, label in zip(table.column(by), labels, strict=True):
-            image = names.find(name)
+            image = here.find(name)
             if image is None:
                 found.missing.append(name)
             elif found.labels.setdefault(image, label) != label:
@@ -71,14 +71,14 @@ def say_which_tables(paths: list[str], images: Folder, folder: Path, where: str)
 
     images: of the split, which have no labels.  folder: the data set's.
     """
-    tables = [path for path in paths if not path.lower().endswith(".txt")][:MOST_SAID]
+    tables = [path for path in worth_reading(paths) if not path.lower().endswith(".txt")][:MOST_SAID]
     names = ImageNames(images.images(), folder) if tables else None
     for path in tables:
         try:
             table = TextTable.read(path, most=SAMPLE)
         except DataError:
             continue  # no labels are asked for
-        by = table.column_of_names(names)
+        by = table.column_of_names(names.of(path))
         columns = [name for name in table.columns if name and name != by]
         if by is not None and columns:
             log.warning(

@@ -26,12 +26,13 @@ Table files are read by the same words, in the file's name or in the names of th
 name and path, without shard numbers, tells configurations apart; several are never joined.
 """
 
+import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bigbigan.data.columns import is_mask, words
+from bigbigan.data.columns import MASK_WORDS, is_mask, words
 from bigbigan.data.images import Request
 from bigbigan.data.walk import Folder
 from bigbigan.errors import DataError
@@ -60,6 +61,8 @@ PART_WORDS = {
     "image", "images", "img", "imgs", "photos", "pictures", "part", "parts", "batch", "batches", "chunk", "shard",
     "archive", "folder", "files", "data",
 }  # fmt: skip
+LAST_WORD = re.compile(r"[-_. ]+\(?([A-Za-z]+)\)?$")
+MAYBE_MASK = re.compile(rf"(?i)[-_. ](\w*[-_. ])?({'|'.join(sorted(MASK_WORDS))})[^/]*$")
 SHOWN = 6  # names that a message lists
 
 
@@ -249,11 +252,58 @@ def _without_masks(folders: list[Folder], left_out: list[str], above: str = "") 
     """Return the folders of images where the others, by their names, hold masks; None where that is not so."""
     masks = [f for f in folders if is_mask(f.name)]
     pictures = [f for f in folders if not is_mask(f.name) and set(words(f.name)) & IMAGE_WORDS]
-    if not masks or not pictures or len(masks) + len(pictures) < len(folders):
+    others = [f for f in folders if f not in masks and f not in pictures]
+    if masks and not pictures and _are_drawn_after(masks, others):
+        pictures, others = [others[0] if len(others) == 1 else merge(others[0], others)], []
+    if not masks or not pictures or (others and len(pictures) > 1):
         return None
     place = f"{printable(above)}/" if above else ""
     left_out.extend(f"{place}{printable(f.name)}/ ({len(f):,} masks or the like, by its name)" for f in masks)
+    left_out.extend(f"{place}{printable(f.name)}/ ({len(f):,} images, beside those and masks)" for f in others)
     return pictures
+
+
+def _are_drawn_after(masks: list[Folder], others: list[Folder]) -> bool:
+    """Return whether flat folders hold files of the same names: views of the same things, and masks (A, B, label)."""
+    stems = [{Path(path).stem for path in folder.files} for folder in (*masks, *others)]
+    flat = not any(folder.folders for folder in (*masks, *others))
+    return flat and len(masks) < len(stems) and all(stems) and all(one == stems[0] for one in stems)
+
+
+def without_mask_files(folder: Folder, left_out: list[str]) -> Folder:
+    """Return the folder without the masks that lie beside their images: `1_mask.png` beside `1.jpg` or `1_sat.jpg`.
+
+    left_out: gets one phrase for all of them, with the first.
+    """
+    found: list[str] = []
+    kept = _without_mask_files(folder, found)
+    if found:
+        left_out.append(f"{len(found):,} masks or the like beside their images, such as {printable(found[0])}")
+    return kept if found else folder
+
+
+def _without_mask_files(folder: Folder, found: list[str]) -> Folder:
+    stems = {path: Path(path).stem for path in folder.files if MAYBE_MASK.search(path)}
+    masks = []
+    if stems:
+        others = {Path(path).stem for path in folder.files if path not in stems}
+        others |= {re.sub(r"[^A-Za-z0-9]+[A-Za-z]+$", "", stem) for stem in others}  # 1_sat → 1
+        for path, stem in stems.items():
+            image, word = re.sub(r"[-_. ]*\d*$", "", stem), ""
+            while (match := LAST_WORD.search(image)) and is_mask(match[1]):  # a_manual_mask_1
+                image, word = image[: match.start()], match[1]
+            masks += [path] if word and image and image in others else []
+    found += masks
+    folders = [_without_mask_files(child, found) for child in folder.folders]
+    if not masks and all(map(operator.is_, folders, folder.folders)):
+        return folder
+    left = set(masks)
+    return Folder(folder.name, folder.path, [path for path in folder.files if path not in left], folders)
+
+
+def are_dates(names: Sequence[str]) -> bool:
+    """Return whether folders are named by dates or years: "2019", "2019-05 Rome". They hold photographs, no classes."""
+    return len(names) > 1 and all(re.match(r"(19|20)\d\d(?!\d)([-_. ]|$)", name) for name in names)
 
 
 def numbered_parts(names: Sequence[str]) -> bool:
@@ -326,7 +376,8 @@ def _splits_here(top: Folder, asked: str, where: str, left_out: list[str]) -> li
 def _recognised(named: list[tuple[Folder, Name]]) -> list[tuple[Folder, Name]]:
     """Return the same list, where a split word that does not stand for a split by what lies beside it counts as none.
 
-    A longer name counts if its other words say nothing, or are the same for training and evaluation.
+    A longer name counts if its other words say nothing, or are the same for training and evaluation, or are all that a
+    folder without a split word says (`data_large`, `val_large`).
     """
     rests = {
         side: {name.rest for _, name in named if name.split and (name.split == TRAIN) == side} for side in (True, False)
@@ -334,11 +385,12 @@ def _recognised(named: list[tuple[Folder, Name]]) -> list[tuple[Folder, Name]]:
     pairs = rests[True] & rests[False]
     both = rests[True] and rests[False]
     complete = both and all(name.split for _, name in named)
+    alike = {tuple(word for word in name.rest if word not in PLAIN_WORDS) for _, name in named if not name.split}
 
     def counts(name: Name) -> bool:
         if not name.split or (name.short and not (both and (complete or name.rest in pairs and name.rest))):
             return False
-        return name.plain or name.rest in pairs or (bool(pairs) and is_mask(" ".join(name.rest)))
+        return name.plain or name.rest in pairs or name.rest in alike or (bool(pairs) and is_mask(" ".join(name.rest)))
 
     return [(f, name if counts(name) else Name(None, name.rest)) for f, name in named]
 
@@ -484,7 +536,7 @@ def items_of(part: Part, known: set[str] | None, left_out: list[str], where: str
     folders = [folder for _, folder in part.folders]
     whole = folders[0] if len(folders) == 1 else merge(folders[0], [unwrap(f, left_out, known or ()) for f in folders])
     inner = unwrap(whole, left_out, known or ())
-    if not part.certain:
+    if not part.certain and not are_dates([folder.name for folder in inner.folders]):
         _check_classes_once(inner, where)
         if known is not None:
             _check_no_split_among(inner, known, where)

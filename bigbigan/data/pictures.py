@@ -6,6 +6,7 @@ import math
 import os
 import stat
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -35,12 +36,26 @@ LARGEST_PICTURE = 178_956_970  # pixels, Pillow's own limit: half a gigabyte dec
 ORIENTED = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}  # JPEG metadata that may hold its orientation
 
 RGB_MODE = 3  # torchvision's ImageReadMode.RGB
-BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # TIFF tags
+BITS_PER_SAMPLE, PHOTOMETRIC, PLANAR = 258, 262, 284  # TIFF tags
 SMALL_GREYS = {"L;2": 85, "L;4": 17}  # what Pillow multiplies greys of 2 and 4 bits by
 
 
 class PictureError(ValueError):
     """Report an image that cannot be used; the message says what was expected and what was found."""
+
+
+def how_to_read(file: Path) -> str:
+    """Return, for a message that a file is no image, what it is by its suffix and what to do; "" for other files."""
+    suffix = file.suffix.lower()
+    if suffix in (".npy", ".npz"):
+        return f" ({suffix}); in Python pass the array in it; else save its images as files, a folder a class"
+    if suffix in (".mat", ".h5", ".hdf5", ".pkl", ".bin", ".pt", ".pth", ".tfrecord", ".mdb", ".lmdb", ".csv", ".json"):
+        return f" ({suffix}); save its images as files, a folder a class, or with `datasets` as Parquet"
+    if suffix in (".dcm", ".dicom", ".nii"):
+        return f" ({suffix}); save its images as PNG files of 16 bits, and give the values of black and white"
+    if suffix in (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"):
+        return f" ({suffix}); unpack it and name the folder"
+    return ""
 
 
 def open_picture(source) -> Image.Image:
@@ -55,7 +70,19 @@ def open_picture(source) -> Image.Image:
     if image.format not in FORMATS:
         raise PictureError(f"expected one of {', '.join(FORMATS)}; found {image.format}")
     check_size(image)
+    if image.format == "TIFF":
+        _check_bands(image)
     return image
+
+
+def _check_bands(image: Image.Image) -> None:
+    """Raise PictureError for a TIFF with colours of 16 bits, band after band, which Pillow reads as noise."""
+    bits = tuple(image.tag_v2.get(BITS_PER_SAMPLE, ()))
+    if len(bits) > 1 and max(bits) > 8 and image.tag_v2.get(PLANAR) == 2:
+        raise PictureError(
+            f"expected bands of 8 bits, or of 16 bits pixel by pixel, found {len(bits)} bands of {max(bits)} bits, one "
+            "after the other; scale them to 8 bits and save them as PNG"
+        )
 
 
 def _check_file(path: str | os.PathLike) -> None:
@@ -138,11 +165,18 @@ def to_rgb(image: Image.Image, value_range: tuple[float, float] | None = None) -
     Pictures of more than 8 bits a channel are scaled to 8 as their mode and bit depth say, whatever values they hold.
     value_range: the values of black and white in grey pictures of more than 8 bits or of floats; other pictures have
     theirs. What lies beyond is cut. None for the whole range of 16 or 12 bits; floats are then refused.
-    Raises PictureError for values in another range than an image's, or what Pillow raises for a broken file.
+    Raises PictureError for values in another range than an image's, for a TIFF whose transparency must be another band,
+    for colours of 16 bits with a value_range, which Pillow has cut to 8, or what Pillow raises for a broken file.
     """
     check_size(image)
+    if value_range and tuple(value_range) != (0.0, 65535.0) and _deep_colours(image):
+        raise PictureError(
+            f"expected grey pictures or colours of 8 bits for the values of black and white "
+            f"{value_range[0]:g} {value_range[1]:g}, found colours of 16 bits; scale them to 8 bits first"
+        )
     if is_deep(image):
         return _deep_to_rgb(image, value_range)
+    tiff = image.format == "TIFF"  # which a turned image forgets
     if image.format != "JPEG" or image.info.keys() & ORIENTED:
         _scale_transparency(image)
         image = ImageOps.exif_transpose(image)
@@ -151,8 +185,32 @@ def to_rgb(image: Image.Image, value_range: tuple[float, float] | None = None) -
         return image  # the common case needs no copy
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
+        if tiff:
+            _check_transparency(image)
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
+
+
+def _deep_colours(image: Image.Image) -> bool:
+    """Return whether a file that is not decoded yet has colours of 16 bits, of which Pillow keeps the upper 8."""
+    tiles = getattr(image, "tile", None)  # of a picture that no file holds there is none
+    mode = tiles[0][3] if tiles else ""
+    mode = mode[0] if isinstance(mode, tuple) and mode else mode
+    return not is_deep(image) and isinstance(mode, str) and ";16" in mode
+
+
+def _check_transparency(image: Image.Image) -> None:
+    """Raise PictureError for a TIFF (RGBA) whose transparency varies as another band does, infrared mostly.
+
+    GDAL marks a fourth band of 8 bits as transparency, whatever it holds. True transparency is nearly everywhere whole
+    or none.
+    """
+    counts = image.getchannel("A").histogram()
+    if counts[0] + counts[255] < 0.5 * sum(counts):
+        raise PictureError(
+            "expected a fourth band that says what is transparent, found one with values in between over most of the "
+            "picture, as infrared has; save the three bands that are to be seen: gdal_translate -b 1 -b 2 -b 3"
+        )
 
 
 def is_deep(image: Image.Image) -> bool:

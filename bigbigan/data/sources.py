@@ -4,7 +4,6 @@ import dataclasses
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from bigbigan.data.fingerprint import files_of
 from bigbigan.data.folders import open_folder
 from bigbigan.data.hub import open_hub
 from bigbigan.data.images import Found, Images, Request
-from bigbigan.data.pictures import EXTENSIONS
+from bigbigan.data.pictures import EXTENSIONS, how_to_read
 from bigbigan.data.splits import hold_out
 from bigbigan.data.tables import open_tables
 from bigbigan.data.tars import open_tars
@@ -126,7 +125,18 @@ def _open_both(request: Request, value_range: tuple[float, ...], share: float, r
                 return found.images, beside.images
         return _hold_out(found.images, share, rule)
     if not found.whole:
-        return found.images, _open(for_test, value_range).images
+        train, test = found.images, _open(for_test, value_range).images
+        if not set(train.class_names or ()) & set(
+            test.class_names or ()
+        ):  # a class for each image is one shot otherwise
+            train, test = without_ids(train), without_ids(test)
+        if train.labels is not None and test.labels is None and not request.test:
+            log.warning(
+                "%s has no labels, so features are not measured on it; --data.test_split names another split, and "
+                "--data.path with the folder of the training images alone holds a share of these out",
+                test.source or test.origin,
+            )  # fmt: skip
+        return train, test
     if not default and for_test.split not in (layout.ALL, layout.REST):
         log.warning(
             "%s: found no split %r of --data.test_split; a share of all images is held out (--data.test_share)",
@@ -195,20 +205,11 @@ def _read(request: Request) -> Found:
         if (found := read(request)) is not None:
             return found
     if request.location.exists():
+        advice = how_to_read(request.location)
+        if request.location.suffix.lower() in EXTENSIONS:
+            advice = "; name the folder of the images"
         raise DataError(
             f"--data.path {printable(path)}: expected a folder, a .parquet, .arrow or .tar file or a data set's name, "
-            f"found another file{_advice(request.location)}"
+            f"found another file{advice}"
         )
     raise DataError(f"--data.path {path}: expected a folder, a file or a data set's name, found no such folder or file")
-
-
-def _advice(file: Path) -> str:
-    """Return what to do with a file that no reader takes."""
-    suffix = file.suffix.lower()
-    if suffix in (".npz", ".npy", ".mat", ".h5", ".hdf5", ".pkl", ".bin", ".tfrecord", ".mdb"):
-        return f" ({suffix}); save its images as files, a folder a class, or with `datasets` as Parquet"
-    if suffix in (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"):
-        return f" ({suffix}); unpack it and name the folder"
-    if suffix in EXTENSIONS:
-        return "; name the folder of the images"
-    return ""

@@ -4,9 +4,10 @@ Three kinds of files are read, whatever folder they lie in:
 
 - lists whose names have split words: `meta/train.txt` and `meta/test.txt` (Food-101), `train_val_list.txt` and
   `test_list.txt` (NIH chest X-rays), `train.csv` and `test.csv`; each line names an image;
-- a table with a column `split` (or `partition`, `subset`, ...) whose values are split words;
-- `list_eval_partition` of CelebA, whose numbers 0, 1, 2 are train, val, test; and `train_test_split.txt` of CUB, which
-  has a 1 for training beside the numbers of `images.txt`.
+- a table with a column `split` (or `partition`, `subset`, `set`, ...) of split words, or of 0, 1 and 2 for train, val
+  and test, as WILDS has it;
+- `list_eval_partition` of CelebA, with the same numbers; and `train_test_split.txt` of CUB, which has a 1 for training
+  beside the numbers of `images.txt`.
 
 They are taken where folders say nothing of splits, no image is in two lists, lists name nearly all images, and no other
 lists say otherwise. Lists that are not taken are reported, with the flags that take them.
@@ -14,15 +15,16 @@ lists say otherwise. Lists that are not taken are reported, with the flags that 
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
 from bigbigan.data.columns import words
-from bigbigan.data.image_names import ImageNames
+from bigbigan.data.image_names import ImageNames, NamesIn
 from bigbigan.data.images import Request
-from bigbigan.data.layout import TEST, TRAIN, VAL, Part, read_name, unwrap
+from bigbigan.data.layout import TEST, TRAIN, VAL, Part, listed, read_name, unwrap
 from bigbigan.data.metadata import read_rows
 from bigbigan.data.text_tables import TextTable, columns_of, most_named, read_lines, worth_reading
 from bigbigan.data.walk import Census, Folder
@@ -32,9 +34,18 @@ from bigbigan.files import printable
 log = logging.getLogger(__name__)
 
 ENOUGH = 0.95  # share of the images, from which on lists are taken to be of the whole data set
-COLUMNS = {"split", "splits", "partition", "subset", "phase", "usage"}  # words in the name of a column of splits
+COLUMNS = {
+    "split",
+    "splits",
+    "partition",
+    "subset",
+    "phase",
+    "usage",
+    "set",
+    "dataset",
+}  # words in the name of a column of splits
 CELEBA, CUB = "list_eval_partition", "train_test_split.txt"
-CELEBA_SPLITS, CUB_SPLITS = {"0": TRAIN, "1": VAL, "2": TEST}, {"1": TRAIN, "0": TEST}
+NUMBERED, CUB_SPLITS = {"0": TRAIN, "1": VAL, "2": TEST}, {"1": TRAIN, "0": TEST}
 
 
 @dataclass
@@ -91,7 +102,7 @@ def part_of_list(root: Folder, folder: Path, path: Path, name: str) -> Part:
     root: all images.  folder: the data set's.  name: what the user called the file, such as "./meta/train.txt".
     """
     pictures = unwrap(root, [])
-    images, unknown = _listed(str(path), ImageNames(pictures.images(), folder))
+    images, unknown = _listed(str(path), ImageNames(pictures.images(), folder).of(str(path)))
     if not images:
         raise DataError(f"{printable(path)}: expected lines that name images in {printable(folder)}, found none")
     if unknown:
@@ -128,8 +139,11 @@ def _find(images: Folder, census: Census, folder: Path) -> list[Lists]:
     if not (known or lists or with_column):
         return []
     names = ImageNames(images.images(), folder)
-    found = {path: _by_column(table, names) for path, table in with_column.items()}
-    found |= {path: _celeba(path, names) if Path(path).stem == CELEBA else _cub(path, names) for path in known}
+    found = {path: _by_column(table, path, names.of(path)) for path, table in with_column.items()}
+    found |= {
+        path: _celeba(path, names.of(path)) if Path(path).stem == CELEBA else _cub(path, names.of(path))
+        for path in known
+    }
     of_one_file = [Lists(f, dict.fromkeys(f, os.path.relpath(path, folder))) for path, f in found.items() if f]
     return of_one_file + _by_name([path for path in lists if not found.get(path)], names, folder)
 
@@ -159,27 +173,37 @@ def _of_metadata(path: str) -> TextTable | None:
     return TextTable(columns, [[str(row.get(name) or "") for name in columns] for row in rows])
 
 
-def _by_column(table: TextTable, names: ImageNames) -> dict[str, set[str]]:
-    """Return the images of each split by the column whose values are split words, {} without such a column."""
+def _by_column(table: TextTable, path: str, names: NamesIn) -> dict[str, set[str]]:
+    """Return the images of each split by a column of splits, {} without one. Log values that name no split."""
     for column in _split_columns(table.columns):
-        kinds = {value: read_name(value) for value in set(table.column(column)) if value.strip()}
-        if not all(kind.split and kind.plain and not kind.short for kind in kinds.values()):
+        values = Counter(value.strip() for value in table.column(column) if value.strip())
+        kinds = {value: read_name(value).split for value in values}
+        if set(values) == set(NUMBERED):  # as in CelebA and WILDS
+            kinds = NUMBERED
+        if TRAIN not in kinds.values() or len(set(kinds.values()) - {None}) < 2:
+            if set(kinds.values()) - {None} or set(values) <= set(NUMBERED):
+                log.warning(
+                    "%s: no splits are read from column %r, whose values %s are not train, val and test",
+                    printable(path), column, listed(values),
+                )  # fmt: skip
             continue
         by = table.column_of_names(names, but=[column])
         if by is None:
             continue
+        if others := [value for value in values if kinds[value] is None]:
+            log.warning("%s: images that column %r calls %s are left out", printable(path), column, listed(others))
         rows = zip(table.column(column), table.column(by), strict=True)
-        return _grouped((kinds[value].split, names.find(image)) for value, image in rows if value.strip())
+        return _grouped((kinds[value.strip()], names.find(image)) for value, image in rows if value.strip())
     return {}
 
 
-def _celeba(path: str, names: ImageNames) -> dict[str, set[str]]:
+def _celeba(path: str, names: NamesIn) -> dict[str, set[str]]:
     """Return the images of each split by `000001.jpg 0`, in a .txt or, below a header, a .csv file."""
     rows = [line for line in read_lines(path) if len(line) == 2]
-    return _grouped((CELEBA_SPLITS.get(split.strip()), names.find(image)) for image, split in rows)
+    return _grouped((NUMBERED.get(split.strip()), names.find(image)) for image, split in rows)
 
 
-def _cub(path: str, names: ImageNames) -> dict[str, set[str]]:
+def _cub(path: str, names: NamesIn) -> dict[str, set[str]]:
     """Return the images of each split by `1 0`, the number of an image and whether it is for training."""
     beside = os.path.join(os.path.dirname(path), "images.txt")
     if not os.path.isfile(beside) or not _is_text(beside):
@@ -202,7 +226,7 @@ def _by_name(paths: list[str], names: ImageNames, folder: Path) -> list[Lists]:
     """Return the lists that belong together: of one folder, with names that differ in the split word alone."""
     together: dict[tuple, dict[str, dict[str, set[str]]]] = {}
     for path in paths:
-        images, _ = _listed(path, names)
+        images, _ = _listed(path, names.of(path))
         name = read_name(Path(path).stem)
         kinds = together.setdefault((os.path.dirname(path), name.rest), {TRAIN: {}, VAL: {}, TEST: {}})
         if images and images not in kinds[name.split].values():
@@ -219,7 +243,7 @@ def _by_name(paths: list[str], names: ImageNames, folder: Path) -> list[Lists]:
     return found
 
 
-def _listed(path: str, names: ImageNames) -> tuple[set[str], list[str]]:
+def _listed(path: str, names: NamesIn) -> tuple[set[str], list[str]]:
     """Return the images that a file names, one a line, and the lines that name none. Raises DataError.
 
     The name may be the whole line, so with spaces in it, or one of its fields.

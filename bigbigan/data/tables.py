@@ -55,9 +55,10 @@ def open_tables(request: Request) -> Found | None:
     if not paths:
         return None
     beside = len(walk(location, True, request.listing)[0])
-    if beside and not request.image_column and not any(map(_may_hold_images, paths)):
+    tars = request.listing.files_with((".tar",), str(location))
+    if (beside or tars) and not request.image_column and not any(map(_may_hold_images, paths)):
         log.warning("%s: left out: %d tables without a column of images", printable(location), len(paths))
-        return None  # tables about the images that lie here as files
+        return None  # tables about the images that lie here as files, or in tars, as img2dataset writes them
     for path in paths if not request.follow_links else ():
         check_inside(path, location)
     if request.by_path:

@@ -33,6 +33,7 @@ from bigbigan.errors import DataError
 from bigbigan.files import LARGEST_TEXT, cache_folder, check_inside, path_within, printable, state_of, write_whole
 
 FORMAT = "1"  # of the index
+LOOKED_AT = 50  # members by which a compressed tar is judged
 OPEN_FILES = 64  # tars that a process keeps open
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
 TOOLS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}  # by first bytes
@@ -131,10 +132,32 @@ def _tool(path: Path) -> str:
 
 
 def _refuse_compressed(path: Path, tool: str) -> NoReturn:
+    if _packs_folders(path):
+        raise DataError(
+            f"{printable(path)}: expected a folder, found one that is packed; unpack it: tar -xf {_quoted(path)}"
+        )
     raise DataError(
         f"{printable(path)}: expected a plain tar, whose images are read at their places in any order, found one that "
         f"{tool} compressed; decompress it once: {tool} -dc {_quoted(path)} > {_quoted(_decompressed(path))}"
     )
+
+
+def _packs_folders(path: Path) -> bool:
+    """Return whether one of the first members of a compressed tar is a folder, which WebDataset packs none of."""
+    with suppress(tarfile.TarError, OSError, EOFError, ValueError), tarfile.open(path, "r|*") as tar:
+        return any(member.isdir() for member, _ in zip(tar, range(LOOKED_AT), strict=False))
+    return False
+
+
+def _check_no_folders(keys: list[str], path: Path, where: str) -> None:
+    """Raise DataError for images in several folders within tars, which may be splits or classes."""
+    folders = sorted({key.rpartition("/")[0] for key in keys})
+    if len(folders) > 1:
+        raise DataError(
+            f"{where}: expected samples as WebDataset packs them, found images without labels in folders: "
+            f"{layout.listed(folder or '.' for folder in folders)}; unpack the tar, so that folders are splits and "
+            f"classes: tar -xf {_quoted(path)}; or take all images, without labels: --data.split all"
+        )
 
 
 def _quoted(path: Path) -> str:
@@ -176,6 +199,8 @@ def _images(request: Request, named: dict[str, list[Path]], name: str, root: Pat
     places = [table.column(kind + suffix).to_numpy() for kind in (OFFSET, SIZE)]
     beside = [_joined([read_index(path) for path in named[other]])] if other and other != name else []
     labels, names = _labels(table, beside, request, where)
+    if labels is None and layout.ALL not in (request.split, request.other_split):
+        _check_no_folders(table.column(KEY).to_pylist(), files[0], where)
     items = Tars(files, root, shards[rows], *places, [f"{key}.{suffix}" for key in table.column(KEY).to_pylist()])
     source = files[0].name if len(files) == 1 else f"{files[0].name} … {files[-1].name} ({len(files)} files)"
     return Images(items, labels, names, str(request.location), f".{suffix} in tars", source, notes)

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bigbigan.data.image_names import ImageNames
+from bigbigan.data.columns import words
+from bigbigan.data.image_names import NamesIn
 from bigbigan.data.images import spread
 from bigbigan.errors import DataError
 from bigbigan.files import printable
@@ -65,14 +66,14 @@ class TextTable:
         """Return the values of a column."""
         return [row[self.columns.index(name)] for row in self.rows]
 
-    def column_of_names(self, names: ImageNames, but: Iterable[str] = ()) -> str | None:
+    def column_of_names(self, names: NamesIn, but: Iterable[str] = ()) -> str | None:
         """Return the column that names the most images, None if no column names any. but: columns that do not."""
         columns = [name for name in dict.fromkeys(self.columns) if name not in but]
         best = most_named([self.column(name) for name in columns], names)
         return None if best is None else columns[best]
 
 
-def most_named(columns: Sequence[Sequence[str]], names: ImageNames) -> int | None:
+def most_named(columns: Sequence[Sequence[str]], names: NamesIn) -> int | None:
     """Return which column names the most images, None if none names any: by SAMPLE of its rows, else by all."""
     for most in (SAMPLE, None):
         counts = [sum(names.find(column[i]) is not None for i in spread(len(column), most or 0)) for column in columns]
@@ -82,8 +83,12 @@ def most_named(columns: Sequence[Sequence[str]], names: ImageNames) -> int | Non
 
 
 def worth_reading(paths: Iterable[str]) -> list[str]:
-    """Return the files of a data set that may be tables; without .txt files that are too many for that."""
-    paths = list(paths)
+    """Return the files of a data set that may say something true of its images.
+
+    Left out are .txt files that are too many for that, and forms to submit predictions on (`sample_submission.csv`),
+    whose labels stand for nothing.
+    """
+    paths = [path for path in paths if not {"submission", "submissions"} & set(words(Path(path).stem))]
     texts = {path for path in paths if path.lower().endswith(".txt")}
     return paths if len(texts) <= MOST_TEXTS else [path for path in paths if path not in texts]
 

@@ -36,6 +36,7 @@ KNOWN_SUFFIXES = {
     ".avi", ".mov", ".mkv", ".wav", ".mp3", ".doc", ".docx", ".xls", ".xlsx", ".bak", ".tmp", ".part", ".crdownload",
     ".old", ".orig", ".swp",
 }  # fmt: skip
+ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"}
 # Suffixes in the two cases that nearly all files have, so that these are recognised without a call.
 USUAL = {*EXTENSIONS, *map(str.upper, EXTENSIONS)}
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet", "val_annotations.txt")
@@ -87,6 +88,8 @@ class Census:
             heif = any(suffix in HEIF_EXTENSIONS for suffix in self.unread) and not HEIF
             advice = "; install bigbigan[heif] (pillow-heif) to read HEIC" if heif else "; convert them to PNG"
             found.append(f"{_listed(self.unread)} left out, which this library does not read{advice}")
+        if archives := self.archives():
+            found.append(f"{_listed(archives)} left out; unpack them if they hold images")
         if self.empty:
             found.append(
                 f"{len(self.empty)} folders without a readable image left out, such as {printable(self.empty[0])}"
@@ -96,7 +99,12 @@ class Census:
     def quiet(self) -> list[str]:
         """Return phrases for the start of a run about files that nobody expects among the images."""
         hidden = [f"{self.hidden:,} in hidden files and system folders"] if self.hidden else []
-        return hidden + ([f"{_listed(self.other)} (no images)"] if self.other else [])
+        other = self.other - self.archives()
+        return hidden + ([f"{_listed(other)} (no images)"] if other else [])
+
+    def archives(self) -> Counter:
+        """Return the packed files by suffix."""
+        return Counter({suffix: count for suffix, count in self.other.items() if suffix in ARCHIVES})
 
 
 def _listed(counts: Counter) -> str:

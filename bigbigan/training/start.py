@@ -16,6 +16,7 @@ from bigbigan.training.precision import bf16_note
 if TYPE_CHECKING:
     from bigbigan.training.trainer import Trainer
 
+WHITE, TWELVE_BITS = 65_535, 4_095  # of pictures of more than 8 bits, and the most that 12 bits hold
 SPARSE = 1 / 4  # share of their range that images' values use, below which the start block warns
 
 
@@ -62,17 +63,34 @@ def start_block(trainer: "Trainer", threads: str = "") -> str:
 
 
 def values_rows(images: Images) -> list[tuple[str, str]]:
-    """Return a row that warns if the images' values use less than a quarter of their range, or go beyond it."""
+    """Return rows that warn of files of several pages, and of values that use little of their range or go beyond it."""
     used = images.values_used()
     if used is None:
         return []
     low, high = used
+    pages = images.with_pages()
+    rows = [("pages", f"{pages} of the TIFF files looked at have several; the first is read")] if pages else []
     if high - low < SPARSE:
         found = f"only from {low:.2%} (black) to {high:.2%} (white) of their range are used: nearly one grey"
-        return [("values", f"{found}; of 12 bits stored in 16: --data.value_range 0 4095")]
-    if low < 0 or high > 1:
-        return [("values", f"from {low:.0%} to {high:.0%} of --data.value_range; what lies beyond 0 and 100 % is cut")]
-    return []
+        rows.append(("values", f"{found}{_range_to_give(images, low, high)}"))
+    elif low < 0 or high > 1:
+        found = f"from {low:.0%} to {high:.0%} of --data.value_range"
+        rows.append(("values", f"{found}; what lies beyond 0 and 100 % is cut"))
+    return rows
+
+
+def _range_to_give(images: Images, low: float, high: float) -> str:
+    """Return what to do about images of which a small part of the range, low to high, is used; "" for 8 bits."""
+    if not images.is_deep():
+        return ""
+    black, white = images.value_range or (0, WHITE)
+    first, last = (black + part * (white - black) for part in (low, high))
+    if first >= 0 and last <= TWELVE_BITS:
+        return f"; of 12 bits stored in 16: --data.value_range 0 {TWELVE_BITS}"
+    return (
+        f"; say which values are black and white: some images have values from {first:,.0f} to {last:,.0f}, so "
+        f"--data.value_range {first:.0f} {last:.0f}, or further apart"
+    )
 
 
 def choices_line(trainer: "Trainer") -> str:

@@ -176,6 +176,15 @@ class Rows:
         return result
 
 
+def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Return eigenvalues and eigenvectors, in double precision where float32 fails: with many constant features."""
+    try:
+        return torch.linalg.eigh(matrix)
+    except torch.linalg.LinAlgError:
+        values, vectors = torch.linalg.eigh(matrix.double())
+        return values.to(matrix.dtype), vectors.to(matrix.dtype)
+
+
 class Basis:
     """Hold eigenvectors (D, r) and eigenvalues (r,) of Σ̂, and the mean eigenvalue `rest` of what they leave out.
 
@@ -197,7 +206,7 @@ class Basis:
             )
             basis = torch.linalg.qr(self._times(sketch.to(rows.x.device))).Q
             covariance = basis.T @ self._times(basis)
-        values, vectors = torch.linalg.eigh((covariance + covariance.T) / 2)
+        values, vectors = _eigh((covariance + covariance.T) / 2)
         self.vectors = of_first_process(vectors if basis is None else basis @ vectors)
         self.values = of_first_process(values.double().clamp(min=0))
         left = features - len(values)

@@ -1,0 +1,301 @@
+"""Layouts of published data sets that were read wrong: what is no image, no label and no training image is none."""
+
+import io
+import struct
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import bigbigan
+from bigbigan.config import Data
+from bigbigan.data import open_images, open_splits
+from bigbigan.data.arrays import as_images
+from bigbigan.data.pictures import PictureError, open_picture, to_rgb
+from bigbigan.errors import DataError, InputError
+from bigbigan.training.start import values_rows
+from tests.conftest import picture, tiny_model
+
+
+def make(folder, *names):
+    for i, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        picture(i, (8, 8)).save(folder / name)
+
+
+def write(path, *lines):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
+
+
+def both(folder, **settings):
+    return open_splits(Data(path=str(folder), **settings))
+
+
+def test_forms_for_submissions_give_no_labels(tmp_path, caplog):
+    make(tmp_path, *(f"{split}/{split}{i}.png" for split in ("train", "test") for i in range(6)))
+    write(tmp_path / "train.csv", "id,label", *(f"train{i},{i % 2}" for i in range(6)))
+    for name in ("sample_submission.csv", "sampleSubmission.csv"):
+        write(tmp_path / name, "id,label", *(f"test{i},0" for i in range(6)))
+    train, test = both(tmp_path, label_column="label")
+    assert train.per_class() == [("0", 3), ("1", 3)] and test.labels is None and len(test) == 6
+    assert (
+        "submission.csv" not in caplog.text and "test/ has no labels, so features are not measured on it" in caplog.text
+    )
+
+
+@pytest.mark.parametrize("place", ["beside", "above", "in each class"])
+def test_tables_tell_images_of_one_name_apart_by_their_own_place_or_split(tmp_path, place):
+    if place == "in each class":
+        make(tmp_path, *(f"{c:05}/{i}.png" for c in range(2) for i in range(4)))
+        for c in range(2):
+            write(tmp_path / f"{c:05}/GT-{c}.csv", "file;kind", *(f"{i}.png;{c}" for i in range(4)))
+        images = open_images(str(tmp_path), label_column="kind", test_share=0)
+        assert images.labels.tolist() == [0] * 4 + [1] * 4
+        return
+    make(tmp_path, *(f"{split}/{i}.png" for split in ("train", "test") for i in range(4)))
+    for k, split in enumerate(("train", "test")):
+        where = tmp_path / split / "labels.csv" if place == "beside" else tmp_path / f"{split}Labels.csv"
+        write(where, "id,kind", *(f"{i},{(i + k) % 2}" for i in range(4)))
+    train, test = both(tmp_path, label_column="kind")
+    assert train.labels.tolist() == [0, 1, 0, 1] and test.labels.tolist() == [1, 0, 1, 0]
+
+
+def test_a_list_of_test_images_without_labels_leaves_them_unlabelled(tmp_path):
+    make(tmp_path, *(f"images/{i:02}.png" for i in range(12)))
+    write(tmp_path / "train.csv", "id,label", *(f"{i:02},{i % 2}" for i in range(8)))
+    write(tmp_path / "test.csv", "id", *(f"{i:02}" for i in range(8, 12)))
+    train, test = both(tmp_path, label_column="label")
+    assert (len(train), len(test)) == (8, 4) and train.labels is not None and test.labels is None
+
+
+@pytest.mark.parametrize(
+    "values, sizes, said",
+    [
+        (["train"] * 4 + ["val"] * 2 + ["seq"] * 2, (4, 2), "that column 'split' calls seq are left out"),
+        (["Training"] * 4 + ["PublicTest"] * 2 + ["PrivateTest"] * 2, (4, 4), "splits are read from info.csv"),
+        (["train"] * 4 + ["id_test"] * 2 + ["id_val"] * 2, (4, 2), "splits are read from info.csv"),
+        (["0"] * 4 + ["1"] * 2 + ["2"] * 2, (4, 2), "splits are read from info.csv"),
+        (["0"] * 4 + ["1"] * 4, (7, 1), "no splits are read from column 'split', whose values 0, 1 are not train"),
+        (["train"] * 8, (7, 1), "no splits are read from column 'split', whose values train are not"),
+        (["a"] * 4 + ["b"] * 4, (7, 1), ""),
+    ],
+)
+def test_columns_of_splits_with_other_words(tmp_path, values, sizes, said, caplog):
+    make(tmp_path, *(f"images/{i}.png" for i in range(8)))
+    write(tmp_path / "info.csv", "image,split", *(f"{i}.png,{value}" for i, value in enumerate(values)))
+    assert tuple(map(len, both(tmp_path))) == sizes and said in caplog.text
+
+
+MASKS = {
+    "BUSI": (
+        ["benign/benign (1).png", "benign/benign (1)_mask.png", "benign/benign (1)_mask_1.png", "normal/n (1).png"],
+        2,
+    ),
+    "DeepGlobe": (["1_sat.jpg", "1_mask.png", "2_sat.jpg", "2_mask.png"], 2),
+    "ISIC": (["ISIC_1.jpg", "ISIC_1_segmentation.png", "ISIC_2.jpg", "ISIC_2_Segmentation.png"], 2),
+    "a mask of no image": (["a_mask.png", "b.png"], 2),
+    "faces with masks": (["with_mask_1.jpg", "with_mask_2.jpg", "without_mask_1.jpg"], 3),
+    "LEVIR": ([f"{f}/{i}.png" for f in ("A", "B", "label") for i in range(3)], 6),
+    "DRIVE": ([f"{f}/{i}.png" for f in ("images", "mask", "1st_manual") for i in range(3)], 3),
+    "a class called label": ([f"{f}/{f}{i}.png" for f in ("box", "label") for i in range(3)], 6),
+}
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_masks_beside_their_images_are_left_out_and_counted(tmp_path, name, caplog):
+    files, count = MASKS[name]
+    make(tmp_path, *files)
+    images = open_images(str(tmp_path), test_share=0)
+    left = len(files) - count
+    assert len(images) == count and ("masks" in " ".join(images.notes)) == bool(left)
+    if name in ("LEVIR", "DRIVE"):
+        assert images.labels is None
+
+
+@pytest.mark.parametrize(
+    "files, said",
+    [
+        (
+            [f"train/patient{i:05}/view{k}.jpg" for i in range(9) for k in range(1 + (i < 3))],
+            "9 folders hold 12 images, as those of patients",
+        ),
+        ([f"{2019 + i // 3}/IMG_{i}.jpg" for i in range(9)], "the 3 folders, such as 2019, are named by dates"),
+        ([f"{y}/{m:02}/{i}.jpg" for y in (2019, 2020) for m in (1, 2) for i in range(3)], "are named by dates"),
+        ([f"2021-0{1 + i // 3} Rome/{i}.jpg" for i in range(9)], "are named by dates"),
+    ],
+)
+def test_patients_and_dates_are_no_classes(tmp_path, files, said, caplog):
+    make(tmp_path, *files)
+    assert open_images(str(tmp_path)).labels is None and said in caplog.text
+    assert "--data.split all" in caplog.text
+    assert open_images(str(tmp_path), "all").labels is not None
+
+
+def test_labels_of_a_table_need_no_folders_that_are_classes(tmp_path):
+    make(tmp_path, *(f"patient{i:05}/study{k}/view.jpg" for i in range(4) for k in (1, 2)))
+    with pytest.raises(DataError, match="study1, study2 below each of"):
+        open_images(str(tmp_path))
+    rows = (f"{tmp_path.name}/patient{i:05}/study{k}/view.jpg,{'FM'[i % 2]}" for i in range(4) for k in (1, 2))
+    write(tmp_path / "train.csv", "Path,Sex", *rows)
+    assert open_images(str(tmp_path), label_column="Sex", test_share=0).per_class() == [("F", 4), ("M", 4)]
+
+
+def test_val_and_test_beside_data_of_the_same_edition_are_a_question(tmp_path):
+    make(tmp_path, *(f"data_large/{c}/{i}.jpg" for c in "ab" for i in range(2)), "val_large/1.jpg", "test_large/2.jpg")
+    with pytest.raises(DataError, match="test_large, val_large beside data_large.*--data.split rest"):
+        open_images(str(tmp_path))
+    train, test = both(tmp_path, split="rest")
+    assert train.per_class() == [("a", 2), ("b", 2)] and len(test) == 1
+
+
+def test_archives_and_a_lone_test_split_are_said(tmp_path, caplog):
+    make(tmp_path, *(f"test/{i}.png" for i in range(4)))
+    (tmp_path / "train.zip").write_bytes(b"PK")
+    open_images(str(tmp_path))
+    assert "the only split is test/, so these images are trained on" in caplog.text
+    assert "1 .zip left out; unpack them if they hold images" in caplog.text
+
+
+def tar(path, names, mode="w", folders=()):
+    with tarfile.open(path, mode) as file:
+        for name in folders:
+            member = tarfile.TarInfo(name)
+            member.type = tarfile.DIRTYPE
+            file.addfile(member)
+        for i, name in enumerate(names):
+            with io.BytesIO() as content:
+                picture(i, (8, 8)).save(content, "PNG")
+                member = tarfile.TarInfo(name)
+                member.size = content.tell()
+                content.seek(0)
+                file.addfile(member, content)
+
+
+def test_a_tar_of_folders_is_refused_and_not_read_as_one_split(tmp_path):
+    names = [f"data/{split}/{c}/{i}.png" for split in ("train", "test") for c in ("cat", "dog") for i in range(2)]
+    tar(tmp_path / "d.tar", names)
+    with pytest.raises(DataError, match="without labels in folders: data/test/cat, .*: tar -xf .*--data.split all"):
+        open_images(str(tmp_path / "d.tar"))
+    assert len(open_images(str(tmp_path / "d.tar"), "all", test_share=0)) == 8
+    tar(tmp_path / "one.tar", [f"images/{i}.png" for i in range(4)])
+    assert len(open_images(str(tmp_path / "one.tar"), test_share=0)) == 4
+    for mode, suffix in (("w:gz", "tgz"), ("w:xz", "tar.xz")):
+        tar(tmp_path / f"p.{suffix}", names, mode, ["data", "data/train"])
+        with pytest.raises(DataError, match=f"found one that is packed; unpack it: tar -xf .*p.{suffix}$"):
+            open_images(str(tmp_path / f"p.{suffix}"))
+
+
+def test_tables_of_links_beside_tars_are_left_out(tmp_path, caplog):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for shard in range(2):
+        tar(tmp_path / f"{shard:05}.tar", [f"{shard}{i}.png" for i in range(3)])
+        pq.write_table(pa.table({"url": ["http://x"], "key": ["1"]}), tmp_path / f"{shard:05}.parquet")
+    assert len(open_images(str(tmp_path), test_share=0)) == 6
+    assert "left out: 2 tables without a column of images" in caplog.text
+
+
+def test_a_fourth_band_that_is_not_transparency_is_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    bands = rng.integers(0, 256, (16, 16, 4), dtype=np.uint8)
+    Image.fromarray(bands).save(tmp_path / "infrared.tif")
+    with pytest.raises(PictureError, match="a fourth band that says what is transparent.*infrared"):
+        to_rgb(open_picture(tmp_path / "infrared.tif"))
+    bands[..., 3] = 255 * (np.arange(16) > 4)
+    bands[4, :, 3] = 99  # a soft edge
+    Image.fromarray(bands).save(tmp_path / "cut.tif")
+    assert to_rgb(open_picture(tmp_path / "cut.tif")).getpixel((0, 0)) == (255, 255, 255)
+    bands[..., 3] = rng.integers(0, 256, (16, 16))
+    Image.fromarray(bands).save(tmp_path / "glass.png")  # where transparency is what a fourth channel means
+    to_rgb(open_picture(tmp_path / "glass.png"))
+
+
+def colours_of_16_bits(path, planar):
+    """Write a TIFF with three bands of 16 bits, which Pillow cannot write, and return its values."""
+    values = np.random.default_rng(0).integers(0, 3000, (3, 8, 8) if planar else (8, 8, 3)).astype("<u2")
+    strips = 3 if planar else 1
+    bits, offsets, sizes, pixels = 200, 220, 240, 260  # where each lies in the file
+    tags = [  # (tag, type: 3 of 16 bits, 4 of 32, count, value or place)
+        (256, 3, 1, 8), (257, 3, 1, 8), (258, 3, 3, bits), (259, 3, 1, 1), (262, 3, 1, 2),
+        (273, 4, strips, offsets if planar else pixels), (277, 3, 1, 3), (278, 3, 1, 8),
+        (279, 4, strips, sizes if planar else values.nbytes), (284, 3, 1, 1 + planar),
+    ]  # fmt: skip
+    content = bytearray(pixels) + values.tobytes()
+    content[:10] = struct.pack("<2sHIH", b"II", 42, 8, len(tags))
+    for i, tag in enumerate(tags):
+        content[10 + 12 * i : 22 + 12 * i] = struct.pack("<HHII", *tag)
+    content[bits : bits + 6] = struct.pack("<3H", 16, 16, 16)
+    part = values.nbytes // 3
+    content[offsets : offsets + 12] = struct.pack("<3I", *(pixels + i * part for i in range(3)))
+    content[sizes : sizes + 12] = struct.pack("<3I", part, part, part)
+    path.write_bytes(content)
+    return values
+
+
+def test_colours_of_16_bits(tmp_path):
+    values = colours_of_16_bits(tmp_path / "pixels.tif", planar=False)
+    found = np.asarray(to_rgb(open_picture(tmp_path / "pixels.tif")))
+    assert (found == values >> 8).all()  # what Pillow reads
+    with pytest.raises(PictureError, match="0 4095, found colours of 16 bits; scale them to 8 bits first"):
+        to_rgb(open_picture(tmp_path / "pixels.tif"), (0, 4095))
+    colours_of_16_bits(tmp_path / "bands.tif", planar=True)
+    with pytest.raises(PictureError, match="found 3 bands of 16 bits, one after the other"):
+        open_picture(tmp_path / "bands.tif")
+
+
+@pytest.mark.parametrize(
+    "values, said",
+    [
+        (np.arange(16, dtype=np.uint16).reshape(4, 4) * 200, "--data.value_range 0 4095"),
+        (
+            np.arange(16, dtype=np.uint16).reshape(4, 4) * 10 + 32_000,
+            "--data.value_range 32000 32150, or further apart",
+        ),
+        (np.eye(4, dtype=np.uint8), ""),
+    ],
+)
+def test_the_advice_about_a_range_is_of_the_values_that_there_are(tmp_path, values, said):
+    for i in range(3):
+        Image.fromarray(values).save(tmp_path / f"{i}.png")
+    rows = values_rows(open_images(str(tmp_path), test_share=0))
+    assert rows[0][0] == "values" and rows[0][1].endswith(said or "nearly one grey")
+
+
+def test_files_of_several_pages_are_said(tmp_path):
+    for i in range(3):
+        picture(i, (8, 8)).save(tmp_path / f"{i}.tif", save_all=True, append_images=[picture(9, (8, 8))])
+    assert values_rows(open_images(str(tmp_path), test_share=0))[0] == (
+        "pages", "3 of the TIFF files looked at have several; the first is read",
+    )  # fmt: skip
+
+
+def test_encode_reads_tables_and_says_what_other_files_are(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    cells = []
+    for i in range(3):
+        with io.BytesIO() as file:
+            picture(i, (8, 8)).save(file, "PNG")
+            cells.append({"bytes": file.getvalue(), "path": None})
+    pq.write_table(pa.table({"image": cells}), tmp_path / "x.parquet")
+    model = tiny_model()
+    for path in (tmp_path / "x.parquet", tmp_path):
+        assert bigbigan.encode(str(path), model, "z_mean").shape[0] == 3
+    for name, said in (("x.npy", "pass the array in it"), ("x.zip", "unpack it"), ("x.dcm", "PNG files of 16 bits")):
+        (tmp_path / name).write_bytes(b"\0")
+        with pytest.raises(InputError, match=f"expected an image or a folder of images, found \\(.*{said}"):
+            bigbigan.encode(str(tmp_path / name), model)
+
+
+@pytest.mark.parametrize("shape, right", [((5, 784), False), ((9, 3072), False), ((500, 784), True), ((8, 64), True)])
+def test_rows_of_pixels_are_no_picture(shape, right):
+    rows = np.zeros(shape, np.uint8)
+    if right:
+        assert as_images(rows).shape == (1, 1, *shape)
+    else:
+        with pytest.raises(InputError, match="looks like an image's pixels in each row; reshape it first"):
+            as_images(rows)
