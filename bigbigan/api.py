@@ -157,8 +157,8 @@ def encode(
     """Encode images to latents and features, named as the published hub module names them.
 
     images: a path of an image, a folder, tars as WebDataset packs them, or a Parquet file; PIL images, uint8 or float
-    arrays and tensors (float in [−1, 1]), a list, iterator or `datasets` column of these, or a torch data set or DataLoader, whose
-    labels are ignored. Any size and mode: the centre square is resized to the encoder's size.
+    arrays and tensors (float in [−1, 1]), a list, iterator or `datasets` column of these, or a torch data set or
+    DataLoader, whose labels are ignored. Any size and mode: the centre square is resized to the encoder's size.
     model: a `BigBiGAN`, or what `load` takes; None for the best model of natural images that comes with the
     package, which is named once.
     outputs: z_mean, z_stdev, z_sample (N, Z), avepool_feat (N, C), bn_crelu_feat (N, 2C). One name returns a tensor; a

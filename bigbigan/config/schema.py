@@ -26,7 +26,7 @@ class Model:
     """Blocks of G and F: BigGAN's; or BigGAN-deep's bottlenecks, twice as many.
     (BigGAN-deep has width 128 and 128 latents.)"""
     latent_dim: SizeOrZero = 120
-    """Size of z. 0 chooses it: 20 per slot of G (120 at 128 px), or 128 for biggan_deep."""
+    """Size of z. 0 chooses it: 20 per chunk (120 at 128 px), or 128 for biggan_deep."""
     classes: SizeOrZero = 0
     """Number of classes whose labels G and D see; 0: unconditional. E never sees labels."""
     prior: Literal[

@@ -34,25 +34,25 @@ MULTIPLIERS = {
 }
 
 
-def slots(image_size: int) -> int:
+def chunks_of_z(image_size: int) -> int:
     """Return the number of chunks that z is split into: one for the first layer and one for each block."""
     return 1 + split_size(image_size)[1]
 
 
 def default_latent_dim(image_size: int, architecture: str = "biggan") -> int:
     """Return 20 latents per chunk, 120 at 128 px as in the paper; 128 for BigGAN-deep, which does not split z."""
-    return 128 if architecture == "biggan_deep" else 20 * slots(image_size)
+    return 128 if architecture == "biggan_deep" else 20 * chunks_of_z(image_size)
 
 
 def latent_chunks(latent_dim: int, image_size: int) -> list[int]:
     """Return the sizes of the chunks of z; the first takes the remainder. Raises ValueError for too few latents."""
-    chunk, remainder = divmod(latent_dim, slots(image_size))
+    count = chunks_of_z(image_size)
+    chunk, remainder = divmod(latent_dim, count)
     if chunk == 0:
         raise ValueError(
-            f"latent_dim {latent_dim}: expected at least {slots(image_size)}, one for each slot of a {image_size} px "
-            "generator"
+            f"latent_dim {latent_dim}: expected at least {count}, one for each chunk of z of a {image_size} px generator"
         )
-    return [chunk + remainder] + [chunk] * (slots(image_size) - 1)
+    return [chunk + remainder] + [chunk] * (count - 1)
 
 
 class Generator(nn.Module, GeneratorInterface):
