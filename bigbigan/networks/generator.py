@@ -50,7 +50,7 @@ def latent_chunks(latent_dim: int, image_size: int) -> list[int]:
     chunk, remainder = divmod(latent_dim, count)
     if chunk == 0:
         raise ValueError(
-            f"latent_dim {latent_dim}: expected at least {count}, one for each chunk of z of a {image_size} px generator"
+            f"latent_dim {latent_dim}: expected at least {count}, one for each chunk of a {image_size} px generator"
         )
     return [chunk + remainder] + [chunk] * (count - 1)
 

@@ -178,7 +178,7 @@ def test_a_flag_that_cannot_be(elsewhere, capsys, flags, message):
             "image_size 100: expected b·2^k with b = 3 … 7, from 8 to 512; the nearest: 96 and 112",
         ),
         (["--model.image_size=1"], "--model.encoder_image_size"),
-        (["--model.latent_dim=1"], "latent_dim 1: expected at least 2, one for each chunk of z of a 8 px generator"),
+        (["--model.latent_dim=1"], "latent_dim 1: expected at least 2, one for each chunk of a 8 px generator"),
         (
             ["--model.generator_attention=16"],
             "generator attention 16: expected 0 or the resolution of a block, one of [8]",
