@@ -316,10 +316,10 @@ def test_reconstruct_and_discriminate(model, pictures):
     )
     scores = bigbigan.discriminate(pictures, z, model, batch_size=2)
     assert {k: tuple(v.shape) for k, v in scores.items()} == {"score_x": (5,), "score_z": (5,), "score_xz": (5,)}
-    for images, found in ((pictures, 5), (iter(pictures), "more"), (DataLoader(FLOATS, batch_size=2), 5)):
-        with pytest.raises(InputError, match=f"as many images as latents, found {found} and 4"):
+    for images, found in ((pictures, 5), (iter(pictures), "more than 4"), (DataLoader(FLOATS, batch_size=2), 5)):
+        with pytest.raises(InputError, match=f"as many images as latents, found {found} images and 4 latents"):
             bigbigan.discriminate(images, z[:4], model)
-    with pytest.raises(InputError, match="as many images as latents, found 5 and 6"):
+    with pytest.raises(InputError, match="as many images as latents, found 5 images and 6 latents"):
         bigbigan.discriminate(iter(pictures), torch.cat([z, z[:1]]), model)
 
 

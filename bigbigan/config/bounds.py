@@ -92,16 +92,18 @@ def check_numbers(values: object, prefix: str = "") -> None:
                 raise ConfigError(f"{flag} {part}: expected a finite number")
         for bounds in _bounds(type(values)).get(f.name, ()):
             if not bounds.accepts(value):
-                found = " ".join(map(str, value)) if isinstance(value, tuple) else value
-                raise ConfigError(f"{flag} {found}: expected {bounds.words()}")
+                parts = value if isinstance(value, tuple) else (value,)
+                raise ConfigError(f"{flag} {' '.join(map(str, parts))}: expected {bounds.words()}")
 
 
 def check_argument(name: str, value: object, kind: object) -> None:
     """Raise InputError if an argument of a function is not of a kind of numbers, such as `AtLeastOne`."""
     number, bounds = Integral if kind.__origin__ is int else Real, kind.__metadata__[0]
     if isinstance(value, bool) or not isinstance(value, number) or not bounds.accepts(value):
-        what = "a whole number " if number is Integral and not bounds.expected else ""
-        raise InputError(f"{name}: expected {what}{bounds.words()}, found {printable(repr(value))}")
+        words = bounds.words().removeprefix("a number ")
+        if not bounds.expected:
+            words = f"a {'whole ' * (number is Integral)}number {'of ' * words.startswith('at least')}{words}"
+        raise InputError(f"{name}: expected {words}, found {printable(repr(value))}")
 
 
 @cache

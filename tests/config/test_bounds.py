@@ -77,7 +77,7 @@ def test_every_number_of_a_command_has_bounds(options):
 def test_an_argument_of_a_function_is_checked_by_the_same_kinds():
     check_argument("k", np.int64(1), AtLeastOne), check_argument("lr", 1, Positive)
     for value in (0, 1.0, True, None, "1"):
-        with pytest.raises(InputError, match="^k: expected a whole number at least 1, found "):
+        with pytest.raises(InputError, match="^k: expected a whole number of at least 1, found "):
             check_argument("k", value, AtLeastOne)
     with pytest.raises(InputError, match="^lr: expected a number above 0, found nan$"):
         check_argument("lr", math.nan, Positive)

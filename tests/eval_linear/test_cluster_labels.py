@@ -72,7 +72,8 @@ def test_bytes_of_files_are_kept(run_folder, image_folder, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--classes", "1"], "--classes 1: expected from 2 to the number of training images, 1,438"),
+        (["--classes", "1"], "--classes 1: expected at least 2"),
+        (["--classes", "2000"], "--classes 2000: expected from 2 to the number of training images, 1,438"),
         (["--classes", "3", "--feature", "nothing"], "expected some of avepool_feat"),
         (["--classes", "3", "--out", "FULL"], "expected a new or an empty folder"),
         (["--classes", "3", "--data.path", "/nowhere"], "found no such folder or file"),

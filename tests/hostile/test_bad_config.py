@@ -192,7 +192,7 @@ def test_a_flag_that_cannot_be(elsewhere, capsys, flags, message):
             ["--model.encoder=resnet18"],
             "encoder width 0.125: expected 1 for 'resnet18'; only revnet50 and the resnetv2 family",
         ),
-        (["--run.trackers=nothing_of_the_kind"], "--run.trackers nothing_of_the_kind: it is not installed"),
+        (["--run.trackers=nothing_of_the_kind"], "--run.trackers nothing_of_the_kind: expected trackers of Accelerate"),
         (
             ["--model.init_from=nowhere"],
             "nowhere: expected a run folder, checkpoint, release or hub id; no such folder",

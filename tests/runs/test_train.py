@@ -197,7 +197,7 @@ def test_own_images_fine_tune_a_release(run_folder, image_folder, tmp_path):
         (["--model.image_size=9", "--model.encoder_image_size=0"], "image_size 9: expected b·2^k"),
         (["--model.init_from=nowhere"], "expected a run folder, checkpoint, release or hub id"),
         (["--model.classes=3"], "--model.classes 3: expected data with as many classes, found 10"),
-        (["--run.trackers=nosuchtracker"], "--run.trackers nosuchtracker: it is not installed"),
+        (["--run.trackers=nosuchtracker"], "--run.trackers nosuchtracker: expected trackers of Accelerate"),
         (["--data.batch_sise=3"], "did you mean --data.batch_size?"),
     ],
 )

@@ -70,7 +70,7 @@ def test_the_noise_is_as_stated(snr):
         (lambda: fit_linear_map(np.eye(4), np.eye(4), penalties=(0.0,)), "penalties: expected numbers above 0"),
         (lambda: fit_linear_map(np.eye(4), np.eye(4))(np.eye(3)), r"expected \(n, 4\), as in the fit; found \(3, 3\)"),
         (lambda: pairwise_decoding(np.eye(3), np.eye(4)), "expected two matrices of one shape"),
-        (lambda: synthetic_measurements(torch.eye(3), 5, 0.0), "an snr above 0, found 5 and 0.0"),
+        (lambda: synthetic_measurements(torch.eye(3), 5, 0.0), "snr: expected a number above 0, found 0.0"),
     ],
 )
 def test_what_cannot_be_is_a_sentence(call, message):
