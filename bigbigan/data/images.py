@@ -210,6 +210,7 @@ class Request:
     split: of the images asked for.  other_split: the name of the evaluation split where these are for training, and
     of the training split where these are for evaluation.
     listing: what is known of the folders already; shared by the requests for both splits.
+    nothing_held_out: all images are wanted, so that folders in a tar need not be told apart.
     """
 
     path: str
@@ -221,6 +222,7 @@ class Request:
     follow_links: bool
     other_split: str = ""
     listing: Listing = field(default_factory=Listing, repr=False, compare=False)
+    nothing_held_out: bool = False
 
     @property
     def train_split(self) -> str:

@@ -79,7 +79,9 @@ def open_whole_split(data: Data) -> Images:
     test = layout.read_name(data.split).split in (layout.VAL, layout.TEST)
     other = data.test_split if not test else "train"
     columns = data.image_column, data.label_column
-    request = Request(data.path, data.split, *columns, test, data.subset, data.follow_links, other)
+    request = Request(
+        data.path, data.split, *columns, test, data.subset, data.follow_links, other, nothing_held_out=True
+    )
     found = _open(request, data.value_range)
     if found.whole and test:
         raise DataError(

@@ -199,7 +199,7 @@ def _images(request: Request, named: dict[str, list[Path]], name: str, root: Pat
     places = [table.column(kind + suffix).to_numpy() for kind in (OFFSET, SIZE)]
     beside = [_joined([read_index(path) for path in named[other]])] if other and other != name else []
     labels, names = _labels(table, beside, request, where)
-    if labels is None and layout.ALL not in (request.split, request.other_split):
+    if labels is None and layout.ALL not in (request.split, request.other_split) and not request.nothing_held_out:
         _check_no_folders(table.column(KEY).to_pylist(), files[0], where)
     items = Tars(files, root, shards[rows], *places, [f"{key}.{suffix}" for key in table.column(KEY).to_pylist()])
     source = files[0].name if len(files) == 1 else f"{files[0].name} … {files[-1].name} ({len(files)} files)"

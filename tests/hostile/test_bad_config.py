@@ -94,7 +94,7 @@ FILES = {
     ),
     "three stages": (
         "model: {encoder_blocks: [1, 2, 3]}",
-        "--model.encoder_blocks (1, 2, 3): expected four numbers of blocks",
+        "--model.encoder_blocks 1 2 3: expected four numbers of blocks",
     ),
 }
 

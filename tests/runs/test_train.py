@@ -329,4 +329,4 @@ def test_a_best_figure_that_is_not_measured_is_named(tmp_path, monkeypatch):
     _, err = train(
         tmp_path, "--run.name=b", "--run.evaluate_every=24", "--run.evaluate_images=60", "--run.best=elo", code=2
     )
-    assert "--run.best elo: expected a figure of the evaluations" in err and "there are top1_linear" in err
+    assert "--run.best elo: expected a figure of the evaluations" in err and "begins: top1_linear" in err
