@@ -67,7 +67,7 @@ def train(config, options, started: float, begun: list) -> int:
 def resume_hint(begun: list, error: BaseException) -> str:
     """Return the suffix for an error message: where the same command resumes from; empty before training starts."""
     if isinstance(error, LostProcess | KeyboardInterrupt):
-        return "; the same command goes on from the newest checkpoint"
+        return "; the same command goes on from the newest checkpoint, or from the beginning without one"
     if isinstance(error, DataError | OSError) and begun and begun[0].begun:
         return f"; the same command goes on from {begun[0].saved or 'the beginning'}"
     return ""

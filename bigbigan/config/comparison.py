@@ -5,6 +5,7 @@ from typing import Any
 
 from bigbigan.config.cross_checks import RESNET_DEFAULTS, takes_resnet_settings
 from bigbigan.config.schema import Config
+from bigbigan.files import expanded
 
 # Settings that a run may resume with other values of: how far to go, what to show, where and how fast to compute.
 FREE_TO_CHANGE = {
@@ -51,12 +52,21 @@ def differences(old: dict, new: Config) -> list[str]:
     return [
         f"{key}: {before.get(key, 'absent')} → {after.get(key, 'absent')}"
         for key in sorted(before.keys() | after.keys())
-        if key not in free and _as_list(before.get(key)) != _as_list(after.get(key))
+        if key not in free and not _same(key, before.get(key), after.get(key))
     ]
 
 
 # Of no effect with another backbone; an older version may have stored a value of them.
 _UNUSED = {f"model.{name}" for name in RESNET_DEFAULTS}
+
+
+def _same(key: str, before: Any, after: Any) -> bool:
+    """Return whether two values are one: two paths of one folder or file are, however they are written."""
+    if key == "data.path" and isinstance(before, str) and isinstance(after, str) and before and after:
+        paths = [expanded(path) for path in (before, after)]
+        if all(path.exists() for path in paths):
+            return paths[0].samefile(paths[1])
+    return _as_list(before) == _as_list(after)
 
 
 def _as_list(value: Any) -> Any:

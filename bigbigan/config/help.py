@@ -26,7 +26,7 @@ FREQUENT = {
 }
 EXAMPLES = (
     ("bigbigan-train", "the default preset"),
-    ("bigbigan-train --config own/small --data.path PHOTOS --run.name photos", "your own images"),
+    ("bigbigan-train --config own --data.path PHOTOS --run.name photos", "your own images"),
     ("bigbigan-train --config bigbigan/imagenet128 --data.path PHOTOS --dry-run", "what a run would cost"),
 )
 OPTIONS = (

@@ -115,7 +115,8 @@ def find_config(name: str, asked: str = "--config", beside: Path | None = None) 
         return path
     preset = ALIASES.get(name, name)
     if preset not in presets():
-        near = difflib.get_close_matches(name, [*presets(), *ALIASES], n=1)
+        own = [f"{name}/config.yaml"] if (path / "config.yaml").is_file() else []  # a run folder
+        near = own or difflib.get_close_matches(name, [*presets(), *ALIASES], n=1)
         raise ConfigError(
             f"{asked} {name}: expected one of {preset_list()}, or a path ending in .yaml"
             + (f"; did you mean {near[0]}?" if near else "")

@@ -229,7 +229,7 @@ class Data:
     split: str = "train"
     """Split to train on; "./NAME": a folder, a table or tar, or a file that lists images, one a line.
 
-    "all": every folder is a class, and there are no splits; "rest": what is no split."""
+    "all": the images of all splits or, where there are none, every folder as a class; "rest": what is no split."""
     test_split: str = "test"
     """Split to evaluate on; "test" is also a val with labels; without any, `test_share` of the images is held out."""
     test_share: Annotated[float, Bounds(above=0, below=1, expected="a share between 0 and 1")] = 0.1

@@ -20,6 +20,7 @@ from bigbigan.files import printable
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 SIGNED, BYTES = (-1.0, 1.0), (0.0, 255.0)
 SLACK = 0.001  # beyond a range, of rounding
+ENOUGH = 1_000_000  # values by which a range is suggested
 SMALLEST_ROW = 196  # pixels: of images of 14×14
 WHITES = (16, 255, 4095, 65535)  # usual ones: scikit-learn's digits, and 8, 12 and 16 bits, perhaps rounded to bf16
 DARK = 1 / 15  # of a range: values that reach no further are doubted; 12 bits in 16, the 16 of the digits in 255
@@ -151,7 +152,9 @@ def read_values(x: Tensor, ranges: Ranges) -> tuple[Tensor, Seen | None]:
     """
     limits = ranges.limits(x.dtype)
     if limits is None and x.dtype not in (torch.uint8, *FLOATS):
-        example = "(0, 1)" if x.dtype == torch.bool else "(0, 4095)"
+        first = x.flatten()[:ENOUGH].double()  # torch knows no largest uint16
+        fits = next((white for white in (255, 4095) if first.max() <= white), 65535)
+        example = "(0, 1)" if x.dtype == torch.bool else f"(0, {fits})"
         raise InputError(
             f"expected uint8 in 0 … 255 or float in [−1, 1], found {x.dtype}; give value_range=, the values of black "
             f"and white, such as {example}, or convert it"

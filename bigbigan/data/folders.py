@@ -63,7 +63,7 @@ def _part_by_path(request: Request, root: Folder, where: str) -> layout.Part:
     """Return the split that is a folder, or the images that a file lists. Raises DataError."""
     chosen, file = layout.find_folder(root, request.split), request.location / request.split
     if chosen is not None:
-        return layout.Part(request.split, None, [("", chosen)], certain=True)
+        return layout.Part(request.split, None, [("", chosen)], settled=True)
     if file.is_file():
         return part_of_list(root, request.location, file, request.split)
     raise DataError(
@@ -74,16 +74,17 @@ def _part_by_path(request: Request, root: Folder, where: str) -> layout.Part:
 def _read_layout(request: Request, root: Folder, census: Census, where: str) -> layout.Layout:
     """Return the splits that folders say or, where they say none, files that list images. Raises DataError."""
     found = layout.read_folder(root, request.train_split, request.subset, where)
-    only = found.parts[0]
-    if len(found.parts) == 1 and only.split in (layout.VAL, layout.TEST) and not request.test:
-        log.warning("%s: the only split is %s, so these images are trained on", where, only.paths())
     if len(found.parts) > 1 or request.train_split in (layout.ALL, layout.REST):
         return found
-    top = only.folders[0][1]
+    only, top = found.parts[0], found.parts[0].folders[0][1]
     parts = parts_of_lists(top, census, request, where)
-    if parts and (unlisted := len(top) - sum(part.images for part in parts)):
+    if not parts:
+        if only.split in (layout.VAL, layout.TEST) and not request.test:
+            log.warning("%s: the only split is %s, so these images are trained on", where, only.paths())
+        return found
+    if unlisted := len(top) - sum(part.images for part in parts):
         found.left_out.append(f"{unlisted:,} images that are in no split's list")
-    return layout.Layout(parts, found.left_out) if parts else found
+    return layout.Layout(parts, found.left_out)
 
 
 def _metadata(request: Request, root: Folder, census: Census) -> Metadata:
@@ -118,8 +119,8 @@ class _Reader:
     def __init__(self, folder: Path, census: Census, metadata: Metadata, parts: list[layout.Part], left_out: list[str]):
         self.folder, self.census, self.metadata, self.left_out = folder, census, metadata, left_out
         self.where, self.parts = printable(folder), parts
-        if metadata.column:  # the labels; so folders need not be classes
-            self.parts = parts = [replace(part, certain=True) for part in parts]
+        if metadata.column:
+            self.parts = parts = [replace(part, settled=True) for part in parts]
         self.classes = layout.known_classes(parts, self.where)
 
     def known(self, part: layout.Part) -> set[str]:
@@ -174,26 +175,8 @@ class _Reader:
                 log.warning("%s; no labels are taken", error)
                 return None, None
         names = sorted(set(tops))
-        if not part.certain and len(names) >= MANY and len(names) > len(paths) / 2:
-            log.warning(
-                "%s: no labels, since %s folders hold %s images, as those of patients or scenes do; if they are "
-                "classes: --data.split all",
-                self.where, f"{len(names):,}", f"{len(paths):,}",
-            )  # fmt: skip
-            return None, None
-        if not part.certain and layout.are_dates(names):
-            log.warning(
-                "%s: no labels, since the %d folders, such as %s, are named by dates; if they are classes: "
-                "--data.split all",
-                self.where, len(names), printable(names[0]),
-            )  # fmt: skip
-            return None, None
-        if not part.certain and are_shards(tops, paths):
-            log.warning(
-                "%s: no labels, since the names of the images say in which of the %d folders, such as %s, they lie; "
-                "if the folders are classes: --data.split all",
-                self.where, len(names), printable(names[0]),
-            )  # fmt: skip
+        if not part.certain and (why := self._why_no_classes(names, tops, paths, self.known(part))):
+            log.warning("%s: no labels, since %s; if the folders are classes: --data.split all", self.where, why)
             return None, None
         if "" in names and len(names) > 2:
             loose = [path for top, path in zip(tops, paths, strict=True) if not top]
@@ -206,6 +189,18 @@ class _Reader:
             return None, None
         number = {name: i for i, name in enumerate(names)}
         return np.asarray([number[top] for top in tops], dtype=np.int64), [printable(name) for name in names]
+
+    @staticmethod
+    def _why_no_classes(names: list[str], tops: list[str], paths: list[str], known: set[str]) -> str:
+        """Return why folders are no classes, "" if they may be. known: the classes of the other splits."""
+        if len(names) >= MANY and len(names) > len(paths) / 2 and not set(names) & known:
+            return f"{len(names):,} folders hold {len(paths):,} images, as those of patients or scenes do"
+        if layout.are_dates(names):
+            return f"the {len(names)} folders, such as {printable(names[0])}, are named by dates"
+        if are_shards(tops, paths):
+            first = printable(names[0])
+            return f"the names of the images say in which of the {len(names)} folders, such as {first}, they lie"
+        return ""
 
     def _source(self, part: layout.Part) -> str:
         """Return the folders of a split relative to the data set's, for the start of a run."""

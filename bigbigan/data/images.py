@@ -1,17 +1,20 @@
 """Represent a data set: images by number, labels or none, and the names to call them by in messages."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 
-from bigbigan.data.pictures import decode_rgb, is_deep, limits_of, to_rgb
+from bigbigan.data.pictures import decode_rgb, has_pages, is_deep, limits_of, to_rgb
 from bigbigan.data.walk import Listing
 from bigbigan.errors import DataError
 from bigbigan.files import expanded
 
+T = TypeVar("T")
 LOOKED_AT = 64  # images in which colour is looked for
 COLOUR = 24  # of 255: channels of a pixel that differ by more have colour; JPEG leaves less in a grey picture
 
@@ -97,7 +100,8 @@ class Images:
         if count > share * len(self):
             raise DataError(
                 f"{count} of {len(self)} images of {self.origin} are unreadable, as {example}: expected at most a "
-                f"share of {share} (--data.max_unreadable); are the data still there?"
+                f"share of {share}; are the data still there? Mend or remove these images, or allow more with "
+                "--data.max_unreadable"
             )
 
     def per_class(self) -> list[tuple[str, int]]:
@@ -119,46 +123,38 @@ class Images:
 
         Returns the smallest and the largest value; None if no image can be read.
         """
-        found = []
-        for i in spread(len(self), count):
-            try:
-                image = self.items[int(i)]
-                black, white = limits_of(image, self.value_range)
-                values = np.asarray(image if is_deep(image) else to_rgb(image))
-                found += [(float(v) - black) / (white - black) for v in (values.min(), values.max())]
-            except Exception:  # decoders raise many types; the stream names and counts what cannot be read
-                continue
-        return (min(found), max(found)) if found else None
+
+        def extremes(i: int) -> tuple[float, float]:
+            image = self.items[i]
+            black, white = limits_of(image, self.value_range)
+            values = np.asarray(image if is_deep(image) else to_rgb(image))
+            return tuple((float(v) - black) / (white - black) for v in (values.min(), values.max()))
+
+        found = self._of_some(extremes, count)
+        return (min(low for low, _ in found), max(high for _, high in found)) if found else None
 
     def with_pages(self, count: int = 32) -> int:
         """Return how many of `count` of the images are TIFF files of several pages, of which the first is read."""
-        found = 0
-        for i in spread(len(self), count):
-            try:
-                image = self.items[int(i)]
-                found += image.format == "TIFF" and getattr(image, "n_frames", 1) > 1
-            except Exception:  # decoders raise many types; the stream names and counts what cannot be read
-                continue
-        return found
+        return sum(self._of_some(lambda i: has_pages(self.items[i]), count))
 
-    def is_deep(self) -> bool:
-        """Return whether the first image that can be read is grey with more than 8 bits, or of floats."""
-        for i in range(min(len(self), LOOKED_AT)):
-            try:
-                return is_deep(self.items[i])
-            except Exception:  # decoders raise many types; the stream names and counts what cannot be read
-                continue
-        return False
+    def deep(self, count: int = 32) -> bool:
+        """Return whether one of `count` of the images is grey with more than 8 bits, or of floats."""
+        return any(self._of_some(lambda i: is_deep(self.items[i]), count))
 
     def coloured(self, count: int = LOOKED_AT) -> int:
         """Return how many of `count` of the images have colour; those that cannot be read have none.
 
         A pixel has colour where its channels differ by more than what JPEG leaves in a grey picture.
         """
-        found = 0
+        ranges = self._of_some(lambda i: np.ptp(np.asarray(self.rgb(i)).astype(np.int16), axis=2).max(), count)
+        return sum(bool(widest > COLOUR) for widest in ranges)
+
+    def _of_some(self, measure: Callable[[int], T], count: int) -> list[T]:
+        """Return what a function of an image's number returns for `count` of the images, without unreadable ones."""
+        found = []
         for i in spread(len(self), count):
             try:
-                found += bool(np.ptp(np.asarray(self.rgb(int(i))).astype(np.int16), axis=2).max() > COLOUR)
+                found.append(measure(int(i)))
             except Exception:  # decoders raise many types; the stream names and counts what cannot be read
                 continue
         return found

@@ -24,13 +24,13 @@ from bigbigan.data.crops import centre_square, crop_and_resize, resize, size_of
 from bigbigan.data.folders import image_paths
 from bigbigan.data.images import Images, Request
 from bigbigan.data.pictures import decode_rgb, how_to_read, to_rgb, to_signed, why
+from bigbigan.data.tables import SUFFIXES, from_table, open_tables
 from bigbigan.data.tars import all_samples, is_tar
 from bigbigan.errors import DataError, InputError, Outside, UnreadableImage
 from bigbigan.files import expanded, printable
 
 # What `read_batches` explains. A torch data set without an iterator is read by number.
 ImageInput: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor | Iterable[Any] | Dataset[Any]
-TABLES = (".parquet", ".arrow")
 DECODERS = min(8, os.cpu_count() or 1)
 
 
@@ -91,7 +91,7 @@ def named_by(path: str | os.PathLike) -> "list[str] | Images":
     """Return what a path names: paths of image files, the samples of tars, or the rows of tables. Raises InputError."""
     location = expanded(path)
     try:
-        if location.is_file() and not is_tar(location) and location.suffix not in TABLES:
+        if location.is_file() and not is_tar(location) and location.suffix not in SUFFIXES:
             if advice := how_to_read(location):
                 raise InputError(f"{printable(location)}: expected an image or a folder of images, found{advice}")
             return [str(location)]
@@ -116,8 +116,6 @@ def _all_rows(location: Path) -> Images | None:
 
     Raises DataError or Outside.
     """
-    from bigbigan.data.tables import open_tables
-
     found = open_tables(Request(str(location), layout.ALL, "", "", False, "", False))
     return None if found is None else found.images
 
@@ -167,8 +165,6 @@ def _single_items(images) -> Iterable:
     if _holds_encoded_images(images):
         images = images.source.select_columns([images.column_name])
     if hasattr(images, "features") and hasattr(images, "column_names"):  # a whole `datasets` table
-        from bigbigan.data.tables import from_table
-
         try:
             table = from_table(images, "the data set")
         except DataError as error:

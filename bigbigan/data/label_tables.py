@@ -4,6 +4,7 @@ Which column names the images is found by its values. Several columns, `MEL,NV,B
 holds the 1. `metadata` reads the files that `datasets` knows, whose column of names is known.
 """
 
+import difflib
 import logging
 import os
 from pathlib import Path
@@ -33,7 +34,10 @@ def read_label_tables(
     names, found = ImageNames(images, folder), Metadata(column=column, asked=True)
     tables = [path for path in worth_reading(paths) if columns_asked(column, columns_of(path))]
     if not tables:
+        columns = list(dict.fromkeys(name for path in worth_reading(paths) for name in columns_of(path)))
+        near = "".join(f"; did you mean {name}?" for name in difflib.get_close_matches(column, columns, 1))
         there = ", ".join(printable(os.path.basename(path)) for path in paths[:6]) or "no such file"
+        there += f" with {listed(columns)}{near}" if columns else ""
         raise DataError(
             f"{origin}: expected metadata.csv, or another .csv, .tsv or .txt file beside the images, with the column "
             f"{column!r} of --data.label_column, found {there}"

@@ -19,8 +19,8 @@ Folders are read from the top down:
 
 Everything else is refused with its two readings and the flags that choose between them: `train` beside `bus` and `car`,
 `test` beside classes, the same class folders below several others, several data sets in one folder.
-`--data.split all` takes all folders as classes, `--data.split rest` trains on what is no split, and `--data.split
-./NAME` names a folder or file. `--data.subset` names one of several data sets.
+`--data.split all` takes all splits together, or all folders as classes where there are none. `--data.split rest` trains
+on what is no split, and `--data.split ./NAME` names a folder or file. `--data.subset` names one of several data sets.
 
 Table files are read by the same words, in the file's name or in the names of the folders above it. What is left of the
 name and path, without shard numbers, tells configurations apart; several are never joined.
@@ -29,6 +29,7 @@ name and path, without shard numbers, tells configurations apart; several are ne
 import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -101,6 +102,8 @@ class Part:
     """Hold a split of a folder. folders: [(class, folder)]; the class is "" where the subfolders are the classes.
 
     certain: whether the user said that the subfolders are the classes, so that there is nothing to doubt.
+    settled: whether they need not be classes, since a table has the labels or the user named the folder: then no
+    reading of them is refused.
     lists: the file that lists the images, "" where folders say the split.
     """
 
@@ -108,6 +111,7 @@ class Part:
     split: str | None
     folders: list[tuple[str, Folder]]
     certain: bool = False
+    settled: bool = False
     lists: str = ""
 
     @property
@@ -202,13 +206,21 @@ def read_folder(root: Folder, split: str, subset: str, where: str) -> Layout:
     if subset and (chosen := [f for f in top.folders if f.name.lower() == subset.lower()]):
         top = unwrap(chosen[0], left_out)
     if split == ALL:
-        return Layout([Part(ALL, None, [("", top)], certain=True)], left_out)
+        return Layout([_all_of(top, where, left_out)], left_out)
     parts = _splits_here(top, split, where, left_out) or _splits_below(top, where, left_out) or _splits_of_files(top)
     if not parts:
         _check_no_splits_below(top, where)
-        own = read_name(top.name).split if top is not root else None
+        own = read_name(top.name).split if top.path != root.path else None
         parts = [Part(top.name if own else ALL, own, [("", top)])]
     return Layout(parts, left_out)
+
+
+def _all_of(top: Folder, where: str, left_out: list[str]) -> Part:
+    """Return all images as one part: those of all splits together, where these are certain, else of all folders."""
+    parts: list[Part] = []
+    with suppress(DataError):
+        parts = _splits_here(top, TRAIN, where, left_out)
+    return Part(ALL, None, [named for part in parts for named in part.folders] or [("", top)], certain=True)
 
 
 def _check_no_splits_below(top: Folder, where: str) -> None:
@@ -376,8 +388,8 @@ def _splits_here(top: Folder, asked: str, where: str, left_out: list[str]) -> li
 def _recognised(named: list[tuple[Folder, Name]]) -> list[tuple[Folder, Name]]:
     """Return the same list, where a split word that does not stand for a split by what lies beside it counts as none.
 
-    A longer name counts if its other words say nothing, or are the same for training and evaluation, or are all that a
-    folder without a split word says (`data_large`, `val_large`).
+    A longer name counts if its other words say nothing, or are the same for training and evaluation, or the same as in
+    a folder of images or data (`data_large`, `val_large`).
     """
     rests = {
         side: {name.rest for _, name in named if name.split and (name.split == TRAIN) == side} for side in (True, False)
@@ -385,7 +397,8 @@ def _recognised(named: list[tuple[Folder, Name]]) -> list[tuple[Folder, Name]]:
     pairs = rests[True] & rests[False]
     both = rests[True] and rests[False]
     complete = both and all(name.split for _, name in named)
-    alike = {tuple(word for word in name.rest if word not in PLAIN_WORDS) for _, name in named if not name.split}
+    without = [name.rest for _, name in named if not name.split and set(name.rest) & PLAIN_WORDS]  # data_large
+    alike = {tuple(word for word in rest if word not in PLAIN_WORDS) for rest in without}
 
     def counts(name: Name) -> bool:
         if not name.split or (name.short and not (both and (complete or name.rest in pairs and name.rest))):
@@ -536,7 +549,7 @@ def items_of(part: Part, known: set[str] | None, left_out: list[str], where: str
     folders = [folder for _, folder in part.folders]
     whole = folders[0] if len(folders) == 1 else merge(folders[0], [unwrap(f, left_out, known or ()) for f in folders])
     inner = unwrap(whole, left_out, known or ())
-    if not part.certain and not are_dates([folder.name for folder in inner.folders]):
+    if not (part.certain or part.settled or are_dates([folder.name for folder in inner.folders])):
         _check_classes_once(inner, where)
         if known is not None:
             _check_no_split_among(inner, known, where)

@@ -218,6 +218,11 @@ def is_deep(image: Image.Image) -> bool:
     return image.mode.startswith("I") or image.mode == "F"
 
 
+def has_pages(image: Image.Image) -> bool:
+    """Return whether a TIFF file has several pages, of which the first is read."""
+    return image.format == "TIFF" and getattr(image, "n_frames", 1) > 1
+
+
 def natural_range(image: Image.Image) -> tuple[float, float] | None:
     """Return the values of black and white that the mode and the bit depth of an image say; None for floats.
 

@@ -128,9 +128,8 @@ def _open_both(request: Request, value_range: tuple[float, ...], share: float, r
         return _hold_out(found.images, share, rule)
     if not found.whole:
         train, test = found.images, _open(for_test, value_range).images
-        if not set(train.class_names or ()) & set(
-            test.class_names or ()
-        ):  # a class for each image is one shot otherwise
+        common = set(train.class_names or ()) & set(test.class_names or ())
+        if not common:  # else a class for each image is one shot of it
             train, test = without_ids(train), without_ids(test)
         if train.labels is not None and test.labels is None and not request.test:
             log.warning(

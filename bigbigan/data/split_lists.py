@@ -34,16 +34,8 @@ from bigbigan.files import printable
 log = logging.getLogger(__name__)
 
 ENOUGH = 0.95  # share of the images, from which on lists are taken to be of the whole data set
-COLUMNS = {
-    "split",
-    "splits",
-    "partition",
-    "subset",
-    "phase",
-    "usage",
-    "set",
-    "dataset",
-}  # words in the name of a column of splits
+# Words in the name of a column of splits.
+COLUMNS = {"split", "splits", "partition", "subset", "phase", "usage", "set", "dataset"}
 CELEBA, CUB = "list_eval_partition", "train_test_split.txt"
 NUMBERED, CUB_SPLITS = {"0": TRAIN, "1": VAL, "2": TEST}, {"1": TRAIN, "0": TEST}
 
@@ -134,16 +126,13 @@ def _find(images: Folder, census: Census, folder: Path) -> list[Lists]:
     tables = [path for path in worth_reading(census.tables) if _is_text(path)]
     known = [path for path in tables if Path(path).stem == CELEBA or os.path.basename(path) == CUB]
     lists = [p for p in tables if p not in known and (name := read_name(Path(p).stem)).split and not name.short]
-    with_column = {path: TextTable.read(path) for path in tables if _split_columns(columns_of(path))}
+    with_column = {p: TextTable.read(p) for p in tables if p not in known and _split_columns(columns_of(p))}
     with_column |= {path: table for path in census.metadata if (table := _of_metadata(path)) is not None}
     if not (known or lists or with_column):
         return []
     names = ImageNames(images.images(), folder)
     found = {path: _by_column(table, path, names.of(path)) for path, table in with_column.items()}
-    found |= {
-        path: _celeba(path, names.of(path)) if Path(path).stem == CELEBA else _cub(path, names.of(path))
-        for path in known
-    }
+    found |= {path: (_celeba if Path(path).stem == CELEBA else _cub)(path, names.of(path)) for path in known}
     of_one_file = [Lists(f, dict.fromkeys(f, os.path.relpath(path, folder))) for path, f in found.items() if f]
     return of_one_file + _by_name([path for path in lists if not found.get(path)], names, folder)
 

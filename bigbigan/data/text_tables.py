@@ -14,7 +14,6 @@ from bigbigan.data.images import spread
 from bigbigan.errors import DataError
 from bigbigan.files import printable
 
-SUFFIXES = (".csv", ".tsv", ".txt")
 SEPARATORS = ",;\t|"
 SAMPLE = 1000  # rows by which a column is judged
 MOST_TEXTS = 256  # .txt files, from which on they are taken to say something of one image each: boxes, captions
@@ -64,7 +63,8 @@ class TextTable:
 
     def column(self, name: str) -> list[str]:
         """Return the values of a column."""
-        return [row[self.columns.index(name)] for row in self.rows]
+        place = self.columns.index(name)
+        return [row[place] for row in self.rows]
 
     def column_of_names(self, names: NamesIn, but: Iterable[str] = ()) -> str | None:
         """Return the column that names the most images, None if no column names any. but: columns that do not."""

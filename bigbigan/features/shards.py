@@ -109,6 +109,8 @@ def begin(folder: Path, manifest: Manifest) -> None:
 
     Any number of processes may call it at once.
     """
+    if folder.exists() and not folder.is_dir():
+        raise FeatureError(f"--out {printable(folder)}: expected a folder, which may be a new one, found a file")
     folder.mkdir(parents=True, exist_ok=True)
     foreign = next(folder.glob("*.parquet"), None)  # before the manifest is looked for: another process may write both
     if not (folder / MANIFEST).exists():

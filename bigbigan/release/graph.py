@@ -101,7 +101,8 @@ def _check(model: BigBiGAN, out: Path, format: str, outputs: tuple[str, ...]) ->
     if not outputs or set(outputs) - set(OUTPUTS):
         raise ExportError(f"outputs: expected some of {', '.join(OUTPUTS)}; found {', '.join(outputs) or 'none'}")
     if out.suffix != SUFFIXES[format] or out.is_dir():
-        raise ExportError(f"{printable(out)}: expected a file NAME{SUFFIXES[format]} for --format {format}")
+        other = "".join(f"; --format {name} writes NAME{end}" for name, end in SUFFIXES.items() if end == out.suffix)
+        raise ExportError(f"{printable(out)}: expected a file NAME{SUFFIXES[format]} for --format {format}{other}")
     absent = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if format == "onnx" and absent:
         raise ExportError(

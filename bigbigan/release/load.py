@@ -1,6 +1,7 @@
 """Load a model from anything that holds one: a run, a checkpoint, a release, or a Hugging Face hub id."""
 
 import dataclasses
+import logging
 import os
 import re
 from collections.abc import Collection
@@ -24,6 +25,8 @@ from bigbigan.release.shipped import SHIPPED, known_names, names
 from bigbigan.training.checkpoint import complete, read
 from bigbigan.training.state import FILES
 
+log = logging.getLogger(__name__)
+
 EXPECTED = "expected a run folder, checkpoint, release or hub id"  # `known_names` adds the names
 
 
@@ -31,13 +34,13 @@ def load_model(source: str | os.PathLike[str], parts: Collection[str] | None = N
     """Load the averaged E and G from a run, checkpoint or release folder, a name or a hub id, in evaluation mode.
 
     From a run folder its release is loaded, or its newest checkpoint while there is no release. A name is that of a
-    model that comes with the package; a folder of that name here comes first.
+    model that comes with the package; a folder of that name here comes first if it holds a model.
     parts: names of the networks to load, those that the model has of them; None for all. Raises CheckpointError.
     """
     folder = expanded(source)
     try:
         if folder.is_dir():
-            return _from_folder(folder, parts)
+            return _from_folder(source, folder, parts)
     except ValueError as error:  # a CheckpointError too
         raise CheckpointError(str(error)) from None
     except OSError as error:
@@ -80,7 +83,7 @@ def _hub_said(error: Exception) -> str:
     return type(error).__name__
 
 
-def _from_folder(folder: Path, parts: Collection[str] | None) -> BigBiGAN:
+def _from_folder(source: str | os.PathLike[str], folder: Path, parts: Collection[str] | None) -> BigBiGAN:
     check_links(folder)
     if (folder / "config.json").is_file():
         return _release(folder, parts)
@@ -92,6 +95,11 @@ def _from_folder(folder: Path, parts: Collection[str] | None) -> BigBiGAN:
         return _from_checkpoint(complete(folder / "checkpoints")[-1], parts)
     if complete(folder):  # the folder of the best checkpoint
         return _from_checkpoint(complete(folder)[-1], parts)
+    if str(source) in names() and not (folder / "config.yaml").exists():  # a folder of images, perhaps; no run
+        log.warning(
+            "%s: the model of this name that comes with the package is meant; the folder here holds none", source
+        )
+        return _release(SHIPPED / str(source), parts)
     raise CheckpointError(f"{printable(folder)}: {EXPECTED}; {_found(folder)}")
 
 

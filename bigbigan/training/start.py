@@ -81,7 +81,7 @@ def values_rows(images: Images) -> list[tuple[str, str]]:
 
 def _range_to_give(images: Images, low: float, high: float) -> str:
     """Return what to do about images of which a small part of the range, low to high, is used; "" for 8 bits."""
-    if not images.is_deep():
+    if not images.deep():
         return ""
     black, white = images.value_range or (0, WHITE)
     first, last = (black + part * (white - black) for part in (low, high))

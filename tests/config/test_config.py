@@ -158,6 +158,30 @@ def test_the_list_of_presets_names_each_once():
     assert preset_list().startswith("digits, own, ") and "own/NAME (1)" in preset_list()
 
 
+@pytest.mark.parametrize("written", ["photos/", "./photos", "there/photos", "sub/../photos", "link"])
+def test_a_folder_is_the_same_however_it_is_written(written, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("photos", "sub", "others"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to("photos")
+    old, new = Config(), Config()
+    old.data.path, new.data.path = "photos", written.replace("there", str(tmp_path))
+    assert differences(flatten(old), new) == []
+    new.data.path = "others"
+    assert differences(flatten(old), new) == ["data.path: photos → others"]
+    new.data.path = "gone"
+    assert differences(flatten(old), new) == ["data.path: photos → gone"]
+
+
+@pytest.mark.parametrize("name", ["runs/mine", "runs/mine/"])
+def test_a_run_folder_in_place_of_a_preset_is_answered_with_its_file(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    (tmp_path / "runs" / "mine" / "config.yaml").write_text("run: {images: 5}")
+    with pytest.raises(ConfigError, match=r"did you mean runs/mine/+config.yaml\?"):
+        find_config(name)
+
+
 def test_differences_name_what_changed():
     old = flatten(Config())
     new = Config()

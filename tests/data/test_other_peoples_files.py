@@ -16,17 +16,7 @@ from bigbigan.data.pictures import PictureError, open_picture, to_rgb
 from bigbigan.errors import DataError, InputError
 from bigbigan.training.start import values_rows
 from tests.conftest import picture, tiny_model
-
-
-def make(folder, *names):
-    for i, name in enumerate(names):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        picture(i, (8, 8)).save(folder / name)
-
-
-def write(path, *lines):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines) + "\n")
+from tests.helpers.folders import make, write
 
 
 def both(folder, **settings):
@@ -299,3 +289,62 @@ def test_rows_of_pixels_are_no_picture(shape, right):
     else:
         with pytest.raises(InputError, match="looks like an image's pixels in each row; reshape it first"):
             as_images(rows)
+
+
+@pytest.mark.parametrize("files", [2, 9])
+def test_a_small_split_of_known_classes_keeps_its_labels(tmp_path, files):
+    make(tmp_path, *(f"train/c{c}/{c}{i}.png" for c in range(9) for i in range(3)))
+    make(tmp_path, *(f"test/c{c}/t{c}.png" for c in range(files)))
+    train, test = both(tmp_path)
+    assert len(train.class_names) == 9 and test.labels.tolist() == list(range(files))
+
+
+def test_one_shot_of_each_of_many_classes_is_a_task(tmp_path):
+    make(tmp_path, *(f"train/c{c}/{c}.png" for c in range(9)), *(f"test/c{c}/{i}.png" for c in range(9) for i in "ab"))
+    train, test = both(tmp_path)
+    assert train.labels.tolist() == list(range(9)) and len(test.labels) == 18
+
+
+def test_a_folder_named_by_its_path_is_read_as_any_other(tmp_path):
+    """Parts of a series stay without labels, and versions of the classes are not refused."""
+    make(tmp_path, *(f"train/{k:02}000/{k:02}{i:03}.png" for k in range(3) for i in range(4)))
+    assert open_images(str(tmp_path), "./train", test_share=0).labels is None
+    make(tmp_path, *(f"valid/{p}/{s}/{i}.png" for p in "ab" for s in ("s1", "s2") for i in range(2)))
+    assert len(open_images(str(tmp_path), "./valid", test_share=0)) == 8
+
+
+def test_a_data_set_whose_own_name_has_a_split_word_is_no_test_split(tmp_path, caplog):
+    root = tmp_path / "my_test_photos"
+    make(root, *(f"images_{k}/{k}{i}.png" for k in range(2) for i in range(4)))
+    open_images(str(root))
+    assert "the only split" not in caplog.text
+
+
+def test_tubes_beside_test_tubes_are_classes(tmp_path):
+    make(tmp_path, *(f"{c}/{c}{i}.png" for c in ("tube", "test_tube", "flask") for i in range(3)))
+    assert len(open_images(str(tmp_path), test_share=0).class_names) == 3
+
+
+def test_all_takes_certain_splits_together(tmp_path):
+    make(
+        tmp_path,
+        *(f"{s}/{c}/{s}{c}{i}.png" for s in ("train", "val", "test") for c in ("cat", "dog") for i in range(2)),
+    )
+    images = open_images(str(tmp_path), "all", test_share=0)
+    assert images.per_class() == [("cat", 6), ("dog", 6)] and images.source == "train/, val/, test/"
+    make(tmp_path, "extra/x.png")
+    assert "extra/ (1 images, beside the splits)" in open_images(str(tmp_path), "all", test_share=0).notes
+
+
+def test_a_column_that_is_not_there_is_answered_with_those_that_are(tmp_path):
+    make(tmp_path, "a.png", "b.png")
+    write(tmp_path / "labels.csv", "image,diagnosis,age", "a,x,1", "b,y,2")
+    with pytest.raises(DataError, match="found labels.csv with image, diagnosis, age; did you mean diagnosis\\?"):
+        open_images(str(tmp_path), label_column="daignosis")
+
+
+@pytest.mark.parametrize("most, fits", [(200, 255), (4000, 4095), (60000, 65535)])
+def test_the_range_that_an_error_suggests_fits(most, fits):
+    for kind in (np.uint16, np.int64):
+        with pytest.raises(InputError, match=f"such as \\(0, {fits}\\)"):
+            bigbigan.encode(np.full((2, 8, 8), most, kind), tiny_model())

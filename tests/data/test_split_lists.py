@@ -7,20 +7,9 @@ import pytest
 from bigbigan.config import Data
 from bigbigan.data import open_images, open_splits
 from bigbigan.errors import DataError
-from tests.conftest import picture
+from tests.helpers.folders import make, write
 
 TWO = ("cat", "dog")
-
-
-def make(folder, *names):
-    for i, name in enumerate(names):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        picture(i, (4, 4)).save(folder / name)
-
-
-def write(path, *lines):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines) + "\n")
 
 
 def both(folder, **settings):

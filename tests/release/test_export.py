@@ -160,7 +160,7 @@ def test_no_model_named(exported, shipping, tmp_path, capsys):
     assert [model.name for model in bigbigan.models()] == ["photos", "tiny"]
 
 
-def test_a_model_that_comes_with_the_package_has_a_name(exported, shipping, tmp_path, monkeypatch):
+def test_a_model_that_comes_with_the_package_has_a_name(exported, shipping, tmp_path, monkeypatch, caplog):
     shutil.copytree(exported, tmp_path / "models" / "tiny")
     shipping(tmp_path / "models")
     (found,) = bigbigan.models()
@@ -170,7 +170,10 @@ def test_a_model_that_comes_with_the_package_has_a_name(exported, shipping, tmp_
     assert torch.equal(bigbigan.load("tiny").generate(z), bigbigan.load(exported).generate(z))
     assert bigbigan.load("tiny", parts=("encoder",)).generator is None
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "tiny").mkdir()  # a folder here comes first
+    (tmp_path / "tiny").mkdir()  # of images, say
+    assert torch.equal(bigbigan.load("tiny").generate(z), bigbigan.load(exported).generate(z))
+    assert "tiny: the model of this name that comes with the package is meant" in caplog.text
+    (tmp_path / "tiny" / "config.yaml").write_text("model: {}")  # a run's folder comes first
     with pytest.raises(CheckpointError, match="found none of these in"):
         bigbigan.load("tiny")
 

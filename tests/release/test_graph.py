@@ -83,7 +83,7 @@ def test_the_model_stays_as_it_is():
     ("options", "message"),
     [
         ({"format": "tflite"}, "expected onnx or torch, found 'tflite'"),
-        ({"out": "e.onnx"}, "e.onnx: expected a file NAME.pt2 for --format torch"),
+        ({"out": "e.onnx"}, "e.onnx: expected a file NAME.pt2 for --format torch; --format onnx writes NAME.onnx"),
         ({"outputs": ("z_sample",)}, "outputs: expected some of avepool_feat, .* found z_sample"),
         ({"outputs": ()}, "found none"),
         ({"model": {"encoder": "none"}}, "found a GAN"),

@@ -78,6 +78,7 @@ def test_ctrl_c_ends_with_a_sentence_and_no_traceback(processes, tmp_path):
     status, text = at_a_terminal([*started, *TINY_RUN, *endless, "--run.name=run"], stats, tmp_path)
     assert status == 130 and "Traceback" not in text
     assert text.count("the same command goes on from") == 1 and "stopped at" in text
+    assert text.count("stopping after this iteration, with a checkpoint; Ctrl-C again") == 1
     assert list((tmp_path / "runs" / "run" / "checkpoints").iterdir())
 
 
@@ -92,7 +93,10 @@ def test_ctrl_c_while_it_loads_is_a_sentence_too(tmp_path):
         "builtins.__import__ = interrupted\nfrom bigbigan.train import main\nmain([])"
     )
     out, err = launch("-c", code, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, code=130)
-    assert (out, err) == ("", "interrupted; the same command goes on from the newest checkpoint\n")
+    assert (out, err) == (
+        "",
+        "interrupted; the same command goes on from the newest checkpoint, or from the beginning without one\n",
+    )
 
 
 @pytest.mark.run

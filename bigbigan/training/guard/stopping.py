@@ -10,6 +10,11 @@ import torch
 
 from bigbigan.distributed import ScalarReader, all_reduce, world_size
 
+FIRST = (
+    b"stopping after this iteration, with a checkpoint; Ctrl-C again ends the run at once, and loses what came after "
+    b"the checkpoint before\n"
+)
+
 
 class StopRequest:
     """Receives requests to stop: SIGTERM, Ctrl-C, the time limit.
@@ -34,6 +39,8 @@ class StopRequest:
     def _note(self, number: int, _frame) -> None:
         if self.signal and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if number == signal.SIGINT and os.environ.get("RANK", "0") == "0":  # once for all processes of a launch
+            os.write(2, FIRST)  # which a signal handler may call at any moment
         self.signal = self.signal or number
         if self._abandonable:
             self._abandonable = False
