@@ -106,7 +106,7 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     if {"-h", "--help"} & set(argv):
         print_and_leave(HELP)
-    with exit_with_a_sentence(lambda error: f"; {NEXT}" if isinstance(error, OSError | KeyboardInterrupt) else ""):
+    with exit_with_a_sentence(resume_hint):
         prepare_process()
         check_flags(
             [flag for flag in argv if flag != "--help-all"], list(flatten(Extract(""))), ("--help", "--help-all")
@@ -120,6 +120,13 @@ def main(argv: list[str] | None = None) -> None:
                 raise SystemExit(status)
         else:
             extract(options)
+
+
+def resume_hint(error: BaseException) -> str:
+    """Return the suffix for an error message: when the same command goes on."""
+    if isinstance(error, KeyboardInterrupt):
+        return f"; {NEXT}"
+    return f"; when that is mended, {NEXT}" if isinstance(error, OSError) else ""
 
 
 def extract(options: Extract) -> None:

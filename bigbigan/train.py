@@ -69,7 +69,7 @@ def resume_hint(begun: list, error: BaseException) -> str:
     if isinstance(error, LostProcess | KeyboardInterrupt):
         return "; the same command goes on from the newest checkpoint, or from the beginning without one"
     if isinstance(error, DataError | OSError) and begun and begun[0].begun:
-        return f"; the same command goes on from {begun[0].saved or 'the beginning'}"
+        return f"; when that is mended, the same command goes on from {begun[0].saved or 'the beginning'}"
     return ""
 
 

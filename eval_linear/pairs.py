@@ -18,6 +18,7 @@ from bigbigan.metrics.neighbours import memorisation
 from bigbigan.model import BigBiGAN
 from bigbigan.noise import normal_noise
 from eval_linear.features import features_of, raw_pixels
+from eval_linear.representations import Splits
 from eval_linear.result import PairFigure
 from eval_linear.sheets import ROWS, Sheets, filters, interpolations, neighbours
 
@@ -26,21 +27,14 @@ REFERENCE = 20_000  # training images that neighbours are sought among
 
 
 def bidirectional(
-    model: BigBiGAN,
-    train: Images,
-    test: Images,
-    batch_size: int,
-    sheets: Sheets | None,
-    seed: int = 0,
-    *,
-    known: tuple[Tensor, np.ndarray] | None = None,
+    model: BigBiGAN, splits: Splits, batch_size: int, sheets: Sheets | None, seed: int = 0
 ) -> list[PairFigure]:
     """Measure encoder and generator together, and draw the sheets where there is a place for them.
 
-    known: AvePool features (n, C) by E of training images, and which ones, (n,); computed here where None.
+    AvePool features that `splits.trained` has are not computed again.
     """
-    x, classes = _read(model, test, LIMIT, batch_size)
-    seen, seen_classes = _read(model, train, LIMIT, batch_size)
+    x, classes = _read(model, splits.test, LIMIT, batch_size)
+    seen, seen_classes = _read(model, splits.train, LIMIT, batch_size)
     if len(x) < 2:
         return []
     noise = normal_noise(seed, "there and back", np.arange(len(x)), model.encoder.latent_dim).split(batch_size)
@@ -60,8 +54,8 @@ def bidirectional(
         PairFigure(name, *with_baseline(a, b), "random pairs", len(a), "mean squared difference")
         for name, (a, b) in pairs.items()
     ]
-    figures += _by_heart(model, (seen, seen_classes), (x, classes), batch_size)
-    figures += _neighbours(model, train, samples, x, batch_size, sheets=sheets, known=known)
+    figures += _by_heart(model, splits.training_images, (seen, seen_classes), (x, classes), batch_size)
+    figures += _neighbours(model, splits, samples, x, batch_size, sheets=sheets)
     if sheets is not None:
         apart = torch.from_numpy(spread(len(x), 2 * ROWS))
         interpolations(sheets, model, x[apart], None if classes is None else classes[apart], seed)
@@ -87,8 +81,11 @@ def _batches(model: BigBiGAN, x: Tensor, classes: Tensor | None, batch_size: int
         yield x[part].to(device), None if classes is None else classes[part].to(device)
 
 
-def _by_heart(model: BigBiGAN, seen: tuple, held_out: tuple, batch_size: int) -> list[PairFigure]:
-    """Measure the pairs that D takes for encoder pairs, of training and held-out images; [] of a model without D."""
+def _by_heart(model: BigBiGAN, seen_name: str, seen: tuple, held_out: tuple, batch_size: int) -> list[PairFigure]:
+    """Measure the pairs that D takes for encoder pairs, of training and held-out images; [] of a model without D.
+
+    seen_name: what to call the first.
+    """
     if model.discriminator is None:
         return []
     shares = []
@@ -101,8 +98,8 @@ def _by_heart(model: BigBiGAN, seen: tuple, held_out: tuple, batch_size: int) ->
                 total[name] = total.get(name, 0.0) + share * len(part) / len(x)
         shares.append(total)
     names = {
-        "score_x": "training images that D calls real, by s_x",
-        "sum": "pairs (x, E(x)) of training images that D calls real, by all scores",
+        "score_x": f"{seen_name} that D calls real, by s_x",
+        "sum": f"pairs (x, E(x)) of {seen_name} that D calls real, by all scores",
     }
     ours, theirs = shares
     return [
@@ -111,12 +108,13 @@ def _by_heart(model: BigBiGAN, seen: tuple, held_out: tuple, batch_size: int) ->
 
 
 def _neighbours(
-    model: BigBiGAN, train: Images, samples: Tensor, x: Tensor, batch_size: int, *, sheets: Sheets | None, known
+    model: BigBiGAN, splits: Splits, samples: Tensor, x: Tensor, batch_size: int, *, sheets: Sheets | None
 ) -> list[PairFigure]:
     """Measure how far samples and held-out images are from the training set, in pixels and in E's features.
 
     Samples much nearer than held-out images are copies: G memorises.
     """
+    train, known = splits.train, splits.trained.get("avepool_feat")
     chosen = spread(len(train), REFERENCE)
     reference = train.subset(chosen)
     size, e_size = samples.shape[-1], model.encoder.image_size
@@ -134,11 +132,12 @@ def _neighbours(
     figures = []
     for space, (training, ours, theirs) in spaces.items():
         ratio = memorisation(ours, theirs, training)
-        name = f"distance of samples to the nearest training image, {space}, relative to that of held-out images"
+        those = f"the nearest of the {splits.training_images}"
+        name = f"distance of samples to {those}, {space}, relative to that of held-out images"
         figures.append(PairFigure(name, ratio, 1.0, "held-out images", len(ours), "ratio of medians"))
         if sheets is not None:
             word = "pixels" if space == "pixels" else "features"
-            searched = {"reference": training, "training": train, "at": at}
+            searched = {"reference": training, "splits": splits, "at": at}
             shown = ("samples", "samples", samples, ours), ("queries", "test images", small, theirs)
             for name, what, images, vectors in shown:
                 name = f"neighbours-{name}-{word}"

@@ -139,8 +139,7 @@ def run_probe(probe: Probe) -> str:
     generated = generation(probe.generation, model, splits, batch_size) if "generation" in parts else None
     pairs = None
     if "pairs" in parts:
-        known = splits.trained.get("avepool_feat")
-        pairs = bidirectional(model, splits.train, splits.test, batch_size, sheets, known=known)
+        pairs = bidirectional(model, splits, batch_size, sheets)
     if "classes" in parts:
         pairs = (pairs or []) + conditional(model, splits, batch_size, sheets)
     if digest(probed.state_dict()) != before:
@@ -228,7 +227,8 @@ def open_splits(data: ProbeData, model: BigBiGAN, common_classes: bool = True) -
         raise ProbeError("expected --data.path, since the model does not say what it was trained on")
     train, test = open_data(settings, common_classes)
     note = (f" ({train.origin})" if train.origin != settings.path else "") + (f"; {test.note}" if test.note else "")
-    return Splits(DecodedOnce.of(train), DecodedOnce.of(test), settings.path, note)
+    seen = settings.path == (model.card or {}).get("data", {}).get("path")
+    return Splits(DecodedOnce.of(train), DecodedOnce.of(test), settings.path, note, seen=seen)
 
 
 def transfer_splits(probe: Probe, model: BigBiGAN) -> Splits:

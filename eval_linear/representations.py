@@ -63,6 +63,7 @@ class Splits:
 
     path: the path or name of the data set.  note: what else to say of where the images come from.
     trained: features of the training images by the trained E, {name: (x (n, C), indices (n,))}, once they are known.
+    seen: whether they go by the name of the data that the model was trained on.
     """
 
     train: Images
@@ -70,6 +71,12 @@ class Splits:
     path: str
     note: str = ""
     trained: dict[str, tuple[Tensor, np.ndarray]] = field(default_factory=dict, repr=False)
+    seen: bool = True
+
+    @property
+    def training_images(self) -> str:
+        """What to call the images of `train`, of which a model that was trained on others saw none."""
+        return "training images" if self.seen else "images of the training split"
 
     @property
     def origin(self) -> str:

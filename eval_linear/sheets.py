@@ -7,12 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bigbigan.data import Images, evaluation_batches, to_signed
+from bigbigan.data import evaluation_batches, to_signed
 from bigbigan.latents import sample_prior
 from bigbigan.metrics.bidirectional import some_classes
 from bigbigan.metrics.neighbours import nearest
 from bigbigan.model import BigBiGAN
 from bigbigan.training.pictures import save_grid
+from eval_linear.representations import Splits
 from eval_linear.result import Sheet
 
 log = logging.getLogger(__name__)
@@ -48,26 +49,27 @@ def neighbours(
     queries: Tensor,
     *,
     reference: Tensor,
-    training: Images,
+    splits: Splits,
     at: np.ndarray,
 ) -> None:
-    """Draw rows of a query and its nearest training images.
+    """Draw rows of a query and its nearest images of the training split.
 
     shown: the queries as pictures, (R, 3, S, S).  queries, reference: their vectors (R, C), those to search (n, C).
 
-    at: indices in `training` of the rows of `reference`.
+    at: indices in `splits.train` of the rows of `reference`.
     """
+    those = splits.training_images
     distances, found = nearest(queries, reference, min(NEIGHBOURS, len(reference)))
     size = shown.shape[-1]
     rows = []
     for picture, places in zip(shown, found, strict=True):
-        chosen = [next(evaluation_batches(training.subset(at[[int(i)]]), size, 1))[0] for i in places]
+        chosen = [next(evaluation_batches(splits.train.subset(at[[int(i)]]), size, 1))[0] for i in places]
         rows += [picture[None], to_signed(torch.cat(chosen))]
     caption = (
-        f"First column: {what}. Then the {found.shape[1]} nearest of {len(reference):,} training images, nearest "
+        f"First column: {what}. Then the {found.shape[1]} nearest of {len(reference):,} {those}, nearest "
         f"first, by L2 of {space}; median distance of the first {float(distances[:, 0].median()):.3g}."
     )
-    sheets.add(name, f"Nearest training images of {what}, {space}", caption, torch.cat(rows), 1 + found.shape[1])
+    sheets.add(name, f"Nearest {those} of {what}, {space}", caption, torch.cat(rows), 1 + found.shape[1])
 
 
 @torch.inference_mode()

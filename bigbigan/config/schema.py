@@ -233,7 +233,8 @@ class Data:
     test_split: str = "test"
     """Split to evaluate on; "test" is also a val with labels; without any, `test_share` of the images is held out."""
     test_share: Annotated[float, Bounds(above=0, below=1, expected="a share between 0 and 1")] = 0.1
-    """Share of the images held out for evaluation if the data have no test split."""
+    """Share of the images held out for evaluation if the data have no test split (of few images, by split_rule hash,
+    more or less than this share)."""
     split_rule: Literal["hash", "permutation"] = "hash"
     """How images are held out: hash: by a hash of an image's path or bytes, so that it stays on its side while
     others are added; permutation: by a permutation of all images, as in runs of earlier versions."""

@@ -182,7 +182,7 @@ class _Reader:
             loose = [path for top, path in zip(tops, paths, strict=True) if not top]
             log.warning(
                 "%s: no labels, since %d images, such as %s, lie beside the %d folders; "
-                "move them into one if the folders are classes",
+                "if the folders are classes, move these images into the folder of their class, or out of here",
                 self.where, len(loose), printable(loose[0]), len(names) - 1,
             )  # fmt: skip
         if "" in names or not (len(names) > 1 or set(names) & self.known(part)):

@@ -18,7 +18,12 @@ from bigbigan.metrics.manifold import Manifold, manifold_figures
 from bigbigan.metrics.moments import Moments
 from bigbigan.metrics.ms_ssim import ms_ssim, pairs_ms_ssim
 from bigbigan.metrics.own_classifier import ClassifierExtractor, Recipe, in_domain_extractor
-from bigbigan.metrics.reconstruction import nearest_neighbour_agreement, relative_error, squared_error
+from bigbigan.metrics.reconstruction import (
+    error_of_random_pairs,
+    nearest_neighbour_agreement,
+    relative_error,
+    squared_error,
+)
 from bigbigan.metrics.sliced_wasserstein import laplacian_pyramid, sliced_wasserstein
 
 __all__ = [
@@ -33,8 +38,9 @@ __all__ = [
     "Recipe",
     "accuracy",
     "cache_folder",
-    "curve_figures",
     "compare_generation",
+    "curve_figures",
+    "error_of_random_pairs",
     "evaluate_generation",
     "evaluate_pixels",
     "frechet_distance",

@@ -57,6 +57,7 @@ def inception2015(
     for turn in (True, False):  # the first process downloads, the others find what it left
         if (rank() == 0) == turn:
             try:
+                _check_installed()
                 network = _load(expanded(weights) if weights is not None else _find(download))
             except MetricsUnavailable as error:
                 problem = str(error)
@@ -69,7 +70,8 @@ def _sentence(found: str) -> str:
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     return (
         f"figures of the Inception network of 2015 need its weights, {WEIGHTS} ({SIZE}), but {found}; "
-        f"fetch {URL} where there is a network and put it in {folder}, or give its path"
+        f"fetch {URL} where there is a network and put it in {folder}, or give its path "
+        "(of the probe: --generation.inception_weights)"
     )
 
 
@@ -101,14 +103,20 @@ def _checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _load(path: Path) -> torch.nn.Module:
+def _check_installed() -> None:
+    """Raise MetricsUnavailable without torch-fidelity, before its weights are fetched for nothing."""
     try:
-        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+        import torch_fidelity  # noqa: F401
     except ImportError:
         raise MetricsUnavailable(
             "figures of the Inception network of 2015 need torch-fidelity, which is not installed: "
             "pip install 'bigbigan[metrics]'"
         ) from None
+
+
+def _load(path: Path) -> torch.nn.Module:
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
     if not path.is_file():
         raise MetricsUnavailable(_sentence(f"{path} is not there"))
     found = _checksum(path)

@@ -34,7 +34,7 @@ class Recipe:
     backbone: str = "resnetv2_18"
     width: float = 0.25  # 128 features: enough for a FID, cheap enough for two CPU cores
     epochs: float = 4
-    min_steps: int = 150  # for small data sets
+    min_steps: int = 60  # for small data sets
     batch_size: int = 128
     rate: float = 3e-3
     flip: bool = False  # a mirrored digit is no digit

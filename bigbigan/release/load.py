@@ -124,7 +124,8 @@ def adopt_architecture(config: Config, checkpoints: Path, flags: Collection[str]
     model = load_model(source)
     if model.discriminator is None:
         raise CheckpointError(
-            f"--model.init_from {source}: {absence('discriminator')}: it can be used, but not trained further"
+            f"--model.init_from {source}: {absence('discriminator')}: it can be used, but not trained further; give a "
+            "run folder, or a release that holds D (those that come with the package do not)"
         )
     config.model = _adopted(model, config.model, flags, f"--model.init_from {source}")
     config.validate()

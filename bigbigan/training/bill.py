@@ -31,10 +31,15 @@ def bill_block(trainer: "Trainer") -> str:
     seen, total = trainer.clock.seen, trainer.config.run.images
     cost = outline.cost(seen)
     share = max(0.0, 1 - seen / total)
-    rows = [("work", f"{flops(cost.flops)} an iteration of {cost.images:,} images, "
-                     f"{flops(outline.flops_to_the_end() * share)} to the end")]  # fmt: skip
+    to_the_end = outline.flops_to_the_end() * share
+    rows = [("work", f"{flops(cost.flops)} an iteration of {cost.images:,} images, {flops(to_the_end)} to the end")]
     if why := unaffordable(trainer, cost):
-        rows += [("speed", f"not measured: {why}"), ("memory", f"at least {gib(least_memory(trainer, cost))}")]
+        estimate = duration(to_the_end / world_size() / (product_rate(trainer) * EFFICIENCY))
+        rows.append(("speed", f"not measured: {why}"))
+        rows.append(
+            ("time", f"about {estimate} to the end, at {EFFICIENCY:.0%} of this device's rate of matrix products")
+        )
+        rows.append(("memory", f"at least {gib(least_memory(trainer, cost))}"))
     else:
         rate, count = measure(trainer, cost)
         rows.append(("speed", f"{rate:,.0f} images/s here, over {count} iterations, with their images"))

@@ -260,7 +260,12 @@ def settle_grey(model: Model, train: Images, flags: Collection[str]) -> None:
     if not (model.grey and model.family == "biggan" and (coloured := train.coloured())):
         return
     found = f"found colour in {coloured} of {min(LOOKED_AT, len(train))} that were looked at"
-    if "model.grey" in flags or model.init_from:
+    if model.init_from and "model.grey" not in flags:
+        raise ConfigError(
+            f"--model.init_from {model.init_from}: its G draws grey images alone, so expected images without colour, "
+            f"{found}; give grey copies of them, or another model"
+        )
+    if "model.grey" in flags:
         raise ConfigError(f"--model.grey True: expected images without colour, {found}; set it to False")
     model.grey = False
     if rank() == 0:

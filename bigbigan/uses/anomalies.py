@@ -190,6 +190,12 @@ def run(options: Anomalies) -> str:
     lines = [f"{name:<44} {value:.3f}" for name, value in found.items()]
     if form is None:
         lines.append(NO_D)
+    own = model.card.get("data", {}).get("path")
+    if options.held_out and own and options.data.path in ("", own):
+        lines.append(
+            f"the model was trained on {own}, images of {options.held_out} among them: train one without them to see "
+            "what is new to it (docs/uses/anomalies.md)"
+        )
     return "\n".join(
         [
             f"{'AUROC':<44} {len(anomalous):,} anomalous among {len(x):,} images, w = {options.weight:g}",

@@ -1,6 +1,7 @@
 """Read what the commands of this room are given (a model, images), and write what they draw."""
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,9 +95,16 @@ def open_data(data: UseData, model: BigBiGAN) -> tuple[Images, Images]:
     return open_splits(settings)
 
 
+def bar_settings(progress: bool = True) -> dict[str, bool | float]:
+    """Return tqdm's settings for work of more than some seconds: a bar, or in a log a line each half minute."""
+    if not progress:
+        return {"disable": True}
+    return {"delay": 2} if sys.stderr.isatty() else {"delay": 10, "mininterval": 30}
+
+
 def bar(total: int, what: str, unit: str = "img") -> tqdm:
-    """Return a progress bar that appears at a terminal alone, for work that takes longer than two seconds."""
-    return tqdm(total=total, desc=what, unit=unit, disable=None, delay=2)
+    """Return a progress bar, as `bar_settings` sets it."""
+    return tqdm(total=total, desc=what, unit=unit, **bar_settings())
 
 
 def read_images(images: Images, size: int, count: int | None = None, seed: int = 0) -> tuple[Tensor, Tensor | None]:

@@ -34,6 +34,7 @@ from bigbigan.api import encode, generate, grid, to_pil
 from bigbigan.config.bounds import AtLeastOne, Bounds
 from bigbigan.errors import InputError
 from bigbigan.files import write_whole
+from bigbigan.metrics.reconstruction import relative_error
 from bigbigan.model import BigBiGAN
 from bigbigan.uses.command_line import UseOptions, open_data, read_images, ready, run_command, write_picture
 
@@ -177,8 +178,7 @@ def errors(x: Tensor, images: Tensor) -> tuple[float, float]:
     x, images: (N, 3, S, S) in [−1, 1], N ≥ 2. Relative error: 0 is perfect, 1 no better than another image.
     """
     squared = float((x - images).square().mean())
-    apart = 2 * float(x.double().var(0, correction=1).mean())  # E‖x − x'‖² of two independent images
-    return squared / apart, 10 * math.log10(4 / squared) if squared else math.inf
+    return relative_error(x, images), 10 * math.log10(4 / squared) if squared else math.inf
 
 
 @dataclass

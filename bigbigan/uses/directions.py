@@ -34,6 +34,7 @@ from bigbigan.uses.command_line import (
     UseData,
     UseOptions,
     at_encoder_size,
+    bar_settings,
     device_of,
     draw_classes,
     draw_latents,
@@ -147,7 +148,7 @@ def discover(
     pairs = _Pairs(model, a, count, largest_shift, seed)
     trained = [*(a.parameters() if learn else ()), *r.parameters()]
     optimizer = torch.optim.Adam(trained, lr)
-    for step in trange(steps, disable=None if progress else True, desc="directions"):
+    for step in trange(steps, desc="directions", **bar_settings(progress)):
         x, shifted, k, epsilon = pairs.draw(step * batch_size, batch_size, "discover")
         logits, predicted = r(x, shifted)
         # In units of the largest shift, so that λ means the same for every model.

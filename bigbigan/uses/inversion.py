@@ -22,10 +22,12 @@ from tqdm.auto import trange
 from bigbigan.api import grid
 from bigbigan.config.bounds import AtLeastOne, AtLeastTwo, NotNegative, Positive, Strength, check_argument
 from bigbigan.errors import InputError
+from bigbigan.metrics.reconstruction import error_of_random_pairs
 from bigbigan.model import BigBiGAN
 from bigbigan.uses.command_line import (
     UseOptions,
     at_encoder_size,
+    bar_settings,
     device_of,
     draw_latents,
     open_data,
@@ -111,7 +113,7 @@ def invert(
     kept = sorted({0, steps, *(step for step in pictures_at if 0 <= step <= steps)})
     film, errors = [], []
     best, lowest = z.detach().clone(), torch.full((len(x),), float("inf"), device=z.device)
-    for step in trange(steps + 1, disable=None if progress else True, desc="inversion"):
+    for step in trange(steps + 1, desc="inversion", **bar_settings(progress)):
         total, images, pixels = loss(z)
         better = total.detach() < lowest
         lowest = torch.where(better, total.detach(), lowest)
@@ -214,7 +216,8 @@ def run(options: InversionCommand) -> str:
     refined = courses["E(x)"]
     rows = torch.cat([model.for_discriminator(x)[:, None], refined.film], dim=1)[: options.rows]
     picture = write_picture(grid(rows.flatten(0, 1).cpu(), columns=rows.shape[1]), options.out)
-    pairs = (model.for_discriminator(x) - model.for_discriminator(x.roll(1, 0))).square().mean()
+    images = model.for_discriminator(x)
+    pairs = error_of_random_pairs(images) / images[0].numel()
     lines = [
         f"mean squared pixel error of {len(x)} held-out images after steps of Adam, 1 = random pairs of images "
         f"({float(pairs):.3f}); the mean of z²:",

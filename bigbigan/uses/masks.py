@@ -31,6 +31,7 @@ from bigbigan.files import expanded, printable
 from bigbigan.model import BigBiGAN
 from bigbigan.uses.command_line import (
     UseOptions,
+    bar_settings,
     device_of,
     draw_classes,
     draw_latents,
@@ -122,7 +123,7 @@ def optimise_direction(
     start = torch.randn(width, generator=torch.Generator().manual_seed(seed))
     direction = (0.1 * start).to(device).requires_grad_()
     optimizer = torch.optim.Adam([direction], lr)
-    for step in trange(steps, disable=None if progress else True, desc="direction"):
+    for step in trange(steps, desc="direction", **bar_settings(progress)):
         first = step * batch_size
         z, classes = draw_latents(model, batch_size, "masks", seed, first), draw_classes(model, batch_size, seed + step)
         noise = torch.from_numpy(np.random.default_rng([seed, step]).standard_normal((batch_size, 1))).to(z)
@@ -231,7 +232,7 @@ def train_segmenter(
         network = SmallUNet().to(device)
     optimizer = torch.optim.Adam(network.parameters(), 1e-3)
     kept_share = 0.0
-    for step in trange(steps, disable=None if progress else True, desc="segmenter"):
+    for step in trange(steps, desc="segmenter", **bar_settings(progress)):
         optimizer.param_groups[0]["lr"] = 1e-3 if step < 2 * steps / 3 else 2e-4
         z = _latents(model, 2 * batch_size, step, latents, noise, seed)
         with torch.no_grad():

@@ -186,7 +186,7 @@ def _conjugate_gradients(
     search, energy = preconditioned, _dot(residual, preconditioned)
     (known,) = agreed(energy)
     vanished = known * 1e-20
-    lengths, ratios, fall, ritz = [], [], 0.0, 1.0
+    lengths, ratios, fall = [], [], 0.0
     while known > vanished and len(lengths) < limit:
         image = rows.product(point, search, ridge)
         bend = _dot(search, image)
@@ -201,12 +201,13 @@ def _conjugate_gradients(
         lengths.append(known / bent)
         ratios.append(left / known)
         fall += known * lengths[-1]
-        ritz = _smallest_ritz(lengths, ratios)
-        promised = fall / 2 * min(0.1, math.sqrt(fall / point.objective))
-        if len(lengths) >= least and left / (2 * min(slowest, ritz)) <= max(goal, promised):
+        small = max(goal, fall / 2 * min(0.1, math.sqrt(fall / point.objective)))
+        perhaps = len(lengths) >= least and left / (2 * slowest) <= small  # if not, no Ritz value can make it so
+        if perhaps and left / (2 * min(slowest, _smallest_ritz(lengths, ratios))) <= small:
             break
         search = preconditioned + fresh / energy * search
         energy, known = fresh, left
+    ritz = _smallest_ritz(lengths, ratios) if lengths else 1.0
     return direction, fall, ritz, len(lengths)
 
 

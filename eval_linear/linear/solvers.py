@@ -15,6 +15,7 @@ from .logistic import Solution, logistic_path
 
 PENALTIES = tuple(10.0 ** (-k / 2) for k in range(-2, 13))  # λ of mean cross-entropy + λ/2 ‖W‖²: from 10 to 1e-6
 PATIENCE = 4  # strengths without a better held-out accuracy after which weaker ones, the slow ones, are not tried
+ROUGHLY = 1e-4  # relative distance from the minimum that is near enough to choose by; the last fit is made to 1e-6
 HELD_OUT = 0.2  # of the training rows
 HELD_OUT_MOST = 10_000  # rows: the paper's train_val
 
@@ -79,7 +80,7 @@ def _fit_linear(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, classes: i
     scores: list[float] = []
     if len(y[fit].unique()) < 2:  # a handful of labels: nothing to choose with
         fit, choose = np.arange(len(y)), np.arange(len(y))
-    for _, classify in _path(x[fit], y[fit], classes, _strengths(len(fit))):
+    for _, classify in _path(x[fit], y[fit], classes, _strengths(len(fit)), ROUGHLY):
         scores.append(float((classify(x[choose]).argmax(1) == y[choose]).double().mean()))
         if len(scores) - 1 - int(np.argmax(scores)) >= PATIENCE:
             break
@@ -89,14 +90,14 @@ def _fit_linear(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, classes: i
 
 
 def _path(
-    x: Tensor, y: Tensor, classes: int, strengths: tuple[float, ...]
+    x: Tensor, y: Tensor, classes: int, strengths: tuple[float, ...], tolerance: float = 1e-6
 ) -> Iterator[tuple[Solution, Callable[[Tensor], Tensor]]]:
     """Yield (solution, features (m, C) → scores (m, classes)) of `logistic_path` for rows that may lack some classes.
 
     A class without rows is never named.
     """
     present, renumbered = y.unique(return_inverse=True)
-    for solution in logistic_path(x, renumbered, len(present), strengths):
+    for solution in logistic_path(x, renumbered, len(present), strengths, tolerance):
 
         def classify(rows: Tensor, solution: Solution = solution) -> Tensor:
             scores = rows.new_full((len(rows), classes), -torch.inf)

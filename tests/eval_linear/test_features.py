@@ -1,6 +1,6 @@
 """Nearest neighbours, clusters, the paper's Adam probe and named layers, against independent implementations."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ from eval_linear.knn import majority, nearest_rows, paper_knn, smallest, weighte
 from eval_linear.linear.adam import EMA, AdamProbe, shuffled, train_adam_probe
 from eval_linear.linear.solvers import held_out, judge
 from eval_linear.pairs import bidirectional
+from eval_linear.probe import ProbeData, open_splits
 from eval_linear.representations import (
     DecodedOnce,
     Splits,
@@ -30,6 +31,7 @@ from eval_linear.representations import (
     of_supervised,
     principal_components,
 )
+from eval_linear.sheets import Sheets
 from tests.conftest import picture, tiny_model
 
 
@@ -141,19 +143,36 @@ def test_the_pairs_take_features_of_the_training_images_that_are_known():
     model = tiny_model().eval().requires_grad_(False)
     features, at = extract(model.encoder, train, 64, names=("avepool_feat",))
     figures = [
-        {f.name: f.value for f in bidirectional(model, train, test, 64, None, known=known)}
+        {f.name: f.value for f in bidirectional(model, Splits(train, test, "digits", trained=known), 64, None)}
         for known in (
-            None,
-            (features["avepool_feat"], at),
-            (features["avepool_feat"] + 1, at),
-            (torch.ones(9, 9), at[:9]),
+            {},
+            {"avepool_feat": (features["avepool_feat"], at)},
+            {"avepool_feat": (features["avepool_feat"] + 1, at)},
+            {"avepool_feat": (torch.ones(9, 9), at[:9])},
         )
     ]
     computed, known, moved, incomplete = figures
     assert known == pytest.approx(computed, rel=1e-4) and incomplete == computed
     assert {name for name in known if moved[name] != known[name]} == {
-        name for name in known if "image, AvePool" in name
+        name for name in known if "images, AvePool" in name
     }
+
+
+def test_images_that_the_model_never_saw_are_not_called_its_training_images(tmp_path):
+    model = tiny_model().eval().requires_grad_(False)
+    model.card["data"] = {"path": "digits"}
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for k in range(30):
+        picture(k).save(photos / f"{k}.png")
+    for path, seen in (("", True), ("digits", True), (str(photos), False)):
+        splits = open_splits(ProbeData(path), model)
+        assert splits.seen is seen
+        few = replace(splits, train=splits.train.subset(np.arange(8)), test=splits.test.subset(np.arange(2)))
+        sheets = Sheets(tmp_path / "run")
+        said = [f.name for f in bidirectional(model, few, 8, sheets)] + [s.title + s.caption for s in sheets.entries]
+        for words, wanted in (("training images", seen), ("images of the training split", not seen)):
+            assert any(words in text for text in said) is wanted, (path, words)
 
 
 def _counted(read, calls: list):

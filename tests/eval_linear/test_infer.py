@@ -13,6 +13,7 @@ from bigbigan.metrics.reconstruction import reconstruction_figures
 from bigbigan.model import BigBiGAN
 from bigbigan.networks.encoder import Encoder
 from eval_linear.pairs import bidirectional
+from eval_linear.representations import Splits
 from eval_linear.sheets import Sheets
 from tests.conftest import tiny_model
 
@@ -72,7 +73,7 @@ def test_every_figure_and_sheet_gives_the_classes(tmp_path):
     reconstruction_figures(model, train, test, neighbours=False)
     assert torch.equal(torch.cat(model.told), torch.from_numpy(test.labels))
     model.told.clear()
-    bidirectional(model, train, test, 8, Sheets(tmp_path))
+    bidirectional(model, Splits(train, test, "digits"), 8, Sheets(tmp_path))
     labels = torch.from_numpy(test.labels)
     given = torch.cat(model.told)
     assert torch.equal(given[:24], labels), "reconstructions"

@@ -2,6 +2,7 @@
 cache."""
 
 import io
+import sys
 import urllib.error
 
 import numpy as np
@@ -221,3 +222,10 @@ def test_bad_input_is_a_sentence(digits):
     for call, sentence in cases:
         with pytest.raises(MetricsError, match=sentence):
             call()
+
+
+def test_nothing_is_fetched_for_a_package_that_is_not_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
+    monkeypatch.setattr(extractors, "_find", lambda download: pytest.fail("the weights were looked for"))
+    with pytest.raises(MetricsUnavailable, match="torch-fidelity, which is not installed"):
+        inception2015()

@@ -1,5 +1,6 @@
 """Generation metrics against torch-fidelity, SciPy and scikit-learn, on one process and on two."""
 
+import itertools
 import socket
 from pathlib import Path
 from unittest import mock
@@ -24,6 +25,7 @@ from bigbigan.metrics import (
     Moments,
     Recipe,
     curve_figures,
+    error_of_random_pairs,
     evaluate_generation,
     evaluate_pixels,
     frechet_distance,
@@ -34,6 +36,7 @@ from bigbigan.metrics import (
     manifold_figures,
     ms_ssim,
     pairs_ms_ssim,
+    relative_error,
     sliced_wasserstein,
     truncation_curve,
 )
@@ -491,3 +494,13 @@ def moments_of(x):
     moments = Moments(x.shape[1])
     moments.update(x)
     return moments.joined()
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (7, 3, 4, 4), (30, 1)])
+def test_random_pairs_are_all_pairs(shape):
+    x = torch.from_numpy(np.random.default_rng(0).normal(5, 1, shape))
+    pairs = [float(((a - b) ** 2).sum()) for a, b in itertools.combinations(x, 2)]
+    assert float(error_of_random_pairs(x)) == pytest.approx(np.mean(pairs), rel=1e-12)
+    assert relative_error(x, x.roll(1, 0) + 1) == pytest.approx(
+        float(((x - x.roll(1, 0) - 1) ** 2).flatten(1).sum(1).mean()) / np.mean(pairs)
+    )

@@ -129,6 +129,7 @@ def test_a_dry_run_of_what_does_not_fit_makes_no_iteration(tmp_path, monkeypatch
     monkeypatch.setattr(bill, "product_rate", lambda trainer: 1e3)
     out, _ = train(tmp_path, "--dry-run", "--run.name=a")
     assert re.search(r"speed +not measured: by its FLOPs an iteration would take about .* on this device", out)
+    assert re.search(r"time +about .* to the end, at 20% of this device's rate of matrix products", out)
 
 
 @pytest.mark.run

@@ -103,12 +103,14 @@ def test_the_command(run_folder, tmp_path, capsys):
     anomalies.main([str(run_folder), "--held_out", "8", "--out", str(out)])
     text = capsys.readouterr().out
     assert out.is_file() and "A(x), feature matching" in text and "47 anomalous among 359 images, w = 0.1" in text
+    assert "the model was trained on digits, images of 8 among them" in text
     for i in range(3):
         (tmp_path / "odd").mkdir(exist_ok=True)
         picture(i).save(tmp_path / "odd" / f"{i}.png")
     anomalies.main(["digits", "--anomalies", str(tmp_path / "odd"), "--test_images", "20", "--out", str(out)])
     text = capsys.readouterr().out
     assert "3 anomalous among 23 images" in text and "holds no discriminator" in text and "A(x)" not in text
+    assert "among them" not in text
 
 
 @pytest.mark.parametrize(
