@@ -103,7 +103,7 @@ def _walk(
     """Return the folder's images; unless `quiet`, log what was left out that may hold images. Raises DataError."""
     root, census = walk(folder, follow_links, listing)
     for sentence in census.sentences() if not quiet else ():
-        log.warning("%s: %s", printable(folder), sentence)
+        log.warning("%s: left out: %s", printable(folder), sentence)
     if not len(root):
         others = ", ".join(f"{n:,} {s}" for s, n in (census.other + census.unread).most_common(4))
         but = f", but {others}; save these images as PNG files, or unpack them" if others else ""

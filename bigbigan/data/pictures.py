@@ -5,12 +5,14 @@ import io
 import math
 import os
 import stat
+import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from bigbigan.errors import Outside
@@ -36,7 +38,8 @@ LARGEST_PICTURE = 178_956_970  # pixels, Pillow's own limit: half a gigabyte dec
 ORIENTED = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}  # JPEG metadata that may hold its orientation
 
 RGB_MODE = 3  # torchvision's ImageReadMode.RGB
-BITS_PER_SAMPLE, PHOTOMETRIC, PLANAR = 258, 262, 284  # TIFF tags
+BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLES_PER_PIXEL, PLANAR, SAMPLE_FORMAT = 258, 262, 277, 284, 339  # TIFF tags
+TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 SMALL_GREYS = {"L;2": 85, "L;4": 17}  # what Pillow multiplies greys of 2 and 4 bits by
 
 
@@ -66,7 +69,15 @@ def open_picture(source) -> Image.Image:
     """
     if isinstance(source, (str, os.PathLike)):
         _check_file(source)
-    image = Image.open(source)
+    try:
+        image = Image.open(source)
+    except UnidentifiedImageError:
+        if bands := _unknown_tiff(source):
+            raise PictureError(
+                f"expected a TIFF of one band, or of three or four of 8 bits, found {bands}; save three as 8 bits, "
+                "as of Sentinel-2: gdal_translate -b 4 -b 3 -b 2 -ot Byte -scale 0 3000 0 255"
+            ) from None
+        raise
     if image.format not in FORMATS:
         raise PictureError(f"expected one of {', '.join(FORMATS)}; found {image.format}")
     check_size(image)
@@ -83,6 +94,29 @@ def _check_bands(image: Image.Image) -> None:
             f"expected bands of 8 bits, or of 16 bits pixel by pixel, found {len(bits)} bands of {max(bits)} bits, one "
             "after the other; scale them to 8 bits and save them as PNG"
         )
+
+
+def _unknown_tiff(source) -> str:
+    """Return the bands of a TIFF that Pillow does not know, such as "13 bands of 16 bits"; "" for what is no TIFF.
+
+    source: as of `open_picture`.
+    """
+    try:
+        with open(source, "rb") if isinstance(source, (str, os.PathLike)) else nullcontext(source) as file:
+            file.seek(0)
+            header = file.read(8)
+            if header[:4] not in TIFF_BEGINNINGS:
+                return ""
+            header += file.read(8) if 43 in header[2:4] else b""
+            directory = TiffImagePlugin.ImageFileDirectory_v2(header)
+            file.seek(directory.next)
+            with warnings.catch_warnings(action="error"):
+                directory.load(file)
+        bits, count = directory[BITS_PER_SAMPLE], directory[SAMPLES_PER_PIXEL]
+        floats = " as floats" if 3 in directory.get(SAMPLE_FORMAT, ()) else ""
+        return f"{count} bands of {max(bits)} bits{floats}" if count > 1 else ""
+    except Exception:  # a file that is torn or was made to mislead: Pillow's own words follow
+        return ""
 
 
 def _check_file(path: str | os.PathLike) -> None:

@@ -83,17 +83,15 @@ class Census:
         """Return one short phrase for each kind of thing that was left out and holds, or may hold, images."""
         found = []
         if self.odd:
-            found.append(f"{len(self.odd)} that are no files left out, such as {printable(self.odd[0])}")
+            found.append(f"{len(self.odd)} that are no files, such as {printable(self.odd[0])}")
         if self.unread:
             heif = any(suffix in HEIF_EXTENSIONS for suffix in self.unread) and not HEIF
             advice = "; install bigbigan[heif] (pillow-heif) to read HEIC" if heif else "; convert them to PNG"
-            found.append(f"{_listed(self.unread)} left out, which this library does not read{advice}")
+            found.append(f"{_listed(self.unread)}, which this library does not read{advice}")
         if archives := self.archives():
-            found.append(f"{_listed(archives)} left out; unpack them if they hold images")
+            found.append(f"{_listed(archives)}; unpack them if they hold images")
         if self.empty:
-            found.append(
-                f"{len(self.empty)} folders without a readable image left out, such as {printable(self.empty[0])}"
-            )
+            found.append(f"{len(self.empty)} folders without a readable image, such as {printable(self.empty[0])}")
         return found
 
     def quiet(self) -> list[str]:

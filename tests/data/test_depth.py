@@ -7,12 +7,13 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 import bigbigan
 from bigbigan.config import Config, check_value_range, parse
 from bigbigan.data import Images, open_images, to_rgb
 from bigbigan.data.images import Arrays
+from bigbigan.data.pictures import PictureError, decode_rgb
 from bigbigan.errors import ConfigError, DataError, InputError
 from bigbigan.release.load import card
 from bigbigan.training.start import values_rows
@@ -261,3 +262,41 @@ def test_arrays_are_scaled_by_a_range_as_files_are(tmp_path):
         bigbigan.encode(counts, model)
     with pytest.raises(InputError, match="finite values"):
         encode(np.full((8, 8), np.nan))
+
+
+def bands_of_a_satellite(count: int, bits: int, order: str, kind: int = 1) -> bytes:
+    """Make a TIFF of 4 × 4 pixels of many bands; order: of bytes, < or >.  kind: as of `tiff`."""
+    data = bytes(16 * count * bits // 8)
+    each = struct.pack(f"{order}{count}H", *[bits] * count)
+    kinds = struct.pack(f"{order}{count}H", *[kind] * count)
+    tags = {256: 4, 257: 4, 258: 8 + len(data), 259: 1, 262: 1, 273: 8, 277: count, 278: 4, 279: len(data),
+            284: 1, 339: 8 + len(data) + len(each)}  # fmt: skip
+    entries = b"".join(
+        struct.pack(f"{order}HH", tag, 3 if tag in (258, 339) else 4)
+        + struct.pack(f"{order}II", count if tag in (258, 339) else 1, value)
+        for tag, value in sorted(tags.items())
+    )
+    whole = data + each + kinds
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 8 + len(whole))
+    return head + whole + struct.pack(f"{order}H", len(tags)) + entries + b"\0" * 4
+
+
+@pytest.mark.parametrize(
+    ("count", "bits", "order", "kind", "found"),
+    [
+        (13, 16, "<", 1, "13 bands of 16 bits;"), (13, 16, ">", 1, "13 bands of 16 bits;"),
+        (5, 8, "<", 1, "5 bands of 8 bits;"), (4, 32, "<", 3, "4 bands of 32 bits as floats;"),
+    ],
+)  # fmt: skip
+def test_a_picture_of_many_bands_is_refused_with_what_it_holds(count, bits, order, kind, found, tmp_path):
+    content = bands_of_a_satellite(count, bits, order, kind)
+    (tmp_path / "tile.tif").write_bytes(content)
+    for source in (content, tmp_path / "tile.tif"):
+        with pytest.raises(PictureError, match=f"of three or four of 8 bits, found {found}"):
+            decode_rgb(source)
+
+
+@pytest.mark.parametrize("length", [4, 8, 12, 300, 430, 440, 445])
+def test_a_torn_picture_of_many_bands_is_unknown_as_others_are(length):
+    with pytest.raises((UnidentifiedImageError, PictureError)):
+        decode_rgb(bands_of_a_satellite(13, 16, "<")[:length])

@@ -345,8 +345,8 @@ def test_a_class_never_vanishes_silently(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         images = open_images(str(tmp_path), test_share=0)
     assert images.class_names == ["cat", "dog"]
-    assert "2 .dcm left out, which this library does not read" in caplog.text
-    assert "2 folders without a readable image left out, such as" in caplog.text
+    assert "left out: 2 .dcm, which this library does not read" in caplog.text
+    assert "left out: 2 folders without a readable image, such as" in caplog.text
 
 
 def test_heic_is_read_or_counted_with_what_to_do(tmp_path, caplog):

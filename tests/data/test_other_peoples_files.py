@@ -145,7 +145,7 @@ def test_archives_and_a_lone_test_split_are_said(tmp_path, caplog):
     (tmp_path / "train.zip").write_bytes(b"PK")
     open_images(str(tmp_path))
     assert "the only split is test/, so these images are trained on" in caplog.text
-    assert "1 .zip left out; unpack them if they hold images" in caplog.text
+    assert "left out: 1 .zip; unpack them if they hold images" in caplog.text
 
 
 def tar(path, names, mode="w", folders=()):

@@ -194,7 +194,7 @@ def test_what_is_no_file_is_left_out_and_counted(tmp_path, model, caplog):
     (folder / "again").symlink_to(folder, target_is_directory=True)
     with caplog.at_level(logging.WARNING):
         assert len(open_images(str(folder), test_share=0)) == 3
-    assert f"{folder}: 3 that are no files left out, such as {folder}/gone.jpg" in caplog.text
+    assert f"{folder}: left out: 3 that are no files, such as {folder}/gone.jpg" in caplog.text
     for name, found in (("pipe.png", "a pipe or a device"), ("album.jpg", "a folder")):
         with pytest.raises(InputError, match=f"{name}: expected a readable image; expected a file, found {found}"):
             bigbigan.encode([str(folder / name)], model)

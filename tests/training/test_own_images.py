@@ -153,6 +153,10 @@ def test_a_grey_generator_is_refused_for_images_with_colour(tmp_path, capsys):
     photos = write(tmp_path / "photos", 5)
     with pytest.raises(ConfigError, match="--model.grey True: expected images without colour, found colour in 4 of 4"):
         open_data(parse(["--config", "own/small", f"--data.path={photos}", "--model.grey=True"])[0], {"model.grey"})
+    taken = parse(["--config", "own/small", f"--data.path={photos}", "--model.init_from=xrays"])[0]
+    taken.model.grey = True  # as adopt_architecture leaves it
+    with pytest.raises(ConfigError, match="init_from xrays: its G draws grey images alone, so expected images without"):
+        open_data(taken)
     config = parse(["--config", "digits", f"--data.path={photos}"])[0]
     open_data(config)  # what the preset alone sets gives way
     assert not config.model.grey and "the preset's model.grey True is not used" in capsys.readouterr().out
