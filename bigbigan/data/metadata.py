@@ -2,7 +2,7 @@
 
 Its column `file_name` (or one that ends in `_file_name`) holds paths relative to the file's own folder; another column
 may hold labels. Images below a folder with such a file are those that it names. `val_annotations.txt`, which Tiny
-ImageNet has beside its validation images, is read in the same way.
+ImageNet has beside its validation images, is read in the same way, and so is the `dataset.json` of StyleGAN's data.
 """
 
 import csv
@@ -49,10 +49,11 @@ def read_metadata(paths: list[str], images: set[str], label_column: str, origin:
 
     paths: the metadata files.  images: paths of all images.  label_column: as asked for, or "".
     """
-    found, kinds = Metadata(asked=bool(label_column)), {os.path.splitext(path)[1] for path in paths}
+    tables = {path: read_rows(Path(path)) for path in paths}
+    tables = {path: rows for path, rows in tables.items() if rows or not path.endswith(".json")}
+    found, kinds = Metadata(asked=bool(label_column)), {os.path.splitext(path)[1] for path in tables}
     if len(kinds) > 1:
         raise DataError(f"{origin}: expected metadata files of one kind, found {', '.join(sorted(kinds))}; keep one")
-    tables = {path: read_rows(Path(path)) for path in paths}
     files = {path: _file_column(rows, path) for path, rows in tables.items()}
     tables = {path: rows for path, rows in tables.items() if files[path]}
     columns = list(dict.fromkeys(name for rows in tables.values() for row in rows[:1] for name in row))
@@ -99,6 +100,8 @@ def read_rows(path: Path) -> list[dict]:
     try:
         if path.suffix == ".txt":
             return _tiny_imagenet(path)
+        if path.suffix == ".json":
+            return _stylegan(path)
         if path.suffix == ".csv":
             with open(path, encoding="utf-8-sig", newline="") as file:
                 return typed(list(csv.DictReader(file)))
@@ -127,6 +130,16 @@ def _tiny_imagenet(path: Path) -> list[dict]:
         raise ValueError("a line that is not a name, a class and the four numbers of a box, with tabs between")
     folder = "images/" if (path.parent / "images").is_dir() else ""
     return [{"file_name": folder + name, "label": label} for name, label, *_ in lines]
+
+
+def _stylegan(path: Path) -> list[dict]:
+    """Return the rows of StyleGAN's `dataset.json`, {"labels": [[name, class], ...]}; none where it is null, or another
+    file of this name."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    pairs = content.get("labels") if isinstance(content, dict) else None
+    if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        return []
+    return [{"file_name": name, "label": label} for name, label in pairs]
 
 
 def typed(rows: list[dict]) -> list[dict]:

@@ -39,7 +39,7 @@ KNOWN_SUFFIXES = {
 ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"}
 # Suffixes in the two cases that nearly all files have, so that these are recognised without a call.
 USUAL = {*EXTENSIONS, *map(str.upper, EXTENSIONS)}
-METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet", "val_annotations.txt")
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet", "val_annotations.txt", "dataset.json")
 
 
 @dataclass

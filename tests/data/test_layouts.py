@@ -490,3 +490,30 @@ def test_torn_metadata_are_one_sentence(tmp_path, text, message):
     (tmp_path / "metadata.jsonl").write_text(text)
     with pytest.raises(DataError, match=message):
         open_images(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("content", "classes"),
+    [
+        ({"labels": [[f"00000/img0000000{i}.png", i % 3] for i in range(9)]}, ["0", "1", "2"]),
+        ({"labels": None}, None),
+        ({"name": "photos"}, None),
+        ([1, 2], None),
+    ],
+)
+def test_the_labels_of_stylegan(content, classes, tmp_path):
+    (tmp_path / "00000").mkdir()
+    for i in range(9):
+        picture(i).save(tmp_path / "00000" / f"img0000000{i}.png")
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    images = open_images(str(tmp_path))
+    assert images.class_names == classes
+    if classes:
+        assert [int(name[-5]) % 3 for name in map(images.name, range(len(images)))] == images.labels.tolist()
+
+
+def test_a_torn_list_of_stylegan_is_an_error(tmp_path):
+    make(tmp_path, "00000/*2.png")
+    (tmp_path / "dataset.json").write_text('{"labels": [["0000')
+    with pytest.raises(DataError, match="dataset.json: expected a readable .json file, found JSONDecodeError"):
+        open_images(str(tmp_path))
