@@ -1,14 +1,17 @@
-"""Define the settings by which the commands on a model are told which images to work on."""
+"""Define the settings by which the commands on a model are told which images to work on: their `data` section.
+
+`data.data_of_model` reads it.
+"""
 
 from dataclasses import dataclass
 
 
 @dataclass
 class ImagesGiven:
-    """Name the images: the `data` section that the commands on a model share; `data.data_of_model` reads it."""
+    """Name the images; what is left empty is what the model was trained on."""
 
     path: str = ""
-    """As --data.path in training; the images that the model was trained on if empty."""
+    """As --data.path in training; if empty, the images that the model was trained on."""
     subset: str = ""
     """Configuration of a hub data set that has several."""
     image_column: str = ""

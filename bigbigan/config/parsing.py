@@ -30,7 +30,9 @@ def parse_options(options: type[T], prog: str, argv: Sequence[str] | None, **set
     argv, said = list(sys.argv[1:] if argv is None else argv), io.StringIO()
     try:
         with redirect_stderr(said):
-            found = tyro.cli(options, prog=prog, args=argv, config=(tyro.conf.FlagConversionOff,), **settings)
+            found = tyro.cli(
+                options, prog=prog, args=argv, config=(tyro.conf.FlagConversionOff,), use_underscores=True, **settings
+            )
     except SystemExit as end:
         if not end.code:
             raise

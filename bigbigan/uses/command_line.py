@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from bigbigan.api import load
+from bigbigan.config import ImagesGiven
 from bigbigan.config.parsing import parse_options
 from bigbigan.data import Images, data_of_model, evaluation_batches, open_splits, to_signed
 from bigbigan.errors import InputError, exit_with_a_sentence
@@ -33,24 +34,6 @@ def run_command(options: type, run: Callable, name: str, argv: list[str] | None)
 
 
 @dataclass
-class UseData:
-    """Name the images."""
-
-    path: str = ""
-    """As --data.path in training; if empty, the images that the model was trained on."""
-    subset: str = ""
-    """Configuration of a hub data set that has several."""
-    image_column: str = ""
-    """Column of the images in a table; found by itself when empty."""
-    label_column: str = ""
-    """Column of the labels in a table, or in a .csv file beside images; found by itself in a table when empty."""
-    value_range: tuple[float, ...] = ()
-    """As --data.value_range in training; empty for that of the model's training images."""
-    follow_links: bool = False
-    """Take images that lie outside `path` behind symbolic links too."""
-
-
-@dataclass
 class ModelOptions:
     """Name the model of a command and where it computes."""
 
@@ -64,7 +47,7 @@ class ModelOptions:
 class UseOptions(ModelOptions):
     """Name the model and the images of a command, which adds settings of its own."""
 
-    data: UseData = field(default_factory=UseData)
+    data: ImagesGiven = field(default_factory=ImagesGiven)
 
 
 def ready(model: BigBiGAN | str | os.PathLike | None, device: torch.device | str | None = None) -> BigBiGAN:
@@ -84,7 +67,7 @@ def device_of(model: BigBiGAN) -> torch.device:
     return next(model.parameters()).device
 
 
-def open_data(data: UseData, model: BigBiGAN) -> tuple[Images, Images]:
+def open_data(data: ImagesGiven, model: BigBiGAN) -> tuple[Images, Images]:
     """Return the (training, held-out) images that the settings name, divided as the model's training divided them.
 
     Raises InputError if neither the settings nor the model name any, or DataError.

@@ -27,11 +27,11 @@ from torch import Tensor, nn
 from tqdm.auto import trange
 
 from bigbigan.api import grid
+from bigbigan.config import ImagesGiven
 from bigbigan.config.bounds import AtLeastOne, AtLeastTwo, NotNegative, Positive, Strength, check_argument
 from bigbigan.errors import InputError
 from bigbigan.model import BigBiGAN
 from bigbigan.uses.command_line import (
-    UseData,
     UseOptions,
     at_encoder_size,
     bar_settings,
@@ -376,7 +376,7 @@ class DirectionsCommand(UseOptions):
     2021); labels: from the latents of labelled images."""
     out: Path = Path("directions.png")
     """The picture: a row for each direction, shifted from − to +."""
-    data: UseData = field(default_factory=UseData)
+    data: ImagesGiven = field(default_factory=ImagesGiven)
     """labels: the images."""
     kind: Literal["means", "linear"] = "means"
     """labels: differences of class means, or the weights of a linear classifier in z."""

@@ -118,7 +118,7 @@ def test_help_shows_plain_types_and_every_description(capsys):
         parse(["--help-all"])
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert not stop.value.code and "Bounds" not in text and "Annotated" not in text
-    assert "--data.batch-size INT Images of one update, over all processes. (default: 64)" in text
+    assert "--data.batch_size INT Images of one update, over all processes. (default: 64)" in text
     assert "--optim.betas FLOAT FLOAT Adam's decay rates" in text
     for section in fields(Config):
         for f in fields(section.type):

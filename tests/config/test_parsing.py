@@ -42,7 +42,7 @@ MISTAKES = {
     "m --kind hing": "--kind hing: expected one of hinge, logistic; did you mean hinge?",
     "m --parts linear xyz": "--parts xyz: expected one of linear, knn",
     "m --data.flip maybe": "--data.flip maybe: expected one of True, False",
-    "m --data.value_range a b": "--data.value-range a b: expected numbers",
+    "m --data.value_range a b": "--data.value_range a b: expected numbers",
     "m --betas x y": "--betas x y: expected numbers",
     "m --betas 0.5": "--betas: expected 2 values, found 0.5",
     "m --rows": "--rows: expected 1 value, found none",

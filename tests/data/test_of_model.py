@@ -2,9 +2,9 @@
 
 import pytest
 
+from bigbigan.config import ImagesGiven
 from bigbigan.data import data_of_model
 from bigbigan.extract import ExtractData
-from bigbigan.uses.command_line import UseData
 from eval_linear.probe import ProbeData
 
 CARD = {
@@ -13,7 +13,7 @@ CARD = {
         "label_column": "kind", "follow_links": True, "value_range": [0, 4095],
     }
 }  # fmt: skip
-COMMANDS = [ProbeData, ExtractData, UseData]
+COMMANDS = [ProbeData, ExtractData, ImagesGiven]
 
 
 @pytest.mark.parametrize("kind", COMMANDS)
@@ -33,8 +33,8 @@ def test_other_data_take_no_names_from_the_model(kind):
 
 
 def test_a_model_that_names_no_data():
-    assert data_of_model(UseData(), None).path == "" and data_of_model(UseData(), {}).split_rule == "hash"
+    assert data_of_model(ImagesGiven(), None).path == "" and data_of_model(ImagesGiven(), {}).split_rule == "hash"
 
 
 def test_runs_of_before_the_rule_was_written_down_held_out_by_a_permutation():
-    assert data_of_model(UseData(), {"data": {"path": "digits"}}).split_rule == "permutation"
+    assert data_of_model(ImagesGiven(), {"data": {"path": "digits"}}).split_rule == "permutation"

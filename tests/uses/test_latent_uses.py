@@ -232,7 +232,7 @@ def test_directions_by_labels_lead_to_the_class(kind):
 
 
 def test_a_direction_by_labels_changes_what_a_classifier_says(digits):
-    train, _ = directions.open_data(directions.UseData(), digits)
+    train, _ = directions.open_data(directions.ImagesGiven(), digits)
     x, labels = directions.read_images(train, 8, 600)
     with torch.no_grad():
         found = directions.from_labels(digits.infer(x).mean, labels)
