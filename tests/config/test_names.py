@@ -36,8 +36,8 @@ OLD_NAMES = [
 # Settings of presets that have changed since.
 SINCE = {
     "digits": {
-        "model.grey": True, "optim.lower_after": 256_000, "optim.lower_images": 128_000, "run.images": 384_000,
-        "run.sample_every": 38_400, "run.checkpoint_every": 76_800, "run.spectra_every": 38_400,
+        "model.grey": True, "optim.lower_after": 224_000, "optim.lower_images": 112_000, "run.images": 336_000,
+        "run.sample_every": 33_600, "run.checkpoint_every": 67_200, "run.spectra_every": 33_600,
     },
 }  # fmt: skip
 
