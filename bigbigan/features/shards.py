@@ -15,6 +15,7 @@ import hashlib
 import io
 import json
 import logging
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -109,7 +110,7 @@ def begin(folder: Path, manifest: Manifest) -> None:
 
     Any number of processes may call it at once.
     """
-    if folder.exists() and not folder.is_dir():
+    if os.path.exists(folder) and not os.path.isdir(folder):
         raise FeatureError(f"--out {printable(folder)}: expected a folder, which may be a new one, found a file")
     folder.mkdir(parents=True, exist_ok=True)
     foreign = next(folder.glob("*.parquet"), None)  # before the manifest is looked for: another process may write both

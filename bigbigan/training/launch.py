@@ -140,7 +140,7 @@ def lock_run_folder(folder: Path):
     A POSIX record lock on run.lock: it dies with its process, however that ends, and decoding workers do not inherit
     it.
     """
-    if folder.exists() and not folder.is_dir():
+    if os.path.exists(folder) and not os.path.isdir(folder):
         raise ConfigError(f"{folder}: expected a run folder or none, found a file; choose another --run.name")
     try:
         folder.mkdir(parents=True, exist_ok=True)

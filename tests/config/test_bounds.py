@@ -122,5 +122,5 @@ def test_help_shows_plain_types_and_every_description(capsys):
     assert "--optim.betas FLOAT FLOAT Adam's decay rates" in text
     for section in fields(Config):
         for f in fields(section.type):
-            after = text.split(f"--{section.name}.{f.name.replace('_', '-')} ")[1]
+            after = text.split(f"--{section.name}.{f.name} ")[1]
             assert after.split("(default:")[0].count(" ") >= 3, f"{f.name} has a description"

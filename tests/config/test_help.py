@@ -36,7 +36,7 @@ def test_the_examples_of_help_name_presets():
 
 def test_help_all_has_every_setting(capsys):
     out = printed(capsys, "--help-all")
-    assert all(f"--{name.replace('_', '-')}" in out.replace("\n", "") for name in flatten(Config()))
+    assert all(f"--{name}" in out.replace("\n", "") for name in flatten(Config()))
 
 
 def test_the_list_has_each_preset_on_a_line_with_its_bill(capsys):

@@ -360,7 +360,7 @@ def test_heic_is_read_or_counted_with_what_to_do(tmp_path, caplog):
     (tmp_path / "a" / "1.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0")
     with caplog.at_level(logging.WARNING):
         assert len(open_images(str(tmp_path), test_share=0)) == 4
-    assert "1 .heic left out" in caplog.text and "bigbigan[heif]" in caplog.text
+    assert "left out: 1 .heic" in caplog.text and "bigbigan[heif]" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from bigbigan.data.inputs import image_batches
 from bigbigan.data.pictures import decode_rgb
 from bigbigan.errors import FeatureError
 from bigbigan.metrics import neighbours
-from eval_linear import measures, representations
+from eval_linear import measures, pairs, representations
 from eval_linear.clusters import cluster, clustering_accuracy
 from eval_linear.features import augmented, check_names, extract, features_of
 from eval_linear.knn import majority, nearest_rows, paper_knn, smallest, weighted_knn
@@ -158,7 +158,8 @@ def test_the_pairs_take_features_of_the_training_images_that_are_known():
     }
 
 
-def test_images_that_the_model_never_saw_are_not_called_its_training_images(tmp_path):
+def test_images_that_the_model_never_saw_are_not_called_its_training_images(tmp_path, monkeypatch):
+    monkeypatch.setattr(pairs, "LIMIT", 8)
     model = tiny_model().eval().requires_grad_(False)
     model.card["data"] = {"path": "digits"}
     photos = tmp_path / "photos"

@@ -282,11 +282,11 @@ def test_cifar10_trains_by_one_flag_resumes_encodes_and_probes(tmp_path):
 def test_help_names_every_section():
     out, _ = launch(ROOT / "bigbigan" / "train.py", "--help-all")
     for word in (
-        "--model.image-size",
+        "--model.image_size",
         "--data.path",
         "--run.images",
-        "--optim.encoder-lr",
-        "--loss.unary-x",
+        "--optim.encoder_lr",
+        "--loss.unary_x",
         "--dry-run",
         "digits",
     ):
