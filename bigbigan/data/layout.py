@@ -29,7 +29,6 @@ name and path, without shard numbers, tells configurations apart; several are ne
 import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,8 +46,11 @@ SPLIT_WORDS = {
 }
 SHORT_WORDS = {"tr": TRAIN, "te": TEST, "ts": TEST, "va": VAL}  # count only where the other splits are there too
 ALL, REST = "all", "rest"  # names of splits that say how to read the folders; see above
+# Words that say whether images have labels; a folder that is named by them alone is no class.
+UNLABELLED = {"unlabeled", "unlabelled", "unsup", "unsupervised", "nolabel", "nolabels", "unannotated"}
+LABELLED = {"labeled", "labelled", "annotated", "supervised"}
 # Words that say nothing about what a folder holds.
-PLAIN_WORDS = {
+PLAIN_WORDS = UNLABELLED | LABELLED | {
     "image", "images", "img", "imgs", "pic", "pics", "picture", "pictures", "photo", "photos", "jpg", "jpeg", "png",
     "jpegs", "jpegimages", "data", "dataset", "datasets", "set", "split", "input", "inputs", "sample", "samples",
     "full", "raw", "original", "originals", "rgb", "frames", "part", "parts", "batch", "batches", "chunk", "shard",
@@ -210,6 +212,7 @@ def read_folder(root: Folder, split: str, subset: str, where: str) -> Layout:
     parts = _splits_here(top, split, where, left_out) or _splits_below(top, where, left_out) or _splits_of_files(top)
     if not parts:
         _check_no_splits_below(top, where)
+        _check_labelled(top, where, at_the_top=True)
         own = read_name(top.name).split if top.path != root.path else None
         parts = [Part(top.name if own else ALL, own, [("", top)])]
     return Layout(parts, left_out)
@@ -217,9 +220,13 @@ def read_folder(root: Folder, split: str, subset: str, where: str) -> Layout:
 
 def _all_of(top: Folder, where: str, left_out: list[str]) -> Part:
     """Return all images as one part: those of all splits together, where these are certain, else of all folders."""
-    parts: list[Part] = []
-    with suppress(DataError):
+    try:
         parts = _splits_here(top, TRAIN, where, left_out)
+    except DataError:
+        named = _recognised([(f, read_name(f.name)) for f in top.folders])
+        kinds = {name.split for _, name in named}
+        certain = TRAIN in kinds and len(kinds) > 1 and None not in kinds  # such as train2014, train2017, val2014
+        parts = [Part(ALL, None, [("", folder) for folder, _ in named])] if certain else []
     return Part(ALL, None, [named for part in parts for named in part.folders] or [("", top)], certain=True)
 
 
@@ -235,6 +242,31 @@ def _check_no_splits_below(top: Folder, where: str) -> None:
                 "the folders directly in the path are classes, whatever lies below them", "--data.split all",
             )  # fmt: skip
         _check_no_splits_below(folder, where)
+
+
+def _check_labelled(top: Folder, where: str, at_the_top: bool) -> None:
+    """Raise DataError if a folder of images without labels lies beside others, as if it were a class.
+
+    at_the_top: whether --data.subset finds these folders.
+    """
+    without = [f.name for f in top.folders if _without_labels(f.name)]
+    others = [f.name for f in top.folders if f.name not in without]
+    if without and others:
+        named = listed(without)
+        choice = f"--data.subset {named}" + (f" or {printable(others[0])}" if len(others) == 1 else "")
+        out = f"move it out of {printable(top.path)}"
+        _refuse(
+            where, f"{named} beside {listed(others)}",
+            f"{named} holds images without labels, apart from the others",
+            f"{choice}, or {out}" if at_the_top and len(without) == 1 else out,
+            f"{named} is a class like the others", "--data.split all",
+        )  # fmt: skip
+
+
+def _without_labels(name: str) -> bool:
+    """Return whether a folder is named by nothing but that its images have no labels."""
+    found = words(name)
+    return bool(UNLABELLED & set(found)) and all(word in PLAIN_WORDS or word.isdigit() for word in found)
 
 
 def unwrap(folder: Folder, left_out: list[str], classes: Iterable[str] = ()) -> Folder:
@@ -436,8 +468,9 @@ def _group(splits: list[tuple[Folder, Name]], where: str, left_out: list[str]) -
 
 
 def _shard(name: Name) -> bool:
-    """Return whether a name is that of a numbered part of a split; a year tells editions apart, not parts."""
-    return name.plain and not any(re.fullmatch(r"(19|20)\d\d", word) for word in name.rest)
+    """Return whether a name is that of a numbered part of a split; years and words on labels tell editions apart."""
+    edition = re.compile(rf"(19|20)\d\d|{'|'.join(UNLABELLED | LABELLED)}")
+    return name.plain and not any(edition.fullmatch(word) for word in name.rest)
 
 
 def _splits_below(top: Folder, where: str, left_out: list[str]) -> list[Part]:
@@ -551,6 +584,7 @@ def items_of(part: Part, known: set[str] | None, left_out: list[str], where: str
     inner = unwrap(whole, left_out, known or ())
     if not (part.certain or part.settled or are_dates([folder.name for folder in inner.folders])):
         _check_classes_once(inner, where)
+        _check_labelled(inner, where, at_the_top=False)
         if known is not None:
             _check_no_split_among(inner, known, where)
     below = [(folder.name, path) for folder in inner.folders for path in _pictures(folder, left_out)]

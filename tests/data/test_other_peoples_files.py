@@ -348,3 +348,68 @@ def test_the_range_that_an_error_suggests_fits(most, fits):
     for kind in (np.uint16, np.int64):
         with pytest.raises(InputError, match=f"such as \\(0, {fits}\\)"):
             bigbigan.encode(np.full((2, 8, 8), most, kind), tiny_model())
+
+
+WITH_UNLABELLED = {
+    "stl10": (
+        ["train_labeled/cat/*2.png", "train_labeled/dog/*2.png", "train_unlabeled/*6.png", "test/cat/*1.png",
+         "test/dog/*1.png"],
+        "expected one folder for the split 'train', found train_labeled, train_unlabeled; choose with --data.split",
+    ),
+    "beside": (
+        ["labeled/cat/*2.png", "labeled/dog/*2.png", "unlabeled/*6.png"],
+        "unlabeled beside labeled. Either unlabeled holds images without labels, apart from the others: --data.subset "
+        "unlabeled or labeled, or move it out of",
+    ),
+    "among classes": (
+        ["cat/*2.png", "dog/*2.png", "unlabelled_images/*6.png"],
+        "unlabelled_images beside cat, dog. Either .*: --data.subset unlabelled_images, or move it out of",
+    ),
+    "in a split": (
+        ["train/neg/*2.png", "train/pos/*2.png", "train/unsup/*6.png", "test/neg/*1.png", "test/pos/*1.png"],
+        "unsup beside neg, pos. Either .* apart from the others: move it out of .*train; or unsup is a class",
+    ),
+}  # fmt: skip
+
+
+def layout_of(folder, entries) -> None:
+    """Write "path/*N.png" as N images."""
+    names = []
+    for entry in entries:
+        path, _, count = entry.removesuffix(".png").rpartition("/*")
+        names += [f"{path}/{path.replace('/', '-')}-{k}.png" for k in range(int(count))]
+    make(folder, *names)
+
+
+@pytest.mark.parametrize("name", WITH_UNLABELLED)
+def test_a_folder_of_images_without_labels_is_no_class(name, tmp_path):
+    entries, message = WITH_UNLABELLED[name]
+    layout_of(tmp_path, entries)
+    with pytest.raises(DataError, match=message):
+        open_images(str(tmp_path))
+
+
+def test_what_the_refusal_of_images_without_labels_names_is_taken(tmp_path):
+    layout_of(tmp_path / "a", WITH_UNLABELLED["stl10"][0])
+    for split, labelled in (("./train_labeled", True), ("./train_unlabeled", False)):
+        train = open_images(str(tmp_path / "a"), split, other_split="./test")
+        test = open_images(str(tmp_path / "a"), "./test", test=True, other_split=split)
+        assert (train.labels is not None) is labelled and len(train) == (4 if labelled else 6)
+        assert test.class_names == ["cat", "dog"]
+    assert len(everything(tmp_path / "a")) == 12
+    layout_of(tmp_path / "b", WITH_UNLABELLED["beside"][0])
+    for subset, count in (("labeled", 4), ("unlabeled", 6)):
+        parts = [open_images(str(tmp_path / "b"), subset=subset, test=test) for test in (False, True)]
+        assert sum(map(len, parts)) == count and (parts[0].labels is not None) is (subset == "labeled")
+
+
+def test_all_of_two_editions_of_a_split(tmp_path):
+    layout_of(tmp_path, ["train2014/*3.png", "train2017/*4.png", "val2014/*2.png"])
+    images = everything(tmp_path)
+    assert len(images) == 9 and not any(part.labels is not None for part in [open_images(str(tmp_path), "all")])
+
+
+def everything(folder) -> list[str]:
+    """Return the names of all images that --data.split all takes, on both sides."""
+    parts = [open_images(str(folder), "all", test=test, other_split="all") for test in (False, True)]
+    return [part.name(i) for part in parts for i in range(len(part))]
