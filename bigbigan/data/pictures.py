@@ -114,7 +114,8 @@ def _unknown_tiff(source) -> str:
                 directory.load(file)
         bits, count = directory[BITS_PER_SAMPLE], directory[SAMPLES_PER_PIXEL]
         floats = " as floats" if 3 in directory.get(SAMPLE_FORMAT, ()) else ""
-        return f"{count} bands of {max(bits)} bits{floats}" if count > 1 else ""
+        common = count == 1 or (count in (3, 4) and max(bits) == 8)  # then it is something else that Pillow lacks
+        return "" if common else f"{count} bands of {max(bits)} bits{floats}"
     except Exception:  # a file that is torn or was made to mislead: Pillow's own words follow
         return ""
 
