@@ -91,9 +91,8 @@ class Census:
         if archives := self.archives():
             found.append(f"{_listed(archives)}; unpack them if they hold images")
         if self.empty:
-            found.append(
-                f"{len(self.empty)} folder{'s' * (len(self.empty) != 1)} without a readable image, such as {printable(self.empty[0])}"
-            )
+            folders = "1 folder" if len(self.empty) == 1 else f"{len(self.empty)} folders"
+            found.append(f"{folders} without a readable image, such as {printable(self.empty[0])}")
         return found
 
     def quiet(self) -> list[str]:
