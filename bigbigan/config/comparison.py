@@ -1,6 +1,7 @@
 """Comparison of a checkpoint's settings with those of the run that resumes from it."""
 
 import dataclasses
+import os
 from typing import Any
 
 from bigbigan.config.cross_checks import RESNET_DEFAULTS, takes_resnet_settings
@@ -64,8 +65,8 @@ def _same(key: str, before: Any, after: Any) -> bool:
     """Return whether two values are one: two paths of one folder or file are, however they are written."""
     if key == "data.path" and isinstance(before, str) and isinstance(after, str) and before and after:
         paths = [expanded(path) for path in (before, after)]
-        if all(path.exists() for path in paths):
-            return paths[0].samefile(paths[1])
+        if all(map(os.path.exists, paths)):
+            return os.path.samefile(*paths)
     return _as_list(before) == _as_list(after)
 
 

@@ -50,7 +50,9 @@ def read_metadata(paths: list[str], images: set[str], label_column: str, origin:
     paths: the metadata files.  images: paths of all images.  label_column: as asked for, or "".
     """
     tables = {path: read_rows(Path(path)) for path in paths}
-    tables = {path: rows for path, rows in tables.items() if rows or not path.endswith(".json")}
+    tables = {
+        path: rows for path, rows in tables.items() if not path.endswith(".json") or _names_one(rows, path, images)
+    }
     found, kinds = Metadata(asked=bool(label_column)), {os.path.splitext(path)[1] for path in tables}
     if len(kinds) > 1:
         raise DataError(f"{origin}: expected metadata files of one kind, found {', '.join(sorted(kinds))}; keep one")
@@ -132,10 +134,22 @@ def _tiny_imagenet(path: Path) -> list[dict]:
     return [{"file_name": folder + name, "label": label} for name, label, *_ in lines]
 
 
+def _names_one(rows: list[dict], path: str, images: set[str]) -> bool:
+    """Return whether any row names an image, relative to the file at `path`."""
+    folder = os.path.dirname(path)
+    return any(os.path.normpath(os.path.join(folder, str(row["file_name"]))) in images for row in rows)
+
+
 def _stylegan(path: Path) -> list[dict]:
-    """Return the rows of StyleGAN's `dataset.json`, {"labels": [[name, class], ...]}; none where it is null, or another
-    file of this name."""
-    content = json.loads(path.read_text(encoding="utf-8"))
+    """Return the rows of StyleGAN's `dataset.json`, {"labels": [[name, class], ...]}.
+
+    Returns none where it is null, and of other files of this name; a warning says so if the file is no JSON.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        log.warning("%s: no labels are read from it: %s: %s", printable(path), type(error).__name__, error)
+        return []
     pairs = content.get("labels") if isinstance(content, dict) else None
     if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
         return []

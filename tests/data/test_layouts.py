@@ -512,8 +512,9 @@ def test_the_labels_of_stylegan(content, classes, tmp_path):
         assert [int(name[-5]) % 3 for name in map(images.name, range(len(images)))] == images.labels.tolist()
 
 
-def test_a_torn_list_of_stylegan_is_an_error(tmp_path):
-    make(tmp_path, "00000/*2.png")
-    (tmp_path / "dataset.json").write_text('{"labels": [["0000')
-    with pytest.raises(DataError, match="dataset.json: expected a readable .json file, found JSONDecodeError"):
-        open_images(str(tmp_path))
+@pytest.mark.parametrize("content", ['{"labels": [["0000', '{"a": 1}\n{"a": 2}', '{"labels": [["left", "right"]]}'])
+def test_another_file_of_stylegans_name_stops_nothing(content, tmp_path, caplog):
+    make(tmp_path, "cat/*2.png", "dog/*2.png")
+    (tmp_path / "dataset.json").write_text(content)
+    assert open_images(str(tmp_path)).class_names == ["cat", "dog"]
+    assert ("no labels are read from it: JSONDecodeError" in caplog.text) is not content.endswith("]]}")
