@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from datasets import Dataset, Features
@@ -23,7 +24,7 @@ from bigbigan.data.inputs import image_batches
 from bigbigan.errors import BigBiGANError, CheckpointError, InputError, UnreadableImage
 from bigbigan.noise import normal_noise
 from tests.conftest import ROOT, picture, tiny_model
-from tests.data.test_tars import pack
+from tests.data.test_tars import pack, samples
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +128,11 @@ X = np.random.default_rng(0).uniform(-1, 1, (2, 8, 8, 3)).astype(np.float32)
         (np.zeros((2, 8, 8, 4), np.uint8), "drop the alpha channel"),
         (np.zeros((2, 8, 8, 3), np.int64), "expected uint8 in 0 … 255 or float"),
         (np.zeros((2, 8, 8, 3), np.uint16), "uint16"),
-        (np.zeros((0, 8, 8, 3), np.uint8), "expected one image or a batch"),
+        (np.zeros((0, 8, 8, 3), np.uint8), "expected at least one image, found the shape"),
+        (np.zeros((0, 8, 8), np.float32), "expected at least one image, found the shape"),
+        (pandas.DataFrame({"file": ["a.png"], "n": 1}), "found DataFrame; give one of its columns, 'file', 'n', as a"),
+        (np.array([None], object), "image 0: expected a path, .* found NoneType"),
+        (np.array([["a.png"], ["b.png"]]), "expected an array of uint8 or float, found <U5"),
         (np.zeros((2, 2, 8, 8, 3), np.uint8), "expected one image or a batch"),
         (np.zeros(8, np.uint8), "expected one image or a batch"),
         ([], "expected at least one image, found none"),
@@ -485,6 +490,38 @@ def test_loaders_of_grey_images(model):
         assert len(bigbigan.encode(DataLoader(grey[:3], batch_size=4), model, "z_mean")) == 1
     colour = DataLoader(FLOATS, batch_size=1, collate_fn=lambda images: images[0])
     assert len(bigbigan.encode(colour, model, "z_mean")) == 5
+
+
+def test_paths_in_arrays_and_columns(model, tmp_path):
+    paths = [str(tmp_path / f"{i}.png") for i in range(3)]
+    for i, path in enumerate(paths):
+        picture(i).save(path)
+    expected = bigbigan.encode(paths, model, "z_mean")
+    objects = np.array([Path(path) for path in paths], object)
+    for held in (np.array(paths), np.array(paths, object), objects, pandas.Series(paths), pandas.Index(paths)):
+        assert torch.equal(bigbigan.encode(held, model, "z_mean"), expected)
+
+
+def test_a_loader_that_shuffles_is_warned_of(model):
+    pairs = TensorDataset(FLOATS, torch.arange(5))
+    with pytest.warns(UserWarning, match="row i is not image i") as said:
+        bigbigan.encode(DataLoader(pairs, batch_size=2, shuffle=True), model, "z_mean")
+    assert [warning.filename for warning in said] == [__file__]
+    for loader in (DataLoader(pairs, batch_size=2), DataLoader(pairs, batch_size=2, sampler=range(5))):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            bigbigan.encode(loader, model, "z_mean")
+
+
+def test_encode_says_nothing_of_labels(model, tmp_path, caplog):
+    rows = {"image": [picture(i) for i in range(12)], "label": list(range(12)), "kind": ["a", "b"] * 6}
+    table = Dataset.from_dict(rows)
+    table.to_parquet(tmp_path / "rows.parquet")
+    pack(tmp_path / "rows.tar", samples(0, 12) | {f"{i:04}.cls": str(i).encode() for i in range(12)})
+    caplog.clear()
+    for images in (table, tmp_path / "rows.parquet", tmp_path / "rows.tar"):
+        assert len(bigbigan.encode(images, model, "z_mean")) == 12
+    assert not caplog.messages
 
 
 def test_a_file_mapped_into_memory_is_not_copied(tmp_path):

@@ -83,6 +83,8 @@ def as_images(images: np.ndarray | Tensor) -> Tensor:
         x, channels_last = x[None, None] if x.ndim == 2 else x[:, None], False
     elif x.ndim == 3:
         x = x[None]
+    if x.ndim == 4 and len(x) == 0:
+        raise InputError(f"expected at least one image, {found}")
     if x.ndim != 4 or 0 in x.shape:
         labels = "; these may be labels: give the images alone" if x.ndim == 1 and len(x) else ""
         raise InputError(f"expected one image or a batch of images, {found}{labels}")

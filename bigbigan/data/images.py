@@ -207,6 +207,7 @@ class Request:
     of the training split where these are for evaluation.
     listing: what is known of the folders already; shared by the requests for both splits.
     nothing_held_out: all images are wanted, so that folders in a tar need not be told apart.
+    no_labels: the images alone are wanted, so that nothing is said of labels.
     """
 
     path: str
@@ -219,6 +220,7 @@ class Request:
     other_split: str = ""
     listing: Listing = field(default_factory=Listing, repr=False, compare=False)
     nothing_held_out: bool = False
+    no_labels: bool = False
 
     @property
     def train_split(self) -> str:

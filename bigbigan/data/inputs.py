@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from bigbigan.data import layout
 from bigbigan.data.arrays import Ranges, Seen, Values, as_images, doubt_channels, is_single, read_values
@@ -24,9 +24,9 @@ from bigbigan.data.crops import centre_square, crop_and_resize, resize, size_of
 from bigbigan.data.folders import image_paths
 from bigbigan.data.images import Images, Request
 from bigbigan.data.pictures import decode_rgb, how_to_read, to_rgb, to_signed, why
-from bigbigan.data.tables import SUFFIXES, from_table, open_tables
+from bigbigan.data.tables import SUFFIXES, Columns, from_table, open_tables
 from bigbigan.data.tars import all_samples, is_tar
-from bigbigan.errors import DataError, InputError, Outside, UnreadableImage
+from bigbigan.errors import DataError, InputError, Outside, UnreadableImage, warn_caller
 from bigbigan.files import expanded, printable
 
 # What `read_batches` explains. A torch data set without an iterator is read by number.
@@ -77,6 +77,8 @@ def read_batches(
     check_batch_size(batch_size)
     ranges = Ranges.of(value_range, trained_on)
     values = Values(ranges)
+    images = _listed(images)
+    _doubt_order(images)
     if isinstance(images, (np.ndarray, Tensor)):
         yield from _batches_of_array(images, batch_size, values, (size, kept_size))
     else:
@@ -116,7 +118,7 @@ def _all_rows(location: Path) -> Images | None:
 
     Raises DataError or Outside.
     """
-    found = open_tables(Request(str(location), layout.ALL, "", "", False, "", False))
+    found = open_tables(Request(str(location), layout.ALL, "", "", False, "", False, no_labels=True))
     return None if found is None else found.images
 
 
@@ -134,6 +136,7 @@ def check_batch_size(batch_size) -> None:
 
 def count_images(images) -> int | None:
     """Return the number of images, or None if only reading them would tell."""
+    images = _listed(images)
     if isinstance(images, Tensor) and (images.is_nested or images.layout is not torch.strided):
         return None
     if isinstance(images, (np.ndarray, Tensor)):
@@ -154,6 +157,21 @@ def count_images(images) -> int | None:
         return None
 
 
+def _listed(images):
+    """Return an array of paths or of other objects as a list of these; anything else as it is."""
+    listed = isinstance(images, np.ndarray) and images.ndim == 1 and images.dtype.kind in "OUT"
+    return list(images) if listed else images
+
+
+def _doubt_order(images) -> None:
+    """Warn where a DataLoader shuffles: its order is not that of the data set, and the next pass has another."""
+    if isinstance(images, DataLoader) and isinstance(images.sampler, RandomSampler):
+        warn_caller(
+            "the DataLoader shuffles, so row i is not image i of its data set; give one with shuffle=False, or the "
+            "data set itself"
+        )
+
+
 def _single_items(images) -> Iterable:
     """Return an iterable of single images, of batches, or of pairs of either with labels. Raises InputError."""
     if isinstance(images, (str, os.PathLike)):
@@ -166,11 +184,11 @@ def _single_items(images) -> Iterable:
         images = images.source.select_columns([images.column_name])
     if hasattr(images, "features") and hasattr(images, "column_names"):  # a whole `datasets` table
         try:
-            table = from_table(images, "the data set")
+            table = from_table(images, "the data set", Columns(label=None))
         except DataError as error:
             raise InputError(str(error)) from None
         return (_Row(table, i) for i in range(len(table)))
-    if isinstance(images, (bytes, bytearray, memoryview, Mapping, Set, type)):
+    if isinstance(images, (bytes, bytearray, memoryview, Mapping, Set, type)) or _is_frame(images):
         raise InputError(_no_images(images))
     if isinstance(images, Iterable):
         return images
@@ -194,10 +212,17 @@ def _holds_encoded_images(images) -> bool:
     return plain and images.source.format["type"] is None
 
 
+def _is_frame(images) -> bool:
+    """Return whether this is a table of pandas or polars, which yields its columns or their names."""
+    return hasattr(images, "columns") and hasattr(images, "to_numpy")
+
+
 def _no_images(found) -> str:
     """Return the sentence that refuses what holds no images."""
     name = type(found).__name__
     split = f"; give one of its splits, {', '.join(map(repr, found))}" if name.endswith("Dict") else ""
+    if _is_frame(found):
+        split = f"; give one of its columns, {', '.join(repr(str(column)) for column in found.columns)}, as a list"
     length = ", which has no length" if isinstance(found, Dataset) else ""
     return f"expected a path, an image, an array, a tensor or a list of these, found {name}{length}{split}"
 

@@ -134,7 +134,7 @@ def found_in_tables(
 
     def images(name: str, other: str = "", quiet: bool = True) -> Images:
         others = [tables[other]()] if other and other != name else []
-        columns = Columns(request.image_column, request.label_column, others, quiet)
+        columns = Columns(request.image_column, None if request.no_labels else request.label_column, others, quiet)
         own_folder = None if request.follow_links else folder
         return from_table(tables[name](), str(request.location), columns, own_folder, (files or {}).get(name))
 
@@ -195,12 +195,12 @@ def _read_tables(paths: list[Path]):
 class Columns:
     """Say which columns of a table to read.
 
-    image, label: names, or "" to choose by their types and names.  others: tables of other splits, whose labels tell
-    ids from classes.  quiet: whether the choice is not logged.
+    image, label: names, or "" to choose by their types and names; label None for no labels.  others: tables of other
+    splits, whose labels tell ids from classes.  quiet: whether the choice is not logged.
     """
 
     image: str = ""
-    label: str = ""
+    label: str | None = ""
     others: list = dataclasses.field(default_factory=list)
     quiet: bool = False
 
@@ -225,7 +225,7 @@ def from_table(
     table = table.with_format(None)  # a format or a transform may hide columns and change values
     with _muted(columns.quiet):
         column = choose_image_column(_image_columns(table), list(table.features), columns.image, origin)
-        labels, names = _table_labels(table, column, columns, origin)
+        labels, names = (None, None) if columns.label is None else _table_labels(table, column, columns, origin)
     try:
         items = _Table(table, column, folder, files)
     except (TypeError, ValueError, NotImplementedError) as error:  # Arrow's errors, for a column of numbers say

@@ -56,7 +56,7 @@ def all_samples(path: Path) -> Images | None:
 
     Raises DataError or Outside.
     """
-    request = Request(str(path), layout.ALL, "", "", False, "", False)
+    request = Request(str(path), layout.ALL, "", "", False, "", False, no_labels=True)
     found = _find(request)
     return None if found is None else _images(request, {layout.ALL: found[0]}, layout.ALL, found[1])
 
@@ -198,7 +198,7 @@ def _images(request: Request, named: dict[str, list[Path]], name: str, root: Pat
     table = table.take(pa.array(rows))
     places = [table.column(kind + suffix).to_numpy() for kind in (OFFSET, SIZE)]
     beside = [_joined([read_index(path) for path in named[other]])] if other and other != name else []
-    labels, names = _labels(table, beside, request, where)
+    labels, names = (None, None) if request.no_labels else _labels(table, beside, request, where)
     if labels is None and layout.ALL not in (request.split, request.other_split) and not request.nothing_held_out:
         _check_no_folders(table.column(KEY).to_pylist(), files[0], where)
     items = Tars(files, root, shards[rows], *places, [f"{key}.{suffix}" for key in table.column(KEY).to_pylist()])
