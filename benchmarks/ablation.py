@@ -33,7 +33,7 @@ from bigbigan.errors import ConfigError
 from bigbigan.files import write_text_whole
 
 TRAIN = Path(__file__).resolve().parent.parent / "bigbigan" / "train.py"
-GROUPS = {"paper": "table1", "cifar": "table1_cifar", "digits": "table1_digits"}
+GROUPS = {"paper": "table1", "cifar": "table1_cifar", "mnist": "table1_mnist", "digits": "table1_digits"}
 AGAIN = 30  # seconds until a run that another process is training is tried again
 COLUMNS = {"IS": r"is_(?!real)\w+_n\d+", "FID": r"fid_(?!real)\w+_train_n\d+", "probe": r"top1_\w*linear\w*",
            "reconstruction": r"reconstruction_error_relative"}  # fmt: skip
@@ -371,7 +371,7 @@ def main(argv: list[str] | None = None) -> None:
         "--preset-group",
         choices=GROUPS,
         default="digits",
-        help="the size: configs/table1, table1_cifar or table1_digits (default)",
+        help="the size: configs/table1, table1_cifar, table1_mnist or table1_digits (default)",
     )
     add(
         "--rows",

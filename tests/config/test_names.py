@@ -41,7 +41,8 @@ SINCE = {
     },
 }  # fmt: skip
 
-NEW = {"own", "bigbigan/cifar10_cpu", "bigbigan/mnist"}  # presets that never had another name
+# Presets that never had another name.
+NEW = {"own", "bigbigan/cifar10_cpu", "bigbigan/mnist", *(n for n in presets() if n.startswith("table1_mnist/"))}
 
 # What presets called images that only the user can name. They leave the path empty now, and it must be given.
 WORDS = ("PHOTOS", "CELEBA", "CELEBA-HQ", "LSUN-BEDROOM")

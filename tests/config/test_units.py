@@ -39,7 +39,7 @@ TUNED = {
     **dict.fromkeys(["digits", *paper("table1_digits/")], (3 * 64, 200_000)),
     **dict.fromkeys(["bigbigan/cifar10", "bigbigan/cifar10_small"], (3 * 256, 500_000)),
     **dict.fromkeys(
-        ["bigbigan/cifar10_cpu", "bigbigan/mnist"], (3 * 64, 133_018)
+        ["bigbigan/cifar10_cpu", "bigbigan/mnist", *paper("table1_mnist/")], (3 * 64, 133_018)
     ),  # 0.999, BigGAN-like for a short run
     **dict.fromkeys(paper("table1_cifar/"), (3 * 64, 500_000)),
     "bigbigan/imagenette64": (3 * 128, 500_000),
