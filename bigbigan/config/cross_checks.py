@@ -67,15 +67,15 @@ def check_model(m: "Model") -> None:
             f"--model.encoder_image_size {m.encoder_image_size}: expected a multiple of --model.image_size "
             f"{m.image_size}, since D sees E's image average-pooled"
         )
-    if (m.prior == "uniform") != (m.posterior == "tanh"):
+    if (m.prior == "uniform") != (m.posterior in ("tanh", "sigmoid")):
         raise ConfigError(
             f"--model.prior {m.prior} with --model.posterior {m.posterior}: "
-            "expected the uniform prior and the tanh posterior together, or neither"
+            "expected the uniform prior together with the posterior tanh or sigmoid, or neither"
         )
     if not m.joint and (m.posterior in ("gaussian", "log_sigma") or m.encoder_image_size not in (0, m.image_size)):
         raise ConfigError(
-            "--model.joint False: expected --model.posterior deterministic or tanh, and --model.encoder_image_size 0, "
-            "since E learns to predict z from G(z)"
+            "--model.joint False: expected --model.posterior deterministic, tanh or sigmoid, and "
+            "--model.encoder_image_size 0, since E learns to predict z from G(z)"
         )
     _check_model_family(m)
 

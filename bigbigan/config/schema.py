@@ -83,10 +83,10 @@ class Model:
     """Units of each layer of E's head, the MLP between the backbone and q(z|x)."""
     encoder_mlp_layers: Layers = 4
     """Layers of E's head, an even number."""
-    posterior: Literal["gaussian", "log_sigma", "deterministic", "tanh"] = "gaussian"
+    posterior: Literal["gaussian", "log_sigma", "deterministic", "tanh", "sigmoid"] = "gaussian"
     """What E predicts of q(z|x):
     gaussian: mean and stddev, through a softplus; log_sigma: mean and log stddev (ALI).
-    deterministic: z itself; tanh: the same through a tanh, for the uniform prior."""
+    deterministic: z itself; for the uniform prior through a tanh, or a sigmoid stretched to (-1, 1) (BiGAN)."""
     joint: bool = True
     """False: D sees images alone, and E learns to predict z from G(z): BiGAN's latent regressors.
     (See loss.latent_weight.)"""

@@ -23,7 +23,8 @@ from bigbigan.networks.layers import CrossReplicaBatchNorm, ResidualMLP, WindowC
 from bigbigan.networks.revnet import RevNet
 
 REVNET = "revnet50"
-POSTERIORS = ("gaussian", "log_sigma", "deterministic", "tanh")
+BOUNDED = ("tanh", "sigmoid")  # posteriors whose z is in (−1, 1)
+POSTERIORS = ("gaussian", "log_sigma", "deterministic", *BOUNDED)
 STEMS = ("auto", "imagenet", "stride2", "stride1")
 
 
@@ -54,7 +55,7 @@ class Encoder(nn.Module):
     stem: "imagenet": 7×7/2 and a max-pool; "stride2": the 7×7/2 alone; "stride1": 3×3/1; "auto": see `automatic_stem`.
     mlp_width, mlp_layers: of the head (4,096 units and 4 layers in the paper); 0 layers: a linear map without bias.
     posterior: "gaussian" (mean, softplus stddev), "log_sigma" (mean, exp stddev: ALI), "deterministic" (z itself), or
-        "tanh" (z in (−1, 1), for the uniform prior).
+        z in (−1, 1) for the uniform prior, from the last layer's a: "tanh" (tanh a) or "sigmoid" (2σ(a) − 1: BiGAN).
     blocks: blocks in each stage of a ResNet-v2 or RevNet; () for the backbone's own.
     form: see `TrunkForm`.
 
@@ -139,7 +140,9 @@ class Encoder(nn.Module):
         if self.posterior in ("gaussian", "log_sigma"):
             mean, raw = out.chunk(2, dim=1)  # stddev = log(1 + exp(raw)); in ALI's code exp(raw)
             return Posterior(mean, F.softplus(raw) if self.posterior == "gaussian" else raw.exp())
-        mean = torch.tanh(out) if self.posterior == "tanh" else out
+        mean = out
+        if self.posterior in BOUNDED:
+            mean = torch.tanh(out if self.posterior == "tanh" else out / 2)  # 2σ(a) − 1 = tanh(a/2)
         return Posterior(mean, torch.zeros_like(mean))
 
     def forward(self, x: Tensor, classes: Tensor | None = None) -> Posterior:

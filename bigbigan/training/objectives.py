@@ -15,6 +15,7 @@ from bigbigan.losses import (
     select_terms,
 )
 from bigbigan.model import BigBiGAN
+from bigbigan.networks.encoder import BOUNDED
 from bigbigan.networks.interface import DiscriminatorInterface
 from bigbigan.noise import normal_noise, uniforms
 from bigbigan.training.batch import Batch
@@ -179,7 +180,7 @@ class LatentRegressor(Joint):
         x_hat = pairs.halves()[1].images
         seen = x_hat.detach().lerp(x_hat, self.weight)  # x̂, with its gradient times the weight
         posterior = model.infer(seen, batch.z_classes)
-        error = latent_loss(posterior.mean, batch.z, model.encoder.posterior == "tanh")
+        error = latent_loss(posterior.mean, batch.z, model.encoder.posterior in BOUNDED)
         return loss + error, posterior, {"loss_latent": error}
 
 

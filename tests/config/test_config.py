@@ -111,7 +111,7 @@ def test_a_wrong_file_is_one_message(tmp_path, text, message):
             ["--model.encoder_image_size", "12"],
             "--model.encoder_image_size 12: expected a multiple of --model.image_size 8",
         ),
-        (["--model.prior", "uniform"], "expected the uniform prior and the tanh posterior together"),
+        (["--model.prior", "uniform"], "expected the uniform prior together with the posterior tanh"),
         (["--optim.betas", "0", "1"], "--optim.betas"),
         (["--optim.encoder_lr", "-1"], "--optim.encoder_lr -1.0: expected a number above 0"),
         (["--model.image_siz", "8"], "did you mean --model.image_size?"),

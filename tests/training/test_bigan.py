@@ -216,16 +216,16 @@ def test_the_running_statistics_of_d_are_those_of_both_kinds_together():
     torch.testing.assert_close(f.norm.running_mean, 0.1 * together.mean(0))
 
 
-@pytest.mark.parametrize("weight", [0.0, 0.25])
-def test_latent_regressors(weight):
+@pytest.mark.parametrize(("weight", "posterior", "slope"), [(0.0, "tanh", 2), (0.25, "tanh", 2), (0.25, "sigmoid", 1)])
+def test_latent_regressors(weight, posterior, slope):
     """E learns z from G(z) with BiGAN's cross-entropy; G learns to fool D, and by `weight` to let E; D sees no
     latents."""
-    model, batch = model64(joint=False, **UNIFORM), make_batch()
+    model, batch = model64(joint=False, prior="uniform", posterior=posterior), make_batch()
     assert not model.encoder.linear.weight.any(), "E begins with zeros"
     torch.nn.init.normal_(model.encoder.linear.weight, std=0.5)
     batch.z = batch.z.tanh()
     x_hat = model.generator(batch.z)
-    predicted = torch.sigmoid(2 * F.linear(model.encoder.avepool(x_hat), model.encoder.linear.weight))
+    predicted = torch.sigmoid(slope * F.linear(model.encoder.avepool(x_hat), model.encoder.linear.weight))
     error = F.binary_cross_entropy(predicted, (1 + batch.z) / 2)
     real, fake = model.discriminator(batch.x).x, model.discriminator(x_hat).x
     losses = {
@@ -308,6 +308,7 @@ def test_the_presets():
     published = {  # its train_mnist.sh and train_gan.py
         "model.latent_dim": 50,
         "model.prior": "uniform",
+        "model.posterior": "sigmoid",
         "data.batch_size": 128,
         "optim.betas": (0.5, 0.999),
         "optim.generator_lr": 2e-4,
@@ -326,6 +327,7 @@ def test_the_presets():
     assert {key for key in changed(mnist, digits) if not key.startswith(("run.", "optim.lower_", "data.path"))} == {
         "model.image_size",
         "model.mlp_width",
+        "model.posterior",
     }
     assert changed(digits, ali) == {
         "model.prior": "normal",
@@ -345,7 +347,10 @@ def test_the_presets():
         ({"model": Model(encoder="mlp")}, "--model.family biggan with --model.encoder mlp"),
         ({"model": Model(**TINY, classes=3)}, "family mlp: expected --model.classes 0"),
         ({"model": Model(family="progressive", grey=True)}, "--model.grey True: expected --model.family biggan or mlp"),
-        ({"model": Model(joint=False)}, "--model.joint False: expected --model.posterior deterministic or tanh"),
+        (
+            {"model": Model(joint=False)},
+            "--model.joint False: expected --model.posterior deterministic, tanh or sigmoid",
+        ),
         ({"model": Model(joint=False, **UNIFORM), "loss": Loss(unary_x=False)}, "expected --loss.unary_x True"),
         ({"loss": Loss(latent_weight=0.25)}, "latent_weight 0.25: expected --model.joint False"),
         (
