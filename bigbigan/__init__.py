@@ -18,6 +18,10 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not follow `__getat
     from bigbigan.api import neighbours as neighbours
     from bigbigan.api import reconstruct as reconstruct
     from bigbigan.api import to_pil as to_pil
+    from bigbigan.errors import BigBiGANError as BigBiGANError
+    from bigbigan.errors import CheckpointError as CheckpointError
+    from bigbigan.errors import InputError as InputError
+    from bigbigan.errors import UnreadableImage as UnreadableImage
     from bigbigan.model import BigBiGAN as BigBiGAN
     from bigbigan.networks.discriminator import Discriminator as Discriminator
     from bigbigan.networks.encoder import Encoder as Encoder
@@ -31,6 +35,10 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "BigBiGAN": "bigbigan.model",
+    "BigBiGANError": "bigbigan.errors",
+    "CheckpointError": "bigbigan.errors",
+    "InputError": "bigbigan.errors",
+    "UnreadableImage": "bigbigan.errors",
     "BigBiGANFeatures": "bigbigan.uses.sklearn_features",
     "Discriminator": "bigbigan.networks.discriminator",
     "Encoder": "bigbigan.networks.encoder",

@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from bigbigan.data import to_uint8
+from bigbigan.data.arrays import array_as_tensor
 from bigbigan.data.inputs import (
     Batch,
     ImageInput,
@@ -177,12 +178,13 @@ def encode(
     """
     _check_on_error(on_error)
     names = dict.fromkeys(_names(outputs))
-    check_batch_size(batch_size)
+    batch_size = check_batch_size(batch_size)
     _check_seed(seed)
     model, device = _ready(model, device, ("encoder",))
     encoder = model.require("encoder")
     classes = _class_labels(classes, model)
     listed = named_by(images) if isinstance(images, (str, os.PathLike)) else images
+    dtype = _dtype(encoder)
     collected: dict[str, list[Tensor]] = {name: [] for name in names}
     skipped: list[UnreadableImage] = []
     kept: list[str] = []
@@ -199,7 +201,7 @@ def encode(
         for batch in _progress(batches, count_images(listed), batch_size, progress, "encoding"):
             noise = normal_noise(seed, "encode", batch.places, encoder.latent_dim)
             labels = _labels_at(classes, batch.places, device)
-            result = model.encode(batch.x.to(device, non_blocking=True), noise.to(device), labels)
+            result = model.encode(batch.x.to(device, dtype, non_blocking=True), noise.to(device, dtype), labels)
             for name in names:
                 collected[name].append(result[name].float().cpu())
             kept += batch.names
@@ -293,13 +295,14 @@ def generate(
     classes: of a conditional model, (N,), or weights (N, K) over its K classes; None draws them at random.
     Raises InputError.
     """
-    check_batch_size(batch_size)
+    batch_size = check_batch_size(batch_size)
     _check_seed(seed)
     fraction = isinstance(z, (bool, float, np.floating, np.bool_))
     if fraction or (isinstance(z, (int, np.integer)) and z < 1):
         raise InputError(f"z: expected a whole number of at least 1, or latents (N, Z), found {z}")
     model, device = _ready(model, device, ("generator",))
-    width = model.require("generator").latent_dim
+    generator = model.require("generator")
+    width, dtype = generator.latent_dim, _dtype(generator)
     if isinstance(z, (int, np.integer)):
         latents = sample_prior(model.prior, seed, "generate", np.arange(int(z)), width)
     else:
@@ -312,7 +315,9 @@ def generate(
         classes = torch.randint(kinds, (len(latents),), generator=torch.Generator().manual_seed(seed))
     with torch.inference_mode():
         parts = [
-            model.generate(part.to(device), _labels_from(classes, i * batch_size, len(part), device)).float().cpu()
+            model.generate(part.to(device, dtype), _labels_from(classes, i * batch_size, len(part), device))
+            .float()
+            .cpu()
             for i, part in enumerate(torch.split(latents, batch_size))
         ]
     return torch.cat(parts)
@@ -339,6 +344,8 @@ def reconstruct(
     """
     name = "z_sample" if use_sample else "z_mean"
     options: EncodeOptions = {"seed": seed, "progress": progress, "classes": classes, "value_range": value_range}
+    if isinstance(model, BigBiGAN):
+        model.require("generator")  # before the images are read
     z = encode(images, model, name, batch_size, device, **options)
     return generate(z, model, classes=classes, batch_size=batch_size, device=device, seed=seed)
 
@@ -364,7 +371,7 @@ def discriminate(
     features: also return D's penultimate features by the score that is made of them, feat_x, feat_z and feat_xz,
     (N, width) each.  Raises InputError.
     """
-    check_batch_size(batch_size)
+    batch_size = check_batch_size(batch_size)
     model, device = _ready(model, device)
     discriminator = model.require("discriminator")
     z = _latents(z, discriminator.latent_dim)
@@ -373,6 +380,7 @@ def discriminate(
         raise InputError(
             f"classes: expected one for each image, ({len(z)},), since the model is conditional; found none"
         )
+    dtype = _dtype(discriminator)
     batches = image_batches(
         images,
         _image_size(model),
@@ -389,7 +397,9 @@ def discriminate(
                 count = count_images(images) or f"more than {len(z)}"
                 raise InputError(f"expected as many images as latents, found {count} images and {len(z)} latents")
             labels = _labels_from(classes, done, len(x), device)
-            scores = model.discriminate(x.to(device), z[done : done + len(x)].to(device), labels, features)
+            scores = model.discriminate(
+                x.to(device, dtype), z[done : done + len(x)].to(device, dtype), labels, features
+            )
             for name, value in scores.items():
                 collected.setdefault(name, []).append(value.float().cpu())
             done += len(x)
@@ -402,7 +412,8 @@ def discriminate(
 def to_pil(images: Tensor | np.ndarray) -> list[Image.Image] | Image.Image:
     """Turn float images in [−1, 1] into PIL images of the same pixels: (N, 3, S, S) into a list, (3, S, S) into one.
 
-    Values a little beyond the range are cut. Raises InputError for others. `grid` enlarges small images.
+    Values a little beyond the range are cut. Raises InputError for others, and warns of values in [0, 1], which look
+    pale. `grid` enlarges small images.
     """
     tensor = _pictures(images)
     pictures = [Image.fromarray(i) for i in to_uint8(tensor).permute(0, 2, 3, 1).cpu().numpy()]
@@ -425,6 +436,11 @@ def grid(images: Tensor | np.ndarray, columns: int | None = None, scale: int | N
     return sheet(tensor, int(columns), int(scale or math.ceil(TILE / tensor.shape[-1])))
 
 
+def _dtype(network: Any) -> torch.dtype:
+    """Return the type of a network's weights, which that of its inputs must be: a caller may have called `half()`."""
+    return next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
+
+
 def _image_size(model: BigBiGAN) -> int:
     """Return the size to which the images of `discriminate` are brought: E's, or that of the network that is there."""
     network: Any = model.encoder or model.generator or model.discriminator
@@ -444,6 +460,11 @@ def _pictures(images: Tensor | np.ndarray) -> Tensor:
     low, high = (float(value) for value in torch.aminmax(x.float()))
     if not (low >= -2 and high <= 2):  # nor NaN
         raise InputError(f"images: expected {expected}; found values from {low:.5g} to {high:.5g}")
+    if 0 <= low < high <= 1:
+        warn_caller(
+            f"images are drawn as in [−1, 1], and the values of these go from {low:.5g} to {high:.5g}; if they are in "
+            "[0, 1], give 2 * images - 1"
+        )
     return x[None] if x.ndim == 3 else x
 
 
@@ -452,7 +473,7 @@ def _part_names(parts: str | Collection[str] | None) -> tuple[str, ...] | None:
     if parts is None:
         return None
     names = (parts,) if isinstance(parts, str) else parts
-    known = isinstance(names, (tuple, list, set)) and all(isinstance(name, str) and name in PARTS for name in names)
+    known = isinstance(names, Collection) and all(isinstance(name, str) and name in PARTS for name in names)
     if not known or not names:
         raise InputError(f"parts: expected some of {', '.join(PARTS)}; found {printable(repr(parts))}")
     return tuple(names)
@@ -510,7 +531,7 @@ def _check_truncation(truncation: float, prior: str) -> None:
 def _as_numbers(values: object, name: str, expected: str) -> Tensor:
     """Return what a caller gave for numbers as a tensor of real numbers. Raises InputError."""
     try:
-        tensor = torch.as_tensor(values)
+        tensor = array_as_tensor(values) if isinstance(values, np.ndarray) else torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError):
         raise InputError(f"{name}: expected {expected}, found {type(values).__name__}, which is no tensor") from None
     if tensor.is_complex() or tensor.layout is not torch.strided or tensor.is_nested or tensor.device.type == "meta":
@@ -622,7 +643,8 @@ def _ready(model: Source, device: Device, parts: Collection[str] = PARTS) -> tup
     if not isinstance(model, (BigBiGAN, str, os.PathLike)):
         raise InputError(f"model: expected a BigBiGAN, a path or a hub id, found {type(model).__name__}")
     if not isinstance(model, BigBiGAN):
-        kept = _cached(str(model), _newest_change(expanded(model)))
+        folder = expanded(model)
+        kept = _cached(str(folder.absolute() if folder.exists() else model), _state_of(folder))
         model = kept.with_parts(parts).to(device or default_device())
     elif device is not None:
         model = model.to(device)
@@ -649,21 +671,23 @@ class _KeptModel:
 
 
 @functools.lru_cache(maxsize=2)
-def _cached(source: str, changed: float) -> _KeptModel:
+def _cached(source: str, state: tuple[tuple[int, int], ...]) -> _KeptModel:
     return _KeptModel(source)
 
 
-def _newest_change(folder: Path) -> float:
+def _state_of(folder: Path) -> tuple[tuple[int, int], ...]:
+    """Return what tells whether the files of a model have changed: their times and sizes."""
     try:
-        files = [*folder.glob("*.json"), *folder.glob("release/*.json"), *folder.glob("checkpoints/*")]
-        return max((file.lstat().st_mtime for file in files), default=0.0)
+        patterns = ("*.json", "*.safetensors", "release/*.json", "release/*.safetensors", "checkpoints/*")
+        files = [file.lstat() for pattern in patterns for file in sorted(folder.glob(pattern))]
+        return tuple((file.st_mtime_ns, file.st_size) for file in files)
     except OSError:  # loading reports what is wrong
-        return 0.0
+        return ()
 
 
 def _trained_on(model: BigBiGAN) -> tuple[float, ...] | None:
     """Return the values of black and white in the pictures that the model was trained on; None for the usual ones."""
-    return (model.card or {}).get("data", {}).get("value_range")
+    return ((model.card or {}).get("data") or {}).get("value_range")
 
 
 def _progress(

@@ -23,8 +23,10 @@ from bigbigan.data.arrays import as_images
 from bigbigan.data.inputs import image_batches
 from bigbigan.errors import BigBiGANError, CheckpointError, InputError, UnreadableImage
 from bigbigan.noise import normal_noise
+from bigbigan.release.format import write_release
 from tests.conftest import ROOT, picture, tiny_model
 from tests.data.test_tars import pack, samples
+from tests.uses.test_hub import ABOUT
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +126,7 @@ X = np.random.default_rng(0).uniform(-1, 1, (2, 8, 8, 3)).astype(np.float32)
         ((X + 1) * 127.5, r"found \[0, 255\] .*; pass value_range=\(0, 255\)"),
         (np.where(X > 0.9, np.nan, X), "found NaN or infinity"),
         (np.where(X > 0.9, np.inf, X), "found NaN or infinity"),
-        (np.zeros((2, 8, 8, 2), np.uint8), "expected 1, 3 or 4 channels"),
+        (np.zeros((2, 8, 8, 2), np.uint8), "expected 1 or 3 channels"),
         (np.zeros((2, 8, 8, 4), np.uint8), "drop the alpha channel"),
         (np.zeros((2, 8, 8, 3), np.int64), "expected uint8 in 0 … 255 or float"),
         (np.zeros((2, 8, 8, 3), np.uint16), "uint16"),
@@ -138,7 +140,7 @@ X = np.random.default_rng(0).uniform(-1, 1, (2, 8, 8, 3)).astype(np.float32)
         ([], "expected at least one image, found none"),
         (list(X * 2.0), r"expected float images in \[−1, 1\]"),
         ([torch.from_numpy((X[0] + 1) * 127.5)], r"found \[0, 255\] .* first in image 0"),
-        (np.zeros((32, 32, 2), np.uint8), "expected 1, 3 or 4 channels"),
+        (np.zeros((32, 32, 2), np.uint8), "expected 1 or 3 channels"),
         ([X, np.arange(2)], "image 1: expected one image or a batch of images, .* these may be labels"),
         (5, "expected a path, an image, an array, a tensor or a list"),
         ([3.0], "expected a path, a PIL image, an array or a tensor, found float"),
@@ -511,6 +513,171 @@ def test_a_loader_that_shuffles_is_warned_of(model):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             bigbigan.encode(loader, model, "z_mean")
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [torch.utils.data.SubsetRandomSampler(range(5)), torch.utils.data.WeightedRandomSampler(torch.ones(5), 5)],
+    ids=["subset", "weighted"],
+)
+def test_other_loaders_without_an_order_and_those_that_drop(model, sampler):
+    batches = torch.utils.data.BatchSampler(torch.utils.data.RandomSampler(FLOATS), 2, False)
+    for loader in (DataLoader(FLOATS, sampler=sampler), DataLoader(FLOATS, batch_sampler=batches)):
+        with pytest.warns(UserWarning, match="row i is not image i"):
+            bigbigan.encode(loader, model, "z_mean")
+    with pytest.warns(UserWarning, match="drops the last 1 images"):
+        assert len(bigbigan.encode(DataLoader(FLOATS, batch_size=2, drop_last=True), model, "z_mean")) == 4
+    grey = torch.arange(6 * 64, dtype=torch.uint8).reshape(6, 8, 8)  # a sampler's batches of 3 are no colour images
+    own = torch.utils.data.BatchSampler(torch.utils.data.SequentialSampler(grey), 3, False)
+    torch.testing.assert_close(
+        bigbigan.encode(DataLoader(grey, batch_sampler=own), model, "z_mean"), bigbigan.encode(grey, model, "z_mean")
+    )
+
+
+@pytest.mark.parametrize("low", [-0.0005, -0.02, -0.09])
+def test_unit_floats_with_some_overshoot_are_refused(model, low):
+    x = UNIT * 0.9 + 0.05
+    x[2, 1, 3, 3] = low
+    for images in (x, list(x), DataLoader(x, batch_size=2), iter(x[2:3])):
+        with pytest.raises(InputError, match=r"about \[0, 1\]|found \[0, 1\]"):
+            bigbigan.encode(images, model)
+    assert torch.equal(  # what is said is done
+        bigbigan.encode(x, model, "z_mean", value_range=(0, 1)),
+        bigbigan.encode(x.clip(0), model, "z_mean", value_range=(0, 1)),
+    )
+    with pytest.raises(InputError, match=r"a little beyond.*; clip them to"):
+        bigbigan.encode(FLOATS * 1.01, model)
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        ("a.png", "b.PNG"), (Path("a.jpg"), "b.jpg"), (picture(0), picture(1, (9, 9))), (X[0], X[1][:5]),
+        (X[0], torch.zeros(3, 8, 8)), (X[0, :, :, 0], np.zeros((5, 5))),
+    ],
+    ids=["paths", "Path and path", "pictures", "arrays", "array and tensor", "grey"],
+)  # fmt: skip
+def test_a_tuple_of_images_is_no_image_and_label(model, pair):
+    for images in ([pair], iter([pair]), [(pair[0], 3, pair[1])]):
+        with pytest.raises(
+            InputError, match="image 0: expected an image, or an image and its label, found [23] images"
+        ):
+            bigbigan.encode(images, model, progress=False)
+
+
+def test_of_an_image_and_its_mask_the_image_is_read_and_this_is_said(model):
+    images = [picture(i) for i in range(3)]
+    with pytest.warns(UserWarning, match="the first is read, and the other is ignored, as a mask would be"):
+        found = bigbigan.encode([(image, image.convert("L")) for image in images], model, "z_mean")
+    assert torch.equal(found, bigbigan.encode(images, model, "z_mean"))
+
+
+def test_rows_as_long_as_the_models_images_are_no_picture(model):  # of 8 px
+    for n in (30, 65, 1000):
+        for width in (64, 192):
+            with pytest.raises(InputError, match="looks like an image's pixels in each row"):
+                bigbigan.encode(np.zeros((n, width), np.uint8), model)
+    for picture_of in (np.zeros((64, 64), np.uint8), np.zeros((192, 192), np.uint8), np.zeros((1, 30, 64), np.uint8)):
+        assert len(bigbigan.encode(picture_of, model, "z_mean")) == 1
+
+
+@pytest.mark.parametrize(
+    "images",
+    [UNIT[0, 0].numpy() * 16, [UNIT[0], UNIT[1], (UNIT[2] * 255).byte()], Image.fromarray(UNIT[0, 0].numpy() * 255)],
+    ids=["sixteenths", "one of bytes", "a float picture"],
+)
+def test_one_value_far_beyond_a_usual_range_is_doubted(model, images):
+    with pytest.warns(UserWarning, match="were cut to black or white; is value_range right"):
+        bigbigan.encode(images, model, value_range=(0, 1))
+
+
+def test_a_window_of_values_is_not_doubted(model):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        bigbigan.encode((np.arange(192).reshape(8, 8, 3) * 10).astype(np.int16), model, value_range=(-200, 1200))
+        bigbigan.encode(UNIT, model, value_range=(0, 1))
+
+
+def test_a_deep_picture_that_comes_out_black_is_doubted(model, tmp_path):
+    grey = np.arange(64, dtype=np.uint16).reshape(8, 8) * 64  # 12 bits
+    Image.fromarray(grey).save(tmp_path / "deep.png")
+    for images in (tmp_path / "deep.png", [Image.fromarray(grey.astype(np.int32))]):
+        with pytest.warns(UserWarning, match="from 0 to 4032, almost black; if 4032 is white, say so by value_range="):
+            bigbigan.encode(images, model)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            bigbigan.encode(images, model, value_range=(0, 4095))
+
+
+def test_a_pattern_of_paths_and_an_empty_one(model, tmp_path):
+    for i in range(3):
+        picture(i).save(tmp_path / f"{i}.png")
+    (tmp_path / "notes.txt").write_text("none")
+    assert torch.equal(
+        bigbigan.encode(str(tmp_path / "*.png"), model, "z_mean"), bigbigan.encode(tmp_path, model, "z_mean")
+    )
+    assert bigbigan.list_images(str(tmp_path / "[12].png")) == [str(tmp_path / f"{i}.png") for i in (1, 2)]
+    for path in (tmp_path / "*.gif", ""):
+        with pytest.raises(InputError, match="found (no such file|an empty path)"):
+            bigbigan.encode(path, model)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_model_of_another_precision_takes_the_same_images(dtype):
+    model = tiny_model().eval()
+    expected = bigbigan.encode(FLOATS, model, "z_mean"), bigbigan.generate(3, model)
+    model = model.to(dtype)
+    found = bigbigan.encode(FLOATS, model, "z_mean"), bigbigan.generate(3, model)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0.1, atol=0.1)
+    assert bigbigan.discriminate(FLOATS, found[0], model)["score_xz"].isfinite().all()
+
+
+def test_pictures_in_the_unit_range_are_doubted_when_drawn():
+    for draw in (bigbigan.to_pil, bigbigan.grid):
+        with pytest.warns(UserWarning, match=r"if they are in \[0, 1\], give 2 \* images - 1"):
+            draw(UNIT)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            draw(FLOATS)
+            draw(torch.ones(1, 3, 8, 8))
+            draw(np.broadcast_to(FLOATS[:1].numpy()[..., ::-1], (2, 3, 8, 8)))
+
+
+def test_whole_numbers_are_told_the_range_that_fits(model):
+    for values, said in (
+        (range(17), r"\(0, 16\)"),
+        ((0, 1), r"\(0, 1\)"),
+        ((0, 3000), r"\(0, 4095\)"),
+        ((-128, 127), r"\(-128, 127\)"),
+    ):
+        x = np.resize(np.array(values, np.int64), (2, 8, 8))
+        with pytest.raises(InputError, match=f"such as {said}"):
+            bigbigan.encode(x, model)
+
+
+def test_numbers_of_numpy_are_numbers(model):
+    torch.testing.assert_close(
+        bigbigan.encode(FLOATS, model, "z_mean", batch_size=np.int64(2)),
+        bigbigan.encode(FLOATS, model, "z_mean", 10**30),
+    )
+    torch.testing.assert_close(
+        bigbigan.encode(UNIT, model, "z_mean", value_range=np.array([0, 1])),
+        bigbigan.encode(UNIT, model, "z_mean", value_range=(0, 1)),
+    )
+
+
+def test_a_model_path_is_that_of_the_current_folder(tmp_path, monkeypatch):
+    for name, scale in (("a", 1.0), ("b", 2.0)):
+        model = tiny_model()
+        with torch.no_grad():
+            model.encoder.linear.weight.mul_(scale)
+        write_release(tmp_path / name / "m", model, ABOUT)
+    found = []
+    for name in ("a", "b"):
+        monkeypatch.chdir(tmp_path / name)
+        found.append(bigbigan.encode(FLOATS, "m", "z_mean"))
+    assert not torch.equal(*found)
 
 
 def test_encode_says_nothing_of_labels(model, tmp_path, caplog):

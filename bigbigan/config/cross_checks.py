@@ -51,7 +51,7 @@ def check_value_range(value_range: object, name: str) -> tuple[float, float] | N
         return None
     limits = list(value_range) if isinstance(value_range, (tuple, list)) else [value_range]
     limits = [0, *limits] if len(limits) == 1 else limits
-    finite = all(isinstance(v, numbers.Real) and math.isfinite(v) for v in limits)
+    finite = all(isinstance(v, numbers.Real) and not isinstance(v, bool) and math.isfinite(v) for v in limits)
     if len(limits) != 2 or not finite or not limits[0] < limits[1]:
         raise ConfigError(
             f"{name} {value_range}: expected the values of black and of white, the smaller first, such as 0 4095"

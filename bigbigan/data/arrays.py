@@ -20,6 +20,7 @@ from bigbigan.files import printable
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 SIGNED, BYTES = (-1.0, 1.0), (0.0, 255.0)
 SLACK = 0.001  # beyond a range, of rounding
+OVERSHOOT = 0.1  # beyond a range, of bicubic resizing
 ENOUGH = 1_000_000  # values by which a range is suggested
 SMALLEST_ROW = 196  # pixels: of images of 14×14
 WHITES = (16, 255, 4095, 65535)  # usual ones: scikit-learn's digits, and 8, 12 and 16 bits, perhaps rounded to bf16
@@ -35,10 +36,14 @@ class Ranges(NamedTuple):
     @staticmethod
     def of(value_range, trained_on) -> "Ranges":
         """Return the checked ranges. Raises InputError."""
+        given = value_range.tolist() if isinstance(value_range, (np.ndarray, Tensor)) else value_range
         try:
-            return Ranges(check_value_range(value_range, "value_range"), check_value_range(trained_on, "value_range"))
-        except ValueError as error:
-            raise InputError(printable(str(error))) from None
+            return Ranges(check_value_range(given, "value_range"), check_value_range(trained_on, "value_range"))
+        except ValueError:
+            raise InputError(
+                "value_range: expected the values of black and of white, the smaller first, such as (0, 4095); "
+                f"found {printable(repr(value_range))}"
+            ) from None
 
     def limits(self, dtype: torch.dtype) -> tuple[float, float] | None:
         """Return black and white for arrays of this type; None for uint8 in 0 … 255 and floats in [−1, 1].
@@ -66,18 +71,20 @@ class Seen(NamedTuple):
     cut: float
 
 
-def as_images(images: np.ndarray | Tensor) -> Tensor:
+def as_images(images: np.ndarray | Tensor, size: int = 0) -> Tensor:
     """Return an array or tensor of one image or a batch as (n, C, H, W), C 1 or 3, of any real type. Raises InputError.
 
     Arrays are read as channels-last and tensors as channels-first, unless only the other order has 1, 3 or 4 channels.
     Three axes are one image with channels if the first or last is that short, else a stack of grey images.
+    size: the edge of the images that the network sees, if it is known: rows of so many pixels are no picture.
     """
-    x, channels_last = _as_tensor(images), isinstance(images, np.ndarray)
+    x, channels_last = array_as_tensor(images), isinstance(images, np.ndarray)
     found = f"found the shape {tuple(images.shape)}"
-    if x.ndim == 2 and _are_rows(*x.shape):
+    if x.ndim == 2 and _are_rows(*x.shape, size):
         raise InputError(
             f"expected one image or a batch of images, {found}, which looks like an image's pixels in each row; "
-            "reshape it first, such as to (N, 28, 28), or with the colours first x.reshape(-1, 3, 32, 32)"
+            "reshape it first, such as to (N, 28, 28), or with the colours first x.reshape(-1, 3, 32, 32); if it is "
+            "one picture, give x[None]"
         )
     if x.ndim == 2 or (x.ndim == 3 and not is_single(images)):  # grey, without a channel axis
         x, channels_last = x[None, None] if x.ndim == 2 else x[:, None], False
@@ -90,7 +97,7 @@ def as_images(images: np.ndarray | Tensor) -> Tensor:
         raise InputError(f"expected one image or a batch of images, {found}{labels}")
     first_fits, last_fits = x.shape[1] in (1, 3, 4), x.shape[3] in (1, 3, 4)
     if not (first_fits or last_fits):
-        raise InputError(f"expected 1, 3 or 4 channels, first or last; {found}")
+        raise InputError(f"expected 1 or 3 channels, first or last; {found}")
     if last_fits and (channels_last or not first_fits):
         x = x.permute(0, 3, 1, 2)
     if x.shape[1] == 4:
@@ -101,13 +108,19 @@ def as_images(images: np.ndarray | Tensor) -> Tensor:
     return x
 
 
-def _are_rows(height: int, width: int) -> bool:
-    """Return whether two axes are rather rows of square images' pixels than a picture: a strip, S² or 3·S² wide."""
+def _are_rows(height: int, width: int, size: int) -> bool:
+    """Return whether two axes are rather rows of square images' pixels than a picture: a strip, S² or 3·S² wide.
+
+    Of images of the network's own size any number of rows, but as many as make a square.
+    """
+    if width in (size**2, 3 * size**2) and height not in (1, width):
+        return True
     squares = {math.isqrt(width) ** 2, 3 * math.isqrt(width // 3) ** 2}
-    return width >= SMALLEST_ROW and width in squares and not width / 2 <= height <= 2 * width
+    long = width >= SMALLEST_ROW or height > 4 * width
+    return long and width in squares and not width / 2 <= height <= 2 * width
 
 
-def _as_tensor(images: np.ndarray | Tensor) -> Tensor:
+def array_as_tensor(images: np.ndarray | Tensor) -> Tensor:
     """Return an array or tensor of real numbers as a tensor that torch can work on. Raises InputError."""
     if isinstance(images, np.ndarray):
         if images.dtype.kind not in "buif" or images.dtype.itemsize > 8 or np.ma.is_masked(images):
@@ -120,9 +133,8 @@ def _as_tensor(images: np.ndarray | Tensor) -> Tensor:
                 warnings.simplefilter("ignore")  # torch warns that one could write to it
                 return torch.from_numpy(images)
     elif images.layout is not torch.strided or images.device.type == "meta" or images.is_nested:
-        raise InputError(
-            f"expected a dense tensor with values, found layout {images.layout} on the device {images.device}"
-        )
+        kind = "a nested tensor" if images.is_nested else f"layout {images.layout} on the device {images.device}"
+        raise InputError(f"expected a dense tensor with values, found {kind}")
     elif images.is_complex() or (images.is_floating_point() and images.dtype not in FLOATS) or images.is_quantized:
         raise InputError(f"expected a tensor of uint8 or float, found {images.dtype}")
     return torch.as_tensor(images)
@@ -155,8 +167,8 @@ def read_values(x: Tensor, ranges: Ranges) -> tuple[Tensor, Seen | None]:
     limits = ranges.limits(x.dtype)
     if limits is None and x.dtype not in (torch.uint8, *FLOATS):
         first = x.flatten()[:ENOUGH].double()  # torch knows no largest uint16
-        fits = next((white for white in (255, 4095) if first.max() <= white), 65535)
-        example = "(0, 1)" if x.dtype == torch.bool else f"(0, {fits})"
+        fits = next((white for white in (1, *WHITES) if first.max() <= white), int(first.max()))
+        example = f"(0, {fits})" if first.min() >= 0 else f"({int(first.min())}, {int(first.max())})"
         raise InputError(
             f"expected uint8 in 0 … 255 or float in [−1, 1], found {x.dtype}; give value_range=, the values of black "
             f"and white, such as {example}, or convert it"
@@ -172,11 +184,16 @@ def read_values(x: Tensor, ranges: Ranges) -> tuple[Tensor, Seen | None]:
         grey = scale_to_8_bits(values, limits, "an array", cut=True)
     except PictureError as error:
         raise InputError(str(error)) from None
+    return torch.from_numpy(grey), seen_in(values, limits, len(x))
+
+
+def seen_in(values: np.ndarray, limits: tuple[float, float], n: int = 1) -> Seen:
+    """Describe the values of n images with these limits."""
     low, high = float(values.min()), float(values.max())
     beyond = 0
     if low < limits[0] or high > limits[1]:
         beyond = np.count_nonzero((values < limits[0]) | (values > limits[1]))
-    return torch.from_numpy(grey), Seen(len(x), low, high, limits, beyond / values.size)
+    return Seen(n, low, high, limits, beyond / values.size)
 
 
 class Values:
@@ -208,37 +225,45 @@ class Values:
         self.low, self.high = min(self.low, seen.low), max(self.high, seen.high)
 
     def check(self) -> None:
-        """Raise InputError if the floats seen so far are not in [−1, 1], or if all of them are in [0, 1].
+        """Raise InputError if the floats seen so far are not in [−1, 1], or if all of them are in about [0, 1].
 
         All-white images are the same in both, and are taken.
         """
         if self.low < -1 - SLACK or self.high > 1 + SLACK:
             first = f", first in {self.beyond}" if self.beyond else ""
             raise InputError(_not_signed(self.low, self.high, first))
-        if self.ranges.asked is None and -SLACK <= self.low < 1:
+        if self.ranges.asked is None and -OVERSHOOT <= self.low < 1:
+            about = "" if self.low >= -SLACK else "about "
             raise InputError(
-                f"expected float images in [−1, 1], found [0, 1] (values from {self.low:.5g} to {self.high:.5g}); "
-                "pass value_range=(0, 1), or value_range=(-1, 1) if they are in [−1, 1] and bright"
+                f"expected float images in [−1, 1], found {about}[0, 1] (values from {self.low:.5g} to "
+                f"{self.high:.5g}); pass value_range=(0, 1), or value_range=(-1, 1) if they are in [−1, 1] and bright"
             )
 
     def doubt(self) -> None:
-        """Warn if most values lie beyond the range of their images, or if all lie near its black."""
+        """Warn if most values lie beyond the range of their images, one far beyond a usual range, or all near black."""
         for (black, white), seen in self.limited.items():
             found = f"images are read as {black:g} … {white:g}, and the values of these go from {seen.low:.5g} to "
-            if seen.cut > 0.5:
-                warn_caller(
-                    f"{found}{seen.high:.5g}: {seen.cut:.0%} of them were cut to black or white; is value_range right?"
-                )
+            usual = black == 0 and white in (1, *WHITES) and seen.high > 1.5 * white  # one such value is enough
+            if usual or seen.cut > 0.5:
+                cut = f"{_share(seen.cut)} of them were cut to black or white"
+                warn_caller(f"{found}{seen.high:.5g}: {cut}; is value_range right?")
             elif black < seen.high <= black + (white - black) * DARK:
                 warn_caller(
                     f"{found}{seen.high:.5g}, almost black; if {seen.high:.5g} is white, say so by value_range="
                 )
 
 
+def _share(share: float) -> str:
+    """Return a share above 0 in percent."""
+    return f"{share:.0%}" if share >= 0.01 else "less than 1%"
+
+
 def _not_signed(low: float, high: float, first: str) -> str:
     """Return the sentence that refuses floats beyond [−1, 1], with the range that they seem to have."""
     values = f"values from {low:.5g} to {high:.5g}{first}"
-    if low > -0.2 and high < 1.2:
+    if low < -0.8 and low >= -1.2 and high <= 1.2:
+        found, cure = f"{values}, a little beyond, as resizing leaves them", "clip them to [−1, 1]"
+    elif low > -0.2 and high < 1.2:
         found, cure = f"about [0, 1] ({values})", "pass value_range=(0, 1)"
     elif -2.2 < low < 0 and high < 2.7:
         found = f"{values}, which looks like ImageNet's mean and standard deviation"

@@ -4,10 +4,11 @@ The caller may pass paths, PIL images, arrays, tensors, table columns, torch dat
 preprocessing: the centre square, resized to the size the network was trained on. `arrays` checks the values.
 """
 
+import glob
 import itertools
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -16,14 +17,14 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, RandomSampler
+from torch.utils.data import DataLoader, Dataset, RandomSampler, SubsetRandomSampler, WeightedRandomSampler
 
 from bigbigan.data import layout
-from bigbigan.data.arrays import Ranges, Seen, Values, as_images, doubt_channels, is_single, read_values
+from bigbigan.data.arrays import Ranges, Seen, Values, as_images, doubt_channels, is_single, read_values, seen_in
 from bigbigan.data.crops import centre_square, crop_and_resize, resize, size_of
 from bigbigan.data.folders import image_paths
 from bigbigan.data.images import Images, Request
-from bigbigan.data.pictures import decode_rgb, how_to_read, to_rgb, to_signed, why
+from bigbigan.data.pictures import DEEP_VALUES, EXTENSIONS, ValuesError, decode_rgb, how_to_read, to_rgb, to_signed, why
 from bigbigan.data.tables import SUFFIXES, Columns, from_table, open_tables
 from bigbigan.data.tars import all_samples, is_tar
 from bigbigan.errors import DataError, InputError, Outside, UnreadableImage, warn_caller
@@ -74,7 +75,7 @@ def read_batches(
     kept_size: batches of arrays and tensors of this edge are not resized.
     skip: called with each image that cannot be decoded, which is then left out; None raises UnreadableImage.
     """
-    check_batch_size(batch_size)
+    batch_size = check_batch_size(batch_size)
     ranges = Ranges.of(value_range, trained_on)
     values = Values(ranges)
     images = _listed(images)
@@ -93,6 +94,8 @@ def named_by(path: str | os.PathLike) -> "list[str] | Images":
     """Return what a path names: paths of image files, the samples of tars, or the rows of tables. Raises InputError."""
     location = expanded(path)
     try:
+        if matches := _matches(path, location):
+            return matches
         if location.is_file() and not is_tar(location) and location.suffix not in SUFFIXES:
             if advice := how_to_read(location):
                 raise InputError(f"{printable(location)}: expected an image or a folder of images, found{advice}")
@@ -113,6 +116,17 @@ def named_by(path: str | os.PathLike) -> "list[str] | Images":
     raise InputError(f"{printable(location)}: expected an image or a folder of images, found no such file")
 
 
+def _matches(path: str | os.PathLike, location: Path) -> list[str]:
+    """Return the files of a pattern such as "photos/*.jpg", which a shell would have expanded; those of tars apart.
+
+    Raises InputError for an empty path, which would be the current folder.
+    """
+    if path == "":
+        raise InputError("expected an image or a folder of images, found an empty path; '.' is the current folder")
+    matches = [] if location.exists() else sorted(glob.glob(str(location)))
+    return [] if any(is_tar(Path(match)) for match in matches) else matches
+
+
 def _all_rows(location: Path) -> Images | None:
     """Return the rows of a table file, or of a folder of tables without splits; None of other paths.
 
@@ -128,10 +142,11 @@ def names_of(path: str | os.PathLike) -> list[str]:
     return [found.name(i) for i in range(len(found))] if isinstance(found, Images) else found
 
 
-def check_batch_size(batch_size) -> None:
-    """Raise InputError unless `batch_size` is a whole number of at least 1."""
+def check_batch_size(batch_size) -> int:
+    """Return `batch_size` as torch takes it. Raises InputError unless it is a whole number of at least 1."""
     if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
         raise InputError(f"batch_size: expected a whole number of at least 1, found {printable(repr(batch_size))}")
+    return min(int(batch_size), 2**31 - 1)
 
 
 def count_images(images) -> int | None:
@@ -164,12 +179,17 @@ def _listed(images):
 
 
 def _doubt_order(images) -> None:
-    """Warn where a DataLoader shuffles: its order is not that of the data set, and the next pass has another."""
-    if isinstance(images, DataLoader) and isinstance(images.sampler, RandomSampler):
+    """Warn where a DataLoader shuffles, or drops what does not fill its last batch."""
+    if not isinstance(images, DataLoader):
+        return
+    sampler = getattr(images.batch_sampler, "sampler", images.sampler)
+    if isinstance(sampler, (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)):
         warn_caller(
             "the DataLoader shuffles, so row i is not image i of its data set; give one with shuffle=False, or the "
             "data set itself"
         )
+    if images.drop_last and images.batch_size and isinstance(sampler, Sized) and len(sampler) % images.batch_size:
+        warn_caller(f"the DataLoader drops the last {len(sampler) % images.batch_size} images: drop_last=True")
 
 
 def _single_items(images) -> Iterable:
@@ -220,16 +240,23 @@ def _is_frame(images) -> bool:
 def _no_images(found) -> str:
     """Return the sentence that refuses what holds no images."""
     name = type(found).__name__
-    split = f"; give one of its splits, {', '.join(map(repr, found))}" if name.endswith("Dict") else ""
-    if _is_frame(found):
-        split = f"; give one of its columns, {', '.join(repr(str(column)) for column in found.columns)}, as a list"
+    keys = found.columns if _is_frame(found) else found if isinstance(found, Mapping) else ()
+    listed = ", ".join(repr(str(key)) for key in keys)
+    split = ""
+    if name in ("DatasetDict", "IterableDatasetDict"):
+        split = f"; give one of its splits, {listed}"
+    elif listed:
+        split = (
+            f"; give one of its {'columns' if _is_frame(found) else 'values'}, {listed}"
+            + ", as a list" * _is_frame(found)
+        )
     length = ", which has no length" if isinstance(found, Dataset) else ""
     return f"expected a path, an image, an array, a tensor or a list of these, found {name}{length}{split}"
 
 
 def _batches_of_array(images, batch_size: int, values: Values, sizes: tuple[int, int | None]) -> Iterator[Batch]:
     """Yield the batches of an array or tensor; floats in [−1, 1] are checked as a whole before the first one."""
-    x = as_images(images)
+    x = as_images(images, sizes[0])
     doubt_channels(images)
     size = _edge([x], *sizes)
     scaled = values.ranges.limits(x.dtype) is not None  # which copies, so it goes batch by batch
@@ -268,16 +295,17 @@ def _parts(items: Iterable, batch_size: int, loader: DataLoader | None) -> Itera
     Batches of a loader stay as they are; larger arrays of other iterables are cut to `batch_size`.
     """
     part: list[_Item] = []
-    batched, grey = loader is not None and loader.batch_size is not None, False
+    largest = _batch_of(loader)
+    batched, grey = largest is not None, False
     for i, item in enumerate(items):
         item = _without_label(item, i)
         if not isinstance(item, (np.ndarray, Tensor)):
             part.append(_Item(f"image {i}", item))
         else:
             if batched and item.ndim == 3:
-                grey = grey or len(item) == loader.batch_size  # the last batch may have 1, 3 or 4 grey images
+                grey = grey or len(item) == largest  # the last batch may have 1, 3 or 4 grey images
                 item = item[:, None] if grey else item
-                if loader.batch_size >= 3:
+                if largest >= 3:
                     doubt_channels(item)
             x = _as_images(item, f"{'batch' if batched else 'image'} {i}")
             if not batched and len(x) == 1:
@@ -294,25 +322,40 @@ def _parts(items: Iterable, batch_size: int, loader: DataLoader | None) -> Itera
         yield part
 
 
+def _batch_of(loader: DataLoader | None) -> int | None:
+    """Return how many images a loader's batches have at most, None if it yields single ones, or there is none."""
+    if loader is None or loader.batch_sampler is None:
+        return None
+    return loader.batch_size or getattr(loader.batch_sampler, "batch_size", 1)
+
+
 def _without_label(item, i: int):
     """Return the image of a pair (image, label), as torchvision's data sets and torch's loaders yield; else the item.
 
-    Raises InputError for pairs of two like images, of which neither is a label.
+    Raises InputError for pairs of two like images, of which neither is a label; warns of another that may be a mask.
     """
     pair = isinstance(item, tuple) or (isinstance(item, list) and item and isinstance(item[0], (np.ndarray, Tensor)))
     if not pair or not item or isinstance(item, _Row):
         return item
-    first, form = item[0], _form(item[0])
-    if form is not None and any(_form(other) == form for other in item[1:]):
+    first, kind = item[0], _kind(item[0])
+    others = [_kind(other) for other in item[1:]] if kind is not None else []
+    if kind in others:
         raise InputError(f"image {i}: expected an image, or an image and its label, found {len(item)} images")
+    if found := next((other for other in others if other is not None), None):
+        warn_caller(f"of pairs of {kind} and {found} the first is read, and the other is ignored, as a mask would be")
     return first
 
 
-def _form(item) -> tuple | None:
-    """Return the kind and shape of an image in memory; None for others."""
+def _kind(item) -> str | None:
+    """Return in words what kind of image this is; None for what is none, such as a label."""
     if isinstance(item, Image.Image):
-        return item.mode, item.size
-    return tuple(item.shape) if isinstance(item, (np.ndarray, Tensor)) and item.ndim > 1 else None
+        return f"a picture of mode {item.mode}"
+    if isinstance(item, (np.ndarray, Tensor)) and item.ndim > 1:
+        ends = (item.shape[-1], item.shape[-3]) if item.ndim > 2 else ()
+        return f"an array of {next((n for n in ends if n in (1, 3, 4)), 1)} channels"
+    if isinstance(item, (str, os.PathLike)) and os.fsdecode(item).lower().endswith(EXTENSIONS):
+        return "a picture's path"
+    return None
 
 
 def _as_images(item: np.ndarray | Tensor, name: str) -> Tensor:
@@ -415,7 +458,11 @@ def _read(item: _Item, size: int, ranges: Ranges) -> tuple[Tensor, Seen | None]:
         raise InputError(f"{item.name}: expected a path, a PIL image, an array or a tensor, {found}")
     try:
         own = image.images.value_range if isinstance(image, _Row) else None
-        return _square(_rgb(image, ranges.asked or own or ranges.trained_on), size), None
+        rgb = _rgb(image, ranges.asked or own or ranges.trained_on)
+        deep = rgb.info.get(DEEP_VALUES) if isinstance(rgb, Image.Image) else None
+        return _square(rgb, size), deep and seen_in(*deep)
+    except ValuesError as error:  # no image to leave out: the caller says the range
+        raise InputError(f"{_name(item)}: {error}") from None
     except Exception as error:  # decoders raise many types
         raise UnreadableImage(_name(item), why(error)) from None
 

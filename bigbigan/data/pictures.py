@@ -40,11 +40,16 @@ ORIENTED = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}  # JPEG
 RGB_MODE = 3  # torchvision's ImageReadMode.RGB
 BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLES_PER_PIXEL, PLANAR, SAMPLE_FORMAT = 258, 262, 277, 284, 339  # TIFF tags
 TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+DEEP_VALUES = "bigbigan: values"  # of `Image.info`: those of a picture of more than 8 bits, and its black and white
 SMALL_GREYS = {"L;2": 85, "L;4": 17}  # what Pillow multiplies greys of 2 and 4 bits by
 
 
 class PictureError(ValueError):
     """Report an image that cannot be used; the message says what was expected and what was found."""
+
+
+class ValuesError(PictureError):
+    """Report an image whose values have no meaning without a range, or lie beyond it."""
 
 
 def how_to_read(file: Path) -> str:
@@ -297,7 +302,9 @@ def _deep_to_rgb(image: Image.Image, value_range: tuple[float, float] | None) ->
         grey = 255 - grey
     if isinstance(clear := image.info.get("transparency"), int):
         grey[values == clear] = 255
-    return Image.fromarray(grey).convert("RGB")
+    rgb = Image.fromarray(grey).convert("RGB")
+    rgb.info[DEEP_VALUES] = (values, limits)
+    return rgb
 
 
 def scale_to_8_bits(values: np.ndarray, limits: tuple[float, float] | None, what: str, cut: bool = False) -> np.ndarray:
@@ -308,16 +315,17 @@ def scale_to_8_bits(values: np.ndarray, limits: tuple[float, float] | None, what
     """
     low, high = float(values.min()), float(values.max())  # NaN if there is any
     found = f"found values from {low:g} to {high:g}"
+    finite = math.isfinite(low) and math.isfinite(high)
     if limits is None:
-        raise PictureError(
+        raise (ValuesError if finite else PictureError)(
             f"expected {what} with the values of black and white, {found} and nothing that says what they mean; "
             "give --data.value_range, or value_range= in Python, such as 0 1, or scale it to 8 bits first"
         )
-    if not math.isfinite(low) or not math.isfinite(high):
+    if not finite:
         raise PictureError(f"expected {what} with finite values, {found}; mend it first")
     black, white = limits
     if not cut and not black <= low <= high <= white:
-        raise PictureError(
+        raise ValuesError(
             f"expected {what} in {black:g} … {white:g}, {found}; scale it first, or give --data.value_range, "
             "or value_range= in Python"
         )

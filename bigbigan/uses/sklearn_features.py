@@ -58,6 +58,11 @@ class BigBiGANFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         """Return the features (N, C) of N images, float32."""
         images = _paths(X) if self.image_shape is None else self._rows(X, first=False)
         self._check_output()
+        wanted = (
+            "pass (N, H, W), (N, H, W, 3) or a list, or image_shape=(H, W) if each row holds the pixels of an image"
+        )
+        if isinstance(images, (np.ndarray, Tensor)) and images.ndim == 2:
+            raise InputError(f"X: expected one image for each of its {len(images)} entries, found rows; {wanted}")
         features = encode(
             images,
             self.model,
@@ -70,8 +75,7 @@ class BigBiGANFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         ).numpy()
         if isinstance(images, (np.ndarray, Tensor, list, tuple)) and len(images) != len(features):
             raise InputError(
-                f"X: expected one image for each of its {len(images)} entries, found {len(features)} images; pass "
-                "(N, H, W), (N, H, W, 3) or a list, or image_shape=(H, W) if each row holds the pixels of an image"
+                f"X: expected one image for each of its {len(images)} entries, found {len(features)} images; {wanted}"
             )
         return features
 
@@ -101,7 +105,8 @@ class BigBiGANFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         first: remember the number of columns; else it must be that of `fit`.
         """
         rows = validate_data(self, X, reset=first)
-        shape = tuple(self._shape(rows.shape[1]))
+        asked = self._shape(rows.shape[1])
+        shape = tuple(asked) if isinstance(asked, (tuple, list)) else (asked,)
         if len(shape) not in (2, 3) or math.prod(shape) != rows.shape[1]:
             raise InputError(
                 f"image_shape: expected (H, W) or (H, W, C) with as many pixels as X has columns, {rows.shape[1]}; "

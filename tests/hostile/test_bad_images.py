@@ -100,10 +100,12 @@ def test_it_is_named_by_encode_and_skipped_in_a_data_set(model, tmp_path, caplog
         picture(i).save(tmp_path / f"good-{i}.png")
     bad = tmp_path / name
     bad.write_bytes(data)
-    with pytest.raises(
-        InputError,
-        match=rf"{name}: expected a readable image; .*({message}).*; mend it, leave it out, or pass on_error=.skip.",
-    ):
+    expected = rf"{name}: expected a readable image; .*({message}).*; mend it, leave it out, or pass on_error=.skip."
+    if name == "share.tif":  # no broken file: the caller says what its values mean
+        expected = rf"{name}: .*({message})"
+        with pytest.raises(InputError, match=expected):
+            bigbigan.encode([tmp_path / "good-0.png", bad], model, on_error="skip")
+    with pytest.raises(InputError, match=expected):
         bigbigan.encode([tmp_path / "good-0.png", bad], model)
     images = open_images(str(tmp_path), test_share=0)
     stream = Stream(images, 8, 0, Crop("resnet", True), cache="none", max_unreadable=0.1)

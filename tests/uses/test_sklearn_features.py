@@ -131,7 +131,7 @@ def test_a_pipeline_in_a_grid_search(release, given):
         ({"output": "features"}, np.zeros((2, 8, 8), np.uint8), "output: expected one of z_mean, .*found 'features'"),
         ({"image_shape": (8, 8)}, np.zeros((2, 63)), r"as many pixels as X has columns, 63; found \(8, 8\)"),
         ({"image_shape": (64,)}, np.zeros((2, 64)), r"expected \(H, W\) or \(H, W, C\)"),
-        ({}, np.zeros((20, 64), np.uint8), "expected one image for each of its 20 entries, found 1 images; pass"),
+        ({}, np.zeros((20, 64), np.uint8), "expected one image for each of its 20 entries, found rows; pass"),
         ({"model": "no/such"}, np.zeros((2, 8, 8), np.uint8), "no such folder"),
     ],
 )
