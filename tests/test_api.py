@@ -680,6 +680,16 @@ def test_a_model_path_is_that_of_the_current_folder(tmp_path, monkeypatch):
     assert not torch.equal(*found)
 
 
+def test_a_transform_that_is_not_applied_is_said(model):
+    data = Dataset.from_dict({"image": [picture(i) for i in range(3)]})
+    flipped = data.with_transform(lambda rows: {"image": [image.transpose(0) for image in rows["image"]]})
+    with pytest.warns(UserWarning, match="the transform of the data set is not applied"):
+        as_stored = bigbigan.encode(flipped, model, "z_mean")
+    assert torch.equal(as_stored, bigbigan.encode(data, model, "z_mean"))
+    applied = bigbigan.encode((row["image"] for row in flipped), model, "z_mean")  # as the warning says
+    assert not torch.allclose(applied, as_stored)
+
+
 def test_encode_says_nothing_of_labels(model, tmp_path, caplog):
     rows = {"image": [picture(i) for i in range(12)], "label": list(range(12)), "kind": ["a", "b"] * 6}
     table = Dataset.from_dict(rows)

@@ -203,11 +203,7 @@ def _single_items(images) -> Iterable:
     if _holds_encoded_images(images):
         images = images.source.select_columns([images.column_name])
     if hasattr(images, "features") and hasattr(images, "column_names"):  # a whole `datasets` table
-        try:
-            table = from_table(images, "the data set", Columns(label=None))
-        except DataError as error:
-            raise InputError(str(error)) from None
-        return (_Row(table, i) for i in range(len(table)))
+        return _rows_of(images)
     if isinstance(images, (bytes, bytearray, memoryview, Mapping, Set, type)) or _is_frame(images):
         raise InputError(_no_images(images))
     if isinstance(images, Iterable):
@@ -215,6 +211,20 @@ def _single_items(images) -> Iterable:
     if hasattr(images, "__getitem__") and hasattr(images, "__len__"):  # a torch data set
         return (images[i] for i in range(len(images)))
     raise InputError(_no_images(images))
+
+
+def _rows_of(table) -> Iterator["_Row"]:
+    """Return the images of a `datasets` table as they are stored, with a warning if it has a transform."""
+    try:
+        images = from_table(table, "the data set", Columns(label=None))
+    except DataError as error:
+        raise InputError(str(error)) from None
+    if table.format["type"] == "custom":
+        warn_caller(
+            "the transform of the data set is not applied: its images are read as they are stored; to apply it give the "
+            "images alone, such as (row['image'] for row in data)"
+        )
+    return (_Row(images, i) for i in range(len(images)))
 
 
 def _holds_encoded_images(images) -> bool:
