@@ -221,8 +221,8 @@ def _rows_of(table) -> Iterator["_Row"]:
         raise InputError(str(error)) from None
     if table.format["type"] == "custom":
         warn_caller(
-            "the transform of the data set is not applied: its images are read as they are stored; to apply it give the "
-            "images alone, such as (row['image'] for row in data)"
+            "the transform of the data set is not applied: its images are read as they are stored; to apply it give "
+            "the images alone, such as (row['image'] for row in data)"
         )
     return (_Row(images, i) for i in range(len(images)))
 
