@@ -39,7 +39,7 @@ SINCE = {
         "model.grey": True, "optim.lower_after": 224_000, "optim.lower_images": 112_000, "run.images": 336_000,
         "run.sample_every": 33_600, "run.checkpoint_every": 67_200, "run.spectra_every": 33_600,
     },
-    "bigan_mnist": {"model.posterior": "sigmoid"},  # as in BiGAN's code
+    "bigan_mnist": {"model.posterior": "sigmoid", "optim.eps": 2e-8},  # as in BiGAN's code
 }  # fmt: skip
 
 # Presets that never had another name.

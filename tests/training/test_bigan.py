@@ -311,6 +311,8 @@ def test_the_presets():
         "model.posterior": "sigmoid",
         "data.batch_size": 128,
         "optim.betas": (0.5, 0.999),
+        "optim.eps": 2 * 1e-8,  # for sums of the two kinds' losses in place of means, and so the next
+        "optim.weight_decay": 2 * 2.5e-5,
         "optim.generator_lr": 2e-4,
         "optim.encoder_lr": 2e-4,
         "optim.discriminator_lr": 2e-4,
@@ -328,6 +330,7 @@ def test_the_presets():
         "model.image_size",
         "model.mlp_width",
         "model.posterior",
+        "optim.eps",
     }
     assert changed(digits, ali) == {
         "model.prior": "normal",
