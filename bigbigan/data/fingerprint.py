@@ -1,7 +1,8 @@
 """Say what a data set is: its files with their sizes and times of change, its labels and class names.
 
 By that, figures cached for a data set are never used for another one, and a run that resumes notices that its data
-changed. Cheap for a million images: no file is read but those of a few pictures.
+changed. A copy whose files have new times of change resumes: there names, sizes, labels and some pixels decide. Cheap
+for a million images: no file is read but those of a few pictures.
 """
 
 import hashlib
@@ -23,6 +24,7 @@ class DataRecord:
     """Hold what a split of a data set was at one moment.
 
     fingerprint: a SHA-256 of all of it.  count: of images.  class_names: one per class, or None.
+    content: a SHA-256 of all but the times of change; None if not known.
     names, states: hashes of the names of its files, and of each one's size and time of change, int64 (files,); None if
     not known.
     """
@@ -30,6 +32,7 @@ class DataRecord:
     fingerprint: str
     count: int
     class_names: list[str] | None
+    content: str | None = None
     names: np.ndarray | None = None
     states: np.ndarray | None = None
 
@@ -45,18 +48,26 @@ def record(images: Images) -> DataRecord:
     files, rest = files_of(items, indices)
     names = _hashes(name for name, _ in files)
     states = _hashes(state.encode() for _, state in files)
-    found = hashlib.sha256(json.dumps([len(images), images.class_names]).encode())
-    for part in (names.tobytes(), states.tobytes(), rest, b"" if images.labels is None else images.labels.tobytes()):
-        found.update(hashlib.sha256(part).digest())
-    for i in spread(len(images), PICTURES):
-        found.update(hashlib.sha256(pixels_of(items, int(indices[i]))).digest())
-    return DataRecord(found.hexdigest(), len(images), images.class_names, names, states)
+    sizes = _hashes(state.partition(" ")[0].encode() for _, state in files)
+    labels = b"" if images.labels is None else images.labels.tobytes()
+    pixels = [hashlib.sha256(pixels_of(items, int(indices[i]))).digest() for i in spread(len(images), PICTURES)]
+
+    def digest(of_files: np.ndarray) -> str:
+        found = hashlib.sha256(json.dumps([len(images), images.class_names]).encode())
+        for part in (names.tobytes(), of_files.tobytes(), rest, labels):
+            found.update(hashlib.sha256(part).digest())
+        for part in pixels:
+            found.update(part)
+        return found.hexdigest()
+
+    return DataRecord(digest(states), len(images), images.class_names, digest(sizes), names, states)
 
 
 def files_of(items, indices: np.ndarray) -> tuple[list[tuple[bytes, str]], bytes]:
     """Return [(name, state)] of the files that the images at `indices` lie in, and bytes of what else makes them these.
 
-    From the reader's `files(indices)`; images in memory count as a file each, whose state is a hash of its pixels.
+    From the reader's `files(indices)`. A state is a size and a time, with a space between them, or a hash. Images in
+    memory count as a file each, whose state is a hash of its pixels.
     """
     if hasattr(items, "files"):
         return items.files(indices)
@@ -73,13 +84,23 @@ def _hashes(texts) -> np.ndarray:
 def data_changes(before: dict[str, DataRecord], now: dict[str, DataRecord]) -> list[str]:
     """Return a line for each way in which the splits differ from what they were; none if they are the same.
 
+    Times of change make no difference where all else is the same.
     before, now: records by split, "train" and "test".
     """
     lines = []
     for split, title in (("train", "training images"), ("test", "test images")):
-        if before[split].fingerprint != now[split].fingerprint:
+        if not _same(before[split], now[split]):
             lines.append(f"{title}: {_file_changes(before[split], now[split])}")
     return lines + _class_changes(before["train"].class_names, now["train"].class_names)
+
+
+def new_times(before: dict[str, DataRecord], now: dict[str, DataRecord]) -> bool:
+    """Tell whether files have other times of change than they had, in data that are the same otherwise."""
+    return not data_changes(before, now) and any(before[s].fingerprint != now[s].fingerprint for s in before)
+
+
+def _same(before: DataRecord, now: DataRecord) -> bool:
+    return before.fingerprint == now.fingerprint or (before.content is not None and before.content == now.content)
 
 
 def _file_changes(before: DataRecord, now: DataRecord) -> str:
@@ -113,7 +134,9 @@ def records_to_json(records: dict[str, DataRecord]) -> dict:
     """Return what state.json of a checkpoint says of the data. Class names are left out where they are very many."""
     names = records["train"].class_names
     short = names is None or sum(map(len, names)) + 10 * len(names) <= LONGEST
-    by_split = {split: {"fingerprint": r.fingerprint, "images": r.count} for split, r in records.items()}
+    by_split = {
+        split: {"fingerprint": r.fingerprint, "content": r.content, "images": r.count} for split, r in records.items()
+    }
     return by_split | {"class_names": names if short else None}
 
 
@@ -141,8 +164,10 @@ def records_from_json(entry: object, hashes: object) -> dict[str, DataRecord]:
         known = isinstance(found, dict) and isinstance(found.get("fingerprint"), str)
         if not known or type(found.get("images")) is not int:
             raise ValueError(f"expected the fingerprint and the number of {split} images, found {found!r}")
-        names_and_states = _decoded(hashes, split)
-        records[split] = DataRecord(found["fingerprint"], found["images"], names, *names_and_states)
+        content = found.get("content")  # an earlier version's checkpoint has none
+        if not isinstance(content, str | None):
+            raise ValueError(f"expected the content of the {split} images as a hash, found {content!r}")
+        records[split] = DataRecord(found["fingerprint"], found["images"], names, content, *_decoded(hashes, split))
     return records
 
 

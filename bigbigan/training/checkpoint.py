@@ -27,8 +27,10 @@ from torch import Tensor
 
 from bigbigan.config import Config, differences, flatten, older_settings
 from bigbigan.data.fingerprint import (
+    PICTURES,
     DataRecord,
     data_changes,
+    new_times,
     records_from_json,
     records_to_hashes,
     records_to_json,
@@ -327,11 +329,19 @@ def _data_changes(path: Path, content: dict, state: TrainingState) -> list[str]:
         log.warning("%s: not used to tell how many files of the data changed (%s)", path / DATA, error)
         hashes = {}
     try:
-        return data_changes(records_from_json(content["data"], hashes), state.data)
+        before = records_from_json(content["data"], hashes)
     except ValueError as error:
         raise CheckpointError(
             f"{path}/state.json: data: {error}; remove the checkpoint to go on from the one before it"
         ) from None
+    if new_times(before, state.data):
+        log.warning(
+            "%s: files of the data have other times of change than then; taken for the same, as a copy would be: their "
+            "names, sizes and labels are the same, and the pixels of %d images of each split",
+            path,
+            PICTURES,
+        )
+    return data_changes(before, state.data)
 
 
 def _load_numbers(state: TrainingState, content: dict, older: dict, path: Path) -> None:

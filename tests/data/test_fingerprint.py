@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -167,6 +168,64 @@ def test_a_table_that_was_written_anew(tmp_path):
     assert "1 changed" in err and "--run.accept_changes True" in err
 
 
+def same_data(tmp_path, kind: str):
+    """Write 90 images as a folder, a table or a tar, and return the flags for them and their files."""
+    if kind == "table":
+        path = table_of(tmp_path / "a.parquet", range(90), [s % 3 for s in range(90)])
+        return [f"--data.path={path}"], [path]
+    root = folder_of(tmp_path / "photos", {"ant": 45, "bee": 45})
+    if kind == "folder":
+        return [f"--data.path={root}"], sorted(root.rglob("*.png"))
+    path = Path(shutil.make_archive(tmp_path / "b", "tar", root))
+    return [f"--data.path={path}", "--data.split=all"], [path]
+
+
+@pytest.mark.run
+@pytest.mark.parametrize("kind", ["folder", "table", "tar"])
+def test_a_copy_with_new_times_of_change_resumes_and_says_so(tmp_path, kind, caplog):
+    flags, files = same_data(tmp_path, kind)
+    flags += ["--run.name=r", "--run.probe=False"]
+    train(tmp_path, *flags, "--run.images=48")
+    for file in files:
+        os.utime(file, ns=(1, 1))
+    caplog.clear()
+    out, _ = train(tmp_path, *flags, "--run.images=72")
+    assert "at 48 images" in out and caplog.text.count("other times of change") == 1
+    caplog.clear()
+    train(tmp_path, *flags, "--run.images=96")
+    assert "times of change" not in caplog.text
+
+
+@pytest.mark.run
+def test_pixels_that_changed_at_the_same_size_are_other_data(tmp_path):
+    root = tmp_path / "photos"
+    for i in range(60):
+        (root / ["ant", "bee"][i % 2]).mkdir(parents=True, exist_ok=True)
+        picture(i, (8, 8)).save(root / ["ant", "bee"][i % 2] / f"{i}.bmp")
+    flags = (f"--data.path={root}", "--run.name=r", "--run.probe=False")
+    train(tmp_path, *flags, "--run.images=48")
+    for file in root.rglob("*.bmp"):
+        picture(int(file.stem) + 500, (8, 8)).save(file)
+    _, err = train(tmp_path, *flags, "--run.images=72", code=2)
+    assert "its data differ" in err and err.count("changed (size or time)") == 2
+
+
+@pytest.mark.run
+def test_times_of_change_decide_where_a_checkpoint_has_only_them(tmp_path):
+    """Checkpoints of an earlier version have no content."""
+    flags, files = same_data(tmp_path, "table")
+    flags += ["--run.name=r", "--run.probe=False"]
+    train(tmp_path, *flags, "--run.images=48")
+    state = next((tmp_path / "r" / "checkpoints").iterdir()) / "state.json"
+    content = json.loads(state.read_text())
+    del content["data"]["train"]["content"], content["data"]["test"]["content"]
+    state.write_text(json.dumps(content))
+    train(tmp_path, *flags, "--run.images=48")
+    os.utime(files[0], ns=(1, 1))
+    _, err = train(tmp_path, *flags, "--run.images=72", code=2)
+    assert "1 changed" in err
+
+
 @pytest.mark.run
 def test_a_checkpoint_without_a_fingerprint_is_compared_with_nothing(tmp_path):
     root = folder_of(tmp_path / "photos", {"ant": 30, "bee": 30})
@@ -182,7 +241,16 @@ def test_a_checkpoint_without_a_fingerprint_is_compared_with_nothing(tmp_path):
 
 
 @pytest.mark.run
-@pytest.mark.parametrize("damage", [3, {"train": 1}, {"train": {"fingerprint": []}}, {"class_names": 5, "train": {}}])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        3,
+        {"train": 1},
+        {"train": {"fingerprint": []}},
+        {"train": {"fingerprint": "a", "images": 3, "content": 7}},
+        {"class_names": 5, "train": {}},
+    ],
+)
 def test_a_damaged_entry_is_one_sentence(tmp_path, damage):
     train(tmp_path, "--run.name=r", "--run.images=48", "--run.probe=False")
     state = next((tmp_path / "r" / "checkpoints").iterdir()) / "state.json"
