@@ -134,7 +134,7 @@ class Images:
         return (min(low for low, _ in found), max(high for _, high in found)) if found else None
 
     def with_pages(self, count: int = 32) -> int:
-        """Return how many of `count` of the images are TIFF files of several pages, of which the first is read."""
+        """Return how many of `count` of the images have several pages or frames, of which the first is read."""
         return sum(self._of_some(lambda i: has_pages(self.items[i]), count))
 
     def deep(self, count: int = 32) -> bool:

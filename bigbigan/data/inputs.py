@@ -24,7 +24,17 @@ from bigbigan.data.arrays import Ranges, Seen, Values, as_images, doubt_channels
 from bigbigan.data.crops import centre_square, crop_and_resize, resize, size_of
 from bigbigan.data.folders import image_paths
 from bigbigan.data.images import Images, Request
-from bigbigan.data.pictures import DEEP_VALUES, EXTENSIONS, ValuesError, decode_rgb, how_to_read, to_rgb, to_signed, why
+from bigbigan.data.pictures import (
+    DEEP_VALUES,
+    EXTENSIONS,
+    SEVERAL_PAGES,
+    ValuesError,
+    decode_rgb,
+    how_to_read,
+    to_rgb,
+    to_signed,
+    why,
+)
 from bigbigan.data.tables import SUFFIXES, Columns, from_table, open_tables
 from bigbigan.data.tars import all_samples, is_tar
 from bigbigan.errors import DataError, InputError, Outside, UnreadableImage, warn_caller
@@ -299,6 +309,17 @@ class _Item(NamedTuple):
     image: object
 
 
+class _Pixels(NamedTuple):
+    """Hold what was read.
+
+    x: float (n, 3, S, S).  seen: the values of an array or of a deep picture.  several: its file has more pages.
+    """
+
+    x: Tensor
+    seen: Seen | None
+    several: bool = False
+
+
 def _parts(items: Iterable, batch_size: int, loader: DataLoader | None) -> Iterator[list[_Item]]:
     """Yield what makes one batch each: up to `batch_size` single images, or one array of several.
 
@@ -378,6 +399,7 @@ def _as_images(item: np.ndarray | Tensor, name: str) -> Tensor:
 def _read_ahead(parts: Iterator[list[_Item]], ahead: int, values: Values, sizes, skip) -> Iterator[Batch]:
     """Read the parts in threads, `ahead` of the caller, and yield each as one batch once its values are checked."""
     done = 0
+    several: list[str] = []
     waiting: deque[tuple[list[_Item], list[Future]]] = deque()
     with ThreadPoolExecutor(DECODERS) as pool:  # decoding releases the GIL, so it overlaps with the network
         try:
@@ -388,31 +410,42 @@ def _read_ahead(parts: Iterator[list[_Item]], ahead: int, values: Values, sizes,
                 if len(waiting) > ahead or not part:
                     named, futures = waiting.popleft()
                     read = [_result(future, skip) for future in futures]
-                    for item, (_, seen) in zip(named, read, strict=True):
-                        values.add(seen, item.name)
+                    for item, pixels in zip(named, read, strict=True):
+                        if isinstance(pixels, _Pixels):
+                            values.add(pixels.seen, item.name)
+                            if pixels.several:
+                                several.append(_name(item))
                     values.check()
-                    batch, done = _joined(named, [pixels for pixels, _ in read], done, skip)
+                    batch, done = _joined(named, read, done, skip)
                     if batch is not None:
                         yield batch
+            _doubt_pages(several)
         finally:
             for future in itertools.chain.from_iterable(futures for _, futures in waiting):
                 future.cancel()
 
 
-def _result(future: Future, skip: Callable | None) -> tuple[Tensor | UnreadableImage, Seen | None]:
+def _result(future: Future, skip: Callable | None) -> _Pixels | UnreadableImage:
     """Return what `_read` returned; with a `skip`, the error of an image that cannot be decoded in its place."""
     try:
         return future.result()
     except UnreadableImage as error:
         if skip is None:
             raise
-        return error, None
+        return error
+
+
+def _doubt_pages(several: list[str]) -> None:
+    if several:
+        files = f"{len(several):,} files have" if len(several) > 1 else "a file has"
+        warn_caller(f"{files} several pages or frames, of which the first is read: {several[0]}")
 
 
 def _joined(items: list[_Item], read: list, done: int, skip: Callable | None) -> tuple[Batch | None, int]:
     """Return one batch of the images that were read, None for none, and how many images there are to its end.
 
-    read: of each item its pixels, or its error, which is passed to `skip`.  done: how many images came before.
+    read: of each item what `_read` returned, or its error, which is passed to `skip`.
+    done: how many images came before.
     """
     x, places, names = [], [], []
     for item, pixels in zip(items, read, strict=True):
@@ -421,11 +454,11 @@ def _joined(items: list[_Item], read: list, done: int, skip: Callable | None) ->
             skip(pixels)
             done += 1
         else:
-            numbers = range(done, done + len(pixels))
-            x.append(pixels)
+            numbers = range(done, done + len(pixels.x))
+            x.append(pixels.x)
             places += numbers
             names += [_path(item, i) for i in numbers]
-            done += len(pixels)
+            done += len(pixels.x)
     return (Batch(torch.cat(x), np.asarray(places), names) if x else None), done
 
 
@@ -452,15 +485,15 @@ class _Row(NamedTuple):
     i: int
 
 
-def _read(item: _Item, size: int, ranges: Ranges) -> tuple[Tensor, Seen | None]:
-    """Return an image or a batch as float (n, 3, size, size), and the values that an array had. Raises InputError."""
+def _read(item: _Item, size: int, ranges: Ranges) -> _Pixels:
+    """Return an image or a batch as float (n, 3, size, size). Raises InputError or UnreadableImage."""
     image = item.image
     if isinstance(image, Tensor):
         try:
             pixels, seen = read_values(image, ranges)
         except InputError as error:
             raise InputError(f"{item.name}: {error}") from None
-        return _fit(pixels, size), seen
+        return _Pixels(_fit(pixels, size), seen)
     if not isinstance(image, (str, os.PathLike, Image.Image, _Row)):
         keys = ", ".join(printable(str(key)) for key in image) if isinstance(image, Mapping) else ""
         cure = f" of {keys}; give its images alone, such as (row['image'] for row in rows)" if keys else ""
@@ -469,8 +502,9 @@ def _read(item: _Item, size: int, ranges: Ranges) -> tuple[Tensor, Seen | None]:
     try:
         own = image.images.value_range if isinstance(image, _Row) else None
         rgb = _rgb(image, ranges.asked or own or ranges.trained_on)
-        deep = rgb.info.get(DEEP_VALUES) if isinstance(rgb, Image.Image) else None
-        return _square(rgb, size), deep and seen_in(*deep)
+        info = rgb.info if isinstance(rgb, Image.Image) else {}
+        deep = info.get(DEEP_VALUES)
+        return _Pixels(_square(rgb, size), deep and seen_in(*deep), SEVERAL_PAGES in info)
     except ValuesError as error:  # no image to leave out: the caller says the range
         raise InputError(f"{_name(item)}: {error}") from None
     except Exception as error:  # decoders raise many types

@@ -40,6 +40,8 @@ ORIENTED = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}  # JPEG
 RGB_MODE = 3  # torchvision's ImageReadMode.RGB
 BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLES_PER_PIXEL, PLANAR, SAMPLE_FORMAT = 258, 262, 277, 284, 339  # TIFF tags
 TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+PAGE_KIND, SMALLER, MASK = 254, 1, 4  # a TIFF tag, and its bits for a copy of fewer pixels and for a mask
+SEVERAL_PAGES = "bigbigan: pages"  # of `Image.info`: the file has several pages or frames, of which this is the first
 DEEP_VALUES = "bigbigan: values"  # of `Image.info`: those of a picture of more than 8 bits, and its black and white
 SMALL_GREYS = {"L;2": 85, "L;4": 17}  # what Pillow multiplies greys of 2 and 4 bits by
 
@@ -135,7 +137,8 @@ def decode_rgb(
 ) -> Image.Image | np.ndarray:
     """Decode an encoded image, its bytes or the path of its file, to upright 8-bit RGB.
 
-    Returns a PIL image, or uint8 (H, W, 3) where that is faster. `crops.crop_and_resize` takes both.
+    Returns a PIL image, or uint8 (H, W, 3) where that is faster. `crops.crop_and_resize` takes both. The image's `info`
+    has SEVERAL_PAGES if the file has more than this one.
     value_range: see `to_rgb`.  Raises PictureError, or what Pillow raises.
     """
     content = source if isinstance(source, bytes) else b""
@@ -147,7 +150,11 @@ def decode_rgb(
     if pixels is not None:
         return pixels
     with open_picture(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-        return to_rgb(image, value_range)
+        several = has_pages(image)
+        rgb = to_rgb(image, value_range)
+        if several:
+            rgb.info[SEVERAL_PAGES] = True
+        return rgb
 
 
 def _decode_webp(content: bytes) -> np.ndarray | None:
@@ -259,8 +266,22 @@ def is_deep(image: Image.Image) -> bool:
 
 
 def has_pages(image: Image.Image) -> bool:
-    """Return whether a TIFF file has several pages, of which the first is read."""
-    return image.format == "TIFF" and getattr(image, "n_frames", 1) > 1
+    """Return whether an opened file has several pages or frames, of which the first is read.
+
+    Not counted are a TIFF's smaller copies of its picture and its masks, as maps have, nor the pictures that phones
+    hide behind a JPEG.
+    """
+    if image.format not in ("TIFF", "GIF", "PNG", "WEBP", "AVIF") or not getattr(image, "is_animated", False):
+        return False
+    if image.format != "TIFF":
+        return True
+    try:
+        image.seek(1)
+        return not image.tag_v2.get(PAGE_KIND, 0) & (SMALLER | MASK)
+    except (EOFError, OSError, SyntaxError, ValueError):  # a torn second page
+        return True
+    finally:
+        image.seek(0)
 
 
 def natural_range(image: Image.Image) -> tuple[float, float] | None:

@@ -69,7 +69,9 @@ def values_rows(images: Images) -> list[tuple[str, str]]:
         return []
     low, high = used
     pages = images.with_pages()
-    rows = [("pages", f"{pages} of the TIFF files looked at have several; the first is read")] if pages else []
+    rows = (
+        [("pages", f"{pages} of the files looked at have several pages or frames; the first is read")] if pages else []
+    )
     if high - low < SPARSE:
         found = f"only from {low:.2%} (black) to {high:.2%} (white) of their range are used: nearly one grey"
         rows.append(("values", f"{found}{_range_to_give(images, low, high)}"))

@@ -3,6 +3,7 @@
 import io
 import struct
 import tarfile
+import warnings
 
 import numpy as np
 import pytest
@@ -258,7 +259,7 @@ def test_files_of_several_pages_are_said(tmp_path):
     for i in range(3):
         picture(i, (8, 8)).save(tmp_path / f"{i}.tif", save_all=True, append_images=[picture(9, (8, 8))])
     assert values_rows(open_images(str(tmp_path), test_share=0))[0] == (
-        "pages", "3 of the TIFF files looked at have several; the first is read",
+        "pages", "3 of the files looked at have several pages or frames; the first is read",
     )  # fmt: skip
 
 
@@ -413,3 +414,25 @@ def everything(folder) -> list[str]:
     """Return the names of all images that --data.split all takes, on both sides."""
     parts = [open_images(str(folder), "all", test=test, other_split="all") for test in (False, True)]
     return [part.name(i) for part in parts for i in range(len(part))]
+
+
+@pytest.mark.parametrize("suffix", ["tif", "gif", "png", "webp"])
+def test_encode_says_that_of_several_pages_the_first_is_read(tmp_path, suffix):
+    more = {"save_all": True, "append_images": [picture(8, (8, 8)), picture(9, (8, 8))]}
+    for i in range(3):
+        picture(i, (8, 8)).save(tmp_path / f"{i}.{suffix}", **more if i else {})
+    with pytest.warns(UserWarning, match=rf"2 files have several pages .* the first is read: .*1\.{suffix}") as said:
+        z = bigbigan.encode(str(tmp_path), model=tiny_model(), outputs="z_mean")
+    assert len(z) == 3 and len(said) == 1
+
+
+def test_a_map_with_smaller_copies_of_itself_has_one_page(tmp_path):
+    """As the overviews of a cloud-optimised GeoTIFF."""
+    overview = picture(0, (4, 4))
+    overview.encoderinfo = {"tiffinfo": {254: 1}}
+    picture(0, (8, 8)).save(tmp_path / "map.tif", save_all=True, append_images=[overview])
+    with Image.open(tmp_path / "map.tif") as image:
+        assert image.n_frames == 2
+    with warnings.catch_warnings(action="error"):
+        bigbigan.encode(str(tmp_path / "map.tif"), model=tiny_model())
+    assert open_images(str(tmp_path), test_share=0).with_pages() == 0
