@@ -136,7 +136,10 @@ def build_discriminator(config: Model) -> nn.Module:
             joint=joint,
             batch_norm=config.discriminator_norm == "batch",
         )
-        return initialise_normal(discriminator, config.mlp_width)
+        initialise_normal(discriminator, config.mlp_width)
+        if discriminator.compares_images:  # BiGAN's code; ALI's draws this layer as the others
+            nn.init.zeros_(discriminator.score.weight)
+        return discriminator
     discriminator = Discriminator(
         latent_dim=config.latent_dim,
         image_size=config.image_size,

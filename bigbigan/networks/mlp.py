@@ -1,8 +1,8 @@
 """BiGAN's permutation-invariant networks, MLPs on the pixels of an image (Donahue et al. 2017, section 4.2 and code).
 
 Each has two hidden layers. Layers have no bias and batch norms neither gain nor bias; the eps of batch norm is 1e-8,
-the slope of a leaky ReLU 0.2. Weights begin as N(0, 0.02²), or N(0, 0.02² · 1024/width) at another width than 1,024.
-Inside, pixels are in [0, 1].
+the slope of a leaky ReLU 0.2. Weights begin as N(0, 0.02²), or N(0, 0.02² · 1024/width) at another width than 1,024;
+D's last layer begins at zero. Inside, pixels are in [0, 1].
 """
 
 import torch

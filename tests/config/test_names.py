@@ -39,7 +39,11 @@ SINCE = {
         "model.grey": True, "optim.lower_after": 224_000, "optim.lower_images": 112_000, "run.images": 336_000,
         "run.sample_every": 33_600, "run.checkpoint_every": 67_200, "run.spectra_every": 33_600,
     },
-    "bigan_mnist": {"model.posterior": "sigmoid", "optim.eps": 2e-8},  # as in BiGAN's code
+    # as in BiGAN's code
+    **dict.fromkeys(
+        ("bigan_mnist", "bigan_digits", "bigan_digits_lr", "bigan_digits_jlr"),
+        {"model.posterior": "sigmoid", "optim.eps": 2e-8},
+    ),
 }  # fmt: skip
 
 # Presets that never had another name.

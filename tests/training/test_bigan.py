@@ -1,6 +1,9 @@
 """BiGAN and ALI: their networks, the simultaneous update, the posteriors, the latent regressors, whole runs."""
 
+import contextlib
 import copy
+import json
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -16,12 +19,15 @@ from bigbigan.losses import latent_loss
 from bigbigan.metrics.bidirectional import scored_as_encoder_pairs
 from bigbigan.metrics.neighbours import nearest
 from bigbigan.model import BigBiGAN
-from bigbigan.training.optim import Optimizers
+from bigbigan.training.batch import Batch
+from bigbigan.training.optim import Optimizers, build_optimizers
 from bigbigan.training.schedule import rates
+from bigbigan.training.variants import build_step
 from tests.conftest import make_step, tiny_model, train
 from tests.runs.test_train import same, stats, weights
 from tests.training.test_step import make_batch
 
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 TINY = {"family": "mlp", "encoder": "mlp", "grey": True, "mlp_width": 16, "discriminator_norm": "batch"}
 UNIFORM = {"prior": "uniform", "posterior": "tanh"}
 RUN = (
@@ -45,7 +51,10 @@ def count(network):
 
 
 def model64(**changes):
-    return tiny_model(**(TINY | changes)).double().train()
+    """A model whose D tells pairs apart from the start, as it does after an update."""
+    model = tiny_model(**(TINY | changes)).double().train()
+    torch.nn.init.normal_(model.discriminator.score.weight, std=0.08)
+    return model
 
 
 # --- networks ---------------------------------------------------------------------------------------------------------
@@ -57,8 +66,40 @@ def test_parameters_on_mnist():
     assert count(model.generator) == 50 * 1024 + 1024 * 1024 + 50 * 1024 + 1024 * 784 == 1_953_792
     assert count(model.encoder) == 784 * 1024 + 1024 * 1024 + 1024 * 50 == 1_902_592
     assert count(model.discriminator) == 784 * 1024 + 1024 * 1024 + 50 * 1024 + 1024 == 1_903_616
-    for weight in model.parameters():
-        assert weight.ndim == 2 and float(weight.detach().std()) == pytest.approx(0.02, rel=0.1)
+    for name, weight in model.named_parameters():
+        std = 0 if name == "discriminator.score.weight" else 0.02  # D's last layer begins at zero, as in the code
+        assert weight.ndim == 2 and float(weight.detach().std()) == pytest.approx(std, rel=0.1)
+
+
+def test_ten_updates_are_those_of_the_code():
+    """Against losses and weights that jeffdonahue/bigan printed, in float64, with its Adam's β₁ kept constant.
+
+    Its nets have the size of `bigan/mnist`. Weights but D's last layer, which starts as it does there, and pairs are
+    NumPy's. A weight's row: the norm of all that changed in it since the start, and five of its entries; after the
+    first update, and after the tenth.
+    """
+    expected = json.loads((FIXTURES / "bigan-code.json").read_text())
+    config = read_yaml(find_config("bigan/mnist"), Config())
+    model = BigBiGAN.from_config(config.model).double().train()
+    layers = {name: model.get_submodule(name) for name in expected["weights"]}
+    random = np.random.RandomState(0)
+    for name, layer in layers.items():
+        if name != "discriminator.score":
+            layer.weight.data = torch.from_numpy(random.normal(0, 0.02, layer.weight.T.shape)).T
+    assert sum(layer.weight.numel() for layer in layers.values()) == count(model)
+    start = {name: layer.weight.detach().clone() for name, layer in layers.items()}
+    x = np.zeros((10, 32, 1, 28, 28))
+    x[..., 4:24, 4:24] = random.randint(0, 256, (10, 32, 1, 20, 20)) * (random.uniform(size=(10, 32, 1, 20, 20)) < 0.5)
+    z = torch.from_numpy(random.uniform(-1, 1, (10, 32, 50)))
+    step = build_step(config, model, build_optimizers(model, config.optim), contextlib.nullcontext)
+    for i, losses in enumerate(expected["losses"]):
+        pixels = torch.from_numpy(x[i]).expand(-1, 3, -1, -1) / 127.5 - 1
+        found = step.iteration(iter([Batch(pixels, z[i], torch.zeros_like(z[i]))]), lambda r: r, i)
+        assert [float(found[key]) / 2 for key in ("loss_d", "loss_eg")] == pytest.approx(losses, rel=1e-12)
+        for name, layer in layers.items() if i in (0, 9) else ():
+            weight, (norm, *entries) = layer.weight.detach(), expected["weights"][name][i == 9]
+            assert float((weight - start[name]).norm()) == pytest.approx(norm, rel=1e-8), name
+            assert weight.T.flatten()[:: weight.numel() // 5][:5].tolist() == pytest.approx(entries, rel=1e-7), name
 
 
 def normalised(h):
