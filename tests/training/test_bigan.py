@@ -370,13 +370,12 @@ def test_the_presets():
     assert {key for key in changed(mnist, digits) if not key.startswith(("run.", "optim.lower_", "data.path"))} == {
         "model.image_size",
         "model.mlp_width",
-        "model.posterior",
-        "optim.eps",
     }
     assert changed(digits, ali) == {
         "model.prior": "normal",
         "model.posterior": "log_sigma",
         "model.discriminator_norm": "none",
+        "optim.eps": 1e-8,
     }
     assert changed(digits, lr) == {"model.joint": False}
     assert changed(lr, jlr) == {"loss.latent_weight": 0.25}
