@@ -268,7 +268,8 @@ class Data:
     cache_gib: Strength = 1.0
     """Largest size of a data set that auto keeps on the device, in GiB."""
     max_unreadable: Share = 0.01
-    """Share of unreadable images above which the run ends; each process counts its own."""
+    """Share of unreadable images above which the run ends; each process counts its own.
+    Three are allowed at any share but 0, if they are at most a tenth."""
 
 
 @dataclass

@@ -15,6 +15,7 @@ from bigbigan.errors import DataError
 from bigbigan.files import expanded
 
 T = TypeVar("T")
+FEW = 3  # unreadable images that end no run, if they are at most a tenth
 LOOKED_AT = 64  # images in which colour is looked for
 COLOUR = 24  # of 255: channels of a pixel that differ by more have colour; JPEG leaves less in a grey picture
 
@@ -93,16 +94,20 @@ class Images:
         return items, indices
 
     def check_unreadable(self, count: int, share: float, example: str) -> None:
-        """Raise DataError if the `count` images that cannot be read are more than this share of all.
+        """Raise DataError if the `count` images that cannot be read are more than `unreadable_allowed`.
 
         example: the name of one of them, perhaps with its error.
         """
-        if count > share * len(self):
+        if count > (allowed := self.unreadable_allowed(share)):
             raise DataError(
-                f"{count} of {len(self)} images of {self.origin} are unreadable, as {example}: expected at most a "
-                f"share of {share}; are the data still there? Mend or remove these images, or allow more with "
-                "--data.max_unreadable"
+                f"{count} of {len(self)} images of {self.origin} are unreadable, as {example}: expected at most "
+                f"{allowed}, by --data.max_unreadable {share:g}; are the data still there? Mend or remove these "
+                "images, or allow a larger share"
             )
+
+    def unreadable_allowed(self, share: float) -> int:
+        """Return how many images may be unreadable: this share, or `FEW` if they are less than a tenth; 0 at 0."""
+        return max(int(share * len(self)), min(FEW, len(self) // 10) if share else 0)
 
     def per_class(self) -> list[tuple[str, int]]:
         """Return each class's name and number of images; none without labels."""

@@ -52,7 +52,8 @@ class Stream:
 
     size: the edge of the images served, E's size.  augment: how they are cut.  workers: decoding processes.
     cache: keep all images decoded on the device: "auto" (if they have one size and fit in `cache_bytes`), "device"
-    (always) or "none" (never).  max_unreadable: the share of unreadable images above which DataError is raised.
+    (always) or "none" (never).  max_unreadable: the share of unreadable images above which DataError is raised; see
+    `Images.unreadable_allowed`.
     """
 
     def __init__(
@@ -85,7 +86,9 @@ class Stream:
             yield from (self._from_cache(np.asarray(share)) for share in shares)
             return
         loader = DataLoader(
-            _Decoded(self.images, self.size, self.seed, self.augment, int(self.max_unreadable * len(self.images)) + 1),
+            _Decoded(
+                self.images, self.size, self.seed, self.augment, self.images.unreadable_allowed(self.max_unreadable) + 1
+            ),
             batch_sampler=shares,
             num_workers=self.workers,
             collate_fn=_collate,

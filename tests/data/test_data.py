@@ -361,9 +361,21 @@ def test_an_unreadable_image_is_skipped_named_and_counted(image_folder, caplog):
     assert len(x) == 64 and stream.unreadable == {str(broken)}
     assert sum(str(broken) in r.message for r in caplog.records) == 1, "named once"
     with pytest.raises(
-        DataError, match=r"1 of 16 images .* are unreadable, as .*3.png: expected at most a share of 0.01"
+        DataError,
+        match=r"1 of 16 images .* are unreadable, as .*3.png: expected at most 0, by --data.max_unreadable 0;",
     ):
-        take(make_stream(images, max_unreadable=0.01), 0, 64, 8)
+        take(make_stream(images, max_unreadable=0), 0, 64, 8)
+
+
+@pytest.mark.parametrize(
+    ("n", "share", "allowed"), [(5, 0.01, 0), (16, 0.01, 1), (53, 0.01, 3), (53, 0, 0), (900, 0.01, 9), (53, 0.5, 26)]
+)
+def test_few_unreadable_images_end_no_run(n, share, allowed):
+    images = Images(Arrays(np.zeros((n, 8, 8, 3), np.uint8)), None, None, "", "")
+    assert images.unreadable_allowed(share) == allowed
+    images.check_unreadable(allowed, share, "a.png")
+    with pytest.raises(DataError, match=f"expected at most {allowed}, "):
+        images.check_unreadable(allowed + 1, share, "a.png")
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the development data are not here")

@@ -123,7 +123,7 @@ def test_unreadable_members_are_counted(tmp_path, caplog):
     stream = Stream(images, 8, 0, Crop("none", False), cache="none", max_unreadable=0.1)
     assert len(next(stream.batches(0, 20, 20)).x) == 20
     assert len(stream.unreadable) == 1 and "a.tar, 0003.png" in caplog.text
-    stream = Stream(images, 8, 0, Crop("none", False), cache="none", max_unreadable=0.01)
+    stream = Stream(images, 8, 0, Crop("none", False), cache="none", max_unreadable=0)
     with pytest.raises(DataError, match="1 of 20 images of .*a.tar are unreadable"):
         next(stream.batches(0, 20, 20))
 

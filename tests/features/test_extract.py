@@ -277,7 +277,7 @@ def test_another_model_other_data_and_other_options_are_refused(whole, release, 
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "a.parquet").write_bytes(b"")
     refused("found a.parquet without _manifest.json; choose another --out", out=tmp_path / "foreign")
-    refused("2 of 47 images", out=tmp_path / "f", flags=["--data.max_unreadable=0.03"])
+    refused("1 of 47 images", out=tmp_path / "f", flags=["--data.max_unreadable=0"])
     refused("--out: expected a folder", out="")
     refused("did you mean --data.path?", flags=["--data.pth=x"])
     refused("expected a split 'test', found data without splits", data=photos / "a", flags=["--data.split=test"])

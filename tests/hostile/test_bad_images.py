@@ -1,5 +1,6 @@
 """Read unusual pictures as documented; refuse broken or hostile ones, and in a data set skip and count them."""
 
+import contextlib
 import io
 import logging
 import os
@@ -158,7 +159,9 @@ def test_it_is_read_as_stated(model, tmp_path, name):
     (tmp_path / name).write_bytes(data)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert bigbigan.encode(tmp_path, model, "avepool_feat").isfinite().all()
+        several = name.startswith(("film", "pages"))
+        with pytest.warns(UserWarning, match="the first is read") if several else contextlib.nullcontext():
+            assert bigbigan.encode(tmp_path, model, "avepool_feat").isfinite().all()
         images = open_images(str(tmp_path), test_share=0)
         rgb = to_rgb(images[0])
         (batch,) = Stream(images, 8, 0, Crop("resnet", True), cache="none").batches(0, 4, 4)
