@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from bigbigan.data.pictures import decode_rgb, has_pages, is_deep, limits_of, to_rgb
+from bigbigan.data.pictures import decode_rgb, has_pages, is_deep, limits_of, to_rgb, why
 from bigbigan.data.walk import Listing
 from bigbigan.errors import DataError
 from bigbigan.files import expanded
@@ -103,6 +103,21 @@ class Images:
                 f"{count} of {len(self)} images of {self.origin} are unreadable, as {example}: expected at most "
                 f"{allowed}, by --data.max_unreadable {share:g}; are the data still there? Mend or remove these "
                 "images, or allow a larger share"
+            )
+
+    def check_some_can_be_read(self, count: int = 32) -> None:
+        """Raise DataError, with the reason of the first, if none of `count` of the images can be read."""
+        reason = ""
+        for i in map(int, looked_at := spread(len(self), count)):
+            try:
+                self.decoded(i)
+                return
+            except Exception as error:  # decoders raise many types
+                reason = reason or f"{self.name(i)}: {why(error)}"
+        if reason:
+            raise DataError(
+                f"{self.origin}: expected images that can be read, found none among the {len(looked_at)} looked at: "
+                f"{reason}"
             )
 
     def unreadable_allowed(self, share: float) -> int:

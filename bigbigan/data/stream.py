@@ -114,9 +114,8 @@ class Stream:
         for name, reason in broken:
             if name not in self.unreadable:
                 self.unreadable.add(name)
+                self.images.check_unreadable(len(self.unreadable), self.max_unreadable, f"{name} ({reason})")
                 log.warning("unreadable image %s: skipped (%d so far): %s", name, len(self.unreadable), reason)
-        if broken:
-            self.images.check_unreadable(len(self.unreadable), self.max_unreadable, broken[-1][0])
 
     def _fill_cache(self, cache: str, cache_bytes: float) -> Tensor | None:
         """Return all images as uint8 (n, 3, H, W) on the device, or None if they differ in size or are too many."""

@@ -187,6 +187,7 @@ def open_data(config: Config, flags: Collection[str] = ()) -> tuple[Images, Imag
     train, test = open_splits(config.data)
     if test.note and rank() == 0:
         log.warning("--data.path %s: %s", config.data.path, test.note)
+    train.check_some_can_be_read()
     check_classes(config.model.classes, train, test)
     settle_grey(config.model, train, flags)
     check_best(config.run.best, train)

@@ -16,7 +16,7 @@ from bigbigan.data.arrays import as_images
 from bigbigan.data.pictures import PictureError, open_picture, to_rgb
 from bigbigan.errors import DataError, InputError
 from bigbigan.training.start import values_rows
-from tests.conftest import picture, tiny_model
+from tests.conftest import picture, tiny_model, train
 from tests.helpers.folders import make, write
 
 
@@ -436,3 +436,15 @@ def test_a_map_with_smaller_copies_of_itself_has_one_page(tmp_path):
     with warnings.catch_warnings(action="error"):
         bigbigan.encode(str(tmp_path / "map.tif"), model=tiny_model())
     assert open_images(str(tmp_path), test_share=0).with_pages() == 0
+
+
+@pytest.mark.run
+def test_pictures_none_of_which_can_be_read_end_even_a_dry_run_with_the_reason(tmp_path):
+    """As float pictures of unknown range; before the networks are built."""
+    (tmp_path / "maps").mkdir()
+    for i in range(30):
+        Image.fromarray(np.random.default_rng(i).random((8, 8), np.float32)).save(tmp_path / "maps" / f"{i}.tif")
+    for flags in ((), ("--dry-run",)):
+        out, err = train(tmp_path, f"--data.path={tmp_path / 'maps'}", *flags, code=2)
+        assert "none among the " in err and "give --data.value_range" in err and "networks" not in out
+    assert err.count("\n") == 1

@@ -195,7 +195,7 @@ CASES = {
     ),
     "all unreadable": (
         lambda p: [raw(p, f"{i}.png", b"x") for i in range(9)] and p,
-        "images of",
+        "expected images that can be read, found none among the 8 looked at: ",
         ["--data.cache=none"],
     ),
     "several sizes on a device": (
