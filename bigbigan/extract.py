@@ -24,7 +24,7 @@ from bigbigan.config.comparison import flatten
 from bigbigan.config.help import columns
 from bigbigan.config.parsing import parse_options
 from bigbigan.errors import FeatureError, exit_with_a_sentence
-from bigbigan.files import expanded, printable
+from bigbigan.files import counted, expanded, printable
 from bigbigan.training.processes import run_processes, without_option
 
 STOPPED = 75  # exit status after SIGTERM: run it again (EX_TEMPFAIL of sysexits)
@@ -155,7 +155,7 @@ def extract(options: Extract) -> None:
     )
     shards.begin(folder, manifest)
     if rank == 0:
-        print(f"{images.summary()} → {printable(folder)}, {manifest.shards} files", flush=True)
+        print(f"{images.summary()} → {printable(folder)}, {counted(manifest.shards, 'file')}", flush=True)
     work = extraction.Extraction(
         model,
         images,
@@ -169,7 +169,7 @@ def extract(options: Extract) -> None:
     broken = work.run()
     if broken is not None:  # this process was the last one
         listed = f"; {broken:,} could not be read, see {printable(folder / shards.UNREADABLE)}" if broken else ""
-        print(f"done: features of {manifest.images - broken:,} images in {printable(folder)}{listed}", flush=True)
+        print(f"done: features of {counted(manifest.images - broken)} in {printable(folder)}{listed}", flush=True)
 
 
 def open_data(data: ExtractData, card: dict):

@@ -84,6 +84,11 @@ def read_json(path: Path) -> dict:
     return content
 
 
+def counted(n: int, noun: str = "image", plural: str = "s") -> str:
+    """Return "1 image", "1,438 images"."""
+    return f"{n:,} {noun}{plural if n != 1 else ''}"
+
+
 def printable(name: str | os.PathLike) -> str:
     """Return a file's name with control characters and bytes that are not UTF-8 escaped, safe for a terminal."""
     characters = os.fsdecode(name)

@@ -525,7 +525,7 @@ def test_other_loaders_without_an_order_and_those_that_drop(model, sampler):
     for loader in (DataLoader(FLOATS, sampler=sampler), DataLoader(FLOATS, batch_sampler=batches)):
         with pytest.warns(UserWarning, match="row i is not image i"):
             bigbigan.encode(loader, model, "z_mean")
-    with pytest.warns(UserWarning, match="drops the last 1 images"):
+    with pytest.warns(UserWarning, match="drops the last 1 image:"):
         assert len(bigbigan.encode(DataLoader(FLOATS, batch_size=2, drop_last=True), model, "z_mean")) == 4
     grey = torch.arange(6 * 64, dtype=torch.uint8).reshape(6, 8, 8)  # a sampler's batches of 3 are no colour images
     own = torch.utils.data.BatchSampler(torch.utils.data.SequentialSampler(grey), 3, False)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from bigbigan.data.images import Images
+from bigbigan.files import counted
 
 NAMED = 10  # classes that a message names, at most
 log = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ def _note(missing: list[str], unknown: list[str], left_out: int, common: int) ->
     if missing:
         parts.append(f"{_count(missing)} in the training split alone: {listed(missing)}")
     if unknown:
-        parts.append(f"{_count(unknown)} in the test split alone: {listed(unknown)} ({left_out:,} images left out)")
+        parts.append(f"{_count(unknown)} in the test split alone: {listed(unknown)} ({counted(left_out)} left out)")
     both = f"the {common:,} classes" if common > 1 else "the one class"
     return "; ".join(parts) + f"; figures are of the images of {both} that both splits have"
 

@@ -1,6 +1,7 @@
 """Describe the two splits of a run for the block that a run prints at its start."""
 
 from bigbigan.data.images import Images
+from bigbigan.files import counted
 
 CLASSES = 12  # classes that are named with their number of images; more are summed up
 NOTES = 8  # phrases about what is not taken
@@ -12,7 +13,7 @@ def split_line(images: Images) -> str:
     Up to `CLASSES` classes are named; of more, the number and the smallest and largest count are given.
     """
     place = f"{images.source}: " if images.source else ""
-    return f"{place}{len(images):,} images, {classes_line(images)}"
+    return f"{place}{counted(len(images))}, {classes_line(images)}"
 
 
 def classes_line(images: Images) -> str:

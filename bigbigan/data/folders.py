@@ -18,7 +18,7 @@ from bigbigan.data.shards import are_shards
 from bigbigan.data.split_lists import part_of_list, parts_of_lists
 from bigbigan.data.walk import Census, Folder, Listing, walk
 from bigbigan.errors import DataError
-from bigbigan.files import paths_within, printable, state_of
+from bigbigan.files import counted, paths_within, printable, state_of
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def _read_layout(request: Request, root: Folder, census: Census, where: str) -> 
             log.warning("%s: the only split is %s, so these images are trained on", where, only.paths())
         return found
     if unlisted := len(top) - sum(part.images for part in parts):
-        found.left_out.append(f"{unlisted:,} images that are in no split's list")
+        found.left_out.append(f"{counted(unlisted)} in no split's list")
     return layout.Layout(parts, found.left_out)
 
 
@@ -143,12 +143,12 @@ class _Reader:
         listed = set(self._listed(paths))
         if len(listed) < len(paths) and (listed or not self.metadata.asked):
             without = [path for path in paths if path not in listed]
-            notes.append(f"{len(without):,} images that no metadata file names, such as {printable(without[0])}")
+            notes.append(f"{counted(len(without))} that no metadata file names, such as {printable(without[0])}")
             log.warning("%s: left out: %s", self.where, notes[-1])
             tops = [top for top, path in items if path in listed]
             paths = [path for path in paths if path in listed]
         labels, names = self._labels(tops, paths, part)
-        notes += [f"{other.paths()} ({other.images:,} images of another split)" for other in unused]
+        notes += [f"{other.paths()} ({counted(other.images)} of another split)" for other in unused]
         notes += [self.metadata.missing_line()] if self.metadata.missing else []
         notes += [*self.census.sentences(), *self.census.quiet()]
         only = part.folders[0][1].path if len(part.folders) == 1 else str(self.folder)

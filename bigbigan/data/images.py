@@ -12,7 +12,7 @@ from PIL import Image
 from bigbigan.data.pictures import decode_rgb, has_pages, is_deep, limits_of, to_rgb, why
 from bigbigan.data.walk import Listing
 from bigbigan.errors import DataError
-from bigbigan.files import expanded
+from bigbigan.files import counted, expanded
 
 T = TypeVar("T")
 FEW = 3  # unreadable images that end no run, if they are at most a tenth
@@ -182,7 +182,7 @@ class Images:
     def summary(self) -> str:
         """Return one line with the number of images, the number of classes, the formats and the origin."""
         classes = f", {len(self.class_names)} classes" if self.class_names else ", no labels"
-        return f"{len(self):,} images{classes} ({self.stored_as()}) from {self.origin}"
+        return f"{counted(len(self))}{classes} ({self.stored_as()}) from {self.origin}"
 
 
 class Arrays:

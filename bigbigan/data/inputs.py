@@ -38,7 +38,7 @@ from bigbigan.data.pictures import (
 from bigbigan.data.tables import SUFFIXES, Columns, from_table, open_tables
 from bigbigan.data.tars import all_samples, is_tar
 from bigbigan.errors import DataError, InputError, Outside, UnreadableImage, warn_caller
-from bigbigan.files import expanded, printable
+from bigbigan.files import counted, expanded, printable
 
 # What `read_batches` explains. A torch data set without an iterator is read by number.
 ImageInput: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor | Iterable[Any] | Dataset[Any]
@@ -199,7 +199,7 @@ def _doubt_order(images) -> None:
             "data set itself"
         )
     if images.drop_last and images.batch_size and isinstance(sampler, Sized) and len(sampler) % images.batch_size:
-        warn_caller(f"the DataLoader drops the last {len(sampler) % images.batch_size} images: drop_last=True")
+        warn_caller(f"the DataLoader drops the last {counted(len(sampler) % images.batch_size)}: drop_last=True")
 
 
 def _single_items(images) -> Iterable:

@@ -36,7 +36,7 @@ from bigbigan.data.columns import MASK_WORDS, is_mask, words
 from bigbigan.data.images import Request
 from bigbigan.data.walk import Folder
 from bigbigan.errors import DataError
-from bigbigan.files import printable
+from bigbigan.files import counted, printable
 
 TRAIN, VAL, TEST = "train", "val", "test"
 SPLIT_WORDS = {
@@ -303,7 +303,7 @@ def _without_masks(folders: list[Folder], left_out: list[str], above: str = "") 
         return None
     place = f"{printable(above)}/" if above else ""
     left_out.extend(f"{place}{printable(f.name)}/ ({len(f):,} masks or the like, by its name)" for f in masks)
-    left_out.extend(f"{place}{printable(f.name)}/ ({len(f):,} images, beside those and masks)" for f in others)
+    left_out.extend(f"{place}{printable(f.name)}/ ({counted(len(f))}, beside those and masks)" for f in others)
     return pictures
 
 
@@ -388,7 +388,7 @@ def _splits_here(top: Folder, asked: str, where: str, left_out: list[str]) -> li
     if not splits:
         return []
     kinds = {name.split for _, name in splits}
-    loose = f"{len(top.files):,} images beside them" if top.files else ""
+    loose = f"{counted(len(top.files))} beside them" if top.files else ""
     if asked == REST:
         rest = Folder(top.name, top.path, top.files, others)
         return [Part(REST, TRAIN, [("", rest)]), *_group(splits, where, left_out)]
@@ -411,9 +411,9 @@ def _splits_here(top: Folder, asked: str, where: str, left_out: list[str]) -> li
             f"{found} is a split and {beside} are not used", f"--data.path {printable(splits[0][0].path)}",
             f"{found} is a class like {beside}", "--data.split all",
         )  # fmt: skip
-    left_out.extend(f"{printable(f.name)}/ ({len(f):,} images, beside the splits)" for f in others)
+    left_out.extend(f"{printable(f.name)}/ ({counted(len(f))}, beside the splits)" for f in others)
     if loose:
-        left_out.append(f"{len(top.files):,} images, such as {printable(top.files[0])}, beside the splits")
+        left_out.append(f"{counted(len(top.files))}, such as {printable(top.files[0])}, beside the splits")
     return _group(splits, where, left_out)
 
 
@@ -478,7 +478,7 @@ def _splits_below(top: Folder, where: str, left_out: list[str]) -> list[Part]:
     if top.files and len(top.folders) == 1:
         parts = _splits_here(unwrap(top.folders[0], left_out), TRAIN, where, left_out)
         if parts:
-            left_out.append(f"{len(top.files):,} images, such as {printable(top.files[0])}, beside the splits")
+            left_out.append(f"{counted(len(top.files))}, such as {printable(top.files[0])}, beside the splits")
         return parts
     if top.files:
         return []

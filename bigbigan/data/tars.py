@@ -30,7 +30,16 @@ from bigbigan.data.images import Found, Images, Request
 from bigbigan.data.pictures import EXTENSIONS, PictureError, open_picture
 from bigbigan.data.walk import is_system, walk
 from bigbigan.errors import DataError
-from bigbigan.files import LARGEST_TEXT, cache_folder, check_inside, path_within, printable, state_of, write_whole
+from bigbigan.files import (
+    LARGEST_TEXT,
+    cache_folder,
+    check_inside,
+    counted,
+    path_within,
+    printable,
+    state_of,
+    write_whole,
+)
 
 FORMAT = "1"  # of the index
 LOOKED_AT = 50  # members by which a compressed tar is judged
@@ -194,7 +203,7 @@ def _images(request: Request, named: dict[str, list[Path]], name: str, root: Pat
     suffixes = [column.removeprefix(OFFSET) for column in table.column_names if column.startswith(OFFSET)]
     suffix = choose_image_column(suffixes, suffixes, request.image_column, where)
     rows = np.flatnonzero(table.column(OFFSET + suffix).is_valid().to_numpy())
-    notes = (f"{len(table) - len(rows):,} samples without a .{suffix}",) if len(rows) < len(table) else ()
+    notes = (f"{counted(len(table) - len(rows), 'sample')} without a .{suffix}",) if len(rows) < len(table) else ()
     table = table.take(pa.array(rows))
     places = [table.column(kind + suffix).to_numpy() for kind in (OFFSET, SIZE)]
     beside = [_joined([read_index(path) for path in named[other]])] if other and other != name else []

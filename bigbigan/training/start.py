@@ -9,6 +9,7 @@ import bigbigan
 from bigbigan.config import Config
 from bigbigan.data import Images
 from bigbigan.data.describe import data_rows
+from bigbigan.files import counted
 from bigbigan.model import BigBiGAN
 from bigbigan.training.ema import Averages
 from bigbigan.training.precision import bf16_note
@@ -36,7 +37,7 @@ def start_block(trainer: "Trainer", threads: str = "") -> str:
     images, processes = config.batches * d.batch_size, accelerator.num_processes
     e_size = "" if model.encoder is None else f", E {model.encoder.image_size} px"
     total, per_chunk = config.run.images, d.batch_size // processes // d.chunks
-    parts = f"{many(processes, 'process', 'es')} × {many(d.chunks, 'chunk')} × {per_chunk} images"
+    parts = f"{counted(processes, 'process', 'es')} × {counted(d.chunks, 'chunk')} × {per_chunk} images"
     epochs = total / len(trainer.train_images)
     rows = [
         *data_rows(trainer.train_images, trainer.test_images),
@@ -50,11 +51,11 @@ def start_block(trainer: "Trainer", threads: str = "") -> str:
         *([("threads", threads)] if threads else []),
         (
             "iteration",
-            f"{many(o.d_steps, 'D update')} and one of E+G{' at once' * o.simultaneous} on {images:,} images",
+            f"{counted(o.d_steps, 'D update')} and one of E+G{' at once' * o.simultaneous} on {images:,} images",
         ),
         ("rates", f"D {o.discriminator_lr:g}, G {o.generator_lr:g}, E {o.encoder_lr:g}"),
         ("averages", averages_line(trainer.averages)),
-        ("length", f"{total:,} images = {-(-total // images):,} iterations = {epochs:,.1f} epochs"),
+        ("length", f"{total:,} images = {counted(-(-total // images), 'iteration')} = {epochs:,.1f} epochs"),
         ("writes", str(trainer.folder)),
     ]
     if config.grow.first_size:
@@ -160,8 +161,3 @@ def shapes_block(model: BigBiGAN, device: torch.device) -> str:
 def count(network: torch.nn.Module) -> int:
     """Return the number of parameters."""
     return sum(p.numel() for p in network.parameters())
-
-
-def many(n: int, noun: str, plural: str = "s") -> str:
-    """Return "1 chunk", "2 chunks"."""
-    return f"{n} {noun}{plural if n != 1 else ''}"

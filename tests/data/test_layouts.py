@@ -408,7 +408,7 @@ def test_metadata_beside_images(tmp_path, kind, caplog):
     metadata(tmp_path, kind, rows[:-1])
     with caplog.at_level(logging.WARNING):
         images = open_images(str(tmp_path), test_share=0)
-    assert len(images) == 5 and "1 images that no metadata file names" in caplog.text
+    assert len(images) == 5 and "1 image that no metadata file names" in caplog.text
     wanted = {str(tmp_path / row["file_name"]): row["Label"] for row in rows}
     assert images.class_names == ["cat", "dog"]
     assert all(images.class_names[images.labels[i]] == wanted[images.name(i)] for i in range(5))

@@ -334,7 +334,7 @@ def test_all_takes_certain_splits_together(tmp_path):
     images = open_images(str(tmp_path), "all", test_share=0)
     assert images.per_class() == [("cat", 6), ("dog", 6)] and images.source == "train/, val/, test/"
     make(tmp_path, "extra/x.png")
-    assert "extra/ (1 images, beside the splits)" in open_images(str(tmp_path), "all", test_share=0).notes
+    assert "extra/ (1 image, beside the splits)" in open_images(str(tmp_path), "all", test_share=0).notes
 
 
 def test_a_column_that_is_not_there_is_answered_with_those_that_are(tmp_path):

@@ -125,7 +125,7 @@ def test_one_split_alone_is_the_same(tmp_path):
 def test_images_that_a_table_of_splits_does_not_name_are_left_out(tmp_path, caplog):
     wanted = column(tmp_path)
     assert both(tmp_path) == wanted
-    assert "left out: 1 images that are in no split's list" in caplog.text
+    assert "left out: 1 image in no split's list" in caplog.text
 
 
 def test_lists_of_some_of_the_images_are_reported_with_the_flags_that_take_them(tmp_path, caplog):

@@ -112,7 +112,7 @@ def test_masks_samples_without_an_image_and_other_members(tmp_path):
     members = samples(0, 6) | {f"{i:04}.seg.png": encoded(90 + i)["bytes"] for i in range(6)}
     members |= {"0009.cls": b"1", "._0000.png": b"?", "README": b"words"}
     images = open_images(str(pack(tmp_path / "a.tar", members)), test_share=0)
-    assert len(images) == 6 and images.notes == ("1 samples without a .png",)
+    assert len(images) == 6 and images.notes == ("1 sample without a .png",)
     masks = open_images(str(tmp_path / "a.tar"), image_column="seg.png", test_share=0)
     assert np.array_equal(np.asarray(masks[2].convert("RGB")), np.asarray(picture(92, (8, 8))))
 
