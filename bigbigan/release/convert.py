@@ -22,7 +22,7 @@ from bigbigan.model import BigBiGAN
 from bigbigan.networks.generator import MULTIPLIERS, Generator
 from bigbigan.networks.layers import batch_norms, spectral_layers
 from bigbigan.networks.weights import load_weights
-from bigbigan.release.format import write_release
+from bigbigan.release.format import check_place, write_release
 
 EPS = 1e-4  # of our generator's batch norms
 README = """---
@@ -96,6 +96,7 @@ def convert_biggan(path: Path, folder: Path, eps: float = 1e-4, last_eps: float 
         encoder="none",
     )
     model = BigBiGAN(generator, None, None, config).eval()
+    check_place(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     card = {"name": path.stem, "images_seen": 0, "seed": "unknown", "data": {"path": "unknown", "split": "train"}}
     classes = f", {config.classes} classes" if config.classes else ""

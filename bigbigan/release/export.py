@@ -29,7 +29,7 @@ from bigbigan.latents import sample_prior
 from bigbigan.metrics.bidirectional import fit_to, some_classes
 from bigbigan.model import BigBiGAN, absence
 from bigbigan.release.card import headline, worth
-from bigbigan.release.format import write_release
+from bigbigan.release.format import check_place, write_release
 from bigbigan.release.load import load_model
 from eval_linear.result import ProbeResult
 
@@ -72,6 +72,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def export(options: Export) -> str:
     """Write the release and its card, and return a sentence: size and what the precision changed, if anything."""
+    folder = expanded(options.folder)
+    check_place(folder)
     model = load_model(options.ckpt)
     if model.encoder is None:
         raise ExportError(f"{options.ckpt}: {absence('encoder')}")
@@ -93,7 +95,6 @@ def export(options: Export) -> str:
     about["natural"] = options.natural
     about["worth"] = {} if probed is None else headline(probed)
     small.config = dataclasses.replace(small.config, init_from=Path(small.config.init_from).name)
-    folder = expanded(options.folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     write_release(folder, small, about, "below" if figures else "not measured")
     changed = changes(model, load_model(folder))

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from bigbigan.config import Model, check_model, merged
 from bigbigan.distributed import local_only
 from bigbigan.errors import ExportError
-from bigbigan.files import read_json, sha256
+from bigbigan.files import printable, read_json, sha256
 from bigbigan.latents import sample_prior
 from bigbigan.model import PARTS, BigBiGAN
 from bigbigan.networks.weights import check_weights, load_weights
@@ -81,6 +81,28 @@ WITHOUT_ENCODER = {
 }
 
 
+def check_place(folder: Path) -> None:
+    """Raise ExportError unless a release may be written to this path: a new one, a folder of other files, a release.
+
+    A folder whose README.md, config.json or samples.png belong to something else is refused: they would be replaced.
+    """
+    expected = f"{printable(folder)}: expected a new folder, or a release to replace"
+    if folder.exists() and not folder.is_dir():
+        raise ExportError(f"{expected}, found a file; choose another path")
+    there = [name for name in FILES if (folder / name).exists()]
+    cut_short = there and there[0] == FILES[0] and FILES[-1] not in there  # a release whose writing was interrupted
+    if there and not cut_short and not _is_release(folder):
+        raise ExportError(f"{expected}, found a folder with another {', '.join(there)}; choose another path")
+
+
+def _is_release(folder: Path) -> bool:
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(config, dict) and {"format", "sha256", "model"} <= config.keys()
+
+
 def write_release(
     folder: Path, model: BigBiGAN, card: dict, figures: str = "not measured", readme: str = ""
 ) -> None:  # fmt: skip
@@ -89,6 +111,7 @@ def write_release(
     card: what `release.load.card` returns.  figures: a phrase for the README.  readme: the whole README instead, of a
     model that was not trained here.
     """
+    folder = Path(os.path.abspath(folder))  # "." has no name
     beside = folder.with_name(f".writing-{folder.name}")
     beside.mkdir(parents=True, exist_ok=True)
     model.card, model.readme = card, readme

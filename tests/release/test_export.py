@@ -245,3 +245,23 @@ def test_what_comes_with_the_package_is_small_and_works(name):
         assert f"top1 % | trained | {feature} | {best} |" in page
     features = bigbigan.encode([picture(0), picture(1)], model=name, outputs="avepool_feat")
     assert features.isfinite().all() and features.std(0).max() > 0
+
+
+@pytest.mark.parametrize("name", ["README.md", "config.json", "samples.png"])
+def test_a_folder_of_something_else_is_left_as_it_is(original, tmp_path, name):
+    (tmp_path / name).write_text('{"mine": 1}')
+    with pytest.raises(ExportError, match=f"expected a new folder, or a release to replace, .* another {name}; choose"):
+        export(Export(str(original), str(tmp_path)))
+    assert [p.name for p in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == '{"mine": 1}'
+    with pytest.raises(ExportError, match="found a file; choose another path"):
+        export(Export(str(original), str(tmp_path / name)))
+
+
+def test_the_folder_one_is_in_a_release_and_one_cut_short_may_be_written_to(original, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    export(Export(str(original), "."))
+    export(Export(str(original), "."))
+    (tmp_path / "config.json").unlink()
+    export(Export(str(original), str(tmp_path)))
+    assert bigbigan.load(".").generator is not None and (tmp_path / "notes.txt").read_text() == "mine"
