@@ -905,3 +905,24 @@ def test_tars_are_encoded_in_the_order_that_is_listed(model, pictures, tmp_path,
     listed = bigbigan.list_images(tmp_path / "t")
     assert len(listed) == 6 and paths == listed[:4] + listed[5:] and listed[0].endswith("train-0.tar, 0.png")
     assert bigbigan.list_images(str(tmp_path / "t" / "train-{0..0}.tar")) == listed[:3]
+
+
+def test_a_folder_of_several_splits_names_them(tmp_path):
+    from datasets import Dataset, DatasetDict, Features
+    from datasets import Image as ImageFeature
+
+    rows = Dataset.from_dict({"image": [picture(i) for i in range(3)]}, features=Features({"image": ImageFeature()}))
+    DatasetDict({"train": rows, "test": rows}).save_to_disk(str(tmp_path / "set"))
+    with pytest.raises(InputError, match="expected images of one split, found train, test; name one, by its folder or"):
+        bigbigan.encode(tmp_path / "set", model=tiny_model())
+    assert len(bigbigan.encode(tmp_path / "set" / "train", model=tiny_model(), outputs="z_mean")) == 3
+
+
+def test_a_run_without_a_checkpoint_is_called_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("runs/r").mkdir(parents=True)
+    Path("runs/r/config.yaml").write_text("{}")
+    with pytest.raises(CheckpointError, match="found a run without a checkpoint in .*; the command that began it goes"):
+        bigbigan.load("runs/r")
+    with pytest.raises(CheckpointError, match="there are no runs here"):
+        bigbigan.load("nothing")

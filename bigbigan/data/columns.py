@@ -186,7 +186,10 @@ def classes_of(
     """
     found = rows if isinstance(rows, Tally) else tally(rows)
     if without := found.count(lambda v: v is None):
-        raise DataError(f"{origin}: expected a label in every row of column {column!r}, found {without} without")
+        raise DataError(
+            f"{origin}: expected a label in every row of column {column!r}, found {without} without; fill them in, or "
+            "take these rows out"
+        )
     if wrong := [v for v in found.values if not isinstance(v, (str, int, float)) or v != v]:
         raise DataError(
             f"{origin}: expected a number or a word in every row of the label column {column!r}, found "

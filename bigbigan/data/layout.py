@@ -174,7 +174,12 @@ def choose_parts(
         test = _named(request.test_split, {n: k for n, k in parts.items() if n != train} if default else parts)
     own, other = (test, train) if request.test else (train, test)
     if not own:
-        same = [name for name in _alike(request.split, parts) if name != other] or parts
+        same = [name for name in _alike(request.split, parts) if name != other] or list(parts)
+        if request.split == ALL:
+            raise DataError(
+                f"{where}: expected images of one split, found {listed(same)}; name one, by its folder or by "
+                f"--data.split {same[0]}"
+            )
         raise DataError(
             f"{where}: expected a split {request.split!r}, found {listed(same)}; "
             "choose with --data.split and --data.test_split"

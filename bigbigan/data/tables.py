@@ -8,6 +8,7 @@ import glob
 import io
 import itertools
 import logging
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,6 +185,11 @@ def _read_tables(paths: list[Path]):
     except Exception as error:  # `datasets` wraps the cause in errors of its own
         cause = error.__cause__ or error
         found = f"{type(cause).__name__}: {_first_line(cause)}"
+        if isinstance(cause, OSError) and cause.filename and os.fsdecode(cause.filename) not in map(str, paths):
+            raise DataError(
+                f"{printable(paths[0])}: expected a folder for the cache of `datasets` that can be written to, found "
+                f"{found}; name one by the variable HF_HOME"
+            ) from None
         raise DataError(
             f"{printable(paths[0])}: expected a readable {kind} file, found {found}; is it cut short, or empty?"
         ) from None

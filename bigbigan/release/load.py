@@ -243,11 +243,14 @@ def card(config: dict[str, Any], images_seen: int) -> dict[str, Any]:
 def _found(folder: Path) -> str:
     """Return what is at a path that holds no model: the whole path, since it depends on the folder one is in."""
     where = printable(os.path.abspath(folder))
+    if (folder / "config.yaml").is_file():
+        return f"found a run without a checkpoint in {where}; the command that began it goes on"
     if folder.exists():
         return f"found none of these in {where}"
     return f"no such folder as {where}; {_runs()}; {known_names(folder.name)}"
 
 
 def _runs() -> str:
-    names = sorted(str(p.parent) for p in Path("runs").glob("*/config.yaml"))
+    runs = (p.parent for p in Path("runs").glob("*/config.yaml"))
+    names = sorted(str(r) for r in runs if any(r.glob("checkpoints/*")) or (r / "release").is_dir())
     return f"runs here: {', '.join(names)}" if names else "there are no runs here"

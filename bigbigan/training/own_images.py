@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from bigbigan.config import Config, flatten
 from bigbigan.config.cross_checks import takes_resnet_settings
 from bigbigan.data import Images, spread
+from bigbigan.data.images import LOOKED_AT
 from bigbigan.errors import DataError
 from bigbigan.networks.layers.sizes import image_sizes
 from bigbigan.training.checkpoint import saved_config
@@ -66,7 +67,7 @@ def choose(
     """Return the settings for `count` training images, most of whose shorter sides have at least `side` pixels.
 
     device: "cpu", "cuda", ....  given: settings that are fixed, {"section.field": value}; the others follow them.
-    parts: processes × chunks, of which the batch is a multiple.  grey: whether no image has colour.
+    parts: processes × chunks, of which the batch is a multiple.  grey: whether no image looked at has colour.
     """
     machine, kind = (CPU, "a CPU") if device == "cpu" else (GPU, f"one {device} device")
     size, size_reason = choose_size(count, side, machine, kind)
@@ -76,9 +77,10 @@ def choose(
     batch = -(-min(batch, machine.batch) // parts) * parts
     length, length_reason = choose_length(count, machine, kind)
     length = int(given.get("run.images", length))
+    colour = f"{'none' if grey else 'some'} of the {min(count, LOOKED_AT)} looked at have colour"
     found = [
         Choice("size", {"model.image_size": size}, size_reason),
-        Choice("colour", {"model.grey": grey}, "no image has colour" if grey else "some images have colour"),
+        Choice("colour", {"model.grey": grey}, colour),
         Choice(
             "networks",
             {

@@ -140,7 +140,10 @@ def grey_pictures(folder, count: int = 6, suffix: str = "jpg"):
 
 def test_images_without_colour_get_a_grey_generator(tmp_path, capsys):
     grey = grey_pictures(tmp_path / "xrays")
-    assert chosen(tmp_path, f"--data.path={grey}").model.grey and "no image has colour" in capsys.readouterr().out
+    assert (
+        chosen(tmp_path, f"--data.path={grey}").model.grey
+        and "none of the 5 looked at have colour" in capsys.readouterr().out
+    )
     assert not chosen(tmp_path, f"--data.path={grey}", "--model.grey=False").model.grey
     progressive = ("--model.family=progressive", "--model.encoder=progressive", "--loss.form=lsgan")
     assert not chosen(tmp_path, f"--data.path={grey}", *progressive).model.grey
