@@ -101,8 +101,10 @@ def _section(config: dict, name: str) -> dict:
 def _facts(config: dict, records: list[dict], probe: ProbeResult) -> tiles.Facts:
     latest = {key: value for record in records for key, value in record.items() if finite(value)}
     size = _section(config, "model").get("image_size")
-    data = probe.data or str(_section(config, "data").get("path") or "")
-    return tiles.Facts(latest, data, training_seconds(records), size if finite(size) else None)
+    own = str(_section(config, "data").get("path") or "")
+    same = not probe.data or probe.data == own or probe.data.startswith((f"{own} (", f"{own};"))  # then a note
+    other = "" if same else own
+    return tiles.Facts(latest, probe.data or own, training_seconds(records), size if finite(size) else None, other)
 
 
 def read_config(folder: Path) -> tuple[str, dict]:

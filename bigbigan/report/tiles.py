@@ -56,12 +56,14 @@ class Facts:
     """Hold what is known beside the probe.
 
     latest: the newest value of each key of stats.jsonl.  data: the data set.  seconds: of training.  image_size: of G.
+    trained_on: the data set of the run, if the probe looked at another one.
     """
 
     latest: dict[str, float]
     data: str
     seconds: float | None
     image_size: int | None = None
+    trained_on: str = ""
 
 
 def lead(probe: ProbeResult, at: Progress, facts: Facts) -> Lead:
@@ -77,7 +79,8 @@ def lead(probe: ProbeResult, at: Progress, facts: Facts) -> Lead:
         _headline(probe, facts.latest, "knn"),
         _generation("Samples: Inception score", probe, facts.latest, ("is", "inception_score"), "higher is better"),
         _seen(at) if at.finished and at.seen else None,
-        _data(probe, facts.data),
+        _data(probe, facts.data, facts.trained_on),
+        Tile("Trained on", facts.trained_on, "what the run itself measured is of this") if facts.trained_on else None,
         Tile("Training time", duration(facts.seconds), _probe_time(probe)) if facts.seconds else None,
     ]
     begun = [] if at.finished or not (at.seen or at.total) else [_seen(at)]
@@ -90,10 +93,10 @@ def _seen(at: Progress) -> Tile:
     return Tile("Images seen", number(at.seen), f"{note}; {at.left}" if at.left else note)
 
 
-def _data(probe: ProbeResult, data: str) -> Tile | None:
+def _data(probe: ProbeResult, data: str, trained_on: str) -> Tile | None:
     counts = {"to train on": probe.n_train, "to test on": probe.n_test, "classes": probe.classes}
     sizes = ", ".join(f"{number(n)} {name}" for name, n in counts.items() if n is not None)
-    return Tile("Data", data, sizes) if data else None
+    return Tile("Probed on" if trained_on else "Data", data, sizes) if data else None
 
 
 def _probe_time(probe: ProbeResult) -> str:

@@ -1,8 +1,11 @@
 """The tiles at the top of the page: the rule of their order, and that no tile is empty."""
 
+import json
+
 import pytest
 
 from bigbigan.report.guide import GUIDES, HINGE, OTHER_FORM, guide
+from bigbigan.report.page import read_lead
 from bigbigan.report.progress import Progress
 from bigbigan.report.texts import closing_block
 from bigbigan.report.tiles import Facts, lead
@@ -105,3 +108,22 @@ def test_every_curve_of_a_run_has_a_word_on_what_it_should_look_like():
     assert guide("fid_classifier_digits_train_n1438") == GUIDES["fid"]
     assert guide("score_z") == HINGE["score_z"] != guide("score") and guide("score_gap") == GUIDES["score_gap"]
     assert guide("loss_d", "lsgan") == OTHER_FORM["loss_d"] and guide("unheard of") == guide("fidelity") == ""
+
+
+@pytest.mark.parametrize(
+    ("probed", "trained_on"),
+    [
+        ("photos", ""),
+        ("photos (photos/train)", ""),
+        ("photos; no labels", ""),
+        ("", ""),
+        ("photos2", "photos"),
+        ("X", "photos"),
+    ],
+)
+def test_a_probe_of_other_data_is_said_to_be_one(tmp_path, probed, trained_on):
+    (tmp_path / "config.yaml").write_text("data: {path: photos}\n")
+    (tmp_path / "probe.json").write_text(json.dumps(ProbeResult(rows=rows(0.9, 0.8), data=probed).to_json()))
+    tiles = {tile.name: tile.value for tile in read_lead(tmp_path).tiles}
+    assert tiles.get("Trained on", "") == trained_on
+    assert tiles["Probed on" if trained_on else "Data"] == (probed or "photos")
