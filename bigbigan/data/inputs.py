@@ -523,7 +523,8 @@ def _rgb(item, value_range: tuple[float, float] | None) -> Image.Image | np.ndar
 def _name(item: _Item) -> str:
     image = item.image
     if isinstance(image, _Row):
-        return f"{image.images.origin}, {image.images.name(image.i)}"
+        origin, name = image.images.origin, image.images.name(image.i)
+        return name if name.startswith(origin) else f"{origin}, {name}"  # a row of a table has no path
     if isinstance(image, Image.Image):
         return printable(getattr(image, "filename", None) or "") or f"{item.name}, a PIL image"
     return printable(image)
