@@ -16,7 +16,7 @@ from bigbigan.data.metadata import Metadata, read_metadata
 from bigbigan.data.pictures import EXTENSIONS, open_picture
 from bigbigan.data.shards import are_shards
 from bigbigan.data.split_lists import part_of_list, parts_of_lists
-from bigbigan.data.walk import Census, Folder, Listing, walk
+from bigbigan.data.walk import INSTALL_HEIF, Census, Folder, Listing, walk
 from bigbigan.errors import DataError
 from bigbigan.files import counted, paths_within, printable, state_of
 
@@ -100,16 +100,21 @@ def _metadata(request: Request, root: Folder, census: Census) -> Metadata:
 def _walk(
     folder: Path, follow_links: bool, quiet: bool = False, listing: Listing | None = None
 ) -> tuple[Folder, Census]:
-    """Return the folder's images; unless `quiet`, log what was left out that may hold images. Raises DataError."""
+    """Return the folder's images; unless `quiet`, log what was left out that may hold images.
+
+    Raises DataError, without a line in the log, if there are none: another reader may find some.
+    """
     root, census = walk(folder, follow_links, listing)
-    for sentence in census.sentences() if not quiet else ():
-        log.warning("%s: left out: %s", printable(folder), sentence)
     if not len(root):
         others = ", ".join(f"{n:,} {s}" for s, n in (census.other + census.unread).most_common(4))
-        but = f", but {others}; save these images as PNG files, or unpack them" if others else ""
+        advice = INSTALL_HEIF if census.lacks_heif() else "save these images as PNG files, or unpack them"
+        others += f"{', ' * bool(others)}{len(census.odd)} that are no files" if census.odd else ""
+        but = f", but {others}; {advice}" if others else ""
         raise DataError(
             f"{printable(folder)}: expected images ({', '.join(EXTENSIONS)}), found none in it or its subfolders{but}"
         )
+    for sentence in census.sentences() if not quiet else ():
+        log.warning("%s: left out: %s", printable(folder), sentence)
     return root, census
 
 

@@ -42,6 +42,9 @@ USUAL = {*EXTENSIONS, *map(str.upper, EXTENSIONS)}
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet", "val_annotations.txt", "dataset.json")
 
 
+INSTALL_HEIF = "install bigbigan[heif] (pillow-heif) to read HEIC"
+
+
 @dataclass
 class Folder:
     """Hold a folder with an image in it or below. files: images directly in it.  folders: those with one below."""
@@ -79,15 +82,18 @@ class Census:
     metadata: list[str] = field(default_factory=list)
     tables: list[str] = field(default_factory=list)
 
+    def lacks_heif(self) -> bool:
+        """Return whether there are HEIC files, and nothing installed that reads them."""
+        return not HEIF and any(suffix in HEIF_EXTENSIONS for suffix in self.unread)
+
     def sentences(self) -> list[str]:
         """Return one short phrase for each kind of thing that was left out and holds, or may hold, images."""
         found = []
         if self.odd:
             found.append(f"{len(self.odd)} that are no files, such as {printable(self.odd[0])}")
         if self.unread:
-            heif = any(suffix in HEIF_EXTENSIONS for suffix in self.unread) and not HEIF
-            advice = "; install bigbigan[heif] (pillow-heif) to read HEIC" if heif else "; convert them to PNG"
-            found.append(f"{_listed(self.unread)}, which this library does not read{advice}")
+            advice = INSTALL_HEIF if self.lacks_heif() else "convert them to PNG"
+            found.append(f"{_listed(self.unread)}, which this library does not read; {advice}")
         if archives := self.archives():
             found.append(f"{_listed(archives)}; unpack them if they hold images")
         if self.empty:

@@ -235,7 +235,11 @@ def test_the_command_itself(tmp_path):
 @pytest.mark.parametrize(
     ("label", "kind", "message"),
     [
-        ([0, 1, None, 0, None, 1], TWO_NAMES, "found 2 without; no labels are taken"),
+        (
+            [0, 1, None, 0, None, 1],
+            TWO_NAMES,
+            "found 2 without; fill them in",
+        ),
         ([[1], [2, 3]] * 3, Sequence(Value("int64")), "in every row of the label column 'label'"),
     ],
 )
