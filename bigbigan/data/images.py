@@ -121,7 +121,7 @@ class Images:
             )
 
     def unreadable_allowed(self, share: float) -> int:
-        """Return how many images may be unreadable: this share, or `FEW` if they are less than a tenth; 0 at 0."""
+        """Return how many images may be unreadable: this share, or `FEW` if they are at most a tenth; 0 at 0."""
         return max(int(share * len(self)), min(FEW, len(self) // 10) if share else 0)
 
     def per_class(self) -> list[tuple[str, int]]:

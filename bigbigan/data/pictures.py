@@ -150,9 +150,8 @@ def decode_rgb(
     if pixels is not None:
         return pixels
     with open_picture(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-        several = has_pages(image)
         rgb = to_rgb(image, value_range)
-        if several:
+        if has_pages(image):
             rgb.info[SEVERAL_PAGES] = True
         return rgb
 
@@ -269,19 +268,17 @@ def has_pages(image: Image.Image) -> bool:
     """Return whether an opened file has several pages or frames, of which the first is read.
 
     Not counted are a TIFF's smaller copies of its picture and its masks, as maps have, nor the pictures that phones
-    hide behind a JPEG.
+    hide behind a JPEG. May leave the image at its second page, so it comes after the first one was decoded.
     """
-    if image.format not in ("TIFF", "GIF", "PNG", "WEBP", "AVIF") or not getattr(image, "is_animated", False):
+    if image.format not in ("TIFF", "GIF", "PNG", "WEBP", "AVIF"):
         return False
-    if image.format != "TIFF":
-        return True
     try:
+        if image.format != "TIFF" or not image.is_animated:
+            return image.is_animated
         image.seek(1)
         return not image.tag_v2.get(PAGE_KIND, 0) & (SMALLER | MASK)
-    except (EOFError, OSError, SyntaxError, ValueError):  # a torn second page
-        return True
-    finally:
-        image.seek(0)
+    except Exception:  # what follows the first page is damaged, which does not concern it
+        return False
 
 
 def natural_range(image: Image.Image) -> tuple[float, float] | None:

@@ -79,6 +79,7 @@ def convert_biggan(path: Path, folder: Path, eps: float = 1e-4, last_eps: float 
     A release has our eps of 1e-4 in every batch norm: the difference from `eps` and `last_eps`, see `load_biggan`, is
     added to the variances. Raises ConversionError.
     """
+    check_place(folder)
     generator = load_biggan(path, eps, last_eps)
     for norm in batch_norms(generator):
         norm.running_var += norm.eps - EPS
@@ -96,7 +97,6 @@ def convert_biggan(path: Path, folder: Path, eps: float = 1e-4, last_eps: float 
         encoder="none",
     )
     model = BigBiGAN(generator, None, None, config).eval()
-    check_place(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     card = {"name": path.stem, "images_seen": 0, "seed": "unknown", "data": {"path": "unknown", "split": "train"}}
     classes = f", {config.classes} classes" if config.classes else ""

@@ -54,9 +54,11 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 def tfhub(options: argparse.Namespace) -> str:
     """Convert a module of TensorFlow Hub, prove it if there is a TensorFlow, and return what is to be printed."""
+    from bigbigan.release.format import check_place
     from bigbigan.release.tfhub.convert import convert_module, report, write
     from bigbigan.release.tfhub.proof import prove, python_with_tensorflow
 
+    check_place(options.out)
     conversion = convert_module(options.source)
     python = options.tensorflow or python_with_tensorflow()
     proof = prove(options.source, conversion, python) if python not in ("", "none") else None

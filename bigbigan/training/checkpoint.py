@@ -337,7 +337,7 @@ def _data_changes(path: Path, content: dict, state: TrainingState) -> list[str]:
     if new_times(before, state.data):
         log.warning(
             "%s: files of the data have other times of change than then; taken for the same, as a copy would be: their "
-            "names, sizes and labels are the same, and the pixels of %d images of each split",
+            "names, sizes and labels are the same, and so are the pixels of the images compared, up to %d of a split",
             path,
             PICTURES,
         )

@@ -13,7 +13,7 @@ import bigbigan
 from bigbigan.config import Data
 from bigbigan.data import open_images, open_splits
 from bigbigan.data.arrays import as_images
-from bigbigan.data.pictures import PictureError, open_picture, to_rgb
+from bigbigan.data.pictures import PictureError, decode_rgb, open_picture, to_rgb
 from bigbigan.errors import DataError, InputError
 from bigbigan.training.start import values_rows
 from tests.conftest import picture, tiny_model, train
@@ -448,3 +448,26 @@ def test_pictures_none_of_which_can_be_read_end_even_a_dry_run_with_the_reason(t
         out, err = train(tmp_path, f"--data.path={tmp_path / 'maps'}", *flags, code=2)
         assert "none among the " in err and "give --data.value_range" in err and "networks" not in out
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF", "PNG"])
+def test_a_damaged_later_page_never_decides_whether_the_first_is_read(kind):
+    """Every cut of a file is read, or refused with the same error, as if nobody asked for its pages."""
+    with io.BytesIO() as file:
+        picture(0, (20, 20)).save(file, kind, save_all=True, append_images=[picture(i, (20, 20)) for i in (1, 2)])
+        whole = file.getvalue()
+
+    def outcome(read):
+        try:
+            return np.asarray(read()).tobytes()
+        except Exception as error:
+            return type(error)
+
+    def first_page(data: bytes):
+        with open_picture(io.BytesIO(data)) as image:
+            return to_rgb(image)
+
+    with warnings.catch_warnings(action="ignore"):
+        found = [(outcome(lambda d=whole[:n]: decode_rgb(d)), outcome(lambda d=whole[:n]: first_page(d)))
+                 for n in range(20, len(whole), 3)]  # fmt: skip
+    assert all(a == b for a, b in found) and len({a for a, _ in found}) > 1

@@ -13,7 +13,7 @@ from bigbigan.errors import ConversionError
 from bigbigan.files import printable, sha256
 from bigbigan.model import BigBiGAN
 from bigbigan.networks.weights import load_weights
-from bigbigan.release.format import check_place, write_release
+from bigbigan.release.format import write_release
 from bigbigan.release.tfhub.checkpoint import Checkpoint
 from bigbigan.release.tfhub.follow import Follower, follow_discriminator, follow_encoder, follow_generator
 from bigbigan.release.tfhub.interpreter import VALUE, Interpreter, key
@@ -307,7 +307,6 @@ def write(folder: Path, module: Path, conversion: Conversion, found: Report) -> 
         "name": name, "images_seen": 0, "seed": "unknown", "data": {"path": "unknown", "split": "train"},
         "converted_from": {"module": name, "saved_model_sha256": sha256(module / "saved_model.pb")},
     }  # fmt: skip
-    check_place(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     sizes = {"size": config.image_size, "encoder_size": config.encoder_image_size or config.image_size}
     write_release(folder, conversion.model, card, readme=README.format(name=name, **sizes))
