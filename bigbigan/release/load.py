@@ -212,7 +212,12 @@ def _from_checkpoint(folder: Path, parts: Collection[str] | None) -> BigBiGAN:
     raw, averaged = FILES[:2]
     files = [raw] * (parts is None or "discriminator" in parts)
     files += [averaged] * (parts is None or bool({"encoder", "generator"} & set(parts)))
-    content, tensors = read(folder, tuple(files))
+    try:
+        content, tensors = read(folder, tuple(files))
+    except CheckpointError as error:
+        others = [other for other in complete(folder.parent) if other.name != folder.name]
+        advice = f"; the run has another checkpoint, {printable(others[-1])}" if others else ""
+        raise CheckpointError(f"{error}{advice}") from None
     section = {key.removeprefix("model."): v for key, v in content["config"].items() if key.startswith("model.")}
     places = dict.fromkeys(tensors.get(averaged, {}), folder / averaged)
     places |= {name: folder / raw for name in tensors.get(raw, {}) if name.startswith("discriminator.")}

@@ -15,7 +15,7 @@ from bigbigan.config import Model
 from bigbigan.errors import CheckpointError, ExportError, InputError
 from bigbigan.model import PARTS, BigBiGAN
 from bigbigan.release import format as release
-from tests.conftest import tiny_model
+from tests.conftest import tiny_model, train
 
 CARD = {"name": "tiny", "images_seen": 1, "seed": 0, "data": {"path": "digits", "split": "train"}}
 SMALL = {"generator_width": 2, "discriminator_width": 2, "mlp_width": 16, "encoder_mlp_width": 16, "latent_dim": 8}
@@ -204,3 +204,15 @@ def test_loading_takes_little_more_memory_than_the_weights(tmp_path):
     found = subprocess.run([sys.executable, "-c", MEMORY, str(tmp_path)], stdout=subprocess.PIPE, text=True, check=True)
     taken, weights = map(int, found.stdout.split())
     assert weights > 2e8 and taken <= 1.2 * weights, f"{taken / weights:.2f} of the weights"
+
+
+@pytest.mark.run
+def test_a_damaged_checkpoint_is_refused_with_another_one_of_the_run(tmp_path):
+    train(tmp_path, "--run.name=r", "--run.images=72", "--run.checkpoint_every=24", "--run.probe=False")
+    shutil.rmtree(tmp_path / "r" / "release", ignore_errors=True)
+    *_, before, newest = sorted((tmp_path / "r" / "checkpoints").iterdir())
+    (newest / "averages.safetensors").write_bytes(b"cut")
+    for given in (tmp_path / "r", newest):
+        with pytest.raises(CheckpointError, match=f"is damaged; the run has another checkpoint, {before}"):
+            bigbigan.load(given)
+    assert bigbigan.load(before).generator is not None
