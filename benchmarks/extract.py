@@ -138,7 +138,7 @@ def in_turns(folder: Path, o: argparse.Namespace) -> list[dict]:
         works, found = [], []
         for rows in sorted({*o.rows, *o.sampled}):
             started = time.process_time()
-            images = open_whole_split(Data(path=str(folder / f"{rows}.parquet")))
+            images = open_whole_split(Data(path=str(folder / f"{rows}.parquet"))).images
             work = prepare(load(folder / "model", "cpu"), images, folder / f"sampled-{rows}")
             opening = time.process_time() - started
             works.append(work)

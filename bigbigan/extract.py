@@ -148,14 +148,14 @@ def extract(options: Extract) -> None:
         check_gpus()
         device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
     model = load(options.ckpt, device or None, parts=("encoder",))
-    images, path = open_data(options.data, model.card or {})
+    images, path, alone = open_data(options.data, model.card or {})
     folder = expanded(options.out)
     manifest = extraction.manifest_of(
         model, images, options.outputs, options.dtype, options.shard_images, (options.ckpt, path)
     )
     shards.begin(folder, manifest)
     if rank == 0:
-        print(f"{images.summary()} → {printable(folder)}, {counted(manifest.shards, 'file')}", flush=True)
+        print(f"{images.summary()} → {printable(folder)}, {counted(manifest.shards, 'file')}{alone}", flush=True)
     work = extraction.Extraction(
         model,
         images,
@@ -173,8 +173,9 @@ def extract(options: Extract) -> None:
 
 
 def open_data(data: ExtractData, card: dict):
-    """Return the images that the settings name, or those that the model was trained on, and their path.
+    """Return the images that the settings name, or those that the model was trained on, their path, and a remark.
 
+    The remark says which split they are of, if the data have others that nobody asked about.
     card: what the model says of its training.  Raises FeatureError or DataError.
     """
     from bigbigan.data import data_of_model, open_whole_split
@@ -182,7 +183,9 @@ def open_data(data: ExtractData, card: dict):
     settings = data_of_model(data, card)
     if not settings.path:
         raise FeatureError("expected --data.path, since the model does not say what it was trained on")
-    return open_whole_split(settings), settings.path
+    found = open_whole_split(settings)
+    alone = f"; of the split {printable(settings.split)} alone, --data.split takes another one"
+    return found.images, settings.path, "" if found.whole or data.split else alone
 
 
 def _stop(_signal: int, _frame) -> None:

@@ -2,6 +2,7 @@
 
 import difflib
 import io
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -61,7 +62,8 @@ def sentence(box: str, prog: str, argv: Sequence[str]) -> str:
     if match := re.match(r"Unrecognized options: (-?[^,]+)", first):
         near = [word for word in " ".join(then).split() if word.startswith("--") and word != "--help"]
         setting = f"a setting; did you mean {near[0]}?" if near else "a setting"
-        return f"{match[1]}: expected {setting if match[1].startswith('--') else 'no further argument'}"
+        further = f"no further argument{_torn_path(match[1], argv)}"
+        return f"{match[1]}: expected {setting if match[1].startswith('--') else further}"
     if title == "Required options" and len(sections[0]) > 2:
         wanted = " ".join(sections[0][2:]).removesuffix("(required)").strip().rstrip(".")
         return f"{prog}: expected one argument more: {wanted[0].lower()}{wanted[1:]}"
@@ -83,6 +85,19 @@ def _read(box: str) -> tuple[str, list[list[str]]]:
         else:
             sections.append([])
     return title, sections
+
+
+def _torn_path(word: str, argv: Sequence[str]) -> str:
+    """Return advice where an argument too many is a piece of a path with blanks, or one of the files of a pattern."""
+    at = argv.index(word) if word in argv else 0
+    for first in range(at):
+        for end in range(len(argv), at, -1):
+            path = " ".join(argv[first:end]).partition("=")[2] or " ".join(argv[first:end])
+            if os.path.exists(path):
+                return f"; put a path with blanks in quotes, '{path}'"
+    if os.path.exists(word):
+        return "; a pattern such as *.jpg, which the shell replaces by all its files, is no value: name their folder"
+    return ""
 
 
 def _values(flag: str, argv: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from bigbigan.config.mistakes import mistake
 from bigbigan.errors import ConfigError
 from bigbigan.files import printable, read_text, write_text_whole
 
@@ -190,16 +191,16 @@ def merged(default: Any, content: Any, where: str) -> Any:
     where: the file, for the error message. Raises ConfigError for unknown keys, wrong types and interpolations.
     """
     try:
-        content = OmegaConf.create(content)
+        created = OmegaConf.create(content)
         check_removed(nested_names(content), where)
-        for text in _texts(OmegaConf.to_container(content)):
+        for text in _texts(content):
             if "${" in text or text == "???":
                 raise ConfigError(f"{where}: expected values, found {text!r}; write what it stands for")
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(default), content))
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(default), created))
     except ConfigError:
         raise
     except (OmegaConfBaseException, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise ConfigError(f"{where}: {_in_one_line(error)}") from None
+        raise ConfigError(f"{where}: {mistake(default, content) or _in_one_line(error)}") from None
 
 
 def check_removed(names: Iterable[str], where: str) -> None:
@@ -245,6 +246,8 @@ def _in_one_line(error: Exception) -> str:
         return f"expected YAML, found an error{line}: {error.problem}"
     if isinstance(error, RecursionError):
         return "expected YAML, found brackets nested too deeply"
+    if isinstance(error, OSError) and not error.strerror:  # OmegaConf's, for a file of one number or date
+        return "expected settings, as in `run: {seed: 1}`, found a single value"
     if isinstance(error, OSError):
         return f"expected a file that can be read, found {error.strerror or error}"
     key = getattr(error, "full_key", None)

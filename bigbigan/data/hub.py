@@ -9,12 +9,14 @@ from bigbigan.errors import DataError
 from bigbigan.files import printable
 
 PATIENCE = 10  # seconds for the hub's first answer
+WILDCARDS = frozenset("*?[{")  # of patterns of files; no name on the hub has one
 
 
 def open_hub(request: Request) -> Found | None:
     """Return a split of a hub data set, or None if the path looks like a file's or folder's. Raises DataError."""
     path, location = request.path, request.location
-    if location.exists() or location.is_absolute() or path.startswith((".", "~")) or path.count("/") > 1:
+    no_name = path.startswith((".", "~")) or path.count("/") > 1 or WILDCARDS & set(path)
+    if no_name or location.exists() or location.is_absolute():
         return None
     from datasets import get_dataset_split_names, load_dataset
 

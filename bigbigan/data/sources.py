@@ -13,7 +13,7 @@ from bigbigan.data.classes import match_classes, without_ids
 from bigbigan.data.digits import open_digits
 from bigbigan.data.fingerprint import files_of
 from bigbigan.data.folders import open_folder
-from bigbigan.data.hub import open_hub
+from bigbigan.data.hub import WILDCARDS, open_hub
 from bigbigan.data.images import Found, Images, Request
 from bigbigan.data.pictures import EXTENSIONS, how_to_read
 from bigbigan.data.splits import hold_out
@@ -71,10 +71,10 @@ def open_images(
     return _hold_out(found.images, test_share, split_rule)[test] if found.whole else found.images
 
 
-def open_whole_split(data: Data) -> Images:
+def open_whole_split(data: Data) -> Found:
     """Return all images of the split that `data.split` names, of which none is held out. Raises DataError.
 
-    Where the data have no splits these are all images.
+    Where the data have no splits, these are all images, and `whole` is True.
     """
     test = layout.read_name(data.split).split in (layout.VAL, layout.TEST)
     other = data.test_split if not test else "train"
@@ -88,7 +88,7 @@ def open_whole_split(data: Data) -> Images:
             f"--data.path {printable(data.path)}: expected a split {data.split!r}, found data without splits; "
             "leave --data.split out for all images"
         )
-    return without_ids(found.images)
+    return dataclasses.replace(found, images=without_ids(found.images))
 
 
 def open_splits(data: Data, common_classes: bool = True) -> tuple[Images, Images]:
@@ -213,4 +213,8 @@ def _read(request: Request) -> Found:
             f"--data.path {printable(path)}: expected a folder, a .parquet, .arrow or .tar file or a data set's name, "
             f"found another file{advice}"
         )
-    raise DataError(f"--data.path {path}: expected a folder, a file or a data set's name, found no such folder or file")
+    pattern = "; a pattern names .tar files alone: give the folder of the images" if WILDCARDS & set(path) else ""
+    raise DataError(
+        f"--data.path {printable(path)}: expected a folder, a file or a data set's name, found no such folder or "
+        f"file{pattern}"
+    )

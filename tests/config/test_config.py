@@ -84,7 +84,7 @@ def test_command_line_over_file_over_defaults(tmp_path):
         ("model: {latent_dm: 3}", "latent_dm"),
         ("optim: {generator_lr: fast}", "fast"),
         ("loss: {form: hing}", "hing"),
-        ("model: [1, 2]", "Model"),
+        ("model: [1, 2]", "model: expected settings"),
         ("model: {image_size: 8", "expected YAML, found an error in line"),
         ("- a\n- b", "mine.yaml"),
         ("just words", "mine.yaml"),

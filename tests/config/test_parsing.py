@@ -18,6 +18,7 @@ from bigbigan.errors import ConfigError
 class Data:
     value_range: tuple[float, ...] = ()
     flip: bool = True
+    path: str = ""
 
 
 @dataclass
@@ -52,6 +53,29 @@ MISTAKES = {
     "m --rws 3": "--rws: expected a setting; did you mean --rows?",
     "m --xyzzy": "--xyzzy: expected a setting",
 }
+
+
+# a command line in a folder with "my photos/a.png" and "my photos/b.png" → the sentence about the argument too many
+PIECES = {
+    ("m", "n", "my", "photos"): "n: expected no further argument",
+    ("my", "photos"): "photos: expected no further argument; put a path with blanks in quotes, 'my photos'",
+    ("m", "--data.path", "my", "photos/a.png"): "photos/a.png: expected no further argument; put a path with blanks in "
+    "quotes, 'my photos/a.png'",
+    ("m", "--data.path=my", "photos"): "photos: expected no further argument; put a path with blanks in quotes, "
+    "'my photos'",
+    ("m", "--data.path", "my photos/a.png", "my photos/b.png"): "my photos/b.png: expected no further argument; a "
+    "pattern such as *.jpg, which the shell replaces by all its files, is no value: name their folder",
+}
+
+
+@pytest.mark.parametrize("line", PIECES, ids=" ".join)
+def test_a_piece_of_a_path_and_a_file_of_a_pattern_are_known(line, tmp_path, monkeypatch):
+    (tmp_path / "my photos").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "my photos" / f"{name}.png").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=f"^{re.escape(PIECES[line])}; tool --help lists all settings$"):
+        parse_options(Options, "tool", list(line))
 
 
 class Terminal(io.StringIO):

@@ -251,7 +251,7 @@ def test_files_stand_on_files_beside_them_and_on_presets(tmp_path):
         ),
         ({"a": "base: b.yaml"}, "base b.yaml: expected a YAML file or one of the presets .* found no such file"),
         ({"a": f"base: {'b' * 300}.yaml"}, "expected a file that can be read, found File name too long"),
-        ({"a": "base: b.yaml", "b": "model: {latent_dm: 3}"}, "b.yaml: Key 'latent_dm' not in 'Model'"),
+        ({"a": "base: b.yaml", "b": "model: {latent_dm: 3}"}, "b.yaml: model.latent_dm: expected a setting"),
         (
             {"a": "base: b.yaml", "b": "run: {name: !!python/name:os.system }"},
             "b.yaml: expected plain values, found the tag",

@@ -165,6 +165,13 @@ def test_a_mistyped_path_asks_the_hub_once_and_is_one_sentence(name, tmp_path, m
     assert asked == [(name, 10)]
 
 
+@pytest.mark.parametrize("name", ["photos/*.jpg", "photos*", "p/q/[ab].png", "{a,b}/c"])
+def test_a_pattern_is_not_asked_of_the_hub(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="found no such folder or file; a pattern names .tar files alone: give the fol"):
+        open_images(name)
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F"])
 def test_every_mode_becomes_rgb(mode):
     grey = np.linspace(0, 255, 30).astype(np.uint8).reshape(5, 6)

@@ -170,9 +170,12 @@ CHECKPOINTS = {
     "unknown setting": (lambda p: settings(p, magic=3), "unknown keys magic; was it written by a newer version?"),
     "setting a word": (
         lambda p: settings(p, image_size="large"),
-        "Value 'large' of type 'str' could not be converted to Integer",
+        "state.json: image_size: expected a whole number, found 'large'",
     ),
-    "setting a list": (lambda p: settings(p, image_size=[8]), "state.json: "),
+    "setting a list": (
+        lambda p: settings(p, image_size=[8]),
+        "state.json: image_size: expected a whole number, found [8]",
+    ),
     "setting infinite": (
         lambda p: settings(p, encoder_width=float("inf")),
         "--model.encoder_width inf: expected a finite number",
