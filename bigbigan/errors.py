@@ -110,6 +110,17 @@ def warn_caller(message: str) -> None:
     warnings.warn(message, UserWarning, stacklevel=level)
 
 
+def _sentence(error: Exception) -> str:
+    """Return what an error says; of one of the file system "PATH: Permission denied", without its number."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    path = error.filename2 or error.filename
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        return error.strerror
+    name = os.fsdecode(path)
+    return f"{name if name.isprintable() else ascii(name)}: {error.strerror}"
+
+
 @contextmanager
 def exit_with_a_sentence(advice: Callable[[BaseException], str] = lambda error: "") -> Iterator[None]:
     """Wrap a command: our errors and those of the file system end it with one sentence on stderr and an exit status.
@@ -121,7 +132,7 @@ def exit_with_a_sentence(advice: Callable[[BaseException], str] = lambda error: 
     try:
         yield
     except (BigBiGANError, OSError) as error:
-        print(f"error: {error}{advice(error)}", file=sys.stderr)
+        print(f"error: {_sentence(error)}{advice(error)}", file=sys.stderr)
         raise SystemExit(getattr(error, "status", 1)) from None
     except KeyboardInterrupt as error:
         if os.environ.get("RANK", "0") == "0":  # once for all processes of a launch

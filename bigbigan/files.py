@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from bigbigan.errors import Outside
+from bigbigan.errors import InputError, Outside
 
 LARGEST_TEXT = 2**20  # largest JSON or YAML file we read, in bytes; our own have a few thousand
 
@@ -146,10 +146,29 @@ def write_whole(path: Path, write: Callable[[Path], object], sync: bool = False)
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:  # Ctrl-C too
+    except BaseException as error:  # Ctrl-C too
         with suppress(OSError):  # `write` may not have created it
             temporary.unlink()
+        if isinstance(error, OSError) and error.filename == str(temporary):
+            error.filename, error.filename2 = str(path), None  # the name that the caller knows
         raise
+
+
+def check_writable(path: Path, flag: str) -> None:
+    """Raise InputError where a file cannot be written, before the work whose result it gets. Creates nothing.
+
+    flag: the one that gave the path, for the sentence.
+    """
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    found = ""
+    if path.is_dir():
+        found = "a folder of this name"
+    elif not above.is_dir():
+        found = f"{printable(above)}, which is no folder"
+    elif not os.access(above, os.W_OK | os.X_OK):
+        found = f"{printable(above)}, which cannot be written to"
+    if found:
+        raise InputError(f"{flag} {printable(path)}: expected a place to write it, found {found}; choose another one")
 
 
 def write_text_whole(path: Path, text: str, sync: bool = False, errors: str = "strict") -> None:

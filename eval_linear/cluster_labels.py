@@ -31,7 +31,7 @@ from bigbigan.config.bounds import AtLeastTwo, NotNegative
 from bigbigan.config.parsing import parse_options
 from bigbigan.data import Images
 from bigbigan.errors import ProbeError, exit_with_a_sentence
-from bigbigan.files import expanded, write_whole
+from bigbigan.files import check_writable, expanded, write_whole
 from bigbigan.model import absence
 from eval_linear.clusters import agreement, fit_clusters
 from eval_linear.features import check_names, extract
@@ -69,6 +69,7 @@ def write_clusters(options: Clusters) -> str:
         raise ProbeError(f"{options.ckpt}: {absence('encoder')}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ProbeError(f"--out {out}: expected a new or an empty folder, found something in it; choose another")
+    check_writable(out / "train.parquet", "--out")
     check_names(model.encoder, (options.feature,))
     splits = open_splits(options.data, model, common_classes=False)  # all images, whose labels become clusters
     if not 2 <= options.classes <= len(splits.train):

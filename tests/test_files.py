@@ -7,7 +7,8 @@ import pytest
 
 import bigbigan
 from bigbigan.config import Config
-from bigbigan.files import cache_folder, expanded, write_text_whole, write_whole
+from bigbigan.errors import InputError, exit_with_a_sentence
+from bigbigan.files import cache_folder, check_writable, expanded, write_text_whole, write_whole
 from bigbigan.training.trainer import run_folder
 
 
@@ -43,6 +44,47 @@ def test_a_failed_rename_does_the_same(page, monkeypatch):
 def test_a_writer_that_wrote_nothing_raises_its_own_error(page):
     with pytest.raises(ZeroDivisionError):
         write_whole(page, lambda _temporary: 1 / 0)
+
+
+def test_the_error_of_a_folder_that_is_not_there_names_the_file_and_not_the_temporary_one(tmp_path):
+    with pytest.raises(FileNotFoundError) as error:
+        write_text_whole(tmp_path / "none" / "page", "new")
+    assert error.value.filename == str(tmp_path / "none" / "page")
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(page, tmp_path, monkeypatch):
+    (tmp_path / "folder").mkdir()
+    for path in ("new", "folder/new", "a/b/new", "page"):
+        check_writable(tmp_path / path, "--out")
+    assert not (tmp_path / "a").exists()
+    for path, found in {
+        "folder": "a folder of this name",
+        "page/new": "page, which is no folder",
+        "page/a/new": "page, which is no folder",
+    }.items():
+        with pytest.raises(
+            InputError, match=f"^--out .*{path}: expected a place to write it, found .*{found}; choose an"
+        ):
+            check_writable(tmp_path / path, "--out")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(InputError, match="folder, which cannot be written to; choose another one"):
+        check_writable(tmp_path / "folder" / "new", "--out")
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (PermissionError(13, "Permission denied", "a\nb"), "'a\\nb': Permission denied"),
+        (OSError(18, "Invalid cross-device link", "a", None, "b"), "b: Invalid cross-device link"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (OSError("a bare one"), "a bare one"),
+        (InputError("ours"), "ours"),
+    ],
+)
+def test_an_error_of_the_file_system_ends_a_command_with_the_path_and_the_reason(capsys, error, sentence):
+    with pytest.raises(SystemExit), exit_with_a_sentence():
+        raise error
+    assert capsys.readouterr().err == f"error: {sentence}\n"
 
 
 def test_the_old_content_stands_until_the_rename(page, monkeypatch):

@@ -1,5 +1,6 @@
 """Read folders of image files in the layouts that `layout.py` describes."""
 
+import functools
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -114,8 +115,13 @@ def _walk(
             f"{printable(folder)}: expected images ({', '.join(EXTENSIONS)}), found none in it or its subfolders{but}"
         )
     for sentence in census.sentences() if not quiet else ():
-        log.warning("%s: left out: %s", printable(folder), sentence)
+        _say_what_is_left_out(printable(folder), sentence)
     return root, census
+
+
+@functools.cache  # once for a process, which opens its data more than once
+def _say_what_is_left_out(folder: str, what: str) -> None:
+    log.warning("%s: left out: %s", folder, what)
 
 
 class _Reader:

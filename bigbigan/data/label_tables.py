@@ -20,7 +20,8 @@ from bigbigan.files import printable
 
 log = logging.getLogger(__name__)
 
-MOST_SAID = 8  # tables that are looked into where no labels are asked for
+MOST_SAID = 8  # tables that are looked into where no labels are asked for, and columns of an error
+MOST_SHOWN = 40  # letters of a table's value in an error
 
 
 def read_label_tables(
@@ -48,8 +49,9 @@ def read_label_tables(
         by = table.column_of_names(here, but=asked)
         if by is None:
             raise DataError(
-                f"{printable(path)}: expected a column with names of the images, with or without their folders and "
-                f"suffixes, found none; its columns are {', '.join(map(repr, table.columns))}"
+                f"{printable(path)}: expected a column with names of the images, such as "
+                f"{printable(os.path.relpath(min(images), folder))!r}, with or without their folders and suffixes, "
+                f"found none; its columns begin {_beginnings(table)}"
             )
         if not quiet:
             log.warning(
@@ -68,6 +70,13 @@ def read_label_tables(
                 )
     found.folders = sorted({os.path.dirname(image) for image in found.labels})
     return found
+
+
+def _beginnings(table: TextTable) -> str:
+    """Return the first value of each column, for a sentence."""
+    values = {name: next(iter(table.column(name)), "") for name in table.columns}
+    shown = [f"{printable(name)!r}: {printable(str(value))[:MOST_SHOWN]!r}" for name, value in values.items()]
+    return ", ".join(shown[:MOST_SAID]) + ", …" * (len(shown) > MOST_SAID)
 
 
 def say_which_tables(paths: list[str], images: Folder, folder: Path, where: str) -> None:

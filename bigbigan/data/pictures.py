@@ -4,6 +4,7 @@ import functools
 import io
 import math
 import os
+import re
 import stat
 import warnings
 from collections.abc import Callable
@@ -35,6 +36,8 @@ EXTENSIONS = (
 # The formats that Pillow may decode for us.
 FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF") + ("HEIF",) * HEIF
 LARGEST_PICTURE = 178_956_970  # pixels, Pillow's own limit: half a gigabyte decoded; beyond it a file may be a bomb
+ALLOWED = f"expected from 1 to {LARGEST_PICTURE:,} pixels"
+TOO_LARGE = "; cut it into tiles, or make it smaller"
 ORIENTED = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}  # JPEG metadata that may hold its orientation
 
 RGB_MODE = 3  # torchvision's ImageReadMode.RGB
@@ -78,6 +81,9 @@ def open_picture(source) -> Image.Image:
         _check_file(source)
     try:
         image = Image.open(source)
+    except Image.DecompressionBombError as error:
+        found = "".join(re.findall(r"\((\d+) pixels", str(error))[:1])
+        raise PictureError(f"{ALLOWED}, found {f'{int(found):,}' if found else 'more'}{TOO_LARGE}") from None
     except UnidentifiedImageError:
         if bands := _unknown_tiff(source):
             raise PictureError(
@@ -199,9 +205,7 @@ def check_size(image: Image.Image) -> None:
     """Raise PictureError for an image without pixels or with more than `LARGEST_PICTURE`."""
     width, height = image.size
     if width < 1 or height < 1 or width * height > LARGEST_PICTURE:
-        raise PictureError(
-            f"expected from 1 to {LARGEST_PICTURE:,} pixels, found {width:,} × {height:,}; make it smaller"
-        )
+        raise PictureError(f"{ALLOWED}, found {width:,} × {height:,}{TOO_LARGE * (width * height > 0)}")
 
 
 def to_rgb(image: Image.Image, value_range: tuple[float, float] | None = None) -> Image.Image:

@@ -19,7 +19,7 @@ from bigbigan.config import ImagesGiven
 from bigbigan.config.parsing import parse_options
 from bigbigan.data import Images, data_of_model, evaluation_batches, open_splits, to_signed
 from bigbigan.errors import InputError, exit_with_a_sentence
-from bigbigan.files import expanded, printable, write_whole
+from bigbigan.files import check_writable, expanded, printable, write_whole
 from bigbigan.latents import sample_prior
 from bigbigan.model import BigBiGAN
 
@@ -30,7 +30,11 @@ def run_command(options: type, run: Callable, name: str, argv: list[str] | None)
     name: of the module in this room.
     """
     with exit_with_a_sentence():
-        print(run(parse_options(options, f"python -m bigbigan.uses.{name}", argv)))
+        given = parse_options(options, f"python -m bigbigan.uses.{name}", argv)
+        for setting, path in vars(given).items():
+            if isinstance(path, Path):  # of a picture; what is read has a name, which may be that of a hub data set
+                picture_path(path, f"--{setting}")
+        print(run(given))
 
 
 @dataclass
@@ -134,11 +138,18 @@ def at_encoder_size(model: BigBiGAN, x: Tensor) -> Tensor:
     return F.interpolate(x, size=(size, size), mode="bicubic", antialias=True).clamp(-1, 1)
 
 
-def write_picture(picture: Image.Image, path: str | os.PathLike) -> Path:
-    """Write a picture as a PNG; the folders above it are created. Returns the path."""
+def picture_path(path: str | os.PathLike, flag: str = "--out") -> Path:
+    """Return the path that a picture is written to. Raises InputError for one where no PNG file can be written."""
     path = expanded(path)
     if path.suffix.lower() != ".png":
-        raise InputError(f"--out {printable(path)}: expected the name of a PNG file, such as picture.png")
+        raise InputError(f"{flag} {printable(path)}: expected the name of a PNG file, such as picture.png")
+    check_writable(path, flag)
+    return path
+
+
+def write_picture(picture: Image.Image, path: str | os.PathLike) -> Path:
+    """Write a picture as a PNG; the folders above it are created. Returns the path."""
+    path = picture_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, lambda part: picture.save(part, format="png", optimize=True))
     return path

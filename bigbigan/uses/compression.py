@@ -36,7 +36,15 @@ from bigbigan.errors import InputError
 from bigbigan.files import write_whole
 from bigbigan.metrics.reconstruction import relative_error
 from bigbigan.model import BigBiGAN
-from bigbigan.uses.command_line import UseOptions, open_data, read_images, ready, run_command, write_picture
+from bigbigan.uses.command_line import (
+    UseOptions,
+    open_data,
+    picture_path,
+    read_images,
+    ready,
+    run_command,
+    write_picture,
+)
 
 TAIL = 0.01  # weight of the wide tail, so that no number costs an unbounded amount
 EXACT = 2.0**53  # whole numbers that float64 tells apart
@@ -264,6 +272,7 @@ def draw_curve(points: list[Point], x: Tensor, path: Path) -> str:
         axes.plot(*zip(*own, strict=True), marker="o", markersize=3, label=name)
     axes.set(xscale="log", xlabel="bits an image", ylabel="squared error, 1 = random pairs", ylim=(0, None))
     axes.legend(fontsize="small")
+    path = picture_path(path, "--curve")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, lambda part: figure.savefig(part, format="png", dpi=100))
     return str(path)

@@ -81,7 +81,12 @@ def test_a_split_that_no_table_names_has_no_labels(tmp_path):
     "header, rows, message",
     [
         (("image", "age"), [("ISIC_000", 3)], "with the column 'dx' of --data.label_column, found a.csv"),
-        (("dx", "lesion"), [("nv", "HAM_0")], "a column with names of the images, .* its columns are 'dx', 'lesion'"),
+        (
+            ("dx", "lesion"),
+            [("nv", "HAM_0"), ("mel", "HAM_1")],
+            "names of the images, such as '.*ISIC_000.jpg', with or .* found none; its columns begin 'dx': 'nv', "
+            "'lesion': 'HAM_0'",
+        ),
         (("image", "dx"), [("ISIC_000", "nv"), ("ISIC_000", "mel")], "one label for each image .* 'nv' and 'mel'"),
     ],
 )

@@ -92,7 +92,7 @@ def test_a_place_that_cannot_be_written_is_one_sentence(run_folder, tmp_path, ca
     (tmp_path / "file").touch()
     with pytest.raises(SystemExit) as stop:
         main([str(run_folder), "--classes", "3", "--out", str(tmp_path / "file" / "new")])
-    assert stop.value.code == 1 and "Not a directory" in capsys.readouterr().err
+    assert stop.value.code == 2 and "file, which is no folder; choose another one" in capsys.readouterr().err
 
 
 @pytest.mark.run
