@@ -36,6 +36,7 @@ from bigbigan.metrics.cache import digest
 from bigbigan.model import BigBiGAN
 from bigbigan.release.load import load_model
 from bigbigan.report import write_page
+from bigbigan.report.page import check_page
 from bigbigan.report.terminal import table
 from bigbigan.training.checkpoint import choice, complete
 from eval_linear import measures
@@ -251,13 +252,20 @@ def results_folder(ckpt: str) -> Path | None:
     path = expanded(ckpt)
     if not path.is_dir():
         return None
-    around = (folder for folder in (path, *path.resolve().parents[:2]) if (folder / "config.yaml").is_file())
-    found = next(around, path)
+    found = next((run for run in _runs_around(path) if (run / "config.yaml").is_file()), path)
+    check_page(found)
     try:
         check_links(found, deep=True)
     except Outside as error:
         raise ProbeError(str(error)) from None
     return found
+
+
+def _runs_around(path: Path) -> list[Path]:
+    """Return which folders may be the run that a path lies in: RUN, RUN/release, RUN/checkpoints/000000064000, ..."""
+    whole = path.resolve()
+    above = [whole.parent] if whole.name in ("checkpoints", "best", "release") else []
+    return [path, *above, *([whole.parents[1]] if whole.parent.name in ("checkpoints", "best") else [])]
 
 
 def feature_rows(

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import yaml
 
-from bigbigan.errors import ProbeError
-from bigbigan.files import expanded, write_text_whole
+from bigbigan.errors import ProbeError, ReportError
+from bigbigan.files import expanded, printable, write_text_whole
 from bigbigan.metrics.figures import extractor_in_words, is_share, title_of
 from bigbigan.report import evaluation, tiles
 from bigbigan.report.film import read_film, sheets
@@ -26,6 +26,7 @@ from eval_linear.result import CurvePoint, ProbeResult, TruncationCurve
 PENALTIES = ("gradient_penalty", "drift", "r1")  # drawn with the losses
 CURVE_POINTS = 600  # a longer curve keeps the least and the greatest value of each stretch
 COUNTERS = ("images_seen", "iteration", "n_test")  # no figures of their own
+OWN_TITLE = b"BigBiGAN</title>"  # of all pages of ours, as page.html writes it
 SCORES = {"x": "Unary score of x", "z": "Unary score of z", "xz": "Joint score of (x, z)"}
 
 
@@ -34,16 +35,24 @@ def write_page(folder: Path, stage: str = "") -> Path:
 
     The page of an unfinished run loads itself anew from time to time, and names what is still absent.
     stage: "training" or "stopped", if the run itself writes its page.  Raises FileNotFoundError where there is no
-    folder.
+    folder, ReportError where its report.html is a page of something else.
     """
     folder = expanded(folder)
     if not folder.is_dir():
         raise FileNotFoundError(
             f"{folder}: expected a run folder to write report.html in, found no folder of this name"
         )
+    check_page(folder)
     page = render("page.html", _values(folder, stage))
     write_text_whole(folder / "report.html", page, errors="backslashreplace")  # JSON may name half a character
     return folder / "report.html"
+
+
+def check_page(folder: Path) -> None:
+    """Raise ReportError where folder/report.html is a page of something else, which would be replaced."""
+    path = folder / "report.html"
+    if path.is_file() and OWN_TITLE not in path.read_bytes():
+        raise ReportError(f"{printable(path)}: expected the page of a run, or none, found another page; move it away")
 
 
 def _values(folder: Path, stage: str) -> dict[str, object]:

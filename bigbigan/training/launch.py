@@ -28,6 +28,7 @@ from bigbigan.training.threads import cores
 
 # Beginnings of the names of what evaluations measure (`eval_linear.quick`).
 EVALUATED = ("top1_linear", "top1_knn", "top1_1nn", "fid", "is", "reconstruction_error_relative")
+WRITTEN = ("config.yaml", "stats.jsonl", "report.html", "probe.json", "release")  # by a run, in the place of others
 WITHOUT_LABELS = "reconstruction_error_relative"  # what evaluations measure of images without labels
 log = logging.getLogger(__name__)
 
@@ -133,6 +134,17 @@ def start_accelerate(config: Config, folder: Path) -> Accelerator:
         ) from error
 
 
+def _check_not_foreign(folder: Path) -> None:
+    """Raise ConfigError for a folder in which no run was begun, and whose files a run would replace."""
+    begun = any((folder / name).exists() for name in ("run.lock", "checkpoints"))
+    found = [name for name in WRITTEN if (folder / name).exists()] if not begun else []
+    if found:
+        raise ConfigError(
+            f"{folder}: expected a run folder or a new one, found a folder with another {', '.join(found)}, which the "
+            "run would replace; choose another --run.name"
+        )
+
+
 @contextmanager
 def lock_run_folder(folder: Path):
     """Lock a run folder while this context lasts; ConfigError if another run is at work in it.
@@ -142,6 +154,7 @@ def lock_run_folder(folder: Path):
     """
     if os.path.exists(folder) and not os.path.isdir(folder):
         raise ConfigError(f"{folder}: expected a run folder or none, found a file; choose another --run.name")
+    _check_not_foreign(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         check_links(folder, deep=True)

@@ -21,9 +21,10 @@ from safetensors.torch import load_file, save_file
 import bigbigan
 from bigbigan.config import Config, flatten
 from bigbigan.data import open_images
-from bigbigan.errors import CheckpointError, DataError, InputError, ProbeError
+from bigbigan.errors import CheckpointError, ConfigError, DataError, InputError, ProbeError, ReportError
 from bigbigan.release.load import card, load_model
 from bigbigan.training.checkpoint import complete
+from bigbigan.training.launch import lock_run_folder
 from eval_linear.probe import results_folder
 from tests.conftest import ROOT, picture, tiny_model, train
 from tests.helpers.children import SMALLEST
@@ -400,6 +401,53 @@ def test_a_folder_in_use_is_refused(tmp_path):
         other.stdout.readline()
         assert "expected a run folder to itself, found that another process is training in it" in resumed(tmp_path)
         other.stdin.close()
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "stats.jsonl", "report.html", "probe.json", "release"])
+def test_a_folder_of_something_else_is_no_run_folder(tmp_path, name):
+    (tmp_path / name).write_text("precious")
+    message = f"found a folder with another {name}, which the run would replace; choose another"
+    with pytest.raises(ConfigError, match=message), lock_run_folder(tmp_path):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == "precious"
+    for begun in ("checkpoints", "run.lock"):  # a run without one of them is still a run: copied, or not far
+        folder = tmp_path / f"with {begun}"
+        folder.mkdir()
+        (folder / name).write_text("of the run")
+        (folder / begun).mkdir() if begun == "checkpoints" else (folder / begun).touch()
+        with lock_run_folder(folder):
+            pass
+
+
+def test_files_that_a_run_does_not_write_are_no_matter(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with lock_run_folder(tmp_path):
+        pass
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_the_results_of_a_probe_go_into_the_run_and_into_no_project_around_a_release(tmp_path):
+    project = tmp_path / "project"
+    release = project / "models" / "photos"
+    for folder in (
+        release,
+        project / "release",
+        project / "run" / "checkpoints" / "000000000064",
+        project / "run/best/1",
+    ):
+        folder.mkdir(parents=True)
+    for file in (project / "config.yaml", project / "models" / "config.yaml", project / "run" / "config.yaml"):
+        file.write_text("mine")
+    assert results_folder(str(release)) == release, "config.yaml is a usual name"
+    run = project / "run"
+    for inside in ("", "checkpoints", "checkpoints/000000000064", "best", "best/1"):
+        assert results_folder(str(run / inside)) == run, inside
+    assert results_folder(str(project / "release")) == project, "RUN/release, as every run has it"
+    (release / "report.html").write_text("<title>my thesis</title>")
+    with pytest.raises(ReportError, match="report.html: expected the page of a run, or none, found another page; move"):
+        results_folder(str(release))
+    (release / "report.html").write_text("<title>photos · BigBiGAN</title>")
+    assert results_folder(str(release)) == release
 
 
 def test_names_among_the_checkpoints_that_are_none(tmp_path):
