@@ -25,24 +25,50 @@ def clean() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if k not in SLEEPING} | {"OMP_DISPLAY_ENV": "verbose"}
 
 
+COMMANDS = [
+    ("-m", "bigbigan.train", "--run.trackers=nothing_of_the_kind"),
+    ("bigbigan/train.py", "--run.trackers=nothing_of_the_kind"),
+    ("-m", "eval_linear.probe", "nowhere"),
+    ("-m", "eval_linear.cluster_labels", "nowhere", "--classes=2", "--out=x"),
+    ("-m", "bigbigan.release.export", "nowhere", "x"),
+    ("-m", "bigbigan.extract", "nowhere", "--out=x"),
+    ("-m", "bigbigan.uses.demo", "nowhere"),
+    ("-m", "bigbigan.uses.retrieval", "nowhere"),
+]
+
+# Starts a command as Python does, and ends it where it asks for torch, with what the environment says there.
+UNTIL_TORCH = """
+import os, runpy, sys
+class Stop:
+    def find_spec(module, path=None, target=None):
+        if module == "torch":
+            names = "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"
+            print(*(os.environ.get(name) for name in names), flush=True)
+            os._exit(7)
+sys.meta_path.insert(0, Stop)
+kind, *sys.argv = sys.argv[1:]
+sys.path.insert(0, os.getcwd() if kind == "-m" else os.path.dirname(os.path.abspath(sys.argv[0])))
+if kind == "-m":
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+else:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
 @pytest.mark.run
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["-m", "bigbigan.train", "--run.trackers=nothing_of_the_kind"],
-        ["bigbigan/train.py", "--run.trackers=nothing_of_the_kind"],
-        ["-m", "eval_linear.probe", "nowhere"],
-        ["-m", "eval_linear.cluster_labels", "nowhere", "--classes=2", "--out=x"],
-        ["-m", "bigbigan.release.export", "nowhere", "x"],
-        ["-m", "bigbigan.extract", "nowhere", "--out=x"],
-        ["-m", "bigbigan.uses.demo", "nowhere"],
-        ["-m", "bigbigan.uses.retrieval", "nowhere"],
-    ],
-    ids=lambda arguments: arguments[1 if arguments[0] == "-m" else 0],
-)
-def test_openmp_reads_that_waiting_threads_sleep(arguments):
+@pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
+def test_waiting_threads_sleep_before_torch_is_loaded(arguments):
+    arguments = arguments if arguments[0] == "-m" else ("path", *arguments)
+    command = [sys.executable, "-c", UNTIL_TORCH, *arguments]
+    found = subprocess.run(command, env=clean(), cwd=ROOT, capture_output=True, text=True)
+    assert (found.returncode, found.stdout, found.stderr) == (7, "PASSIVE 0 0\n", "")
+
+
+@pytest.mark.run
+def test_openmp_reads_that_waiting_threads_sleep():
     """OpenMP itself prints what it has read, when torch loads it."""
-    said = subprocess.run([sys.executable, *arguments], env=clean(), cwd=ROOT, capture_output=True, text=True).stderr
+    command = [sys.executable, "bigbigan/train.py", "--run.trackers=nothing_of_the_kind"]
+    said = subprocess.run(command, env=clean(), cwd=ROOT, capture_output=True, text=True).stderr
     assert "OMP_WAIT_POLICY = 'PASSIVE'" in said and "GOMP_SPINCOUNT = '0'" in said and "Traceback" not in said, said
 
 

@@ -110,6 +110,7 @@ def test_a_dry_run_prints_its_bill_and_writes_nothing(tmp_path):
         r"disk +[\d.]+ MiB a checkpoint × 3 kept \+ [\d.]+ MiB of release = ",
     ):  # fmt: skip
         assert re.search(row, out), f"{row}\n{out}"
+    assert "one forward" in out and "bn_crelu_feat" in out
     assert not list(tmp_path.iterdir())
 
 

@@ -66,9 +66,6 @@ def test_accelerate_launches_it_from_anywhere(tmp_path):
     out, _ = launch(*command, *TINY_RUN, "--run.images=24", "--run.probe=True", cwd=tmp_path)
     assert "runs/digits: 24 images seen" in out and "linear, full batch" in out and "finished: 24 images" in out
     assert (tmp_path / "runs" / "digits" / "probe.json").is_file()
-    out, _ = launch("-m", "bigbigan.train", "--dry-run", "--run.name=dry", cwd=tmp_path, env={"PYTHONPATH": str(ROOT)})
-    assert "one forward" in out and "bn_crelu_feat" in out
-    assert not (tmp_path / "runs" / "dry").exists(), "a dry run writes nothing"
 
 
 @pytest.mark.run
