@@ -154,8 +154,8 @@ def lock_run_folder(folder: Path):
     """
     if os.path.exists(folder) and not os.path.isdir(folder):
         raise ConfigError(f"{folder}: expected a run folder or none, found a file; choose another --run.name")
-    _check_not_foreign(folder)
     try:
+        _check_not_foreign(folder)
         folder.mkdir(parents=True, exist_ok=True)
         check_links(folder, deep=True)
         file = open(folder / "run.lock", "a+")  # noqa: SIM115

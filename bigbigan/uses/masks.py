@@ -330,6 +330,8 @@ class Masks(UseOptions):
     """Images in the picture."""
     discover_steps: NotNegative = 300
     """Steps of `directions.discover`, whose directions are chosen from."""
+    optimise_steps: NotNegative = 300
+    """Steps of `optimise_direction`, which learns one direction for masks."""
     segmenter_steps: NotNegative = 300
     """Steps of each segmenter's training."""
     seed: NotNegative = 0
@@ -416,7 +418,7 @@ def _directions(model: BigBiGAN, shift: float, options: Masks):
     learned = discover(model, steps=options.discover_steps, seed=options.seed, progress=True).directions.vectors
     candidates = torch.cat([learned, sefa(model).vectors.to(learned)])
     yield "chosen direction", choose_direction(model, candidates, shift, seed=options.seed), False
-    optimised = optimise_direction(model, seed=options.seed, progress=True)
+    optimised = optimise_direction(model, steps=options.optimise_steps, seed=options.seed, progress=True)
     yield "optimised direction", optimised, False
     yield "optimised, both ways", optimised, True
 

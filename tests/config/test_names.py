@@ -53,9 +53,13 @@ NEW = {"own", "bigbigan/cifar10_cpu", "bigbigan/mnist", *(n for n in presets() i
 WORDS = ("PHOTOS", "CELEBA", "CELEBA-HQ", "LSUN-BEDROOM")
 
 
-def resolved(name: str, path: str = "images") -> dict:
+def needs_path(name: str) -> bool:
+    return read_yaml(find_config(name), Config()).data.path == ""
+
+
+def resolved(name: str, path: str = "images", missing: bool | None = None) -> dict:
     """The config of `--config NAME`, flat, as JSON has it.  path: of a preset that leaves it to be given."""
-    missing = read_yaml(find_config(name), Config()).data.path == ""
+    missing = needs_path(name) if missing is None else missing
     return json.loads(json.dumps(flatten(parse(["--config", name, *([f"--data.path={path}"] if missing else [])])[0])))
 
 
@@ -68,8 +72,9 @@ def test_an_old_name_gives_the_settings_and_the_run_that_it_gave(name):
     # Since then presets crop as TensorFlow draws the crop; imagenette64 asks for torchvision's way.
     crops = {} if name == "imagenette64" or "data.augment" in BEFORE["presets"][name] else {"data.augment": "tf_resnet"}
     before = BEFORE["defaults"] | BEFORE["presets"][name] | crops | SINCE.get(name, {})
-    now = resolved(name, before["data.path"])
-    assert (read_yaml(find_config(name), Config()).data.path == "") == (before["data.path"] in WORDS)
+    missing = needs_path(name)
+    assert missing == (before["data.path"] in WORDS)
+    now = resolved(name, before["data.path"], missing)
     del before["optim.ema_half_life"]  # in another unit since: tests/config/test_units.py
     assert {key: now[key] for key in before} == before
     assert now["run.name"] == name.replace("/", "-")
@@ -78,7 +83,8 @@ def test_an_old_name_gives_the_settings_and_the_run_that_it_gave(name):
 def test_the_new_name_goes_on_with_the_run_of_the_old_one():
     assert set(ALIASES.values()) | {name for name in OLD_NAMES if name not in ALIASES} == set(presets()) - NEW
     for old, new in ALIASES.items():
-        assert resolved(new) == resolved(old)
+        assert find_config(new) == find_config(old), "which decides the settings and the run's name"
+    assert resolved("bigan/mnist") == resolved("bigan_mnist")
     assert len(set(ALIASES.values())) == len(ALIASES) and not set(ALIASES) & set(presets())
 
 

@@ -101,9 +101,9 @@ def test_the_rewrites_agree_with_the_plain_form(precision):
     assert agree(Twin(True, dtype, bf16).report(), plain(dtype), early, whole)
 
 
-@pytest.mark.parametrize(("precision", "chunks"), [*((name, 1) for name in TOLERANCES), ("float64", 2)])
+@pytest.mark.parametrize(("precision", "chunks"), [("bf16", 1), ("float64", 2)])
 def test_the_two_kinds_of_pairs_side_by_side_agree_with_both_together(precision, chunks):
-    """Measured: float64 1e-15; float32 5e-7 early, 6e-5 in all; bf16 0.011 early, 0.03 in all."""
+    """Measured: float64 1e-15; bf16 0.011 early, 0.03 in all."""
     dtype, bf16, early, whole = TOLERANCES[precision]
     twins = [Twin(True, dtype, bf16, chunks) for _ in range(2)]
     try:
@@ -127,12 +127,12 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("precision", ["float32", "bf16"])
 @pytest.mark.parametrize("wrong", WRONG)
-def test_a_wrong_rewrite_does_not(wrong, precision, monkeypatch):
+def test_a_wrong_rewrite_does_not(wrong, monkeypatch):
+    """In bf16, whose tolerance is the widest."""
     right = resampling._summed_taps
     monkeypatch.setattr(resampling, "_summed_taps", lambda weight: WRONG[wrong](right(weight)))
-    dtype, bf16, early, whole = TOLERANCES[precision]
+    dtype, bf16, early, whole = TOLERANCES["bf16"]
     assert not agree(Twin(True, dtype, bf16).report(), plain(dtype), early, whole)
 
 

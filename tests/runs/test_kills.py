@@ -239,7 +239,7 @@ def test_a_kill_between_checkpoint_and_evaluation_loses_no_figure(settings, unin
 
 
 def test_kills_at_random(settings, uninterrupted, tmp_path):
-    kill_at_random(tmp_path, "photos", settings, uninterrupted, kills=3, seed=int(time.time()) % 1000)
+    kill_at_random(tmp_path, "photos", settings, uninterrupted, kills=2, seed=int(time.time()) % 1000)
 
 
 NAMES = (

@@ -456,7 +456,7 @@ def test_the_command_of_masks_compares_with_baselines(tmp_path, capsys):
     write_scenes(tmp_path / "test.parquet", *draw_scenes(10, 8, True))
     out = tmp_path / "masks.png"
     arguments = ["digits", "--masks", str(tmp_path), "--out", str(out), "--device", "cpu"]
-    masks.main([*arguments, "--discover_steps", "2", "--segmenter_steps", "6"])
+    masks.main([*arguments, "--discover_steps", "2", "--optimise_steps", "2", "--segmenter_steps", "6"])
     printed = capsys.readouterr().out
     assert all(word in printed for word in ("Otsu", "random pixels", "optimised, both ways, U-Net")) and out.is_file()
 
@@ -464,7 +464,7 @@ def test_the_command_of_masks_compares_with_baselines(tmp_path, capsys):
 def test_the_command_of_masks_segments_images_without_masks(tmp_path, capsys):
     out = tmp_path / "masks.png"
     arguments = ["digits", "--out", str(out), "--device", "cpu", "--rows", "3"]
-    masks.main([*arguments, "--discover_steps", "2", "--segmenter_steps", "6"])
+    masks.main([*arguments, "--discover_steps", "2", "--optimise_steps", "2", "--segmenter_steps", "6"])
     printed = capsys.readouterr().out
     assert "no true masks were given" in printed and "8: optimised, both ways, U-Net" in printed
     assert "IoU" not in printed and "everything" not in printed
@@ -479,7 +479,7 @@ def test_the_command_of_masks_takes_a_conditional_model_with_the_classes_of_its_
     write_release(tmp_path / "model", tiny_model(classes=10), card)
     write_scenes(tmp_path / "test.parquet", *draw_scenes(6, 8, True))
     arguments = [str(tmp_path / "model"), "--out", str(tmp_path / "masks.png"), "--device", "cpu", "--rows", "2"]
-    masks.main([*arguments, "--discover_steps", "2", "--segmenter_steps", "2"])
+    masks.main([*arguments, "--discover_steps", "2", "--optimise_steps", "2", "--segmenter_steps", "2"])
     assert (tmp_path / "masks.png").is_file()
     with pytest.raises(SystemExit):
         masks.main([*arguments, "--masks", str(tmp_path)])

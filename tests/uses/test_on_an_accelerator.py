@@ -9,9 +9,10 @@ import pytest
 from tests.helpers import pretend
 from tests.helpers.pretend import on_pretend_accelerator
 
+STEPS = ("--discover_steps", "2", "--optimise_steps", "2", "--segmenter_steps", "2")
 COMMANDS = {
-    "anomalies": ["--anomalies", "{photos}"],
-    "compression": ["--steps", "1"],
+    "anomalies": ["--anomalies", "{photos}", "--train_images", "50", "--test_images", "20"],
+    "compression": ["--steps", "1", "--train_images", "50", "--test_images", "20"],
     "directions": ["--train_steps", "2", "--count", "2"],
     "directions sefa": ["--method", "sefa", "--count", "2"],
     "directions labels": ["--method", "labels"],
@@ -19,8 +20,8 @@ COMMANDS = {
     "interpolation": ["--pairs", "4", "--rows", "2"],
     "inversion": ["--images", "4", "--steps", "2", "--rows", "2"],
     "linear_map": ["--pairs", "200", "--test_pairs", "20"],
-    "masks": ["--discover_steps", "2", "--segmenter_steps", "2", "--rows", "2"],
-    "masks compared": ["--masks", "{scenes}", "--discover_steps", "2", "--segmenter_steps", "2", "--rows", "2"],
+    "masks": [*STEPS, "--rows", "2"],
+    "masks compared": ["--masks", "{scenes}", *STEPS, "--rows", "2"],
     "retrieval": ["--untrained", "1"],
 }
 
