@@ -200,7 +200,8 @@ def merged(default: Any, content: Any, where: str) -> Any:
     except ConfigError:
         raise
     except (OmegaConfBaseException, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise ConfigError(f"{where}: {mistake(default, content) or _in_one_line(error)}") from None
+        found = "" if isinstance(error, RecursionError) else mistake(default, content)
+        raise ConfigError(f"{where}: {found or _in_one_line(error)}") from None
 
 
 def check_removed(names: Iterable[str], where: str) -> None:

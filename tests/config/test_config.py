@@ -2,9 +2,9 @@
 
 import pytest
 
-from bigbigan.config import Config, differences, find_config, flatten, lineage, parse, presets, read_yaml
+from bigbigan.config import Config, Model, differences, find_config, flatten, lineage, parse, presets, read_yaml
 from bigbigan.config.cli import DEFAULT_PRESET
-from bigbigan.config.presets import preset_list
+from bigbigan.config.presets import merged, preset_list
 from bigbigan.errors import ConfigError
 from bigbigan.model import BigBiGAN
 
@@ -95,6 +95,14 @@ def test_a_wrong_file_is_one_message(tmp_path, text, message):
     file.write_text(text)
     with pytest.raises(ConfigError, match=message):
         read_yaml(file, Config())
+
+
+def test_a_value_nested_too_deeply_is_one_message():
+    value = 3
+    for _ in range(400):
+        value = [value]
+    with pytest.raises(ConfigError, match="^state.json: expected YAML, found brackets nested too deeply$"):
+        merged(Model(), {"latent_dim": value}, "state.json")
 
 
 @pytest.mark.parametrize(
