@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -31,7 +32,7 @@ from bigbigan.config.parsing import parse_options
 from bigbigan.data import data_of_model
 from bigbigan.data import open_splits as open_data
 from bigbigan.errors import Outside, ProbeError, exit_with_a_sentence
-from bigbigan.files import check_links, expanded, printable, write_text_whole
+from bigbigan.files import check_links, expanded, printable, write_text_whole, write_whole
 from bigbigan.metrics.cache import digest
 from bigbigan.model import BigBiGAN
 from bigbigan.release.load import load_model
@@ -189,19 +190,21 @@ def write(result: ProbeResult, folder: Path) -> Path | None:
 def keep_earlier(result: ProbeResult, folder: Path) -> Path | None:
     """Copy the folder's probe.json to probe-1.json, probe-2.json, ..., and return the path of the copy.
 
-    Returns None, and copies nothing, where `result` holds all that was measured before, of the same data.
+    Returns None, and copies nothing, where `result` holds all that was measured before, of the same data. A file that
+    nothing here reads is copied too: it may be a newer version's, or something else.
     """
     path = folder / "probe.json"
-    try:
-        earlier = ProbeResult.read(path)
-    except (FileNotFoundError, ProbeError):  # none, or one that nothing reads
-        return None
-    if earlier.data == result.data and earlier.measured() <= result.measured():
-        return None
-    text = path.read_text(encoding="utf-8")
+    with suppress(ProbeError):
+        try:
+            earlier = ProbeResult.read(path)
+        except FileNotFoundError:
+            return None
+        if earlier.data == result.data and earlier.measured() <= result.measured():
+            return None
+    content = path.read_bytes()
     names = (folder / f"probe-{k}.json" for k in itertools.count(1))
-    kept = next(name for name in names if not name.exists() or name.read_text(encoding="utf-8") == text)
-    write_text_whole(kept, text)
+    kept = next(name for name in names if not name.exists() or name.read_bytes() == content)
+    write_whole(kept, lambda part: part.write_bytes(content))
     return kept
 
 

@@ -158,8 +158,10 @@ def test_figures_that_are_not_measured_again_are_kept(tmp_path):
         kept = write(result, tmp_path)
         assert (kept and kept.name) == name and ProbeResult.read(tmp_path / "probe.json") == result
         assert kept is None or ProbeResult.read(kept) == before
-    (tmp_path / "probe.json").write_text("cut sho")
-    assert write(full, tmp_path) is None and len(list(tmp_path.glob("probe*.json"))) == 3
+    for content in (b"somebody's notes", b'{"of": "a newer version"}', b"\xff\xfe"):
+        (tmp_path / "probe.json").write_bytes(content)
+        assert write(full, tmp_path).read_bytes() == content, "what nothing here reads is kept too"
+    assert len(list(tmp_path.glob("probe*.json"))) == 6
 
 
 def test_a_second_data_set_stands_beside_the_first(run, tmp_path):
