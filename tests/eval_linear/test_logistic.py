@@ -13,6 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from eval_linear.linear import logistic
 from eval_linear.linear import rows as logistic_rows
 from eval_linear.linear.logistic import logistic_path
+from tests.helpers.children import context
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -300,7 +301,8 @@ def test_two_processes_equal_one(tmp_path):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    mp.spawn(worker, (port, str(tmp_path)), nprocs=2)
+    context()  # whose server has everything imported
+    mp.start_processes(worker, (port, str(tmp_path)), nprocs=2, start_method="forkserver")
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2))
     for kind in ("uneven", "empty"):
         x, y, shares = sharded(kind)

@@ -43,6 +43,7 @@ from bigbigan.metrics import (
 from bigbigan.metrics.generation import at_score
 from bigbigan.metrics.ms_ssim import WEIGHTS
 from bigbigan.noise import uniforms
+from tests.helpers.children import context
 
 N, M, SIZE = 230, 180, 16
 
@@ -447,7 +448,8 @@ def test_two_processes_equal_one(sets, tmp_path):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    mp.spawn(worker, (port, str(tmp_path), sets), nprocs=2)
+    context()  # whose server has everything imported
+    mp.start_processes(worker, (port, str(tmp_path), sets), nprocs=2, start_method="forkserver")
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     assert first[:3] == second[:3] and first[4] == second[4] and torch.equal(first[3], second[3])
     generated = as_tensor(sets[0])

@@ -104,15 +104,14 @@ def begin(root, *flags):
 
 
 @pytest.mark.run
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
-def test_a_stop_is_clean_and_loses_nothing(tmp_path, number, status):
-    """The whole group is signalled, decoding workers too, as schedulers and terminals do."""
+def test_a_stop_is_clean_and_loses_nothing(tmp_path):
+    """The whole group is signalled, decoding workers too, as schedulers do; tests/runs/test_commands.py: terminals."""
     process = begin(
         tmp_path, "--run.name=stopped", "--run.checkpoint_every=480", "--data.cache=none", "--data.workers=1"
     )
-    os.killpg(process.pid, number)
+    os.killpg(process.pid, signal.SIGTERM)
     out, _ = process.communicate(timeout=60)
-    assert process.returncode == status, out
+    assert process.returncode == 75, out
     seen = int(out.split("stopped at ")[1].split(" images")[0].replace(",", ""))
     newest = max(int(p.name) for p in (tmp_path / "stopped" / "checkpoints").iterdir())
     assert seen == newest, "everything up to the signal is in a checkpoint"
