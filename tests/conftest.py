@@ -27,7 +27,7 @@ TINY_MODEL = {
 TINY_RUN = [f"--model.{k}={v}" for k, v in TINY_MODEL.items()] + [
     "--data.batch_size=8", "--data.workers=0", "--run.images=240", "--run.log_every=24", "--run.sample_every=120",
     "--run.checkpoint_every=48", "--run.statistics_images=64", "--run.grid=2", "--run.threads=1",
-    "--model.grey=False", "--optim.lower_after=0", "--optim.lower_images=0",
+    "--model.grey=False", "--optim.lower_after=0", "--optim.lower_images=0", "--run.evaluate_every=0",
 ]  # fmt: skip
 
 
