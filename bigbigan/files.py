@@ -154,10 +154,10 @@ def write_whole(path: Path, write: Callable[[Path], object], sync: bool = False)
         raise
 
 
-def check_writable(path: Path, flag: str) -> None:
+def check_writable(path: Path, flag: str = "") -> None:
     """Raise InputError where a file cannot be written, before the work whose result it gets. Creates nothing.
 
-    flag: the one that gave the path, for the sentence.
+    flag: the one that gave the path, for the sentence; "" where none did.
     """
     above = next(folder for folder in path.absolute().parents if folder.exists())
     found = ""
@@ -168,7 +168,8 @@ def check_writable(path: Path, flag: str) -> None:
     elif not os.access(above, os.W_OK | os.X_OK):
         found = f"{printable(above)}, which cannot be written to"
     if found:
-        raise InputError(f"{flag} {printable(path)}: expected a place to write it, found {found}; choose another one")
+        named = f"{flag} {printable(path)}".lstrip()
+        raise InputError(f"{named}: expected a place to write it, found {found}; choose another one")
 
 
 def write_text_whole(path: Path, text: str, sync: bool = False, errors: str = "strict") -> None:

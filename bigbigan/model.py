@@ -1,6 +1,7 @@
 """BigBiGAN: E, G and D, with the methods of the published hub module: encode, generate, discriminate, reconstruct."""
 
 from collections.abc import Collection
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, cast, overload
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from bigbigan.config import Model
 from bigbigan.errors import InputError
+from bigbigan.files import expanded
 from bigbigan.latents import Posterior
 from bigbigan.networks.encoder import Encoder
 from bigbigan.networks.factory import build_discriminator, build_encoder, build_generator, resolve_latent_dim
@@ -168,7 +170,19 @@ class BigBiGAN(nn.Module, ModelHubMixin):
         network: Any = self.discriminator or self.generator
         return pool_to(x, network.image_size)
 
-    # The two hooks of ModelHubMixin. The release format knows the model, so it is imported when they are called.
+    # ModelHubMixin's. The release format knows the model, so it is imported when they are called.
+
+    def save_pretrained(self, save_directory: str | PathLike[str], **options: Any) -> str | None:
+        """Write a release folder, which `from_pretrained` and `bigbigan.load` read, as huggingface_hub's mixin does.
+
+        options: of `ModelHubMixin.save_pretrained`.  Raises ExportError for a folder whose README.md, config.json or
+        samples.png belong to something else, since they would be replaced; InputError where nothing can be written.
+        """
+        from bigbigan.release.format import check_place
+
+        folder = expanded(save_directory)
+        check_place(folder)
+        return super().save_pretrained(folder, **options)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         from bigbigan.release.format import write_card, write_weights

@@ -84,6 +84,9 @@ def _kind(hint: Any) -> str:
 
 
 def _near(hint: Any, value: Any) -> str:
+    """Return the value that may have been meant: a choice spelled alike, or 1_000_000 for 1e6."""
+    if hint is int and isinstance(value, float) and value.is_integer():
+        return f"; write {int(value):_}"
     choices = [str(choice) for choice in get_args(hint)] if get_origin(hint) is Literal else []
     near = difflib.get_close_matches(value, choices, 1) if isinstance(value, str) else []
     return f"; did you mean {near[0]}?" if near else ""

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import KeyValidationError, OmegaConfBaseException
 
 from bigbigan.config.mistakes import mistake
 from bigbigan.errors import ConfigError
@@ -245,6 +245,8 @@ def _in_one_line(error: Exception) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem:
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
         return f"expected YAML, found an error{line}: {error.problem}"
+    if isinstance(error, KeyValidationError):
+        return "expected settings by their names, found a key that is no name"
     if isinstance(error, RecursionError):
         return "expected YAML, found brackets nested too deeply"
     if isinstance(error, OSError) and not error.strerror:  # OmegaConf's, for a file of one number or date

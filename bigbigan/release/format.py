@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from bigbigan.config import Model, check_model, merged
 from bigbigan.distributed import local_only
 from bigbigan.errors import ExportError
-from bigbigan.files import printable, read_json, sha256
+from bigbigan.files import check_writable, printable, read_json, sha256
 from bigbigan.latents import sample_prior
 from bigbigan.model import PARTS, BigBiGAN
 from bigbigan.networks.weights import check_weights, load_weights
@@ -84,11 +84,15 @@ WITHOUT_ENCODER = {
 def check_place(folder: Path) -> None:
     """Raise ExportError unless a release may be written to this path: a new one, a folder of other files, a release.
 
+    Raises InputError where nothing can be written.
+
     A folder whose README.md, config.json or samples.png belong to something else is refused: they would be replaced.
     """
     expected = f"{printable(folder)}: expected a new folder, or a release to replace"
     if folder.exists() and not folder.is_dir():
         raise ExportError(f"{expected}, found a file; choose another path")
+    if not folder.exists():
+        check_writable(folder)
     there = [name for name in FILES if (folder / name).exists()]
     cut_short = there and there[0] == FILES[0] and FILES[-1] not in there  # a release whose writing was interrupted
     if there and not cut_short and not _is_release(folder):

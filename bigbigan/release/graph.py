@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bigbigan.data import to_signed
 from bigbigan.errors import ExportError
-from bigbigan.files import expanded, printable, write_whole
+from bigbigan.files import check_writable, expanded, printable, write_whole
 from bigbigan.model import BigBiGAN, absence
 from bigbigan.networks.encoder import Encoder
 
@@ -103,6 +103,7 @@ def _check(model: BigBiGAN, out: Path, format: str, outputs: tuple[str, ...]) ->
     if out.suffix != SUFFIXES[format] or out.is_dir():
         other = "".join(f"; --format {name} writes NAME{end}" for name, end in SUFFIXES.items() if end == out.suffix)
         raise ExportError(f"{printable(out)}: expected a file NAME{SUFFIXES[format]} for --format {format}{other}")
+    check_writable(out)
     absent = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if format == "onnx" and absent:
         raise ExportError(

@@ -33,6 +33,8 @@ FILES = {
         "model: {encoder_blocks: 3}",
         "model.encoder_blocks: expected a list of whole numbers, found 3",
     ),
+    "a number as one writes it": ("run: {images: 1e6}", "expected a whole number, found 1000000.0; write 1_000_000"),
+    "nothing for a name": ("~: 3", "mine.yaml: expected settings by their names, found a key that is no name"),
     "a word for one": ("data: {flip: maybe}", "data.flip: expected true or false, found 'maybe'"),
     "a number as key": ("5: 6", "mine.yaml: 5: expected one of model, loss,"),
     "a word for a number": (

@@ -107,7 +107,7 @@ def test_a_place_that_cannot_be_written_is_one_sentence(original, tmp_path, caps
     with pytest.raises(SystemExit) as stop:
         main([str(original), str(tmp_path / "file" / "small")])
     said = capsys.readouterr().err
-    assert stop.value.code == 1 and said.count("\n") == 1 and str(tmp_path / "file") in said
+    assert stop.value.code == 2 and said.count("\n") == 1 and str(tmp_path / "file") in said
 
 
 @pytest.mark.run
@@ -255,6 +255,31 @@ def test_a_folder_of_something_else_is_left_as_it_is(original, tmp_path, name):
     assert [p.name for p in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == '{"mine": 1}'
     with pytest.raises(ExportError, match="found a file; choose another path"):
         export(Export(str(original), str(tmp_path / name)))
+    with pytest.raises(
+        InputError, match=f"expected a place to write it, found .*{name}, which is no folder; choose an"
+    ):
+        export(Export("not even loaded", str(tmp_path / name / "release")))
+
+
+@pytest.mark.parametrize("name", ["README.md", "config.json", "samples.png"])
+def test_save_pretrained_leaves_a_folder_of_something_else_as_it_is(tmp_path, name):
+    (tmp_path / name).write_text('{"mine": 1}')
+    model = tiny_model()
+    with pytest.raises(ExportError, match=f"expected a new folder, or a release to replace, .* another {name}; choose"):
+        model.save_pretrained(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == '{"mine": 1}'
+    with pytest.raises(InputError, match=f"{name}, which is no folder"):
+        model.save_pretrained(str(tmp_path / name / "release"))
+
+
+def test_save_pretrained_replaces_its_own_and_knows_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "notes.txt").write_text("mine")
+    for _ in range(2):
+        tiny_model().save_pretrained("~/model")
+    assert BigBiGAN.from_pretrained(tmp_path / "model").generator is not None
+    assert (tmp_path / "model" / "notes.txt").read_text() == "mine"
 
 
 def test_the_folder_one_is_in_a_release_and_one_cut_short_may_be_written_to(original, tmp_path, monkeypatch):
