@@ -128,11 +128,11 @@ def knn(rows: Rows, r: Representation, classes: int, queries: int) -> None:
     x_test, y_test = r.x_test[at], r.y_test[at]
     for p in (1, 2):
         found = paper_knn(r.x, r.y, x_test, classes, p)
-        figures = {f"top1, k = {k}": float((found[k] == y_test).double().mean()) for k in PAPER_K}
+        figures = {f"top1, k = {k}": float((found[k] == y_test).cpu().double().mean()) for k in PAPER_K}
         rows.add(r, f"k-NN, L{p} of L{p}-normalised, majority, {len(at):,} queries", figures)
     scores = weighted_knn(r.x, r.y, x_test, classes)
     name = f"k-NN, cosine, weighted (k = {WEIGHTED_K}, T = {TEMPERATURE}), {len(at):,} queries"
-    rows.add(r, name, {"top1": float((scores.argmax(1) == y_test).double().mean())})
+    rows.add(r, name, {"top1": float((scores.argmax(1) == y_test).cpu().double().mean())})
 
 
 def kmeans(rows: Rows, r: Representation, classes: int, seed: int) -> None:

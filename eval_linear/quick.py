@@ -36,8 +36,8 @@ def quick_figures(model: BigBiGAN, train: Images, test: Images, name: str, limit
         y, y_test = torch.from_numpy(train_part.labels[at]), torch.from_numpy(test_part.labels[at_test])
         classes = len(train.class_names)
         figures["top1_linear"] = fit_linear(x, y, x_test, y_test, classes, seed).top1
-        figures["top1_knn"] = float((weighted_knn(x, y, x_test, classes).argmax(1) == y_test).double().mean())
-        figures["top1_1nn"] = float((y[nearest(x_test, x)[1][:, 0]] == y_test).double().mean())
+        figures["top1_knn"] = float((weighted_knn(x, y, x_test, classes).argmax(1) == y_test).cpu().double().mean())
+        figures["top1_1nn"] = float((y[nearest(x_test, x)[1][:, 0]] == y_test).cpu().double().mean())
     if labelled:
         figures |= quick_generation(model, train, name, limit)
     reconstructed = reconstruction_figures(model, train_part, test_part, neighbours=False)

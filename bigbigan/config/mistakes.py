@@ -2,7 +2,7 @@
 
 import dataclasses
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -22,11 +22,22 @@ def mistake(default: Any, content: Any) -> str:
 
     default: a dataclass of settings, or one of sections that hold them.
     """
-    return next(_mistakes(default, content, ""), "")
+    return next(_mistakes(default, content, "", _fits), "")
 
 
-def _mistakes(settings: Any, content: Any, inside: str) -> Iterator[str]:
-    """Yield a sentence for each mistake. inside: the sections around these settings, such as "model."."""
+def misread(default: Any, content: Any) -> str:
+    """Return what is wrong with the first setting whose value OmegaConf would turn into another: 3 into true, 007 into
+    the text "7"; "" if it would none.
+    """
+    return next(_mistakes(default, content, "", _keeps), "")
+
+
+def _mistakes(settings: Any, content: Any, inside: str, fits: Callable[[Any, str, Any], bool]) -> Iterator[str]:
+    """Yield a sentence for each mistake.
+
+    inside: the sections around these settings, such as "model.".  fits: says of (settings, key, value) whether it can
+    be.
+    """
     if not isinstance(content, Mapping):
         where = f"{inside.rstrip('.')}: " if inside else ""
         yield f"{where}expected settings, as in `{next(iter(vars(settings)))}: …`, found {_shown(content)}"
@@ -36,8 +47,8 @@ def _mistakes(settings: Any, content: Any, inside: str) -> Iterator[str]:
         if key not in hints:
             yield f"{inside}{printable(str(key))}: {_unknown(settings, str(key), inside)}"
         elif dataclasses.is_dataclass(part := getattr(settings, key)):
-            yield from _mistakes(part, value, f"{inside}{key}.")
-        elif not _fits(settings, key, value):
+            yield from _mistakes(part, value, f"{inside}{key}.", fits)
+        elif not fits(settings, key, value):
             yield f"{inside}{key}: expected {_kind(hints[key])}, found {_shown(value)}{_near(hints[key], value)}"
 
 
@@ -70,6 +81,11 @@ def _fits(settings: Any, key: str, value: Any) -> bool:
     return True
 
 
+def _keeps(settings: Any, key: str, value: Any) -> bool:
+    kind = type(getattr(settings, key))
+    return not (kind in (bool, str) and isinstance(value, (int, float)) and not isinstance(value, kind))
+
+
 def _kind(hint: Any) -> str:
     """Return in words what a setting of this type takes."""
     if get_origin(hint) is Literal:
@@ -84,9 +100,11 @@ def _kind(hint: Any) -> str:
 
 
 def _near(hint: Any, value: Any) -> str:
-    """Return the value that may have been meant: a choice spelled alike, or 1_000_000 for 1e6."""
+    """Return the value that may have been meant: a choice spelled alike, a text in quotes, or 1_000_000 for 1e6."""
     if hint is int and isinstance(value, float) and value.is_integer():
         return f"; write {int(value):_}"
+    if isinstance(value, bool if get_origin(hint) is Literal else (int, float) if hint is str else ()):
+        return "; put a text in quotes"
     choices = [str(choice) for choice in get_args(hint)] if get_origin(hint) is Literal else []
     near = difflib.get_close_matches(value, choices, 1) if isinstance(value, str) else []
     return f"; did you mean {near[0]}?" if near else ""

@@ -6,6 +6,7 @@ A file holds differences only. Nothing unknown passes: keys, types, tags and int
 import dataclasses
 import difflib
 import io
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
@@ -15,11 +16,12 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import KeyValidationError, OmegaConfBaseException
 
-from bigbigan.config.mistakes import mistake
+from bigbigan.config.mistakes import misread, mistake
 from bigbigan.errors import ConfigError
 from bigbigan.files import printable, read_text, write_text_whole
 
 PACKAGE = Path(__file__).parent.parent
+OTHER_BASES = re.compile(r"[-+]?(0[0-7_]*[1-7][0-7_]*|[1-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")  # 010, 1:30
 
 # Names of presets from before configs/ had groups. They keep working, and a run keeps the old name (see `run_name`).
 ALIASES = {
@@ -196,12 +198,15 @@ def merged(default: Any, content: Any, where: str) -> Any:
         for text in _texts(content):
             if "${" in text or text == "???":
                 raise ConfigError(f"{where}: expected values, found {text!r}; write what it stands for")
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(default), created))
+        found = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(default), created))
+        if wrong := misread(default, content):
+            raise ConfigError(f"{where}: {wrong}")
+        return found
     except ConfigError:
         raise
     except (OmegaConfBaseException, TypeError, ValueError, AttributeError, RecursionError) as error:
-        found = "" if isinstance(error, RecursionError) else mistake(default, content)
-        raise ConfigError(f"{where}: {found or _in_one_line(error)}") from None
+        wrong = "" if isinstance(error, RecursionError) else mistake(default, content)
+        raise ConfigError(f"{where}: {wrong or _in_one_line(error)}") from None
 
 
 def check_removed(names: Iterable[str], where: str) -> None:
@@ -231,8 +236,15 @@ def _texts(tree: Any) -> Iterator[str]:
 
 
 def _check_plain(text: str) -> None:
-    """Raise ValueError for a tag, by which a YAML file asks a reader to build objects, or run code."""
+    """Raise ValueError for a tag, by which a YAML file asks a reader to build objects, or run code; and for a number
+    that YAML reads in base 8 or 60.
+    """
     for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        if isinstance(event, yaml.ScalarEvent) and event.implicit[0] and OTHER_BASES.fullmatch(event.value):
+            raise ValueError(
+                f"expected numbers in base 10, found {event.value} in line {event.start_mark.line + 1}, which YAML "
+                f"reads as {yaml.safe_load(event.value)}; write that, or put a text in quotes"
+            )
         if getattr(event, "tag", None):
             tag = event.tag.replace("tag:yaml.org,2002:", "!!")
             raise ValueError(

@@ -114,7 +114,7 @@ def scored_as_encoder_pairs(
 
 def share_above(scores: Tensor, boundary: float) -> float:
     """Return the share of the scores (N,) above the boundary."""
-    return float((scores > boundary).double().mean())
+    return float((scores > boundary).cpu().double().mean())
 
 
 def _loss(model: BigBiGAN) -> dict:

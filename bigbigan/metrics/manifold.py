@@ -58,9 +58,9 @@ def manifold_figures(generated: Tensor, real: Tensor, k: int = 3, k_density: int
         balls += within.sum(0)
         covered += int(within.any(1).sum())
     return Manifold(
-        precision=float(inside.double().mean()),
+        precision=float(inside.cpu().double().mean()),
         recall=recalled / len(real),
-        density=float(balls.double().mean()) / k_density,
+        density=float(balls.cpu().double().mean()) / k_density,
         coverage=covered / len(real),
     )
 

@@ -38,7 +38,7 @@ def pairs_ms_ssim(images: Tensor, seed: int = 0, batch_size: int = 256) -> float
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(images)))
     pairs = order[: len(images) // 2 * 2].reshape(-1, 2)
     values = [ms_ssim(images[part[:, 0]].float(), images[part[:, 1]].float()) for part in pairs.split(batch_size)]
-    return float(torch.cat(values).double().mean())
+    return float(torch.cat(values).cpu().double().mean())
 
 
 def ms_ssim(a: Tensor, b: Tensor) -> Tensor:

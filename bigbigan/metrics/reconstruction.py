@@ -46,7 +46,7 @@ def nearest_neighbour_agreement(reconstructions: Tensor, labels: Tensor, real: T
     reconstructions (N, 3, S, S), labels (N,); real (M, 3, S, S), real_labels (M,).
     """
     found = nearest(reconstructions.flatten(1), real.flatten(1))[1][:, 0]
-    return float((real_labels[found] == labels).double().mean())
+    return float((real_labels[found] == labels).cpu().double().mean())
 
 
 @torch.no_grad()

@@ -1,5 +1,7 @@
 """`torch.compile` for the two updates, used only after its gradients were compared with eager ones."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -73,5 +75,10 @@ def _take(network: nn.Module) -> list[Tensor]:
 
 def difference(a: list[Tensor], b: list[Tensor]) -> float:
     """Return ‖a − b‖/‖b‖ over all tensors together."""
-    apart = torch.stack([(x - y).double().square().sum() for x, y in zip(a, b, strict=True)]).sum()
-    return float((apart / torch.stack([y.double().square().sum() for y in b]).sum().clamp_min(1e-30)).sqrt())
+    apart = _square_sum([x - y for x, y in zip(a, b, strict=True)])
+    return math.sqrt(apart / max(_square_sum(b), 1e-30))
+
+
+def _square_sum(tensors: list[Tensor]) -> float:
+    """Return the sum of all squares. A sum is in float64 once it is on the host; not all devices have that."""
+    return float(torch.stack([t.float().square().sum() for t in tensors]).cpu().double().sum())

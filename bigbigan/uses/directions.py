@@ -217,10 +217,10 @@ def sefa(model: BigBiGAN, count: int | None = None, layer: int | None = None) ->
     `strengths` is each eigenvalue as a share of its layer's sum.  Raises InputError.
     """
     generator = model.require("generator")
-    count = _count(count, generator.latent_dim)
+    count, device = _count(count, generator.latent_dim), device_of(model)
     try:
         with torch.no_grad():
-            parts = [(columns, weight.double()) for columns, weight in generator.latent_weights()]
+            parts = [(columns, weight.cpu().double()) for columns, weight in generator.latent_weights()]
     except (AttributeError, NotImplementedError):
         raise InputError(
             f"model: expected a generator whose first weights are known, found {type(generator).__name__}; give it a "
@@ -234,9 +234,9 @@ def sefa(model: BigBiGAN, count: int | None = None, layer: int | None = None) ->
             continue
         values, vectors = torch.linalg.eigh(weight.T @ weight)  # ascending
         for rank, (value, vector) in enumerate(zip(values.flip(0), vectors.flip(1).T, strict=True)):
-            whole = torch.zeros(generator.latent_dim, dtype=torch.float64, device=weight.device)
+            whole = torch.zeros(generator.latent_dim, dtype=torch.float64)
             whole[columns] = _with_fixed_sign(vector)
-            found.append((rank, number, whole.float(), float(value / values.sum())))
+            found.append((rank, number, whole.float().to(device), float(value / values.sum())))
     found.sort(key=lambda entry: entry[:2])
     found = found[:count]
     names = [f"layer {number}, {share:.0%} of its squares" for _, number, _, share in found]

@@ -85,7 +85,7 @@ def measure(
     if not there.any():
         raise InputError("expected queries of classes that the gallery has, found none")
     queries, query_labels = queries[there], query_labels[there]
-    ours, others = (F.normalize(rows.double().cpu(), p=p, dim=1) for rows in (queries, gallery))
+    ours, others = (F.normalize(rows.cpu().double(), p=p, dim=1) for rows in (queries, gallery))
     figures = []
     step = max(1, TABLE // len(others))
     for part, labels in zip(ours.split(step), query_labels.split(step), strict=True):

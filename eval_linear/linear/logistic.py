@@ -77,7 +77,7 @@ def logistic_path(
 
     It is a generator: who stops reading stops the work.
     x: (n, D) float16, bfloat16, float32 or float64; products are made in float64 if it is that and in float32
-    otherwise.
+    otherwise. The device must have float64 (the CPU, CUDA), for the sums.
     y: (n,) integers 0 … K − 1. strengths: C of scikit-learn, each solved once. standardise=False penalises the weights
     of x itself. In a multi-process job each process gives its own rows (perhaps none of some class) and reads equally
     many solutions.

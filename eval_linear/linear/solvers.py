@@ -48,8 +48,8 @@ def judge(logits: Tensor, y: Tensor, strength: float | None = None, converged: b
     classes = logits.shape[1]
     predicted = logits.argmax(1)
     confusion = torch.bincount(y * classes + predicted, minlength=classes**2).reshape(classes, classes).numpy()
-    top5 = float((logits.topk(5).indices == y[:, None]).any(1).double().mean()) if classes > 5 else None
-    return LinearFit(float((predicted == y).double().mean()), top5, confusion, strength, converged)
+    top5 = float((logits.topk(5).indices == y[:, None]).any(1).cpu().double().mean()) if classes > 5 else None
+    return LinearFit(float((predicted == y).cpu().double().mean()), top5, confusion, strength, converged)
 
 
 def held_out(y: Tensor, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -81,7 +81,7 @@ def _fit_linear(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, classes: i
     if len(y[fit].unique()) < 2:  # a handful of labels: nothing to choose with
         fit, choose = np.arange(len(y)), np.arange(len(y))
     for _, classify in _path(x[fit], y[fit], classes, _strengths(len(fit)), ROUGHLY):
-        scores.append(float((classify(x[choose]).argmax(1) == y[choose]).double().mean()))
+        scores.append(float((classify(x[choose]).argmax(1) == y[choose]).cpu().double().mean()))
         if len(scores) - 1 - int(np.argmax(scores)) >= PATIENCE:
             break
     best = int(np.argmax(scores))

@@ -4,7 +4,7 @@ import pytest
 
 from bigbigan.config import Config, Model, differences, find_config, flatten, lineage, parse, presets, read_yaml
 from bigbigan.config.cli import DEFAULT_PRESET
-from bigbigan.config.presets import merged, preset_list
+from bigbigan.config.presets import merged, preset_list, write_yaml
 from bigbigan.errors import ConfigError
 from bigbigan.model import BigBiGAN
 
@@ -88,6 +88,12 @@ def test_command_line_over_file_over_defaults(tmp_path):
         ("model: {image_size: 8", "expected YAML, found an error in line"),
         ("- a\n- b", "mine.yaml"),
         ("just words", "mine.yaml"),
+        ("data: {flip: 3}", "data.flip: expected true or false, found 3$"),
+        ("run: {name: 12e3}", "run.name: expected a text, found 12000.0; put a text in quotes$"),
+        ("data: {path: true}", "data.path: expected a text, found true; put a text in quotes$"),
+        ("model: {encoder_last_relu: yes}", "expected one of auto, yes, no, found true; put a text in quotes$"),
+        ("run: {seed: 010}", "expected numbers in base 10, found 010 in line 1, which YAML reads as 8; write that"),
+        ("run:\n  images: 1:30", "expected numbers in base 10, found 1:30 in line 2, which YAML reads as 90"),
     ],
 )
 def test_a_wrong_file_is_one_message(tmp_path, text, message):
@@ -95,6 +101,16 @@ def test_a_wrong_file_is_one_message(tmp_path, text, message):
     file.write_text(text)
     with pytest.raises(ConfigError, match=message):
         read_yaml(file, Config())
+
+
+def test_texts_and_numbers_that_look_like_others_stay_as_they_are(tmp_path):
+    (tmp_path / "mine.yaml").write_text(
+        "run: {name: '010', seed: 0}\ndata: {path: 2024-01-01}\noptim: {betas: [0, 0.9]}"
+    )
+    config = read_yaml(tmp_path / "mine.yaml", Config())
+    assert (config.run.name, config.run.seed, config.data.path) == ("010", 0, "2024-01-01")
+    write_yaml(config, tmp_path / "again.yaml")
+    assert read_yaml(tmp_path / "again.yaml", Config()) == config
 
 
 def test_a_value_nested_too_deeply_is_one_message():

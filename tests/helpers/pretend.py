@@ -1,6 +1,7 @@
 """A pretend accelerator: a device of torch whose tensors have their content on the CPU, and which counts each wait.
 
-It computes what a CPU computes, and refuses what a GPU refuses: an operation on tensors of two devices. What makes the
+It computes what a CPU computes, and refuses what a GPU refuses: an operation on tensors of two devices, and, as an
+Apple GPU does, float64 outside `with_float64`. What makes the
 host wait for a GPU is counted: a read of a tensor's content, a copy to the host, a copy from memory that is not
 pinned, and an operation whose result has a shape that depends on content.
 
@@ -68,6 +69,18 @@ class Waits:
 
 
 _watching: list[Waits] = []
+_float64 = False
+
+
+@contextmanager
+def with_float64() -> Iterator[None]:
+    """Let the device have float64 within this context, as CUDA and XLA do."""
+    global _float64
+    _float64 = True
+    try:
+        yield
+    finally:
+        _float64 = False
 
 
 @contextmanager
@@ -116,6 +129,8 @@ class PretendTensor(torch.Tensor):
         )
 
     def __init__(self, content: Tensor):
+        if content.dtype == torch.float64 and not _float64:
+            raise TypeError(f"Cannot convert a tensor to float64 on {NAME}:0, which has no such type")
         self.content = content
 
     __torch_function__ = torch._C._disabled_torch_function_impl

@@ -250,7 +250,7 @@ class Guard:
 
 def share(right: Tensor) -> float:
     """Return the share of true entries."""
-    return float(right.double().mean())
+    return float(right.cpu().double().mean())
 
 
 def higher(a: Tensor, b: Tensor) -> float:
@@ -258,9 +258,9 @@ def higher(a: Tensor, b: Tensor) -> float:
 
     1/2 if they have one law, 1 if every a is above every b.
     """
-    return float(torch.sign(a[:, None] - b).double().mean() / 2 + 0.5)
+    return float(torch.sign(a[:, None] - b).cpu().double().mean() / 2 + 0.5)
 
 
 def diversity(images: Tensor) -> float:
     """Return the variance over the images, averaged over pixels: half the mean squared distance of two images."""
-    return float(images.double().var(0).mean())
+    return float(images.cpu().double().var(0).mean())
