@@ -134,12 +134,13 @@ def sha256(path: Path) -> str:
 def write_whole(path: Path, write: Callable[[Path], object], sync: bool = False) -> None:
     """Write a file so that `path` holds either its old content or the whole new content, never a part.
 
-    write: called with a temporary path in the same folder (`.NAME.PROCESS.tmp`), which is then renamed to `path`.
+    write: called with a temporary path in the same folder (`.NAME.PROCESS-RANDOM.tmp`), which is then renamed to `path`.
     sync: flush the content to the disk (fsync) before the rename, so that it also survives a power failure.
     If `write` or the rename fails, the temporary file is removed and the error is raised again. A killed process
     leaves at most that hidden file.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # A number is not enough: two containers that share a disk often give their processes the same one.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(3).hex()}.tmp")
     try:
         write(temporary)
         if sync:

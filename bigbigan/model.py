@@ -10,6 +10,7 @@ from huggingface_hub import ModelHubMixin
 from torch import Tensor, nn
 
 from bigbigan.config import Model
+from bigbigan.distributed import local_only
 from bigbigan.errors import InputError
 from bigbigan.files import expanded
 from bigbigan.latents import Posterior
@@ -131,21 +132,23 @@ class BigBiGAN(nn.Module, ModelHubMixin):
     ) -> dict[str, Tensor]:
         """Return score_x, score_z and score_xz, (N,) each, high for encoder pairs; x is taken as in `encode`.
 
+        A D that compares the images of a batch compares these alone, whatever other processes do.
         x: (N, 3, S, S) at G's or E's size.  z: (N, Z).  A GAN has score_x alone and ignores z; BiGAN's D score_xz.
         features: also return D's penultimate features, feat_x, feat_z and feat_xz, (N, width) each: what the last layer
             of the score of this name sees. InputError if D is a network of your own that does not name its layers.
         """
         discriminator, x = self.require("discriminator"), self.for_discriminator(x)
         seen: dict[str, Tensor] = {}
-        if features:
-            scores, seen = scores_and_features(discriminator, x, z, classes)
-            if not seen:
-                raise InputError(
-                    f"features: expected a discriminator that names the layers of its scores, found "
-                    f"{type(discriminator).__name__}; give it a method score_layers, see networks/interface.py"
-                )
-        else:
-            scores = discriminator(x, z, classes)
+        with local_only():
+            if features:
+                scores, seen = scores_and_features(discriminator, x, z, classes)
+            else:
+                scores = discriminator(x, z, classes)
+        if features and not seen:
+            raise InputError(
+                f"features: expected a discriminator that names the layers of its scores, found "
+                f"{type(discriminator).__name__}; give it a method score_layers, see networks/interface.py"
+            )
         all_scores = {"score_x": scores.x, "score_z": scores.z, "score_xz": scores.xz}
         named = {name: score for name, score in all_scores.items() if score is not None}
         return named | {f"feat_{name}": seen[name] for name in ("x", "z", "xz") if name in seen}

@@ -52,6 +52,15 @@ def test_the_error_of_a_folder_that_is_not_there_names_the_file_and_not_the_temp
     assert error.value.filename == str(tmp_path / "none" / "page")
 
 
+def test_two_writers_of_one_file_do_not_share_their_temporary_one(page):
+    def write(temporary):  # the other one, of a container whose process has the same number
+        write_text_whole(page, "theirs")
+        temporary.write_text("ours")
+
+    write_whole(page, write)
+    assert page.read_text() == "ours" and [p.name for p in page.parent.iterdir()] == ["page"]
+
+
 def test_a_place_that_cannot_be_written_is_refused_before_the_work(page, tmp_path, monkeypatch):
     (tmp_path / "folder").mkdir()
     for path in ("new", "folder/new", "a/b/new", "page"):

@@ -104,7 +104,9 @@ def copy_from_main(tensors: Iterable[torch.Tensor]) -> None:
 
 def barrier(device: torch.device | str = "cpu") -> None:
     """Wait for all processes. Raises LostProcess."""
-    all_reduce(torch.zeros(1, device=device))
+    if world_size() > 1:
+        with _together():
+            all_reduce(torch.zeros(1, device=device)).item()  # on a GPU an all-reduce is only queued until it is read
 
 
 def average_gradients(networks: list[nn.Module], values: dict[str, Tensor] | None = None) -> dict[str, Tensor]:

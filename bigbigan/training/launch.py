@@ -76,23 +76,27 @@ def refuse_unsupported(config: Config) -> None:
 def check_gpus() -> None:
     """Raise ConfigError for more processes on this machine than it has GPUs, if it has any."""
     processes, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
-    if 0 < gpus < processes and os.environ.get("ACCELERATE_USE_CPU", "false").lower() not in ("true", "1", "yes"):
+    if 0 < gpus < processes and not told_to_use_the_cpu():
         raise ConfigError(
             f"--processes {processes}: expected at most one for each GPU, found {gpus}; start {gpus}, or hide the GPUs "
             "by CUDA_VISIBLE_DEVICES="
         )
 
 
+def told_to_use_the_cpu() -> bool:
+    """Return whether Accelerate was told to leave accelerators alone."""
+    return os.environ.get("ACCELERATE_USE_CPU", "false").lower() in ("true", "1", "yes")
+
+
 def chosen_precision(config: Config) -> str:
     """Return Accelerate's name of the precision.
 
-    "auto" is bf16 if Accelerate was told so or the GPU has it, else float32. On a CPU that has no instructions for bf16
+    "auto" is bf16 if Accelerate was told so or the GPU that it uses has it, else float32. On a CPU that has no instructions for bf16
     it is float32 whatever Accelerate was told.
     """
-    on_gpu = torch.accelerator.is_available() or is_torch_xla_available()
-    on_gpu = on_gpu and os.environ.get("ACCELERATE_USE_CPU", "false").lower() not in ("true", "1", "yes")
+    on_gpu = (torch.accelerator.is_available() or is_torch_xla_available()) and not told_to_use_the_cpu()
     told = os.environ.get("ACCELERATE_MIXED_PRECISION", "no") == "bf16" and (on_gpu or cpu_has_bf16())
-    bf16 = told or (torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False))
+    bf16 = told or (on_gpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False))
     return {"auto": "bf16" if bf16 else "no", "bf16": "bf16", "float32": "no"}[config.run.precision]
 
 

@@ -27,7 +27,7 @@ class Optimizers(NamedTuple):
 def build_optimizers(model: BigBiGAN, optim: Optim) -> Optimizers:
     """Return the optimisers of `optim.name`, with a learning rate for each network. Raises ConfigError.
 
-    "adam" is torch's fused Adam, which leaves a void update out without the host waiting for its device. Any other name
+    "adam" is torch's Adam, fused where that leaves a void update out without the host waiting for its device. Any other name
     is built by timm's factory with the same rates, weight decay, and what it takes of betas (or momentum: the first
     beta) and eps.
     """
@@ -46,9 +46,14 @@ def build_optimizers(model: BigBiGAN, optim: Optim) -> Optimizers:
 
 def _adam(groups: list[dict], optim: Optim) -> torch.optim.Adam:
     settings = {"betas": tuple(map(float, optim.betas)), "eps": optim.eps, "weight_decay": optim.weight_decay}
-    # XLA has no fused Adam; there the count of its steps must be a tensor of the graph, or every update compiled anew
-    lazy = groups[0]["params"][0].device.type == "xla"
-    return torch.optim.Adam(groups, **settings, **({"capturable": True, "foreach": False} if lazy else {"fused": True}))
+    return torch.optim.Adam(groups, **settings, **adam_kind(groups[0]["params"][0].device.type))
+
+
+def adam_kind(device: str) -> dict[str, bool]:
+    """Return the settings that choose torch's implementation of Adam for a type of device."""
+    if device == "xla":  # has no fused one; a count of steps that is no tensor of the graph would compile each anew
+        return {"capturable": True, "foreach": False}
+    return {"fused": device != "mps"}  # whose fused one takes a void update as any other
 
 
 def _from_timm(groups: list[dict], optim: Optim) -> torch.optim.Optimizer:

@@ -87,6 +87,7 @@ def _status(statuses: list[int], after: str = NEXT) -> int:
                 f"{', which also means a lack of memory' * (-status == signal.SIGKILL)}; {after}",
                 file=sys.stderr,
             )
-    statuses = [1 if -status == signal.SIGKILL else 128 - status if status < 0 else status for status in statuses]
+    lost = (-signal.SIGKILL, -signal.SIGABRT)  # NCCL aborts a process whose others are gone
+    statuses = [1 if status in lost else 128 - status if status < 0 else status for status in statuses]
     failures = [status for status in statuses if status not in (0, *STOPPED)]
     return next(iter([*failures, *(status for status in STOPPED if status in statuses)]), 0)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from bigbigan.distributed import all_reduce, world_size
+from bigbigan.distributed import all_gather_rows, all_reduce, world_size
 from bigbigan.training.outline import outline_images
 
 if TYPE_CHECKING:
@@ -47,13 +47,18 @@ def set_threads(trainer: "Trainer") -> str:
     elif trainer.saved and before:
         chosen, why = min(before, most), f"of the {before} that the run began with" * (before > most)
         why = why or "as before"
-    elif trainer.saved or trainer.device.type != "cpu" or most == 1 or trainer.config.grow.first_size:
+    elif trainer.saved or trainer.device.type != "cpu" or trainer.config.grow.first_size or fewest(most) == 1:
         chosen, why = most, "all cores of the process"
     else:
         chosen, why = measured(trainer, most)
     trainer.step.set_threads(chosen)
     trainer.state.threads_now = chosen
     return f"{chosen} ({why})"
+
+
+def fewest(most: int) -> int:
+    """Return the smallest number of cores that any process has; the measurement must be made by all or by none."""
+    return int(all_gather_rows(torch.tensor([most])).min())
 
 
 def measured(trainer: "Trainer", most: int) -> tuple[int, str]:

@@ -261,6 +261,8 @@ class Trainer:
         """Open the stream at the state's place, with empty sums: at the start, and after a roll-back."""
         self.step.health.forget()
         self.saved_at = min(self.saved_at, self.clock.seen)
+        if self.saved and int(self.saved.name) > self.clock.seen:  # the guard has dropped what came after
+            self.writer.newest = next(reversed(checkpoint.complete(self.checkpoints)), None)
         return Window(self.stream, self.state)
 
     def make_missing_outputs(self) -> None:

@@ -133,6 +133,11 @@ def used(rank):
     found = api.encode(pixels, model=model, batch_size=2)
     found["generated"] = api.generate(3 + rank, model=model, truncation=1.0, batch_size=2, seed=rank)
     found["reconstructed"] = api.reconstruct(pixels, model=model, batch_size=2)
+    compares = tiny_model(
+        family="progressive", encoder="progressive", feature_base=32, feature_limit=16
+    )  # its D compares the images of a batch
+    scores = api.discriminate(pixels, found["z_mean"], model=compares, batch_size=2)
+    found |= {f"compared_{name}": score for name, score in scores.items()}
     return found | api.discriminate(pixels, found["z_mean"], model=model, batch_size=2)
 
 

@@ -4,6 +4,9 @@ bounded."""
 import copy
 import json
 import os
+import re
+import signal
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -14,7 +17,7 @@ import bigbigan.train
 from bigbigan.networks.layers import spectral_layers
 from bigbigan.training.batch import Drawer
 from bigbigan.training.checkpoint import complete, read
-from bigbigan.training.guard import CollapseProbe, signs
+from bigbigan.training.guard import CollapseProbe, recovery, signs
 from bigbigan.training.guard.spectra import singular_values, spectra
 from bigbigan.training.step import Step
 from tests.conftest import make_step, tiny_model, train
@@ -414,6 +417,21 @@ def test_a_collapse_stops_the_run_if_so_wished(tmp_path, monkeypatch):
         and f"before is {tmp_path}" in err
         and "Traceback" not in err
     )
+
+
+@pytest.mark.run
+def test_a_stop_after_a_roll_back_names_a_checkpoint_that_is_there(tmp_path, monkeypatch):
+    made_up(monkeypatch, {5})
+    inner = recovery.RecoveryPolicy.after_collapse
+
+    def then_stop(*arguments):
+        inner(*arguments)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(recovery.RecoveryPolicy, "after_collapse", then_stop)
+    out, err = train(tmp_path, "--run.name=a", *LOOKING, "--run.on_collapse=roll_back", code=75)
+    named = re.search(r"goes on from (\S+)", out + err)[1]
+    assert Path(named).is_dir()
 
 
 @pytest.mark.run

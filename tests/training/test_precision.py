@@ -32,6 +32,16 @@ def test_auto_never_takes_an_emulated_bf16(monkeypatch, has, told, asked, expect
     assert launch.chosen_precision(config) == expected
 
 
+@pytest.mark.parametrize(("told", "expected"), [("true", "no"), ("false", "bf16")])
+def test_auto_takes_bf16_of_a_gpu_that_is_used(monkeypatch, told, expected):
+    set_capability(monkeypatch, False)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", told)
+    assert launch.chosen_precision(Config()) == expected
+
+
 @pytest.mark.parametrize(
     ("device", "name", "has", "noted"),
     [("cpu", "bf16", False, True), ("cpu", "bf16", True, False), ("cpu", "no", False, False),

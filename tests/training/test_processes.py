@@ -15,6 +15,7 @@ from bigbigan.training import processes
     [
         ([0, 0], 0), ([75, 75], 75), ([130, 75], 130), ([75, 130], 130), ([1, 2], 1), ([0, 2], 2), ([75, 1], 1),
         ([-9, 1], 1), ([1, -9], 1), ([-15, -15], 143), ([-2, -2], 130), ([-11, 0], 139),
+        ([-6, 0], 1),
     ],
 )  # fmt: skip
 def test_one_status_for_all(statuses, whole, capsys):

@@ -12,7 +12,7 @@ from bigbigan.networks.layers import batch_norms, spectral_layers
 from bigbigan.noise import normal_noise
 from bigbigan.training.batch import Batch
 from bigbigan.training.ema import Averages, standing_statistics
-from bigbigan.training.optim import build_optimizers
+from bigbigan.training.optim import adam_kind, build_optimizers
 from tests.conftest import make_step, tiny_model
 
 
@@ -146,6 +146,10 @@ def test_chunks_give_the_gradient_of_the_whole_where_nothing_looks_across_the_ba
     for name in whole:
         torch.testing.assert_close(whole[name], parts[name], msg=name)
     torch.testing.assert_close(a["loss_eg"], b["loss_eg"])
+
+
+def test_adam_is_fused_only_where_that_leaves_a_void_update_out():
+    assert [adam_kind(device).get("fused") for device in ("cpu", "cuda", "mps", "xla")] == [True, True, False, None]
 
 
 def test_rates_are_per_network():

@@ -95,6 +95,14 @@ def test_another_number_than_before_is_said(monkeypatch):
     )
 
 
+@pytest.mark.parametrize("others", [1, 4])
+def test_processes_of_unlike_machines_measure_all_or_none(others, monkeypatch):
+    monkeypatch.setattr(threads, "cores", lambda: 8)
+    monkeypatch.setattr(threads, "all_gather_rows", lambda row: torch.stack([row, torch.tensor([others])]))
+    monkeypatch.setattr(threads, "measured", lambda trainer, most: (most, "measured"))
+    assert threads.set_threads(trainer({})) == "8 (measured)" if others > 1 else "8 (all cores of the process)"
+
+
 def test_cores_are_divided_among_the_processes_of_a_machine(monkeypatch):
     monkeypatch.setattr(threads.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     for processes, each in (("1", 8), ("2", 4), ("3", 2), ("16", 1)):
