@@ -134,7 +134,7 @@ def sha256(path: Path) -> str:
 def write_whole(path: Path, write: Callable[[Path], object], sync: bool = False) -> None:
     """Write a file so that `path` holds either its old content or the whole new content, never a part.
 
-    write: called with a temporary path in the same folder (`.NAME.PROCESS-RANDOM.tmp`), which is then renamed to `path`.
+    write: called with a temporary path in the same folder (`.NAME.PROCESS-RANDOM.tmp`), which then becomes `path`.
     sync: flush the content to the disk (fsync) before the rename, so that it also survives a power failure.
     If `write` or the rename fails, the temporary file is removed and the error is raised again. A killed process
     leaves at most that hidden file.

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import unicodedata
 from dataclasses import replace
 
 import numpy as np
@@ -82,17 +83,22 @@ def _names(images: Images) -> list[str]:
 def _numbers(names: list[str], test_names: list[str]) -> np.ndarray:
     """Return the number of each of `test_names` among `names`, int64; −1 for one that is not there.
 
+    Accents may be characters of their own, as macOS writes them, or not.
     A name that is not there itself may be there as the same integer, written otherwise: 3, 3.0, 03.
     """
-    exact = {name: k for k, name in enumerate(names)}
+    exact = {_composed(name): k for k, name in enumerate(names)}
     integers: dict[int, list[int]] = {}
     for k, name in enumerate(names):
         integers.setdefault(_integer(name), []).append(k)
     found = []
     for name in test_names:
         alike = integers.get(_integer(name), []) if _integer(name) is not None else []
-        found.append(exact.get(name, alike[0] if len(alike) == 1 else -1))
+        found.append(exact.get(_composed(name), alike[0] if len(alike) == 1 else -1))
     return np.asarray(found, dtype=np.int64)
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def _integer(name: str) -> int | None:

@@ -5,6 +5,7 @@ Tables, the Hugging Face hub and `metadata.csv` beside images share these rules.
 
 import logging
 import re
+import unicodedata
 from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
@@ -30,6 +31,8 @@ MASK_WORDS = {
     "segmentation", "segmentations", "semantic", "segmented", "depth", "edge", "edges", "trimap", "trimaps", "alpha",
     "matte", "heatmap", "overlay", "saliency", "normals", "bbox", "bboxes", "conditioning",
 }  # fmt: skip
+# What pandas, R and spreadsheets write in the place of a value, in lower case.
+MISSING = {"na", "n/a", "#n/a", "nan", "<na>", "null", "none", "nil", "missing"}
 IDS = 0.9  # share of different values in a column from which on they are ids, not classes
 
 
@@ -37,6 +40,11 @@ def words(name: str) -> list[str]:
     """Return a name's words and numbers in lower case: "imagesTr_02" gives images, tr, 02."""
     found = re.findall(r"[^\W\d_]+|\d+", name)
     return [word.lower() for part in found for word in re.sub(r"(?<=[a-z])(?=[A-Z])", " ", part).split()]
+
+
+def is_missing(value: object) -> bool:
+    """Return whether a value of a table looks like the mark for no value."""
+    return isinstance(value, str) and value.strip().lower() in MISSING
 
 
 def is_mask(name: str) -> bool:
@@ -184,7 +192,7 @@ def classes_of(
     everywhere: the values of all splits, by which it is judged whether they are ids; `rows` if empty.
     Raises DataError for values that are no classes.
     """
-    found = rows if isinstance(rows, Tally) else tally(rows)
+    found = _tidied(rows if isinstance(rows, Tally) else tally(rows), column, origin)
     if without := found.count(lambda v: v is None):
         raise DataError(
             f"{origin}: expected a label in every row of column {column!r}, found {without} without; fill them in, or "
@@ -211,6 +219,25 @@ def classes_of(
         values = [int(v) for v in values]
     distinct, numbers = np.unique(np.asarray(values), return_inverse=True)
     return numbers.astype(np.int64)[found.codes], [printable(str(name)) for name in distinct]
+
+
+def _tidied(found: Tally, column: str, origin: str) -> Tally:
+    """Return the same values with words in one spelling: without blanks around them, and é as one character.
+
+    An empty word is None. Log what is changed, and words that look like the mark for no value.
+    """
+    tidy = [unicodedata.normalize("NFC", v.strip()) or None if isinstance(v, str) else v for v in found.values]
+    if marks := [v for v in tidy if is_missing(v)]:
+        log.warning(
+            "%s: %s in column %r counts as a class; if it marks rows without a label, fill them in or take them out",
+            origin, ", ".join(map(repr, marks)), column,
+        )  # fmt: skip
+    if tidy == found.values:
+        return found
+    if any(isinstance(v, str) and v != v.strip() for v in found.values):
+        log.warning("%s: blanks around the labels in column %r are left out", origin, column)
+    again = tally(tidy)
+    return Tally(again.values, again.codes[found.codes])
 
 
 def _unknown(found: Tally, declared: bool, column: str, origin: str) -> bool:

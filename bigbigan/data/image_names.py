@@ -8,6 +8,11 @@ from bigbigan.data.layout import read_name
 from bigbigan.data.pictures import EXTENSIONS
 
 
+def is_image_name(name: str) -> bool:
+    """Return whether a name ends as the files of images do."""
+    return os.path.splitext(name.strip())[1].lower() in EXTENSIONS
+
+
 class ImageNames:
     """Hold what may name each image of a folder: its path or the end of its path, with or without the suffix.
 

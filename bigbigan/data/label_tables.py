@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from bigbigan.data.columns import columns_asked, the_one
-from bigbigan.data.image_names import ImageNames
+from bigbigan.data.image_names import ImageNames, NamesIn
 from bigbigan.data.layout import listed
 from bigbigan.data.metadata import Metadata, typed
 from bigbigan.data.text_tables import SAMPLE, TextTable, columns_of, worth_reading
@@ -46,7 +46,7 @@ def read_label_tables(
     for path in tables:
         table, here = TextTable.read(path), names.of(path)
         asked = columns_asked(column, table.columns)
-        by = table.column_of_names(here, but=asked)
+        by = _column_of_names(table, here, asked, path)
         if by is None:
             raise DataError(
                 f"{printable(path)}: expected a column with names of the images, such as "
@@ -72,6 +72,13 @@ def read_label_tables(
     return found
 
 
+def _column_of_names(table: TextTable, names: NamesIn, asked: list[str], path: str) -> str | None:
+    try:
+        return table.column_of_names(names, but=asked)
+    except DataError as error:
+        raise DataError(f"{printable(path)}: {error}") from None
+
+
 def _beginnings(table: TextTable) -> str:
     """Return the first value of each column, for a sentence."""
     values = {name: next(iter(table.column(name)), "") for name in table.columns}
@@ -91,7 +98,10 @@ def say_which_tables(paths: list[str], images: Folder, folder: Path, where: str)
             table = TextTable.read(path, most=SAMPLE)
         except DataError:
             continue  # no labels are asked for
-        by = table.column_of_names(names.of(path))
+        try:
+            by = table.column_of_names(names.of(path))
+        except DataError:  # names images by several columns
+            by = ""
         columns = [name for name in table.columns if name and name != by]
         if by is not None and columns:
             log.warning(

@@ -453,6 +453,7 @@ def _group(splits: list[tuple[Folder, Name]], where: str, left_out: list[str]) -
         splits = [(f, name) for f, name in splits if f not in masks]
     kinds = {kind: [(f, name) for f, name in splits if name.split == kind] for kind in (TRAIN, VAL, TEST)}
     kinds = {kind: found for kind, found in kinds.items() if found}
+    _leave_out_copies(kinds, left_out)
     if all(len(found) == 1 for found in kinds.values()):
         return [Part(found[0][0].name, kind, [("", found[0][0])]) for kind, found in kinds.items()]
     rests = [{name.rest for _, name in found} for found in kinds.values()]
@@ -470,6 +471,25 @@ def _group(splits: list[tuple[Folder, Name]], where: str, left_out: list[str]) -
         name = found[0][0].name if len(found) == 1 else kind
         parts.append(Part(name, kind, [("", f) for f, _ in found]))
     return parts
+
+
+def _leave_out_copies(kinds: dict[str, list[tuple[Folder, Name]]], left_out: list[str]) -> None:
+    """Take away trainval where train and val are there too; else val, which trainval holds. Say so in `left_out`."""
+    both = [(f, name) for f, name in kinds.get(TRAIN, []) if joins_val(f.name)]
+    if not both or VAL not in kinds:
+        return
+    if len(both) < len(kinds[TRAIN]):
+        copies, kinds[TRAIN] = both, [item for item in kinds[TRAIN] if item not in both]
+        why = "train and val once more, by its name"
+    else:
+        copies, why = kinds.pop(VAL), f"a part of {printable(both[0][0].name)}/, by its name"
+    left_out.extend(f"{printable(f.name)}/ ({counted(len(f))}, {why})" for f, _ in copies)
+
+
+def joins_val(name: str) -> bool:
+    """Return whether a name is that of training and validation images together, such as trainval or train_val."""
+    found = [SPLIT_WORDS.get(word) for word in words(name)]
+    return "trainval" in words(name) or (TRAIN, VAL) in zip(found, found[1:], strict=False)
 
 
 def _shard(name: Name) -> bool:

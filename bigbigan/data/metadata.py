@@ -5,7 +5,6 @@ may hold labels. Images below a folder with such a file are those that it names.
 ImageNet has beside its validation images, is read in the same way, and so is the `dataset.json` of StyleGAN's data.
 """
 
-import csv
 import json
 import logging
 import os
@@ -13,7 +12,15 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bigbigan.data.columns import choose_label_columns, columns_asked, is_mask, say_which_labels, the_one
+from bigbigan.data.columns import (
+    choose_label_columns,
+    columns_asked,
+    is_mask,
+    is_missing,
+    say_which_labels,
+    the_one,
+)
+from bigbigan.data.text_tables import TextTable
 from bigbigan.errors import DataError
 from bigbigan.files import printable
 
@@ -68,21 +75,46 @@ def read_metadata(paths: list[str], images: set[str], label_column: str, origin:
     if found.column:
         say_which_labels(found.column, columns, [], origin)
     for path, rows in tables.items():
-        folder = os.path.dirname(path)
-        found.folders.append(folder)
-        for row in rows:
-            image = os.path.normpath(os.path.join(folder, str(row[files[path]])))
-            if image in images:
-                label = row.get(found.column) if found.column else None
-                cells = [row.get(name) for name in several]
-                found.labels[image] = the_one(several, cells, printable(image)) if several else label
-            else:
-                found.missing.append(image)
+        _add_labels(found, path, [(row[files[path]], row) for row in rows], several, images)
     if not found.labels:
-        raise DataError(f"{printable(paths[0])}: expected names of images beside it, found none that is there")
+        first = next(iter(tables))
+        raise DataError(
+            f"{printable(first)}: expected names of images in column {files[first]!r}, as paths from its own folder, "
+            f"found none that is there{f', such as {printable(found.missing[0])}' if found.missing else ''}"
+        )
     if found.missing:
         log.warning("%s: %s", origin, found.missing_line())
     return found
+
+
+def _add_labels(
+    found: Metadata, path: str, named: list[tuple[object, dict]], several: list[str], images: set[str]
+) -> None:
+    """Add the labels of a metadata file's images to `found`. Raises DataError.
+
+    path: of the file.  named: (name of the image, row).  several: the columns that are one label together, or [].
+    """
+    folder = os.path.dirname(path)
+    found.folders.append(folder)
+    for name, row in named:
+        image = _path(folder, str(name), images)
+        if image not in images:
+            found.missing.append(image)
+            continue
+        label = row.get(found.column) if found.column else None
+        if several:
+            label = the_one(several, [row.get(name) for name in several], printable(image))
+        if (before := found.labels.setdefault(image, label)) != label:
+            raise DataError(
+                f"{printable(path)}: expected one label for each image in column {found.column!r}, found {before!r} "
+                f"and {label!r} for {printable(image)}"
+            )
+
+
+def _path(folder: str, name: str, images: set[str]) -> str:
+    """Return the path that a name stands for; \\ is taken for / where only that makes it an image's."""
+    found, other = (os.path.normpath(os.path.join(folder, n)) for n in (name, name.replace("\\", "/")))
+    return other if other in images and found not in images else found
 
 
 def _file_column(rows: list[dict], path: str) -> str:
@@ -105,8 +137,8 @@ def read_rows(path: Path) -> list[dict]:
         if path.suffix == ".json":
             return _stylegan(path)
         if path.suffix == ".csv":
-            with open(path, encoding="utf-8-sig", newline="") as file:
-                return typed(list(csv.DictReader(file)))
+            table = TextTable.read(path)
+            return typed([dict(zip(table.columns, row, strict=True)) for row in table.rows])
         if path.suffix == ".jsonl":
             with open(path, encoding="utf-8") as file:
                 rows = [json.loads(line) for line in file if line.strip()]
@@ -117,7 +149,9 @@ def read_rows(path: Path) -> list[dict]:
 
         with open(path, "rb") as file:
             return pq.read_table(file).to_pylist()
-    except (ValueError, csv.Error, RecursionError, OSError) as error:  # Arrow's errors are ValueErrors or OSErrors
+    except DataError:
+        raise
+    except (ValueError, RecursionError, OSError) as error:  # Arrow's errors are ValueErrors or OSErrors
         text = str(error).strip().splitlines()
         raise DataError(
             f"{printable(path)}: expected a readable {path.suffix} file, found "
@@ -157,12 +191,18 @@ def _stylegan(path: Path) -> list[dict]:
 
 
 def typed(rows: list[dict]) -> list[dict]:
-    """Turn the columns of a CSV file that hold only whole numbers into int, or only numbers into float; "" to None."""
+    """Turn the columns of a CSV file that hold only whole numbers into int, or only numbers into float; "" to None.
+
+    Blanks around a value do not count. Beside numbers, NA and the like stand for no value, as "" does.
+    """
     for column in rows[0] if rows else ():
-        values = [row[column] for row in rows if row.get(column)]
+        for row in rows:
+            row[column] = row[column].strip() if isinstance(row.get(column), str) else row.get(column)
+        values = [row[column] for row in rows if row[column] and not is_missing(row[column])]
         whole = values and all(isinstance(v, str) and re.fullmatch(r"-?(0|[1-9]\d*)", v) for v in values)
         number = values and all(isinstance(v, str) and re.fullmatch(r"-?\d+\.\d*(e-?\d+)?", v) for v in values)
         for row in rows:
-            text = row.get(column)
-            row[column] = None if not text else int(text) if whole else float(text) if number else text
+            text = row[column]
+            nothing = not text or ((whole or number) and is_missing(text))
+            row[column] = None if nothing else int(text) if whole else float(text) if number else text
     return rows

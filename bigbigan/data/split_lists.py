@@ -21,23 +21,21 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from bigbigan.data.columns import words
 from bigbigan.data.image_names import ImageNames, NamesIn
 from bigbigan.data.images import Request
 from bigbigan.data.layout import TEST, TRAIN, VAL, Part, listed, read_name, unwrap
 from bigbigan.data.metadata import read_rows
+from bigbigan.data.split_columns import NUMBERED, kinds_of, split_columns
 from bigbigan.data.text_tables import TextTable, columns_of, most_named, read_lines, worth_reading
 from bigbigan.data.walk import Census, Folder
 from bigbigan.errors import DataError
-from bigbigan.files import printable
+from bigbigan.files import counted, printable
 
 log = logging.getLogger(__name__)
 
 ENOUGH = 0.95  # share of the images, from which on lists are taken to be of the whole data set
-# Words in the name of a column of splits.
-COLUMNS = {"split", "splits", "partition", "subset", "phase", "usage", "set", "dataset"}
 CELEBA, CUB = "list_eval_partition", "train_test_split.txt"
-NUMBERED, CUB_SPLITS = {"0": TRAIN, "1": VAL, "2": TEST}, {"1": TRAIN, "0": TEST}
+CUB_SPLITS = {"1": TRAIN, "0": TEST}
 
 
 @dataclass
@@ -55,8 +53,12 @@ class Lists:
     @property
     def complete(self) -> bool:
         """Whether there is a training and another split, and no image in two of them."""
-        apart = all(not a & b for a, b in combinations(self.images.values(), 2))
-        return TRAIN in self.images and len(self.images) > 1 and apart
+        return TRAIN in self.images and len(self.images) > 1 and not self.in_two
+
+    @property
+    def in_two(self) -> int:
+        """The number of images that are in two splits."""
+        return len(set().union(*(a & b for a, b in combinations(self.images.values(), 2))))
 
     def share(self, total: int) -> float:
         """Return the share of all images that they name."""
@@ -70,7 +72,15 @@ def parts_of_lists(images: Folder, census: Census, request: Request, where: str)
     """
     kept, total = request.listing.lists, len(images)
     if images.path not in kept:
-        kept[images.path] = [lists for lists in _find(images, census, request.location) if lists.complete]
+        every = _find(images, census, request.location)
+        kept[images.path] = [lists for lists in every if lists.complete]
+        for lists in [] if kept[images.path] or request.test else every:
+            if count := lists.in_two:
+                log.warning(
+                    "%s: no splits are read from %s, since %s %s in two of them",
+                    where, printable(" and ".join(dict.fromkeys(lists.files.values()))), counted(count),
+                    "lies" if count == 1 else "lie",
+                )  # fmt: skip
     found = kept[images.path]
     taken = [lists for lists in found if not lists.partial or lists.share(total) >= ENOUGH]
     if not taken or any(lists.images != taken[0].images for lists in taken[1:]):
@@ -126,7 +136,7 @@ def _find(images: Folder, census: Census, folder: Path) -> list[Lists]:
     tables = [path for path in worth_reading(census.tables) if _is_text(path)]
     known = [path for path in tables if Path(path).stem == CELEBA or os.path.basename(path) == CUB]
     lists = [p for p in tables if p not in known and (name := read_name(Path(p).stem)).split and not name.short]
-    with_column = {p: TextTable.read(p) for p in tables if p not in known and _split_columns(columns_of(p))}
+    with_column = {p: TextTable.read(p) for p in tables if p not in known and split_columns(columns_of(p))}
     with_column |= {path: table for path in census.metadata if (table := _of_metadata(path)) is not None}
     if not (known or lists or with_column):
         return []
@@ -146,10 +156,6 @@ def _is_text(path: str) -> bool:
     return True
 
 
-def _split_columns(columns: list[str]) -> list[str]:
-    return [name for name in columns if set(words(name)) & COLUMNS]
-
-
 def _of_metadata(path: str) -> TextTable | None:
     """Return a metadata file with a column of splits as a table, None without one or if it cannot be read."""
     try:
@@ -157,26 +163,21 @@ def _of_metadata(path: str) -> TextTable | None:
     except DataError:
         return None  # `metadata` has raised it, unless the folders say all
     columns = [name for name in (rows[0] if rows else {}) if isinstance(name, str)]
-    if not _split_columns(columns):
+    if not split_columns(columns):
         return None
     return TextTable(columns, [[str(row.get(name) or "") for name in columns] for row in rows])
 
 
 def _by_column(table: TextTable, path: str, names: NamesIn) -> dict[str, set[str]]:
     """Return the images of each split by a column of splits, {} without one. Log values that name no split."""
-    for column in _split_columns(table.columns):
+    for column in split_columns(table.columns):
         values = Counter(value.strip() for value in table.column(column) if value.strip())
-        kinds = {value: read_name(value).split for value in values}
-        if set(values) == set(NUMBERED):  # as in CelebA and WILDS
-            kinds = NUMBERED
-        if TRAIN not in kinds.values() or len(set(kinds.values()) - {None}) < 2:
-            if set(kinds.values()) - {None} or set(values) <= set(NUMBERED):
-                log.warning(
-                    "%s: no splits are read from column %r, whose values %s are not train, val and test",
-                    printable(path), column, listed(values),
-                )  # fmt: skip
+        if not (kinds := kinds_of(values, column, printable(path))):
             continue
-        by = table.column_of_names(names, but=[column])
+        try:
+            by = table.column_of_names(names, but=[column])
+        except DataError as error:
+            raise DataError(f"{printable(path)}: {error}; or give --data.split all") from None
         if by is None:
             continue
         if others := [value for value in values if kinds[value] is None]:

@@ -11,12 +11,14 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from bigbigan.data import layout
 from bigbigan.data.columns import (
+    Tally,
     choose_image_column,
     choose_label_columns,
     classes_of,
@@ -26,12 +28,14 @@ from bigbigan.data.columns import (
 )
 from bigbigan.data.images import Found, Images, Request
 from bigbigan.data.pictures import PictureError, open_picture
+from bigbigan.data.split_columns import choose_by_column
 from bigbigan.data.walk import METADATA, is_image, is_system, walk
 from bigbigan.errors import DataError
 from bigbigan.files import check_inside, path_within, printable, state_of
 
 log = logging.getLogger(__name__)
 SUFFIXES = (".parquet", ".arrow")
+PLAIN = ("string", "large_string", "int8", "int16", "int32", "int64")  # of a column that may hold splits
 CELLS = 256  # rows of a table read at a time
 
 
@@ -142,10 +146,26 @@ def found_in_tables(
     if request.by_path and request.split in tables:
         found = images(request.split, quiet=request.test)
         return Found(_named(found, sources, request.split, ()), whole=False)
+    if len(tables) == 1:
+        name, table = next(iter(tables.items()))
+        every = lambda: _named(images(name, quiet=request.test), sources, name, ())  # noqa: E731
+        if found := choose_by_column(request, every, partial(_values, table()), table().features):
+            return found
     kinds = {name: layout.read_name(name).split for name in tables}
     own, other, whole = layout.choose_parts(request, kinds, lambda name: images(name).labels is not None, where)
     unused = [f"{sources.get(name) or name} (another split)" for name in tables if name not in (own, other)]
     return Found(_named(images(own, other, quiet=request.test), sources, own, unused), whole)
+
+
+def _values(table, column: str) -> Tally | None:
+    """Return the values of a column of words, whole numbers or classes, whose names they are then; None for others."""
+    names = getattr(table.features[column], "names", None)
+    if getattr(table.features[column], "dtype", "") not in PLAIN:
+        return None
+    found = tally(_rows(table, column))
+    if names is not None:
+        found = found._replace(values=[None if v is None or v < 0 else names[v] for v in found.values])
+    return found
 
 
 def _named(images: Images, sources: dict[str, str], name: str, unused) -> Images:

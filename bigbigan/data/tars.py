@@ -28,6 +28,7 @@ from bigbigan.data import layout
 from bigbigan.data.columns import Tally, choose_image_column, choose_label_columns, classes_of, is_plain, tally
 from bigbigan.data.images import Found, Images, Request
 from bigbigan.data.pictures import EXTENSIONS, PictureError, open_picture
+from bigbigan.data.split_columns import choose_by_column
 from bigbigan.data.walk import is_system, walk
 from bigbigan.errors import DataError
 from bigbigan.files import (
@@ -183,6 +184,13 @@ def _choose(request: Request, found: list[Path], root: Path) -> Found:
             raise DataError(f"{where}: expected tar files at {request.split}, found none")
         return Found(_images(request, named, request.split, root), whole=False)
     named = layout.read_tables(found, root, request.subset)
+    if len(named) == 1:
+        name, files = next(iter(named.items()))
+        table, *_ = _samples(request, files)
+        columns = [column for column in table.column_names if _is_field(column)]
+        every = lambda: _images(request, named, name, root)  # noqa: E731
+        if by_column := choose_by_column(request, every, lambda column: _typed(table.column(column)), columns):
+            return by_column
     kinds = {name: layout.read_name(name).split for name in named}
     labelled = lambda name: _images(request, named, name, root).labels is not None  # noqa: E731
     own, other, whole = layout.choose_parts(request, kinds, labelled, where)
@@ -197,22 +205,27 @@ def _images(request: Request, named: dict[str, list[Path]], name: str, root: Pat
     other: the other split of the run, whose labels too tell ids from classes; "" for none.
     """
     files, where = named[name], printable(request.location)
-    tables = [read_index(path) for path in files]
-    table = _joined(tables)
-    shards = np.repeat(np.arange(len(tables)), [len(part) for part in tables])
-    suffixes = [column.removeprefix(OFFSET) for column in table.column_names if column.startswith(OFFSET)]
-    suffix = choose_image_column(suffixes, suffixes, request.image_column, where)
-    rows = np.flatnonzero(table.column(OFFSET + suffix).is_valid().to_numpy())
-    notes = (f"{counted(len(table) - len(rows), 'sample')} without a .{suffix}",) if len(rows) < len(table) else ()
-    table = table.take(pa.array(rows))
+    table, suffix, shards, without = _samples(request, files)
+    notes = (f"{counted(without, 'sample')} without a .{suffix}",) if without else ()
     places = [table.column(kind + suffix).to_numpy() for kind in (OFFSET, SIZE)]
     beside = [_joined([read_index(path) for path in named[other]])] if other and other != name else []
     labels, names = (None, None) if request.no_labels else _labels(table, beside, request, where)
     if labels is None and layout.ALL not in (request.split, request.other_split) and not request.nothing_held_out:
         _check_no_folders(table.column(KEY).to_pylist(), files[0], where)
-    items = Tars(files, root, shards[rows], *places, [f"{key}.{suffix}" for key in table.column(KEY).to_pylist()])
+    items = Tars(files, root, shards, *places, [f"{key}.{suffix}" for key in table.column(KEY).to_pylist()])
     source = files[0].name if len(files) == 1 else f"{files[0].name} … {files[-1].name} ({len(files)} files)"
     return Images(items, labels, names, str(request.location), f".{suffix} in tars", source, notes)
+
+
+def _samples(request: Request, files: list[Path]) -> tuple[pa.Table, str, np.ndarray, int]:
+    """Return the samples with an image, its suffix, the number of each one's tar, and how many samples have none."""
+    tables = [read_index(path) for path in files]
+    table = _joined(tables)
+    shards = np.repeat(np.arange(len(tables)), [len(part) for part in tables])
+    suffixes = [column.removeprefix(OFFSET) for column in table.column_names if column.startswith(OFFSET)]
+    suffix = choose_image_column(suffixes, suffixes, request.image_column, printable(request.location))
+    rows = np.flatnonzero(table.column(OFFSET + suffix).is_valid().to_numpy())
+    return table.take(pa.array(rows)), suffix, shards[rows], len(table) - len(rows)
 
 
 def _joined(tables: list[pa.Table]) -> pa.Table:

@@ -3,13 +3,15 @@
 import csv
 import itertools
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from bigbigan.data.columns import words
-from bigbigan.data.image_names import NamesIn
+from bigbigan.data.image_names import NamesIn, is_image_name
 from bigbigan.data.images import spread
 from bigbigan.errors import DataError
 from bigbigan.files import printable
@@ -67,18 +69,56 @@ class TextTable:
         return [row[place] for row in self.rows]
 
     def column_of_names(self, names: NamesIn, but: Iterable[str] = ()) -> str | None:
-        """Return the column that names the most images, None if no column names any. but: columns that do not."""
+        """Return the column that names the images, None if no column names any. but: columns that do not.
+
+        Raises DataError where two columns without suffixes name images equally well, and not the same ones.
+        """
         columns = [name for name in dict.fromkeys(self.columns) if name not in but]
-        best = most_named([self.column(name) for name in columns], names)
-        return None if best is None else columns[best]
+        columns.sort(key=lambda name: not name or name.lower().startswith("unnamed:"))  # pandas' numbers of rows
+        values = [self.column(name) for name in columns]
+        best = most_named(values, names)
+        if best is None:
+            return None
+        rank = _rank(values[best], names)
+        for name, others in zip(columns[best + 1 :], values[best + 1 :], strict=True):
+            if not name or rank.explicit or _rank(others, names) != rank:
+                continue
+            if any(names.find(a) != names.find(b) for a, b in zip(values[best], others, strict=True)):
+                raise DataError(
+                    f"expected one column that names images, found {printable(columns[best])!r} and "
+                    f"{printable(name)!r}, which name different ones; write names with their suffixes, as in 17.png, "
+                    "or take one of the columns out"
+                )
+        return columns[best]
+
+
+class Rank(NamedTuple):
+    """Say how well a column names images; the larger the better.
+
+    explicit: whether most of its names have an image's suffix or a folder: bare numbers and words may mean something
+    else.  images: how many different ones it names.
+    """
+
+    explicit: bool
+    images: int
+
+
+def _rank(column: Sequence[str], names: NamesIn, most: int = SAMPLE) -> Rank:
+    """Return how well a column names images, by `most` of its rows; 0 for all."""
+    found = {i: image for i in spread(len(column), most) if (image := names.find(column[i])) is not None}
+    explicit = sum(bool(re.search(r"[/\\]", column[i])) or is_image_name(column[i]) for i in found)
+    return Rank(2 * explicit > len(found), len(set(found.values())))
 
 
 def most_named(columns: Sequence[Sequence[str]], names: NamesIn) -> int | None:
-    """Return which column names the most images, None if none names any: by SAMPLE of its rows, else by all."""
-    for most in (SAMPLE, None):
-        counts = [sum(names.find(column[i]) is not None for i in spread(len(column), most or 0)) for column in columns]
-        if any(counts):
-            return counts.index(max(counts))
+    """Return which column names images best, the first of equals; None if none names any.
+
+    It is judged by SAMPLE of the rows, or by all where these name none.
+    """
+    for most in (SAMPLE, 0):
+        ranks = [_rank(column, names, most) for column in columns]
+        if any(rank.images for rank in ranks):
+            return ranks.index(max(ranks))
     return None
 
 

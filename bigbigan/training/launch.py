@@ -91,8 +91,8 @@ def told_to_use_the_cpu() -> bool:
 def chosen_precision(config: Config) -> str:
     """Return Accelerate's name of the precision.
 
-    "auto" is bf16 if Accelerate was told so or the GPU that it uses has it, else float32. On a CPU that has no instructions for bf16
-    it is float32 whatever Accelerate was told.
+    "auto" is bf16 if Accelerate was told so or the GPU that it uses has it, else float32. On a CPU that has no
+    instructions for bf16 it is float32 whatever Accelerate was told.
     """
     on_gpu = (torch.accelerator.is_available() or is_torch_xla_available()) and not told_to_use_the_cpu()
     told = os.environ.get("ACCELERATE_MIXED_PRECISION", "no") == "bf16" and (on_gpu or cpu_has_bf16())

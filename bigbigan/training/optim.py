@@ -27,9 +27,9 @@ class Optimizers(NamedTuple):
 def build_optimizers(model: BigBiGAN, optim: Optim) -> Optimizers:
     """Return the optimisers of `optim.name`, with a learning rate for each network. Raises ConfigError.
 
-    "adam" is torch's Adam, fused where that leaves a void update out without the host waiting for its device. Any other name
-    is built by timm's factory with the same rates, weight decay, and what it takes of betas (or momentum: the first
-    beta) and eps.
+    "adam" is torch's Adam, fused where that leaves a void update out without the host waiting for its device. Any other
+    name is built by timm's factory with the same rates, weight decay, and what it takes of betas (or momentum: the
+    first beta) and eps.
     """
 
     def groups(*names: str) -> list[dict]:

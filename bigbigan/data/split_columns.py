@@ -1,0 +1,79 @@
+"""Read splits from a column of a table: `split`, `partition`, `subset`, ... with the words train, val and test."""
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import numpy as np
+
+from bigbigan.data.columns import Tally, words
+from bigbigan.data.images import Found, Images, Request
+from bigbigan.data.layout import ALL, TEST, TRAIN, VAL, choose_parts, listed, read_name
+from bigbigan.files import counted, printable
+
+log = logging.getLogger(__name__)
+# Words in the name of a column of splits.
+COLUMNS = {"split", "splits", "partition", "subset", "phase", "usage", "set", "dataset"}
+NUMBERED = {"0": TRAIN, "1": VAL, "2": TEST}  # as in CelebA and WILDS
+
+
+def split_columns(columns: Iterable[str]) -> list[str]:
+    """Return the columns whose names say that they may hold splits."""
+    return [name for name in columns if set(words(name)) & COLUMNS]
+
+
+def kinds_of(values: Iterable[str], column: str, where: str) -> dict[str, str | None]:
+    """Return the split that each value of a column stands for; {} for a column that does not hold splits.
+
+    where: what a warning calls the table whose values are partly splits.
+    """
+    values = list(values)
+    kinds = {value: read_name(value).split for value in values}
+    if set(values) == set(NUMBERED):
+        kinds = dict(NUMBERED)
+    if TRAIN in kinds.values() and len(set(kinds.values()) - {None}) > 1:
+        return kinds
+    if set(kinds.values()) - {None} or (values and set(values) <= set(NUMBERED)):
+        log.warning(
+            "%s: no splits are read from column %r, whose values %s are not train, val and test",
+            where, column, listed(values),
+        )  # fmt: skip
+    return {}
+
+
+def choose_by_column(
+    request: Request, images: Callable[[], Images], columns: Callable[[str], Tally | None], names: Iterable[str]
+) -> Found | None:
+    """Return the split of one table's rows that is asked for; None if no column of the table holds splits.
+
+    images: returns those of all rows.  columns: returns the values of a column, None if it is none of words or whole
+    numbers.  names: of all columns.  Raises DataError.
+    """
+    if request.by_path or request.nothing_held_out or ALL in (request.split, request.other_split):
+        return None
+    where = printable(request.location)
+    for column in split_columns(name for name in names if name != request.label_column):
+        if (found := columns(column)) is None:
+            continue
+        values = ["" if value is None else str(value).strip() for value in found.values]
+        kinds = kinds_of(dict.fromkeys(filter(None, values)), column, where)
+        if not kinds:
+            continue
+        if not request.test:
+            log.warning("%s: splits are read from column %r; --data.split all reads none", where, column)
+        codes = np.asarray(found.codes)
+        parts = {
+            kind: np.flatnonzero(np.isin(codes, [k for k, v in enumerate(values) if kinds.get(v) == kind]))
+            for kind in (TRAIN, VAL, TEST)
+            if kind in kinds.values()
+        }
+        own, other, whole = choose_parts(request, dict(zip(parts, parts, strict=True)), lambda _: True, where)
+        left = len(codes) - sum(map(len, parts.values()))
+        notes = [
+            f"{counted(len(rows))} of the split {kind}" for kind, rows in parts.items() if kind not in (own, other)
+        ]
+        notes += [f"{counted(left)} that column {column!r} gives no split"] * bool(left)
+        every = images()
+        source = f"{every.source}, {column} {own}".lstrip(", ")
+        return Found(replace(every.subset(parts[own]), source=source, notes=(*every.notes, *notes)), whole)
+    return None
