@@ -170,7 +170,7 @@ def encode(
     value_range: the values of black and white, such as (0, 1) or (0, 4095), in grey pictures of more than 8 bits or of
     floats, and in arrays that can hold them. None for the range that the model was trained on (`data.value_range`);
     without one, pictures have the range that their bit depth says, and float pictures are refused. Float arrays in
-    [0, 1] are refused without it; (-1, 1) says that they are bright.
+    [0, 1] are refused without it; pass (-1, 1) if they are in [−1, 1] and happen to be bright.
     on_error: "skip" leaves out images that cannot be decoded, and a warning lists them; "raise" raises UnreadableImage.
     paths: also return the images' paths, or the names of those that have none: (the outputs, list of N strings). With
     nothing skipped they are those of `list_images`.
@@ -262,7 +262,7 @@ def neighbours(
     """Find the k rows of `features` nearest to each query, exactly: (distances, indices, paths), nearest first.
 
     query: (m, C), or (C,) for one.  features: (n, C), an array, a file mapped into memory or a tensor; or a folder that
-    `bigbigan-extract` wrote, which is read a thousand rows at a time.  k: at most n.
+    `bigbigan-extract` wrote, which is read some thousand rows at a time.  k: at most n.
     metric: "l2"; "cosine", 1 − cos, where a row of zeros has cosine 0 with all; or "l1_normalised", the L1 distance of
     rows divided by their L1 norm (BigBiGAN, appendix C), 0 to 2.
     output: of a folder with several features, the one to search.
@@ -346,7 +346,10 @@ def reconstruct(
     options: EncodeOptions = {"seed": seed, "progress": progress, "classes": classes, "value_range": value_range}
     if isinstance(model, BigBiGAN):
         model.require("generator")  # before the images are read
-    z = encode(images, model, name, batch_size, device, **options)
+    try:
+        z = encode(images, model, name, batch_size, device, **options)
+    except UnreadableImage as error:
+        _raise_with_advice(error, 'mend it or leave it out; `encode` with on_error="skip" lists all such images')
     return generate(z, model, classes=classes, batch_size=batch_size, device=device, seed=seed)
 
 
@@ -493,11 +496,11 @@ def _check_on_error(on_error: object) -> None:
         raise InputError(f"on_error: expected 'raise' or 'skip', found {printable(repr(on_error))}")
 
 
-def _raise_with_advice(error: UnreadableImage) -> None:
-    """Raise the error of an image that cannot be decoded with the setting that leaves such images out."""
-    told = UnreadableImage(error.name, error.reason, 'mend it, leave it out, or pass on_error="skip"')
+def _raise_with_advice(error: UnreadableImage, cure: str = 'mend it, leave it out, or pass on_error="skip"') -> None:
+    """Raise the error of an image that cannot be decoded with what leaves such images out."""
+    told = UnreadableImage(error.name, error.reason, cure)
     told.place = error.place
-    raise told
+    raise told from None
 
 
 def _check_found(kept: int, skipped: list[UnreadableImage], classes: Tensor | None) -> None:

@@ -32,7 +32,7 @@ NEXT = "the same command goes on"
 SETTINGS = (
     ("--data.path PATH", "images: a folder, Parquet or Arrow files, tars, or a hub name, as in training"),
     ("--out FOLDER", "where the Parquet files go"),
-    ("--outputs avepool_feat ...", "z_mean, z_stdev, avepool_feat, bn_crelu_feat"),
+    ("--outputs z_mean avepool_feat", "some of z_mean, z_stdev, avepool_feat, bn_crelu_feat"),
     ("--dtype float32", "or float16, half the size"),
     ("--data.split train", "split to take, where the data have splits; without splits all images are taken"),
     ("--data.batch_size 64", "images encoded at once"),

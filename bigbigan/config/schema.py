@@ -21,7 +21,8 @@ class Model:
     """The networks. Flat, so that a release's config.json is this section."""
 
     image_size: Size = 128
-    """Size of G's images and D's input in pixels: b·2^k with b = 3 … 7, from 8 to 512."""
+    """Size of G's images and D's input in pixels: b·2^k with b = 3 … 7, from 8 to 512; to 1,024 by the family
+    progressive, any size by the family mlp."""
     architecture: Literal["biggan", "biggan_deep"] = "biggan"
     """Blocks of G and F: BigGAN's; or BigGAN-deep's bottlenecks, twice as many.
     (BigGAN-deep has width 128 and 128 latents.)"""
@@ -229,10 +230,12 @@ class Data:
     split: str = "train"
     """Split to train on; "./NAME": a folder, a table or tar, or a file that lists images, one a line.
 
-    "all": the images of all splits or, where there are none, every folder as a class; "rest": what is no split."""
+    "all": the images of all splits or, where there are none, every folder as a class; "rest": the images outside any
+    split's folder."""
     test_split: str = "test"
-    """Split to evaluate on; "test" is also a val with labels; without any, `test_share` of the images is held out."""
-    test_share: Annotated[float, Bounds(above=0, below=1, expected="a share between 0 and 1")] = 0.1
+    """Split to evaluate on; "test" also matches a split called val; without any, `test_share` of the images is held
+    out."""
+    test_share: Annotated[float, Bounds(above=0, below=1, expected="a share above 0 and below 1")] = 0.1
     """Share of the images held out for evaluation if the data have no test split (of few images, by split_rule hash,
     more or less than this share)."""
     split_rule: Literal["hash", "permutation"] = "hash"

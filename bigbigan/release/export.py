@@ -48,7 +48,7 @@ class Export:
     """Write averaged E and G of a model as a small release folder."""
 
     ckpt: tyro.conf.Positional[str]
-    """A run folder, checkpoint folder, release folder or hub id."""
+    """A run folder, checkpoint folder, release folder or hub id, or the name of a model that comes with the package."""
     folder: tyro.conf.Positional[str]
     """Where to: a release folder that any `model=` takes."""
     precision: Literal["bf16", "float32"] = "bf16"

@@ -19,7 +19,7 @@ class GraphExport:
     """
 
     model: tyro.conf.Positional[str]
-    """A run folder, checkpoint folder, release folder or hub id."""
+    """A run folder, checkpoint folder, release folder or hub id, or the name of a model that comes with the package."""
     out: tyro.conf.Positional[Path]
     """The file to write: NAME.onnx, or NAME.pt2 for torch."""
     format: Literal["onnx", "torch"] = "onnx"

@@ -75,6 +75,9 @@ def lead(probe: ProbeResult, at: Progress, facts: Facts) -> Lead:
     if _pixels_lead(rows):
         first = [kept or reconstructions, samples, _gain(rows), linear, reconstructions if kept else None]
         sentence = _why_pixels(rows, facts.image_size, probe.n_test)
+    if probe.images_seen and at.seen and probe.images_seen != at.seen:
+        earlier = f"The probe is of this run at {number(probe.images_seen)} images; bigbigan-probe makes it anew."
+        sentence = f"{earlier} {sentence}".strip()
     rest = [
         _headline(probe, facts.latest, "knn"),
         _generation("Samples: Inception score", probe, facts.latest, ("is", "inception_score"), "higher is better"),

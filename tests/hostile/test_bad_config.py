@@ -171,7 +171,7 @@ def test_an_interpolation_does_not_show_the_environment(elsewhere, capsys, monke
         (["--optim.encoder_lr", "inf"], "--optim.encoder_lr inf: expected a finite number"),
         (["--run.name", "../out"], "found a way out of it"),
         (["--run.stop_after", "-1"], "--run.stop_after -1.0: expected minutes, or 0 for never"),
-        (["--data.test_share", "1"], "--data.test_share 1.0: expected a share between 0 and 1"),
+        (["--data.test_share", "1"], "--data.test_share 1.0: expected a share above 0 and below 1"),
         (["--data.workers", "-2"], "--data.workers -2: expected at least -1"),
         (["--data.path", os.fsdecode(b"caf\xe9")], "--data.path 'caf\\\\udce9': expected text that can be printed"),
         (["stray"], "stray"),
