@@ -42,6 +42,8 @@ ORIENTED = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}  # JPEG
 
 RGB_MODE = 3  # torchvision's ImageReadMode.RGB
 BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLES_PER_PIXEL, PLANAR, SAMPLE_FORMAT = 258, 262, 277, 284, 339  # TIFF tags
+EXTRA_SAMPLES = 338
+COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3}  # bands by PHOTOMETRIC: grey, RGB, palette, CMYK, YCbCr, Lab
 TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 PAGE_KIND, SMALLER, MASK = 254, 1, 4  # a TIFF tag, and its bits for a copy of fewer pixels and for a mask
 SEVERAL_PAGES = "bigbigan: pages"  # of `Image.info`: the file has several pages or frames, of which this is the first
@@ -86,10 +88,7 @@ def open_picture(source) -> Image.Image:
         raise PictureError(f"{ALLOWED}, found {f'{int(found):,}' if found else 'more'}{TOO_LARGE}") from None
     except UnidentifiedImageError:
         if bands := _unknown_tiff(source):
-            raise PictureError(
-                f"expected a TIFF of one band, or of three or four of 8 bits, found {bands}; save three as 8 bits, "
-                "as of Sentinel-2: gdal_translate -b 4 -b 3 -b 2 -ot Byte -scale 0 3000 0 255"
-            ) from None
+            raise PictureError(_unreadable_bands(bands)) from None
         raise
     if image.format not in FORMATS:
         raise PictureError(f"expected one of {', '.join(FORMATS)}; found {image.format}")
@@ -99,9 +98,30 @@ def open_picture(source) -> Image.Image:
     return image
 
 
+def _unreadable_bands(bands: str) -> str:
+    """Return the sentence about a TIFF of these bands: "13 bands of 16 bits", "one band of 64 bits as floats"."""
+    if bands.startswith("one band"):
+        cure = "save it as float32, or as unsigned 8 or 16 bits, and give the values of black and white"
+        return f"expected a TIFF of one band of 8, 12, 16 or 32 bits, found {bands}; {cure}"
+    return (
+        f"expected a TIFF of one band, or of three or four of 8 bits, found {bands}; save three as 8 bits, "
+        "as of Sentinel-2: gdal_translate -b 4 -b 3 -b 2 -ot Byte -scale 0 3000 0 255"
+    )
+
+
 def _check_bands(image: Image.Image) -> None:
-    """Raise PictureError for a TIFF with colours of 16 bits, band after band, which Pillow reads as noise."""
-    bits = tuple(image.tag_v2.get(BITS_PER_SAMPLE, ()))
+    """Raise PictureError for a TIFF that Pillow reads wrong, or whose further bands it drops."""
+    tags = image.tag_v2
+    bits, count = tuple(tags.get(BITS_PER_SAMPLE, ())), int(tags.get(SAMPLES_PER_PIXEL, 1))
+    if 2 in tags.get(SAMPLE_FORMAT, ()) and max(bits, default=0) == 8:
+        raise PictureError(_unreadable_bands("one band of 8 bits with a sign" if count == 1 else "bands with a sign"))
+    further = count - COLOURS.get(tags.get(PHOTOMETRIC, 1), count)
+    if further > 0 and not set(tags.get(EXTRA_SAMPLES, ())) & {1, 2}:  # these are transparency
+        found = "one that is no colour" if further == 1 else f"{further} that are no colours"
+        raise PictureError(
+            f"expected bands of grey, or of red, green and blue, found {count} bands, with {found}; save the ones to "
+            f"see: gdal_translate -b 1{' -b 2 -b 3' * (count > 3)}"
+        )
     if len(bits) > 1 and max(bits) > 8 and image.tag_v2.get(PLANAR) == 2:
         raise PictureError(
             f"expected bands of 8 bits, or of 16 bits pixel by pixel, found {len(bits)} bands of {max(bits)} bits, one "
@@ -126,9 +146,12 @@ def _unknown_tiff(source) -> str:
             with warnings.catch_warnings(action="error"):
                 directory.load(file)
         bits, count = directory[BITS_PER_SAMPLE], directory[SAMPLES_PER_PIXEL]
-        floats = " as floats" if 3 in directory.get(SAMPLE_FORMAT, ()) else ""
-        common = count == 1 or (count in (3, 4) and max(bits) == 8)  # then it is something else that Pillow lacks
-        return "" if common else f"{count} bands of {max(bits)} bits{floats}"
+        is_float = 3 in directory.get(SAMPLE_FORMAT, ())
+        usual = bits[0] == 32 if is_float else bits[0] in (1, 2, 4, 8, 12, 16, 32)
+        colours = count in (3, 4) and max(bits) == 8 and directory.get(PHOTOMETRIC) != 1
+        if colours or (count == 1 and usual):  # then it is something else that Pillow lacks
+            return ""
+        return f"{'one band' if count == 1 else f'{count} bands'} of {max(bits)} bits{' as floats' * is_float}"
     except Exception:  # a file that is torn or was made to mislead: Pillow's own words follow
         return ""
 
@@ -317,8 +340,11 @@ def _deep_to_rgb(image: Image.Image, value_range: tuple[float, float] | None) ->
     limits = limits_of(image, value_range)
     # Pillow inverts 8-bit pictures whose smallest value is white, and leaves deeper ones as they are.
     white_is_zero = image.format == "TIFF" and image.tag_v2.get(PHOTOMETRIC) == 0
+    unsigned = image.format == "TIFF" and image.mode == "I" and _has_unsigned_32_bits(image)
     image = ImageOps.exif_transpose(image)
     values = np.asarray(image, dtype=np.float32 if image.mode == "F" else None)
+    if unsigned:
+        values = values.view(np.uint32)
     grey = scale_to_8_bits(values, limits, f"a picture of mode {image.mode}", cut=bool(value_range))
     if white_is_zero:
         grey = 255 - grey
@@ -327,6 +353,12 @@ def _deep_to_rgb(image: Image.Image, value_range: tuple[float, float] | None) ->
     rgb = Image.fromarray(grey).convert("RGB")
     rgb.info[DEEP_VALUES] = (values, limits)
     return rgb
+
+
+def _has_unsigned_32_bits(image: Image.Image) -> bool:
+    """Return whether a TIFF has numbers that Pillow keeps as signed ones of the same bits."""
+    tags = image.tag_v2
+    return tuple(tags.get(BITS_PER_SAMPLE, ())) == (32,) and tuple(tags.get(SAMPLE_FORMAT, (1,))) == (1,)
 
 
 def scale_to_8_bits(values: np.ndarray, limits: tuple[float, float] | None, what: str, cut: bool = False) -> np.ndarray:

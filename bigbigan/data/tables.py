@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from bigbigan.data import layout
+from bigbigan.data.array_columns import array_type, encoded_arrays
 from bigbigan.data.columns import (
     Tally,
     choose_image_column,
@@ -240,7 +241,8 @@ def from_table(
 ) -> Images:
     """Return the images and labels of a `datasets` table, whatever format or transform it has.
 
-    origin: the file or folder, for messages.  folder, files: see `_Table`.
+    origin: the file or folder, for messages.  folder: see `_Table`.  files: the files of the table, each with its
+    state; None for what `datasets` itself calls the table.
     Raises DataError, or Outside if the first row names a file outside `folder`.
     """
     if not hasattr(table, "with_format") or not hasattr(table, "__len__") or not hasattr(table, "select_columns"):
@@ -252,6 +254,10 @@ def from_table(
     with _muted(columns.quiet):
         column = choose_image_column(_image_columns(table), list(table.features), columns.image, origin)
         labels, names = (None, None) if columns.label is None else _table_labels(table, column, columns, origin)
+    if files is None:
+        files = [(b"table", table._fingerprint)]
+    if (dtype := array_type(table.features[column])) is not None:
+        table = encoded_arrays(table.select_columns([column]), column, dtype, origin)
     try:
         items = _Table(table, column, folder, files)
     except (TypeError, ValueError, NotImplementedError) as error:  # Arrow's errors, for a column of numbers say
@@ -330,13 +336,13 @@ class _Table:
     """Serve the images of a `datasets` table, decoded one by one so that a broken image does not end an epoch.
 
     folder: the folder in which the files named by rows must lie; None allows any place.
-    files: the files of the table, each with its state; None for what `datasets` itself calls the table.
+    files: the files of the table, each with its state.
     """
 
-    def __init__(self, table, column: str, folder: Path | None = None, files: list[tuple[bytes, str]] | None = None):
+    def __init__(self, table, column: str, folder: Path | None, files: list[tuple[bytes, str]]):
         from datasets import Image as ImageFeature
 
-        self.table_files = [(b"table", table._fingerprint)] if files is None else files
+        self.table_files = files
         self.cells = Cells(table.select_columns([column]).cast_column(column, ImageFeature(decode=False)), column)
         self.folder = folder
 

@@ -43,14 +43,17 @@ def png(values: np.ndarray, depth: int, clear: tuple[int, ...] = ()) -> Image.Im
     return Image.open(io.BytesIO(b"\x89PNG\r\n\x1a\n" + b"".join(parts)))
 
 
-def tiff(data: bytes, width: int, height: int, bits: int, white_is_zero: bool = False, kind: int = 1) -> Image.Image:
+def tiff(*arguments, **settings) -> Image.Image:
+    return Image.open(io.BytesIO(tiff_file(*arguments, **settings)))
+
+
+def tiff_file(data: bytes, width: int, height: int, bits: int, white_is_zero: bool = False, kind: int = 1) -> bytes:
     """Make a grey TIFF, little-endian and uncompressed; kind: 1 unsigned, 2 signed, 3 floats."""
     tags = {256: width, 257: height, 258: bits, 259: 1, 262: int(not white_is_zero), 273: 8, 277: 1, 278: height,
             279: len(data), 339: kind}  # fmt: skip
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
     data += b"\0" * (len(data) % 2)
-    file = b"II*\0" + struct.pack("<I", 8 + len(data)) + data + struct.pack("<H", len(tags)) + entries + b"\0" * 4
-    return Image.open(io.BytesIO(file))
+    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + struct.pack("<H", len(tags)) + entries + b"\0" * 4
 
 
 def seen(image: Image.Image, value_range=None) -> list[list[int]]:
@@ -300,3 +303,45 @@ def test_a_picture_of_many_bands_is_refused_with_what_it_holds(count, bits, orde
 def test_a_torn_picture_of_many_bands_is_unknown_as_others_are(length):
     with pytest.raises((UnidentifiedImageError, PictureError)):
         decode_rgb(bands_of_a_satellite(13, 16, "<")[:length])
+
+
+@pytest.mark.parametrize(
+    ("bits", "kind", "found"),
+    [
+        (64, 3, "one band of 64 bits as floats; save it as float32"),
+        (16, 3, "one band of 16 bits as floats; save it as float32"),
+        (8, 2, "one band of 8 bits with a sign; save it as float32"),
+    ],
+)
+def test_a_band_of_unusual_numbers_is_refused_with_what_it_holds(bits, kind, found):
+    with pytest.raises(PictureError, match=f"expected a TIFF of one band of 8, 12, 16 or 32 bits, found {found}"):
+        decode_rgb(tiff_file(bytes(16 * bits // 8), 4, 4, bits, kind=kind))
+
+
+def test_unsigned_numbers_of_32_bits_may_be_large():
+    values = np.array([[0, 2**31 - 1], [2**31, 2**32 - 1]], "<u4")
+    assert seen(tiff(values.tobytes(), 2, 2, 32), (0, 2**32 - 1)) == [[0, 127], [128, 255]]
+    signed = np.array([[-(2**31), -1], [0, 2**31 - 1]], "<i4")
+    assert seen(tiff(signed.tobytes(), 2, 2, 32, kind=2), (-(2**31), 2**31 - 1)) == [[0, 127], [128, 255]]
+
+
+@pytest.mark.parametrize(("count", "colours", "extra"), [(2, 1, (0,)), (5, 3, (0, 0)), (4, 3, (0,)), (4, 3, ())])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_no_band_is_dropped_without_a_word(count, colours, extra, bits):
+    """Radar has two bands, aerial pictures have infrared beside their colours."""
+    data = bytes(16 * count * bits // 8)
+    shorts = {258: [bits] * count, 339: [1] * count} | ({338: extra} if extra else {})
+    single = {256: 4, 257: 4, 259: 1, 262: 1 if colours == 1 else 2, 273: 8, 277: count, 278: 4, 279: len(data), 284: 1}
+    tags, beside = [], b""
+    for tag, value in sorted((shorts | single).items()):
+        if tag in single:
+            tags.append(struct.pack("<HHII", tag, 4, 1, value))
+        elif len(value) < 3:  # lies in the entry itself
+            tags.append(struct.pack("<HHI4s", tag, 3, len(value), struct.pack(f"<{len(value)}H", *value)))
+        else:
+            tags.append(struct.pack("<HHII", tag, 3, len(value), 8 + len(data) + len(beside)))
+            beside += struct.pack(f"<{len(value)}H", *value)
+    head = b"II*\0" + struct.pack("<I", 8 + len(data) + len(beside))
+    content = head + data + beside + struct.pack("<H", len(tags)) + b"".join(tags) + b"\0" * 4
+    with pytest.raises(PictureError, match=f"found {count} bands"):
+        decode_rgb(content)

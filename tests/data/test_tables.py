@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from datasets import ClassLabel, Dataset, DatasetDict, Features, IterableDataset, Value
+from datasets import Array2D, Array3D, ClassLabel, Dataset, DatasetDict, Features, IterableDataset, List, Value
 from datasets import Image as ImageFeature
 from PIL import Image
 
@@ -349,3 +349,47 @@ def test_a_webdataset_table_has_images_and_classes(tmp_path):
     made.add_column("__url__", ["shard-000.tar"] * 6).to_parquet(tmp_path / "train-0.parquet")
     images = open_images(str(tmp_path), test_share=0)
     assert images.class_names == ["3", "4"] and images.formats == "column 'jpg'"
+
+
+ARRAYS = np.random.default_rng(0).integers(0, 200, (6, 5, 7, 3), dtype=np.uint8)
+
+
+def array_table(path, values, feature):
+    Dataset.from_dict({"image": values, "y": [0, 1] * 3}, Features({"image": feature, "y": Value("int64")})).to_parquet(
+        path
+    )
+    return open_images(str(path), image_column="image", test_share=0)
+
+
+@pytest.mark.parametrize(
+    ("values", "feature"),
+    [
+        (ARRAYS, Array3D((5, 7, 3), "uint8")),
+        (ARRAYS.transpose(0, 3, 1, 2), Array3D((3, 5, 7), "uint8")),
+        (ARRAYS[..., 0], Array2D((5, 7), "uint8")),
+        (ARRAYS[..., :1], Array3D((5, 7, 1), "uint8")),
+        (ARRAYS[..., 0].tolist(), List(List(Value("uint8")))),
+        (ARRAYS[..., 0].astype(np.uint16) * 257, Array2D((5, 7), "uint16")),
+    ],
+    ids=["hwc", "chw", "grey", "one channel", "lists", "16 bits"],
+)
+def test_arrays_keep_the_type_that_the_column_declares(tmp_path, values, feature):
+    images = array_table(tmp_path / "one.parquet", values, feature)
+    expected = ARRAYS if "3, 5" in str(feature) or "7, 3" in str(feature) else ARRAYS[..., :1].repeat(3, -1)
+    assert all(np.array_equal(images.decoded(i), expected[i]) for i in range(6))
+
+
+@pytest.mark.parametrize(
+    ("values", "feature", "found"),
+    [
+        (ARRAYS[..., 0].tolist(), List(List(Value("int64"))), "numbers of type int64, which do not say what is black"),
+        (ARRAYS[..., 0] / np.float32(255), Array2D((5, 7), "float32"), "numbers of type float32, which do not say"),
+        (ARRAYS[..., 0].reshape(6, 35).tolist(), List(Value("uint8")), "found rows of 35 numbers of uint8; give them"),
+        (ARRAYS.repeat(2, -1), Array3D((5, 7, 6), "uint8"), r"found arrays of shape \(5, 7, 6\) of uint8; give them"),
+        ([[[1, 2], [3]]] * 6, List(List(Value("uint8"))), "found lists of several lengths within one picture"),
+    ],
+    ids=["int64", "floats", "rows", "six channels", "ragged"],
+)
+def test_arrays_of_unknown_meaning_are_refused(tmp_path, values, feature, found):
+    with pytest.raises(DataError, match=found):
+        array_table(tmp_path / "one.parquet", values, feature)
