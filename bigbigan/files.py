@@ -10,6 +10,8 @@ from pathlib import Path
 
 from bigbigan.errors import InputError, Outside
 
+UMASK = os.umask(0)
+os.umask(UMASK)  # asking for it is setting it
 LARGEST_TEXT = 2**20  # largest JSON or YAML file we read, in bytes; our own have a few thousand
 
 
@@ -143,6 +145,7 @@ def write_whole(path: Path, write: Callable[[Path], object], sync: bool = False)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(3).hex()}.tmp")
     try:
         write(temporary)
+        give_usual_rights(temporary)
         if sync:
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
@@ -153,6 +156,12 @@ def write_whole(path: Path, write: Callable[[Path], object], sync: bool = False)
         if isinstance(error, OSError) and error.filename == str(temporary):
             error.filename, error.filename2 = str(path), None  # the name that the caller knows
         raise
+
+
+def give_usual_rights(path: Path) -> None:
+    """Let others read a file as far as the umask lets them: `safetensors` keeps what it writes to its owner."""
+    with suppress(OSError):  # a file system without rights, or a writer that wrote nothing
+        os.chmod(path, 0o666 & ~UMASK)
 
 
 def check_writable(path: Path, flag: str = "") -> None:

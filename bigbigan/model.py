@@ -55,6 +55,7 @@ class BigBiGAN(nn.Module, ModelHubMixin):
         self.card: dict[str, Any] = {}  # what a release tells about itself: images seen, data, version
         self.readme = ""  # its model card in Markdown; "" for one that is written anew
         self.left_out: tuple[str, ...] = ()
+        self.read_as: dict[str, int] = {}  # torch's count of writes to each parameter when it was read from a release
 
     @classmethod
     def from_config(cls, config: Model, discriminator: bool = True, *, parts: Collection[str] = PARTS) -> "BigBiGAN":

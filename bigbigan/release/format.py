@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from bigbigan.config import Model, check_model, merged
 from bigbigan.distributed import local_only
 from bigbigan.errors import ExportError
-from bigbigan.files import check_writable, printable, read_json, sha256
+from bigbigan.files import check_writable, give_usual_rights, printable, read_json, sha256
 from bigbigan.latents import sample_prior
 from bigbigan.model import PARTS, BigBiGAN
 from bigbigan.networks.weights import check_weights, load_weights
@@ -31,9 +31,11 @@ from bigbigan.training.pictures import sheet
 
 FORMAT = 1
 FILES = ("model.safetensors", "samples.png", "README.md", "config.json")  # the config last: it makes a release whole
+MARK = {"library_name": "bigbigan"}  # metadata of the weights of a release; two keys would have no fixed order
 UNKNOWN = {"name": "BigBiGAN", "images_seen": 0, "seed": "unknown", "data": {}}  # what a model's card may lack
 SAMPLES = 64  # of the grid on the card
 MAPPED = 2**24  # bytes of a file that are mapped into memory at a time
+HEAD = "---\nlibrary_name: bigbigan\n"  # of a card
 README = """---
 library_name: bigbigan
 {tags}
@@ -86,7 +88,8 @@ def check_place(folder: Path) -> None:
 
     Raises InputError where nothing can be written.
 
-    A folder whose README.md, config.json or samples.png belong to something else is refused: they would be replaced.
+    A folder whose README.md, config.json, samples.png or model.safetensors belong to something else is refused: they
+    would be replaced.
     """
     expected = f"{printable(folder)}: expected a new folder, or a release to replace"
     if folder.exists() and not folder.is_dir():
@@ -94,9 +97,19 @@ def check_place(folder: Path) -> None:
     if not folder.exists():
         check_writable(folder)
     there = [name for name in FILES if (folder / name).exists()]
-    cut_short = there and there[0] == FILES[0] and FILES[-1] not in there  # a release whose writing was interrupted
-    if there and not cut_short and not _is_release(folder):
+    if there and not _is_release(folder) and not _is_cut_short(folder, there):
         raise ExportError(f"{expected}, found a folder with another {', '.join(there)}; choose another path")
+
+
+def _is_cut_short(folder: Path, there: list[str]) -> bool:
+    """Return whether a folder has the first files of a release whose writing was interrupted."""
+    if there[0] != FILES[0] or FILES[-1] in there:
+        return False
+    if "README.md" in there and not read_card(folder / "README.md").startswith(HEAD):
+        return False
+    with suppress(OSError, SafetensorError), safe_open(folder / FILES[0], "pt") as file:
+        return file.metadata() == MARK
+    return False
 
 
 def _is_release(folder: Path) -> bool:
@@ -138,9 +151,10 @@ def write_weights(model: BigBiGAN, folder: Path) -> None:
         )
     weights = folder / "model.safetensors"
     try:
-        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, weights)
+        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, weights, metadata=MARK)
     except SafetensorError as error:  # its name for a full disk
         raise OSError(f"{weights}: {error}") from None
+    give_usual_rights(weights)
     config = {
         "format": FORMAT,
         "sha256": sha256(weights),
@@ -156,10 +170,17 @@ def write_card(model: BigBiGAN, folder: Path) -> None:
     """Write samples.png, a grid of samples, and README.md: the card that the model was read with, else a new one."""
     images = _samples(model)
     sheet(images, columns=8, scale=max(1, 32 // images.shape[-1])).save(folder / "samples.png")
-    if model.readme:
+    if model.readme and not changed(model):
         (folder / "README.md").write_text(model.readme, encoding="utf-8")
     else:
-        write_readme(folder, model, "not measured")
+        since = " since its weights were changed, after the training that this card tells of"
+        write_readme(folder, model, "not measured" + since * bool(model.readme))
+
+
+def changed(model: BigBiGAN) -> bool:
+    """Return whether a parameter was written to since the model was read, as an optimiser does."""
+    counted = ((name, p) for name, p in model.named_parameters() if name in model.read_as and not p.is_inference())
+    return any(p._version > model.read_as[name] for name, p in counted)
 
 
 @torch.inference_mode()
@@ -299,6 +320,7 @@ def read_model(
         model = BigBiGAN.from_config(config, parts=wanted)
         load_weights(model, copies(places), where[1])
     model.left_out = tuple(name for name in has if name not in wanted)
+    model.read_as = {name: p._version for name, p in model.named_parameters() if not p.is_inference()}
     return model.eval()
 
 

@@ -37,7 +37,7 @@ from bigbigan.data.fingerprint import (
 )
 from bigbigan.distributed import all_gather_rows, copy_from_main
 from bigbigan.errors import CheckpointError, Outside
-from bigbigan.files import check_inside, read_json, sha256, write_text_whole
+from bigbigan.files import check_inside, give_usual_rights, read_json, sha256, write_text_whole
 from bigbigan.training.state import FILES, TrainingState
 
 FORMAT = 1
@@ -92,6 +92,7 @@ def write(folder: Path, taken: Snapshot, keep: int) -> Path:
             save_file(tensors, beside / file)
         except SafetensorError as error:  # its name for a full disk
             raise OSError(f"{beside / file}: {error}") from None
+        give_usual_rights(beside / file)
         checksums[file] = sha256(beside / file)
     content = taken.content | {"sha256": checksums}
     if taken.data is not None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import bigbigan
 from bigbigan import api
@@ -290,3 +291,44 @@ def test_the_folder_one_is_in_a_release_and_one_cut_short_may_be_written_to(orig
     (tmp_path / "config.json").unlink()
     export(Export(str(original), str(tmp_path)))
     assert bigbigan.load(".").generator is not None and (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_a_changed_model_does_not_take_the_figures_along(tmp_path):
+    model = bigbigan.load("digits")
+    model.save_pretrained(tmp_path / "same")
+    assert "What it is worth" in (tmp_path / "same" / "README.md").read_text()
+    for name, change in {
+        "trained": lambda p: torch.optim.SGD([p], lr=1.0).step(),
+        "written": lambda p: torch.nn.init.normal_(p),
+        "assigned": lambda p: p.detach().zero_(),
+    }.items():
+        model = bigbigan.load("digits")
+        weight = next(model.encoder.parameters())
+        weight.grad = torch.ones_like(weight)
+        change(weight)
+        model.save_pretrained(tmp_path / name)
+        card = (tmp_path / name / "README.md").read_text()
+        assert "not measured since its weights were changed" in card and "What it is worth" not in card
+    model = bigbigan.load("digits").to(torch.bfloat16).float()
+    bigbigan.encode(torch.zeros(2, 3, 8, 8) - 1, model)
+    model.save_pretrained(tmp_path / "moved")
+    assert "not measured" not in (tmp_path / "moved" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("names", [("README.md", "model.safetensors"), ("model.safetensors",)])
+def test_weights_of_something_else_are_not_taken_for_a_release_cut_short(tmp_path, names):
+    for name in names:
+        (tmp_path / name).write_bytes(b"mine")
+    if len(names) == 1:  # as accelerate writes a model
+        save_file({"a": torch.zeros(1)}, tmp_path / names[0], metadata={"format": "pt"})
+    before = {name: (tmp_path / name).read_bytes() for name in names}
+    with pytest.raises(ExportError, match="found a folder with another model.safetensors"):
+        tiny_model().save_pretrained(tmp_path)
+    assert {name: (tmp_path / name).read_bytes() for name in names} == before
+
+
+def test_others_can_read_what_is_given_away(tmp_path):
+    tiny_model().save_pretrained(tmp_path / "model")
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert {path.stat().st_mode for path in (tmp_path / "model").iterdir()} == {plain.stat().st_mode}
