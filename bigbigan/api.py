@@ -30,7 +30,7 @@ from bigbigan.errors import BigBiGANError, CheckpointError, InputError, Unreadab
 from bigbigan.features.search import Neighbours, search
 from bigbigan.files import expanded, printable
 from bigbigan.latents import sample_prior, truncate
-from bigbigan.model import PARTS, BigBiGAN, absence
+from bigbigan.model import PARTS, BigBiGAN, absence, unwrapped
 from bigbigan.networks.layers import set_momentum
 from bigbigan.noise import normal_noise
 from bigbigan.release.load import EXPECTED, load_model
@@ -644,7 +644,8 @@ def _ready(model: Source, device: Device, parts: Collection[str] = PARTS) -> tup
     device = _device(device)
     model = _default_model() if model is None else model
     if not isinstance(model, (BigBiGAN, str, os.PathLike)):
-        raise InputError(f"model: expected a BigBiGAN, a path or a hub id, found {type(model).__name__}")
+        found = f"{type(model).__name__}{unwrapped(model)}"
+        raise InputError(f"model: expected a BigBiGAN, a path or a hub id, found {found}")
     if not isinstance(model, BigBiGAN):
         folder = expanded(model)
         kept = _cached(str(folder.absolute() if folder.exists() else model), _state_of(folder))

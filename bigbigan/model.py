@@ -33,6 +33,14 @@ def absence(name: str, left_out: bool = False) -> str:
     return f"expected a model with {article} {name}, found {found}"
 
 
+def unwrapped(model: object) -> str:
+    """Return advice for a message about what is no BigBiGAN: what to pass of one that is wrapped; "" for others."""
+    for name, why in (("module", "DataParallel"), ("_orig_mod", "torch.compile; model.compile() changes it in place")):
+        if isinstance(getattr(model, name, None), BigBiGAN):
+            return f"; pass its .{name}, the model inside {why}"
+    return ""
+
+
 class BigBiGAN(nn.Module, ModelHubMixin):
     """The three networks of one model.
 

@@ -926,3 +926,18 @@ def test_a_run_without_a_checkpoint_is_called_one(tmp_path, monkeypatch):
         bigbigan.load("runs/r")
     with pytest.raises(CheckpointError, match="there are no runs here"):
         bigbigan.load("nothing")
+
+
+def test_a_wrapped_model_is_refused_with_what_to_pass():
+    model = tiny_model()
+    for wrapped, name in ((torch.nn.DataParallel(model), "module"), (torch.compile(model), "_orig_mod")):
+        with pytest.raises(InputError, match=f"found [A-Za-z]+; pass its .{name}, the model inside"):
+            bigbigan.encode(np.zeros((2, 8, 8), np.uint8), wrapped)
+
+
+def test_four_grey_images_are_told_from_one_with_four_channels():
+    with pytest.raises(InputError, match=r"if these are four grey images, give \(4, 1, H, W\)"):
+        bigbigan.encode(torch.zeros(4, 8, 8, dtype=torch.uint8), tiny_model())
+    assert len(bigbigan.encode(np.zeros((4, 1, 8, 8), np.uint8), tiny_model(), "z_mean")) == 4
+    with pytest.raises(InputError, match="laid over white$"):
+        bigbigan.encode(np.zeros((8, 8, 4), np.uint8), tiny_model())

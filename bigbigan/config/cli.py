@@ -8,13 +8,14 @@ import difflib
 import os
 import sys
 from collections.abc import Collection, Iterable
+from pathlib import Path
 from typing import Any
 
 from bigbigan.config.command import print_and_leave
 from bigbigan.config.comparison import flatten
 from bigbigan.config.cross_checks import OWN_ENCODERS, RESNET_DEFAULTS, check_path, takes_resnet_settings
 from bigbigan.config.help import preset_table, short_help
-from bigbigan.config.parsing import parse_options
+from bigbigan.config.parsing import parse_options, torn_path
 from bigbigan.config.presets import (
     check_removed,
     find_config,
@@ -45,7 +46,7 @@ def parse(argv: list[str] | None = None, tree: type = Config) -> tuple[Any, argp
             print_and_leave(preset_table())
         options.flags = {_flag_name(flag) for flag in flags if flag.startswith("--")}
         check_removed(options.flags, "command line")
-        path = find_config(options.config)
+        path = _find(options.config, flags, argv)
         config = read_yaml(path, tree())
         if options.help:
             print_and_leave(short_help(config, options.config, DEFAULT_PRESET))
@@ -68,6 +69,19 @@ def parse(argv: list[str] | None = None, tree: type = Config) -> tuple[Any, argp
     if dropped and os.environ.get("RANK", "0") == "0" and options.processes < 2:  # once for all processes of a launch
         print(f"{options.config}: {'; '.join(dropped)}")
     return config, options
+
+
+def _find(name: str, flags: list[str], argv: list[str] | None) -> Path:
+    """Return what `find_config` returns, and in its error advice about a path that a blank has torn.
+
+    flags: what is left of the command line argv.
+    """
+    try:
+        return find_config(name)
+    except ConfigError as error:
+        line = sys.argv[1:] if argv is None else argv
+        torn = [advice for word in flags if not word.startswith("--") and (advice := torn_path(word, line))]
+        raise ConfigError(f"{error}{torn[0]}" if torn else str(error)) from None
 
 
 def _own_options(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:

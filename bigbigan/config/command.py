@@ -4,6 +4,7 @@ is closed."""
 import ctypes
 import os
 import sys
+from types import TracebackType
 
 # What OpenMP's threads do while they wait, in the words of all implementations, of GNU's, and of Intel's and LLVM's.
 # Spinning threads take the cores from other processes: a run on a busy machine takes several times as long.
@@ -18,9 +19,20 @@ KEEPING = {M_MMAP_THRESHOLD: 32 << 20, M_TRIM_THRESHOLD: -1, M_TOP_PAD: 64 << 20
 
 
 def prepare_process() -> None:
-    """Let waiting threads sleep and freed memory stay; a command calls this before torch is imported."""
+    """Let waiting threads sleep and freed memory stay; a command calls this before torch is imported.
+
+    Ctrl-C while it is imported ends the command with one word.
+    """
+    sys.excepthook = _in_a_word
     let_waiting_threads_sleep()
     keep_freed_memory()
+
+
+def _in_a_word(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, traceback)
 
 
 def keep_freed_memory() -> None:

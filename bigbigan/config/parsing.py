@@ -62,7 +62,7 @@ def sentence(box: str, prog: str, argv: Sequence[str]) -> str:
     if match := re.match(r"Unrecognized options: (-?[^,]+)", first):
         near = [word for word in " ".join(then).split() if word.startswith("--") and word != "--help"]
         setting = f"a setting; did you mean {near[0]}?" if near else "a setting"
-        further = f"no further argument{_torn_path(match[1], argv)}"
+        further = f"no further argument{torn_path(match[1], argv)}"
         return f"{match[1]}: expected {setting if match[1].startswith('--') else further}"
     if title == "Required options" and len(sections[0]) > 2:
         wanted = " ".join(sections[0][2:]).removesuffix("(required)").strip().rstrip(".")
@@ -87,8 +87,11 @@ def _read(box: str) -> tuple[str, list[list[str]]]:
     return title, sections
 
 
-def _torn_path(word: str, argv: Sequence[str]) -> str:
-    """Return advice where an argument too many is a piece of a path with blanks, or one of the files of a pattern."""
+def torn_path(word: str, argv: Sequence[str]) -> str:
+    """Return advice where an argument too many is a piece of a path with blanks, or one of the files of a pattern.
+
+    word: the argument of the command line argv; "" is returned for others.
+    """
     at = argv.index(word) if word in argv else 0
     for first in range(at):
         for end in range(len(argv), at, -1):

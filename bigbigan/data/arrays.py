@@ -101,9 +101,10 @@ def as_images(images: np.ndarray | Tensor, size: int = 0) -> Tensor:
     if last_fits and (channels_last or not first_fits):
         x = x.permute(0, 3, 1, 2)
     if x.shape[1] == 4:
+        four = "; if these are four grey images, give (4, 1, H, W)" if images.ndim == 3 and len(images) == 4 else ""
         raise InputError(
             f"expected 1 or 3 channels, found 4 in the shape {tuple(images.shape)}; blend or drop the alpha channel "
-            "first, or give PIL images, which are laid over white"
+            f"first, or give PIL images, which are laid over white{four}"
         )
     return x
 

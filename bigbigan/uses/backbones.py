@@ -8,7 +8,7 @@ from torch import nn
 
 from bigbigan.api import load
 from bigbigan.errors import InputError
-from bigbigan.model import BigBiGAN
+from bigbigan.model import BigBiGAN, unwrapped
 from bigbigan.networks.encoder import REVNET, Encoder, automatic_stem, plain_timm
 from bigbigan.networks.ordinary import Backbone
 
@@ -59,5 +59,6 @@ def _loaded(model: Source, device: torch.device | str | None = None) -> BigBiGAN
     if model is None or isinstance(model, (str, os.PathLike)):
         return load(model, device)
     if not isinstance(model, BigBiGAN):
-        raise InputError(f"model: expected a BigBiGAN, its encoder, a path or a hub id, found {type(model).__name__}")
+        found = f"{type(model).__name__}{unwrapped(model)}"
+        raise InputError(f"model: expected a BigBiGAN, its encoder, a path or a hub id, found {found}")
     return model

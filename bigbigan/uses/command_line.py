@@ -21,7 +21,7 @@ from bigbigan.data import Images, data_of_model, evaluation_batches, open_splits
 from bigbigan.errors import InputError, exit_with_a_sentence
 from bigbigan.files import check_writable, expanded, printable, write_whole
 from bigbigan.latents import sample_prior
-from bigbigan.model import BigBiGAN
+from bigbigan.model import BigBiGAN, unwrapped
 
 
 def run_command(options: type, run: Callable, name: str, argv: list[str] | None) -> None:
@@ -62,7 +62,8 @@ def ready(model: BigBiGAN | str | os.PathLike | None, device: torch.device | str
     if model is None or isinstance(model, (str, os.PathLike)):
         return load(model, device).eval()
     if not isinstance(model, BigBiGAN):
-        raise InputError(f"model: expected a BigBiGAN, a path or a hub id, found {type(model).__name__}")
+        found = f"{type(model).__name__}{unwrapped(model)}"
+        raise InputError(f"model: expected a BigBiGAN, a path or a hub id, found {found}")
     return (model if device is None else model.to(device)).eval()
 
 

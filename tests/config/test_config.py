@@ -212,3 +212,13 @@ def test_differences_name_what_changed():
     assert differences(old, new) == []
     new.optim.encoder_lr, new.run.images, new.data.workers = 1.0, 5, 3
     assert differences(old, new) == ["optim.encoder_lr: 5e-05 → 1.0"]
+
+
+def test_a_torn_path_of_a_config_is_advised_to_be_quoted(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my own file.yaml").write_text("run: {seed: 3}")
+    for line in (["--config", "my", "own", "file.yaml"], ["--run.seed", "2", "--config", "my", "own", "file.yaml"]):
+        with pytest.raises(SystemExit):
+            parse(line)
+        assert "; put a path with blanks in quotes, 'my own file.yaml'" in capsys.readouterr().err
+    assert parse(["--config", "my own file.yaml"])[0].run.seed == 3
