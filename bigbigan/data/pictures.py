@@ -115,8 +115,9 @@ def _check_bands(image: Image.Image) -> None:
     bits, count = tuple(tags.get(BITS_PER_SAMPLE, ())), int(tags.get(SAMPLES_PER_PIXEL, 1))
     if 2 in tags.get(SAMPLE_FORMAT, ()) and max(bits, default=0) == 8:
         raise PictureError(_unreadable_bands("one band of 8 bits with a sign" if count == 1 else "bands with a sign"))
-    further = count - COLOURS.get(tags.get(PHOTOMETRIC, 1), count)
-    if further > 0 and not set(tags.get(EXTRA_SAMPLES, ())) & {1, 2}:  # these are transparency
+    transparency = any(kind in (1, 2) for kind in tags.get(EXTRA_SAMPLES, ()))
+    further = count - COLOURS.get(tags.get(PHOTOMETRIC, 1), count) - transparency
+    if further > 0:
         found = "one that is no colour" if further == 1 else f"{further} that are no colours"
         raise PictureError(
             f"expected bands of grey, or of red, green and blue, found {count} bands, with {found}; save the ones to "

@@ -49,7 +49,7 @@ def choose_by_column(
     images: returns those of all rows.  columns: returns the values of a column, None if it is none of words or whole
     numbers.  names: of all columns.  Raises DataError.
     """
-    if request.by_path or request.nothing_held_out or ALL in (request.split, request.other_split):
+    if request.by_path or ALL in (request.split, request.other_split):
         return None
     where = printable(request.location)
     for column in split_columns(name for name in names if name != request.label_column):

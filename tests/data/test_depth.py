@@ -325,7 +325,9 @@ def test_unsigned_numbers_of_32_bits_may_be_large():
     assert seen(tiff(signed.tobytes(), 2, 2, 32, kind=2), (-(2**31), 2**31 - 1)) == [[0, 127], [128, 255]]
 
 
-@pytest.mark.parametrize(("count", "colours", "extra"), [(2, 1, (0,)), (5, 3, (0, 0)), (4, 3, (0,)), (4, 3, ())])
+@pytest.mark.parametrize(
+    ("count", "colours", "extra"), [(2, 1, (0,)), (5, 3, (0, 0)), (5, 3, (2, 0)), (4, 3, (0,)), (4, 3, ())]
+)
 @pytest.mark.parametrize("bits", [8, 16])
 def test_no_band_is_dropped_without_a_word(count, colours, extra, bits):
     """Radar has two bands, aerial pictures have infrared beside their colours."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bigbigan.config import Data
-from bigbigan.data import open_images, open_splits
+from bigbigan.data import open_images, open_splits, open_whole_split
 from bigbigan.errors import DataError
 from tests.data.test_tables import table
 from tests.helpers.folders import make, write
@@ -91,6 +91,7 @@ def test_a_table_may_have_a_column_of_splits(tmp_path, kind, caplog):
     assert not rows[0] & rows[1]
     assert "splits are read from column 'split'; --data.split all reads none" in caplog.text
     assert "2 images that column 'split' gives no split" in train.notes
+    assert len(open_whole_split(Data(path=str(path))).images) == 8  # as bigbigan-extract opens it
     whole = splits(path, split="all")
     assert sum(map(len, whole)) == 14
 
