@@ -44,8 +44,8 @@ def unwrapped(model: object) -> str:
 class BigBiGAN(nn.Module, ModelHubMixin):
     """The three networks of one model.
 
-    encoder None: a GAN.  discriminator None: E and G alone, to be used but not trained further. `left_out` names the
-    networks that are None because `bigbigan.load` was asked for others.
+    encoder None: a plain GAN.  discriminator None: E and G alone, to be used but not trained further. `left_out` names
+    the networks that are None because `bigbigan.load` was asked for others.
     Build it from its flat config with `from_config`, from a release folder or a hub id with `from_pretrained`, or from
     your own networks, see `networks.interface`.
     """

@@ -138,6 +138,10 @@ class Discriminator(nn.Module, DiscriminatorInterface):
     def forward(
         self, x: Tensor, z: Tensor | None = None, classes: Tensor | None = None, dropout: Tensor | None = None
     ) -> Scores:  # fmt: skip
+        """Return the scores of pairs, (N,) each, high for encoder pairs (paper, section 2); None for one left out.
+
+        x: (N, 3, S, S) in [−1, 1].  z: (N, Z).  classes: (N,) for a conditional D.  dropout: see the class.
+        """
         f = self.f(x)  # (N, features)
         widths = [self.f.features] + [(self.last_features - self.f.features) // 2] * 2
         kept_x, kept_z, kept_xz = [None] * 3 if dropout is None else dropout.split(widths, dim=1)

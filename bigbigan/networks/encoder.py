@@ -146,6 +146,10 @@ class Encoder(nn.Module):
         return Posterior(mean, torch.zeros_like(mean))
 
     def forward(self, x: Tensor, classes: Tensor | None = None) -> Posterior:
+        """Return the posterior q(z|x), with mean and stddev (N, Z), of images x (N, 3, S, S) in [−1, 1].
+
+        classes: (N,) of x, which this encoder ignores.
+        """
         return self.head(self.avepool(x), classes)
 
 

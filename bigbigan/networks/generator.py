@@ -128,6 +128,10 @@ class Generator(nn.Module, GeneratorInterface):
         self.checkpointing = enable
 
     def forward(self, z: Tensor, classes: Tensor | None = None) -> Tensor:
+        """Return images (N, 3, S, S) in [−1, 1] of latents z (N, Z).
+
+        classes: (N,) integers for a conditional generator, or weights (N, classes) that interpolate between them.
+        """
         first, conditions, labels = self._conditions(z, self._index(z, classes))
         h = self.linear(first).unflatten(1, (-1, self.bottom, self.bottom))
         if self.conv.weight.is_contiguous(memory_format=torch.channels_last):  # maps of another layout are slower

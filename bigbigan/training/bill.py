@@ -10,6 +10,7 @@ import torch
 
 from bigbigan.distributed import all_reduce, world_size
 from bigbigan.errors import ConfigError
+from bigbigan.files import counted
 from bigbigan.training.outline import Cost, Outline
 from bigbigan.training.start import block
 
@@ -42,7 +43,7 @@ def bill_block(trainer: "Trainer") -> str:
         rows.append(("memory", f"at least {gib(least_memory(trainer, cost))}"))
     else:
         rate, count = measure(trainer, cost)
-        rows.append(("speed", f"{rate:,.0f} images/s here, over {count} iterations, with their images"))
+        rows.append(("speed", f"{rate:,.0f} images/s here, over {counted(count, 'iteration')}, with their images"))
         if trainer.config.grow.first_size and outline.growth.first != outline.growth.last:
             rows.append(("time", "not computed: the run grows, and slows down as it does"))
         else:
