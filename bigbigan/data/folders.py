@@ -160,7 +160,7 @@ class _Reader:
             paths = [path for path in paths if path in listed]
         labels, names = self._labels(tops, paths, part)
         notes += [f"{other.paths()} ({counted(other.images)} of another split)" for other in unused]
-        notes += [self.metadata.missing_line()] if self.metadata.missing else []
+        notes += self.metadata.missing_lines()
         notes += [*self.census.sentences(), *self.census.quiet()]
         only = part.folders[0][1].path if len(part.folders) == 1 else str(self.folder)
         return Images(Files(paths, self.folder), labels, names, only, "", self._source(part), tuple(notes))

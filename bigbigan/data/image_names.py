@@ -48,14 +48,21 @@ class ImageNames:
         Folders that the name begins with need not be there: `/home/me/data/cat/1.jpg` is also found as `cat/1.jpg`.
         Images may have been converted since: `1.tif` is also found as `1.png`.
         """
+        found = self.all_of(name)
+        if len(found) == 1:
+            return found[0]
+        return near.choose(found) if found and near else None
+
+    def all_of(self, name: str) -> list[str]:
+        """Return the paths of all images that a name may stand for; see `find`."""
         rest = name.strip().replace("\\", "/").removeprefix("./").lstrip("/")
         while rest:
             stem, suffix = os.path.splitext(rest)
             for known in (rest, stem) if suffix.lower() in EXTENSIONS else (rest,):
                 if (found := self._known.get(known)) is not None:
-                    return found if isinstance(found, str) else near.choose(found) if near else None
+                    return [found] if isinstance(found, str) else found
             rest = rest.partition("/")[2]
-        return None
+        return []
 
 
 class NamesIn:

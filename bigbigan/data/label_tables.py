@@ -62,7 +62,7 @@ def read_label_tables(
         for name, label in zip(table.column(by), labels, strict=True):
             image = here.find(name)
             if image is None:
-                found.missing.append(name)
+                (found.unclear if names.all_of(name) else found.missing).append(name)
             elif found.labels.setdefault(image, label) != label:
                 raise DataError(
                     f"{printable(path)}: expected one label for each image in column {column!r}, found "

@@ -33,7 +33,8 @@ class Metadata:
 
     labels: path of an image → its label, None without one.  column: the column of the labels, "" without one.
     asked: whether the user named that column.
-    folders: the folders that have a metadata file.  missing: paths named there that are no images here.
+    folders: the folders that have a metadata file.  missing: paths named there that are no images here.  unclear: those
+    that several images have.
     """
 
     labels: dict[str, object] = field(default_factory=dict)
@@ -41,10 +42,21 @@ class Metadata:
     asked: bool = False
     folders: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    unclear: list[str] = field(default_factory=list)
 
-    def missing_line(self) -> str:
-        """Return how many names stand for no image here, with the first."""
-        return f"{len(self.missing):,} names in metadata files are no images here, such as {printable(self.missing[0])}"
+    def missing_lines(self) -> list[str]:
+        """Return how many names stand for no image here, and how many for several, with the first of each."""
+        found = []
+        if self.missing:
+            first = printable(self.missing[0])
+            found.append(f"{len(self.missing):,} names in metadata files are no images here, such as {first}")
+        if self.unclear:
+            first = printable(self.unclear[0])
+            found.append(
+                f"{len(self.unclear):,} names in metadata files stand for several images each, such as {first}; write "
+                f"them with their folders, as in train/{first}"
+            )
+        return found
 
     def covers(self, path: str) -> bool:
         """Return whether an image lies below a folder with a metadata file, which then decides about it."""
@@ -82,8 +94,8 @@ def read_metadata(paths: list[str], images: set[str], label_column: str, origin:
             f"{printable(first)}: expected names of images in column {files[first]!r}, as paths from its own folder, "
             f"found none that is there{f', such as {printable(found.missing[0])}' if found.missing else ''}"
         )
-    if found.missing:
-        log.warning("%s: %s", origin, found.missing_line())
+    for line in found.missing_lines():
+        log.warning("%s: %s", origin, line)
     return found
 
 

@@ -172,3 +172,15 @@ def test_accents_of_macos_are_those_of_others(tmp_path, forms):
     assert len(test) == 6 and test.labels.tolist() == train.labels.tolist() == [0] * 3 + [1] * 3
     table(6, label=[bear[0], bear[1]] * 3).to_parquet(tmp_path / "one.parquet")
     assert open_images(str(tmp_path / "one.parquet"), test_share=0).class_names == ["Bär"]
+
+
+def test_names_that_several_images_have_are_said_to_be_unclear(tmp_path):
+    make(tmp_path, *(f"{split}/{i:02}.png" for split in ("train", "test") for i in range(4)), "train/09.png")
+    write(tmp_path / "labels.csv", "file,kind", *(f"{i:02}.png,{i % 2}" for i in (0, 1, 2, 3, 9)))
+    train, _ = splits(tmp_path, label_column="kind")
+    said = "4 names in metadata files stand for several images each, such as 00.png; write them with their folders"
+    assert any(note.startswith(said) for note in train.notes)
+    write(
+        tmp_path / "labels.csv", "file,kind", *(f"{s}/{i:02}.png,{i % 2}" for s in ("train", "test") for i in range(4))
+    )
+    assert [len(images) for images in splits(tmp_path, label_column="kind")] == [4, 4]
