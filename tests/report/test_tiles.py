@@ -76,6 +76,13 @@ def test_the_closing_block_says_the_same_figures_in_the_same_order(tmp_path):
     assert "not measured" in closing_block(tmp_path, 1000, lead(ProbeResult(), DONE, Facts({}, "", None)), tmp_path)
 
 
+@pytest.mark.parametrize(("probed_at", "said"), [(800, True), (1000, False), (None, False)])
+def test_a_probe_from_before_the_run_was_lengthened_is_said_to_be_one(probed_at, said, tmp_path):
+    found = lead(ProbeResult(rows=rows(0.9, 0.8), images_seen=probed_at), DONE, Facts(CLOSING, "digits", None, 8))
+    text = closing_block(tmp_path, 1000, found, tmp_path / "report.html")
+    assert ("The probe is of this run at 800 images; bigbigan-probe makes it anew." in text) == said
+
+
 def test_large_pictures_are_not_said_to_be_small():
     assert "train for longer" in names(ProbeResult(rows=rows(0.3, 0.4)), {}, size=128)[1]
 
