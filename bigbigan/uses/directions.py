@@ -217,7 +217,7 @@ def sefa(model: BigBiGAN, count: int | None = None, layer: int | None = None) ->
     `strengths` is each eigenvalue as a share of its layer's sum.  Raises InputError.
     """
     generator = model.require("generator")
-    count, device = _count(count, generator.latent_dim), device_of(model)
+    count = _count(count, generator.latent_dim)
     try:
         with torch.no_grad():
             parts = [(columns, weight.cpu().double()) for columns, weight in generator.latent_weights()]
@@ -236,11 +236,12 @@ def sefa(model: BigBiGAN, count: int | None = None, layer: int | None = None) ->
         for rank, (value, vector) in enumerate(zip(values.flip(0), vectors.flip(1).T, strict=True)):
             whole = torch.zeros(generator.latent_dim, dtype=torch.float64)
             whole[columns] = _with_fixed_sign(vector)
-            found.append((rank, number, whole.float().to(device), float(value / values.sum())))
+            found.append((rank, number, whole.float(), float(value / values.sum())))
     found.sort(key=lambda entry: entry[:2])
     found = found[:count]
     names = [f"layer {number}, {share:.0%} of its squares" for _, number, _, share in found]
-    vectors, strengths = torch.stack([v for *_, v, _ in found]), torch.tensor([s for *_, s in found])
+    vectors = torch.stack([v for *_, v, _ in found]).to(device_of(model))
+    strengths = torch.tensor([s for *_, s in found])
     return Directions(vectors, names, strengths)
 
 
