@@ -116,7 +116,8 @@ def _add_labels(
         label = row.get(found.column) if found.column else None
         if several:
             label = the_one(several, [row.get(name) for name in several], printable(image))
-        if (before := found.labels.setdefault(image, label)) != label:
+        before = found.labels.setdefault(image, label)
+        if before is not label and before != label:  # NaN differs from itself
             raise DataError(
                 f"{printable(path)}: expected one label for each image in column {found.column!r}, found {before!r} "
                 f"and {label!r} for {printable(image)}"

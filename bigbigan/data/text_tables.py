@@ -35,6 +35,11 @@ def read_lines(path: str | os.PathLike, most: int | None = None) -> list[list[st
             if not between and suffix == ".txt":
                 return [line.split() for line in lines]
             return list(csv.reader(lines, delimiter=between or ","))
+    except UnicodeDecodeError:
+        raise DataError(
+            f"{printable(path)}: expected a {suffix} file in UTF-8, found another encoding; save it as UTF-8, by "
+            "iconv -f LATIN1 -t UTF-8 or, in a spreadsheet, as CSV UTF-8"
+        ) from None
     except (ValueError, csv.Error, OSError) as error:
         raise DataError(
             f"{printable(path)}: expected a readable {suffix} file, found {type(error).__name__}: {error}"

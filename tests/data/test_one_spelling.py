@@ -184,3 +184,19 @@ def test_names_that_several_images_have_are_said_to_be_unclear(tmp_path):
         tmp_path / "labels.csv", "file,kind", *(f"{s}/{i:02}.png,{i % 2}" for s in ("train", "test") for i in range(4))
     )
     assert [len(images) for images in splits(tmp_path, label_column="kind")] == [4, 4]
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+@pytest.mark.parametrize("name", ["labels.csv", "metadata.csv"])
+def test_a_table_in_another_encoding_is_refused_with_the_cure(tmp_path, encoding, name):
+    make(tmp_path, "0.png", "1.png")
+    (tmp_path / name).write_bytes("file_name,kind\n0.png,größe\n1.png,b\n".encode(encoding))
+    with pytest.raises(DataError, match=f"{name}: expected a .csv file in UTF-8, found another encoding; save it as"):
+        splits(tmp_path, label_column="kind")
+
+
+def test_no_number_in_place_of_a_label_is_refused_as_such(tmp_path):
+    make(tmp_path, "0.png", "1.png")
+    write(tmp_path / "metadata.jsonl", '{"file_name": "0.png", "label": NaN}', '{"file_name": "1.png", "label": 1.0}')
+    with pytest.raises(DataError, match="expected a number or a word in every row of the label column 'label', found"):
+        open_images(str(tmp_path), label_column="label", test_share=0)
