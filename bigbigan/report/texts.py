@@ -24,7 +24,7 @@ def closing_block(folder: Path, images_seen: int, lead: Lead, page: Path, best: 
             *zip(("figures", *[""] * len(figures)), figures, strict=False),
             ("samples", str(newest["samples"])),
             ("reconstructions", f"{newest['reconstructions']} (input | reconstruction)"),
-            ("page", f"{page}: curves, the film of the grids, figures; open it in a browser"),
+            ("page", f"{page}: curves, the grids of samples along training, figures; open it in a browser"),
             ("curves", str(folder / "stats.jsonl")),
             ("model", str(folder / "release")),
             *([("best", best)] if best else []),
