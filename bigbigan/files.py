@@ -10,8 +10,6 @@ from pathlib import Path
 
 from bigbigan.errors import InputError, Outside
 
-UMASK = os.umask(0)
-os.umask(UMASK)  # asking for it is setting it
 LARGEST_TEXT = 2**20  # largest JSON or YAML file we read, in bytes; our own have a few thousand
 
 
@@ -161,7 +159,12 @@ def write_whole(path: Path, write: Callable[[Path], object], sync: bool = False)
 def give_usual_rights(path: Path) -> None:
     """Let others read a file as far as the umask lets them: `safetensors` keeps what it writes to its owner."""
     with suppress(OSError):  # a file system without rights, or a writer that wrote nothing
-        os.chmod(path, 0o666 & ~UMASK)
+        if path.stat().st_mode & 0o077:
+            return
+        probe = path.with_name(f"{path.name}.{os.urandom(3).hex()}")  # to ask for the umask is to set it
+        os.close(os.open(probe, os.O_CREAT | os.O_EXCL, 0o666))
+        os.chmod(path, probe.stat().st_mode & 0o777)
+        probe.unlink()
 
 
 def check_writable(path: Path, flag: str = "") -> None:

@@ -941,3 +941,20 @@ def test_four_grey_images_are_told_from_one_with_four_channels():
     assert len(bigbigan.encode(np.zeros((4, 1, 8, 8), np.uint8), tiny_model(), "z_mean")) == 4
     with pytest.raises(InputError, match="laid over white$"):
         bigbigan.encode(np.zeros((8, 8, 4), np.uint8), tiny_model())
+
+
+def test_lists_of_numbers_are_refused_with_the_cure():
+    with pytest.raises(InputError, match=r"found list; give each picture as an array, such as numpy.uint8\(picture\)"):
+        bigbigan.encode([np.zeros((8, 8), np.uint8).tolist()], tiny_model())
+
+
+def test_what_cannot_skip_does_not_advise_to(tmp_path):
+    (tmp_path / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n torn")
+    model = tiny_model()
+    for call in (
+        lambda: bigbigan.reconstruct(str(tmp_path / "torn.png"), model),
+        lambda: bigbigan.BigBiGANFeatures(model).fit_transform([str(tmp_path / "torn.png")]),
+    ):
+        with pytest.raises(UnreadableImage) as error:
+            call()
+        assert "or pass on_error" not in str(error.value) and "leave it out" in str(error.value)

@@ -26,9 +26,7 @@ def mistake(default: Any, content: Any) -> str:
 
 
 def misread(default: Any, content: Any) -> str:
-    """Return what is wrong with the first setting whose value OmegaConf would turn into another: 3 into true, 007 into
-    the text "7"; "" if it would none.
-    """
+    """Return what is wrong with the first value that OmegaConf would change, as 3 to true, 007 to "7"; "" for none."""
     return next(_mistakes(default, content, "", _keeps), "")
 
 
@@ -82,6 +80,7 @@ def _fits(settings: Any, key: str, value: Any) -> bool:
 
 
 def _keeps(settings: Any, key: str, value: Any) -> bool:
+    """Return whether a truth value or a text is one in the file, too; OmegaConf would make either of a number."""
     kind = type(getattr(settings, key))
     return not (kind in (bool, str) and isinstance(value, (int, float)) and not isinstance(value, kind))
 
@@ -103,7 +102,8 @@ def _near(hint: Any, value: Any) -> str:
     """Return the value that may have been meant: a choice spelled alike, a text in quotes, or 1_000_000 for 1e6."""
     if hint is int and isinstance(value, float) and value.is_integer():
         return f"; write {int(value):_}"
-    if isinstance(value, bool if get_origin(hint) is Literal else (int, float) if hint is str else ()):
+    unquoted = {str: (int, float), Literal: bool}.get(hint if hint is str else get_origin(hint), ())
+    if isinstance(value, unquoted):  # YAML reads a text without quotes as these: 007, yes
         return "; put a text in quotes"
     choices = [str(choice) for choice in get_args(hint)] if get_origin(hint) is Literal else []
     near = difflib.get_close_matches(value, choices, 1) if isinstance(value, str) else []

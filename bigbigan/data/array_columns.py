@@ -8,6 +8,7 @@ from PIL import Image
 
 from bigbigan.errors import DataError
 
+ROWS = 256  # arrays that are Python's lists at a time
 DTYPES = ("uint8", "uint16", "bool")  # whose black and white are certain
 
 
@@ -40,9 +41,10 @@ def encoded_arrays(table: Any, column: str, dtype: str, origin: str) -> Any:
             f"{where}, found numbers of type {dtype}, which do not say what is black and white; make them uint8, with "
             "black at 0 and white at 255, in a column of type datasets.Array2D((H, W), 'uint8') or Array3D"
         )
-    cells = [None if cell is None else _png(cell, dtype, f"{where}, found") for cell in table.with_format(None)[column]]
-    rows = {column: [{"bytes": cell, "path": None} for cell in cells]}
-    return Dataset.from_dict(rows, features=Features({column: ImageFeature(decode=False)}))
+    parts = table.with_format(None).iter(ROWS)
+    encoded = lambda cell: {"bytes": _png(cell, dtype, f"{where}, found"), "path": None}  # noqa: E731
+    cells = [None if cell is None else encoded(cell) for part in parts for cell in part[column]]
+    return Dataset.from_dict({column: cells}, features=Features({column: ImageFeature(decode=False)}))
 
 
 def _png(cell: list, dtype: str, found: str) -> bytes:

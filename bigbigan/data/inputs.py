@@ -497,6 +497,7 @@ def _read(item: _Item, size: int, ranges: Ranges) -> _Pixels:
     if not isinstance(image, (str, os.PathLike, Image.Image, _Row)):
         keys = ", ".join(printable(str(key)) for key in image) if isinstance(image, Mapping) else ""
         cure = f" of {keys}; give its images alone, such as (row['image'] for row in rows)" if keys else ""
+        cure = "; give each picture as an array, such as numpy.uint8(picture)" if isinstance(image, list) else cure
         found = f"found {type(image).__name__}{cure}"
         raise InputError(f"{item.name}: expected a path, a PIL image, an array or a tensor, {found}")
     try:

@@ -83,13 +83,18 @@ class Name:
         return all(word in PLAIN_WORDS or word.isdigit() for word in self.rest)
 
 
-def read_name(name: str) -> Name:
-    """Return the split that a file's or folder's name stands for. "train_val" is a training split, as in VOC."""
+def _words(name: str) -> list[str]:
+    """Return a name's words, in which train and val beside each other are one: trainval."""
     parts = words(name)
     for i in range(len(parts) - 1):
         if SPLIT_WORDS.get(parts[i]) == TRAIN and SPLIT_WORDS.get(parts[i + 1]) == VAL:
-            parts[i : i + 2] = ["trainval"]
-            break
+            return [*parts[:i], "trainval", *parts[i + 2 :]]
+    return parts
+
+
+def read_name(name: str) -> Name:
+    """Return the split that a file's or folder's name stands for. "train_val" is a training split, as in VOC."""
+    parts = _words(name)
     for table, short in ((SPLIT_WORDS, False), (SHORT_WORDS, True)):
         found = {table[word] for word in parts if word in table}
         if len(found) == 1:
@@ -161,6 +166,7 @@ def choose_parts(
     A part is chosen by its name; or it is the one that means the same; for evaluation on "test", the default, one with
     labels if there is any, so that a val with labels is preferred to a test without.  Raises DataError.
     """
+    parts = _without_copies(parts, request.train_split, request.test_split)
     if len(parts) == 1:
         return next(iter(parts)), next(iter(parts)), True
     train = _named(request.train_split, parts)
@@ -185,6 +191,21 @@ def choose_parts(
             "choose with --data.split and --data.test_split"
         )
     return own, other, False
+
+
+def _without_copies(parts: dict[str, str | None], train: str, test: str) -> dict[str, str | None]:
+    """Return the parts without trainval or, where it is what the run trains on, without val, which it holds.
+
+    train, test: the names that were asked for; a part of that very name stays.
+    """
+    joined = [name for name in parts if "trainval" in _words(name)]
+    val = [name for name, split in parts.items() if split == VAL]
+    if not joined or not val:
+        return parts
+    others = [name for name, split in parts.items() if split == TRAIN and name not in joined]
+    trained_on = not others or any(name.lower() == train.lower() for name in joined)
+    copies = [name for name in (val if trained_on else joined) if name.lower() not in (train.lower(), test.lower())]
+    return {name: split for name, split in parts.items() if name not in copies}
 
 
 def _alike(asked: str, parts: dict[str, str | None]) -> list[str]:
@@ -475,7 +496,7 @@ def _group(splits: list[tuple[Folder, Name]], where: str, left_out: list[str]) -
 
 def _leave_out_copies(kinds: dict[str, list[tuple[Folder, Name]]], left_out: list[str]) -> None:
     """Take away trainval where train and val are there too; else val, which trainval holds. Say so in `left_out`."""
-    both = [(f, name) for f, name in kinds.get(TRAIN, []) if joins_val(f.name)]
+    both = [(f, name) for f, name in kinds.get(TRAIN, []) if "trainval" in _words(f.name)]
     if not both or VAL not in kinds:
         return
     if len(both) < len(kinds[TRAIN]):
@@ -484,12 +505,6 @@ def _leave_out_copies(kinds: dict[str, list[tuple[Folder, Name]]], left_out: lis
     else:
         copies, why = kinds.pop(VAL), f"a part of {printable(both[0][0].name)}/, by its name"
     left_out.extend(f"{printable(f.name)}/ ({counted(len(f))}, {why})" for f, _ in copies)
-
-
-def joins_val(name: str) -> bool:
-    """Return whether a name is that of training and validation images together, such as trainval or train_val."""
-    found = [SPLIT_WORDS.get(word) for word in words(name)]
-    return "trainval" in words(name) or (TRAIN, VAL) in zip(found, found[1:], strict=False)
 
 
 def _shard(name: Name) -> bool:
@@ -657,7 +672,8 @@ def read_tables(paths: list[Path], root: Path, subset: str) -> dict[str, list[Pa
     for file in files:
         rest = " ".join(file.rest)
         config = "/".join([*file.folders[common:], *([rest] if rest and file.split and len(rests) > 1 else [])])
-        configs.setdefault(config, {}).setdefault(file.split or rest or ALL, []).append(file.path)
+        split = "trainval" if file.joined else file.split or rest or ALL
+        configs.setdefault(config, {}).setdefault(split, []).append(file.path)
     return _one_config({name or "default": parts for name, parts in configs.items()}, root, subset)
 
 
@@ -667,6 +683,7 @@ class TableFile:
 
     split: train, val or test, or another folder's name beside those of splits, or None.  above: the folders over the
     one that names the split.  folders: those that may tell configurations apart.  rest: the other words of its name.
+    joined: whether the split is trainval.
     """
 
     path: Path
@@ -674,6 +691,7 @@ class TableFile:
     above: tuple[str, ...] | None
     folders: list[str]
     rest: tuple[str, ...]
+    joined: bool
 
 
 def _name_splits_by_folder(files: list[TableFile]) -> None:
@@ -710,7 +728,7 @@ def _place(path: Path, root: Path, years: bool) -> TableFile:
         stem = re.sub(r"(?:[-_.]\d+)+$", "", stem)
         stem = re.sub(rf"(?i)(^|[^a-z])({'|'.join(SPLIT_WORDS)})\d+$", r"\1\2", stem)
     name, folders = read_name(stem), list(path.relative_to(root).parts[:-1])
-    split, above = name.split, None
+    split, above, joined = name.split, None, "trainval" in _words(stem)
     if split is None and len({SPLIT_WORDS[w] for w in words(stem) if w in SPLIT_WORDS}) > 1:
         raise DataError(
             f"{printable(path)}: expected a name with one split, found {printable(path.name)}; choose with "
@@ -720,12 +738,13 @@ def _place(path: Path, root: Path, years: bool) -> TableFile:
         for i in reversed(range(len(folders))):
             named = read_name(folders[i])
             if named.split and not named.short:
-                split, above = named.split, tuple(folders[:i])
+                split, above, joined = named.split, tuple(folders[:i]), "trainval" in _words(folders[i])
                 folders[i] = " ".join(word for word in named.rest if word not in PLAIN_WORDS)
                 break
     folders = [f for f in folders if f and "=" not in f and not _numbered(f)]
     rest = tuple(word for word in name.rest if word not in PLAIN_WORDS)
-    return TableFile(path, split, above, folders, () if all(map(str.isdigit, rest)) and not years else rest)
+    rest = () if all(map(str.isdigit, rest)) and not years else rest
+    return TableFile(path, split, above, folders, rest, joined)
 
 
 def _numbered(folder: str) -> bool:

@@ -203,17 +203,17 @@ def _stylegan(path: Path) -> list[dict]:
     return [{"file_name": name, "label": label} for name, label in pairs]
 
 
-def typed(rows: list[dict]) -> list[dict]:
+def typed(rows: list[dict[str, str]]) -> list[dict]:
     """Turn the columns of a CSV file that hold only whole numbers into int, or only numbers into float; "" to None.
 
     Blanks around a value do not count. Beside numbers, NA and the like stand for no value, as "" does.
     """
     for column in rows[0] if rows else ():
         for row in rows:
-            row[column] = row[column].strip() if isinstance(row.get(column), str) else row.get(column)
+            row[column] = (row.get(column) or "").strip()
         values = [row[column] for row in rows if row[column] and not is_missing(row[column])]
-        whole = values and all(isinstance(v, str) and re.fullmatch(r"-?(0|[1-9]\d*)", v) for v in values)
-        number = values and all(isinstance(v, str) and re.fullmatch(r"-?\d+\.\d*(e-?\d+)?", v) for v in values)
+        whole = values and all(re.fullmatch(r"-?(0|[1-9]\d*)", v) for v in values)
+        number = values and all(re.fullmatch(r"-?\d+\.\d*(e-?\d+)?", v) for v in values)
         for row in rows:
             text = row[column]
             nothing = not text or ((whole or number) and is_missing(text))

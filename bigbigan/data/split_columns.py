@@ -67,6 +67,7 @@ def choose_by_column(
             for kind in (TRAIN, VAL, TEST)
             if kind in kinds.values()
         }
+        # Rows of one table have labels or none; so no part is preferred for having them.
         own, other, whole = choose_parts(request, dict(zip(parts, parts, strict=True)), lambda _: True, where)
         left = len(codes) - sum(map(len, parts.values()))
         notes = [

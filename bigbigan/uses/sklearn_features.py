@@ -11,7 +11,7 @@ from sklearn.utils.validation import validate_data
 from torch import Tensor
 
 from bigbigan.api import OUTPUTS, _ready, encode  # _ready keeps the model that a path names
-from bigbigan.errors import InputError
+from bigbigan.errors import InputError, UnreadableImage
 from bigbigan.files import printable
 from bigbigan.model import BigBiGAN
 
@@ -63,16 +63,11 @@ class BigBiGANFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         )
         if isinstance(images, (np.ndarray, Tensor)) and images.ndim == 2:
             raise InputError(f"X: expected one image for each of its {len(images)} entries, found rows; {wanted}")
-        features = encode(
-            images,
-            self.model,
-            self.output,
-            self.batch_size,
-            self.device,
-            seed=self.seed,
-            progress=False,
-            value_range=self.value_range,
-        ).numpy()
+        options = {"seed": self.seed, "progress": False, "value_range": self.value_range}
+        try:
+            features = encode(images, self.model, self.output, self.batch_size, self.device, **options).numpy()
+        except UnreadableImage as error:  # no row can be left out here
+            raise UnreadableImage(error.name, error.reason) from None
         if isinstance(images, (np.ndarray, Tensor, list, tuple)) and len(images) != len(features):
             raise InputError(
                 f"X: expected one image for each of its {len(images)} entries, found {len(features)} images; {wanted}"

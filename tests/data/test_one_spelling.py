@@ -120,6 +120,24 @@ def test_trainval_and_its_parts_do_not_meet(tmp_path, folders, kept, left):
     assert (train.source, test.source) == kept and any(note.startswith(left) for note in train.notes)
 
 
+@pytest.mark.parametrize(
+    ("files", "settings", "expected"),
+    [
+        (("train", "trainval", "val"), {}, ("train", "val")),
+        (("trainval", "val", "test"), {}, ("trainval", "test")),
+        (("train", "train_val", "val"), {"split": "trainval"}, ("trainval", "held out")),
+        (("train", "trainval", "val"), {"split": "trainval", "test_split": "val"}, ("trainval", "val")),  # as asked
+        (("trainval/0", "val/0"), {}, ("trainval", "held out")),
+    ],
+)
+def test_tables_of_trainval_do_not_meet_their_parts(tmp_path, files, settings, expected):
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        table(14, label=[0, 1] * 7).to_parquet(tmp_path / f"{name}.parquet")
+    found = [images.source.replace("train_val", "trainval") for images in splits(tmp_path, **settings)]
+    assert tuple(source.split(" of")[0].split(".")[0].split("/")[0] for source in found) == expected
+
+
 def test_one_image_with_two_labels_is_refused(tmp_path):
     make(tmp_path, "0.png", "1.png")
     write(tmp_path / "metadata.csv", "file_name,label", "0.png,b", "1.png,a", "0.png,a")

@@ -393,3 +393,12 @@ def test_arrays_keep_the_type_that_the_column_declares(tmp_path, values, feature
 def test_arrays_of_unknown_meaning_are_refused(tmp_path, values, feature, found):
     with pytest.raises(DataError, match=found):
         array_table(tmp_path / "one.parquet", values, feature)
+
+
+def test_an_empty_cell_of_arrays_is_an_image_that_cannot_be_read(tmp_path):
+    images = array_table(
+        tmp_path / "one.parquet", [ARRAYS[0, ..., 0], None, *ARRAYS[2:, ..., 0]], Array2D((5, 7), "uint8")
+    )
+    assert np.array_equal(np.asarray(images.decoded(2))[..., 0], ARRAYS[2, ..., 0])
+    with pytest.raises(ValueError, match="expected an image, found an empty cell"):
+        images.decoded(1)
