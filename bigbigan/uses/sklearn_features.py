@@ -63,7 +63,7 @@ class BigBiGANFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         )
         if isinstance(images, (np.ndarray, Tensor)) and images.ndim == 2:
             raise InputError(f"X: expected one image for each of its {len(images)} entries, found rows; {wanted}")
-        options = {"seed": self.seed, "progress": False, "value_range": self.value_range}
+        options: dict[str, Any] = {"seed": self.seed, "progress": False, "value_range": self.value_range}
         try:
             features = encode(images, self.model, self.output, self.batch_size, self.device, **options).numpy()
         except UnreadableImage as error:  # no row can be left out here
