@@ -6,8 +6,8 @@ The accuracy of the nearest neighbour, by ‖a − b‖, in E's last hidden laye
 the 60,000 training images (the paper), and of the 10,000 training images that its code holds out among the other 50,000
 (the log). Ours are trained on all 60,000, theirs in the log on the 50,000. Beside it the same of the pixels and of an
 untrained E, whose batch norms take the statistics of 2,000 images. The log's figure of z is taken before the sigmoid,
-which E(x) is not. Then ‖x − G(E(x))‖ of test images, pixels from 0 to 1, and the same of random pairs of a test image
-and a reconstruction.
+which E(x) is not. Of a run whose D sees images alone, such as the latent regressor's, D's last hidden layer too. Then
+‖x − G(E(x))‖ of test images, pixels from 0 to 1, and the same of random pairs of a test image and a reconstruction.
 """
 
 import argparse
@@ -23,7 +23,7 @@ if __name__ == "__main__":
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import bigbigan
 from bigbigan.config import Data
@@ -60,11 +60,14 @@ def both(train: Tensor, labels: Tensor, test: Tensor, truth: Tensor) -> str:
 
 
 @torch.no_grad()
-def hidden(encoder, x: Tensor, batch_statistics: bool = False) -> Tensor:
-    """Return E's last hidden layer, (n, C)."""
-    encoder.train(batch_statistics)
-    found = torch.cat([encoder.avepool(part) for part in x.split(2000)])
-    encoder.eval()
+def hidden(layers: nn.Module, x: Tensor, batch_statistics: bool = False) -> Tensor:
+    """Return the last hidden layer, (n, C).
+
+    batch_statistics: normalise by the mean and the variance of 2,000 images in place of the running ones.
+    """
+    layers.train(batch_statistics)
+    found = torch.cat([layers(part) for part in x.split(2000)])
+    layers.eval()
     return found
 
 
@@ -92,9 +95,9 @@ def main() -> None:
         if not i:
             torch.manual_seed(0)
             untrained = BigBiGAN.from_config(model.config).encoder
-            features = [hidden(untrained, part, batch_statistics=True) for part in (x, test)]
+            features = [hidden(untrained.trunk, part, batch_statistics=True) for part in (x, test)]
             print(f"untrained, last hidden layer               {both(features[0], labels, features[1], truth)}")
-        features = [hidden(model.encoder, part) for part in (x, test)]
+        features = [hidden(model.encoder.trunk, part) for part in (x, test)]
         with torch.no_grad():
             means = [torch.cat([model.infer(p).mean for p in part.split(1000)]) for part in (x, test)]
         print(f"{name}")
@@ -103,6 +106,9 @@ def main() -> None:
         with torch.no_grad():
             before = [model.encoder.linear(part) for part in features]
         print(f"  E(x) before the sigmoid or tanh          {both(before[0], labels, before[1], truth)}")
+        if not model.discriminator.joint:
+            features = [hidden(model.discriminator.f, part) for part in (x, test)]
+            print(f"  D's last hidden layer                    {both(features[0], labels, features[1], truth)}")
         print("  error of G(E(x)) {:.2f}, random pairs {:.2f}".format(*reconstruction(model, test)), flush=True)
 
 
