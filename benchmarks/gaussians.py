@@ -1,13 +1,13 @@
 """Repeat ALI's toy experiment (Dumoulin et al. 2017, section 4.3): do a GAN and ALI find all 25 Gaussians of a grid?
 
-    python benchmarks/gaussians.py [--seeds 10] [--iterations 6000] [--folder runs/gaussians]
+    python benchmarks/gaussians.py [--seeds 10] [--iterations 6000 20000 60000] [--folder runs/gaussians]
                                    [--picture docs/images/gaussians.png]
 
 As in the paper: means on a 5×5 grid of spacing 2 with standard deviation 0.05; 2 latents; the same G and D for both but
 for D's input; 10 runs of each with random learning rate, β₁ and deviation of the initial weights, the same for both
 kinds with a seed; 10,000 samples, each assigned to its nearest mean; a mode with a sample is covered. Smaller than in
-the paper: 128 units in G and E, 64 in D, no dropout, and 6,000 iterations in place of 200,000. Both kinds are trained
-by `bigbigan.training.step`, on points as images of 1×1 px with two channels.
+the paper: 128 units in G and E, 64 in D, no dropout, and 60,000 iterations in place of 200,000; a table after each of
+`--iterations`. Both kinds are trained by `bigbigan.training.step`, on points as images of 1×1 px with two channels.
 
 Finished runs are kept in the folder and not repeated, so the command may be stopped at any time.
 """
@@ -15,6 +15,7 @@ Finished runs are kept in the folder and not repeated, so the command may be sto
 import argparse
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -114,8 +115,8 @@ def hyperparameters(seed: int) -> tuple[float, float, float]:
     return 10 ** (-3.3 + 0.8 * rate), 0.5 + 0.4 * beta, 10 ** (-2 + deviation)
 
 
-def train(kind: str, seed: int, iterations: int) -> Tensor:
-    """Train a model and return its samples, (10,000, 2)."""
+def train(kind: str, seed: int, lengths: list[int]) -> Iterator[tuple[int, Tensor]]:
+    """Train a model and yield each of `lengths`, in iterations, with the samples at that point, (10,000, 2)."""
     rate, beta, deviation = hyperparameters(seed)
     torch.manual_seed(seed)
     model = build(kind, deviation).train()
@@ -124,15 +125,17 @@ def train(kind: str, seed: int, iterations: int) -> Tensor:
     step = build_step(Config(loss=Loss("logistic"), optim=optim), model, build_optimizers(model, optim), nullcontext)
     generator = torch.Generator().manual_seed(seed)
     data = draw(100_000, generator)
-    for _ in range(iterations):
+    for iteration in range(1, max(lengths) + 1):
         x = data[torch.randint(len(data), (BATCH,), generator=generator)].view(-1, 2, 1, 1)
         z, noise = torch.randn(2, BATCH, LATENTS, generator=generator)
         batch = Batch(x, z, noise)
         step.discriminator_update(batch)
         step.encoder_generator_update(batch)
         step.health.forget()
-    with torch.no_grad():  # with the batch statistics of all samples
-        return model.generator(torch.randn(SAMPLES, LATENTS, generator=generator)).flatten(1)
+        if iteration in lengths:
+            latents = torch.randn(SAMPLES, LATENTS, generator=generator.clone_state())  # leaves the training as it is
+            with torch.no_grad():  # with the batch statistics of all samples
+                yield iteration, model.generator(latents).flatten(1)
 
 
 def figures(samples: Tensor) -> dict[str, float]:
@@ -178,7 +181,7 @@ def picture(samples: dict[str, list[Tensor]], path: Path, size: int = 84, gap: i
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--iterations", type=int, default=6_000)
+    parser.add_argument("--iterations", type=int, nargs="+", default=[6_000, 20_000, 60_000])
     parser.add_argument("--folder", type=Path, default=Path("runs/gaussians"))
     parser.add_argument("--picture", type=Path, default=None)
     parser.add_argument("--kinds", nargs="+", default=KINDS)
@@ -186,20 +189,25 @@ def main() -> None:
     o = parser.parse_args()
     torch.set_num_threads(1)
     o.folder.mkdir(parents=True, exist_ok=True)
-    samples: dict[str, list[Tensor]] = {kind: [] for kind in o.kinds}
+    found: dict[int, dict[str, list[Tensor]]] = {n: {kind: [] for kind in o.kinds} for n in sorted(o.iterations)}
     for seed in range(o.seeds):
         for kind in o.kinds:
-            if o.runs < 1:
-                return
-            file, started = o.folder / f"{kind}-{seed}-{o.iterations}.npy", time.process_time()
-            if not file.is_file():
-                np.save(file, train(kind, seed, o.iterations).numpy())
-                o.runs -= 1
+            files = {n: o.folder / f"{kind}-{seed}-{n}.npy" for n in found}
+            if not all(file.is_file() for file in files.values()):
+                if o.runs < 1:
+                    return
+                o.runs, started = o.runs - 1, time.process_time()
                 settings = "rate {:.2g}, β₁ {:.2f}, first weights {:.2g}".format(*hyperparameters(seed))
-                print(f"{kind} {seed}: {settings}; {time.process_time() - started:.0f} s of processor time", flush=True)
-            samples[kind].append(torch.from_numpy(np.load(file)))
-            print(f"{kind} {seed}: {figures(samples[kind][-1])}", flush=True)
-    print(table({kind: [figures(s) for s in runs] for kind, runs in samples.items()}))
+                print(f"{kind} {seed}: {settings}", flush=True)
+                for n, points in train(kind, seed, o.iterations):
+                    np.save(files[n], points.numpy())
+                    seconds = time.process_time() - started
+                    print(f"{kind} {seed}, {n:,}: {figures(points)}, {seconds:.0f} s of processor time", flush=True)
+            for n, file in files.items():
+                found[n][kind].append(torch.from_numpy(np.load(file)))
+    for n, samples in found.items():
+        print(f"\nafter {n:,} iterations")
+        print(table({kind: [figures(points) for points in runs] for kind, runs in samples.items()}))
     if o.picture:
         picture(samples, o.picture)
 
