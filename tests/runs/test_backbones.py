@@ -14,7 +14,7 @@ PRESETS = {
 @pytest.mark.run
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_timm_encoder_trains_beside_another_family(tmp_path, preset):
-    width = ["--model.encoder=resnet18", "--model.encoder_width=1"]  # the tiny run's, which it would refuse
+    width = ["--model.encoder=test_resnet", "--model.encoder_width=1"]  # the tiny run's, which it would refuse
     flags = [f"--config={preset}", *PRESETS[preset], *width, "--run.name=run", "--run.probe=False"]
     train(tmp_path, *flags, "--run.images=48")
     train(tmp_path, *flags, "--run.images=96")
