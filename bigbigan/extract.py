@@ -135,9 +135,9 @@ def extract(options: Extract) -> None:
     import torch  # after the threads' setting
 
     from bigbigan.api import load
+    from bigbigan.distributed import cores
     from bigbigan.features import extraction, shards
     from bigbigan.training.launch import check_gpus
-    from bigbigan.training.threads import cores
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))

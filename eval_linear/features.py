@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bigbigan.data import Crop, Images, Stream, evaluation_batches, fingerprint, to_signed
+from bigbigan.data.ahead import decoding_processes
 from bigbigan.errors import FeatureError
 from bigbigan.metrics.cache import TRANSFORM, digest, entry, get_or_make, store
 from bigbigan.networks.encoder import Encoder
@@ -139,7 +140,8 @@ def augmented(
     Yields ({name: (batch_size, C)}, labels (batch_size,)) on E's device.
     """
     device = next(encoder.parameters()).device
-    stream = Stream(images, encoder.image_size, seed, Crop(augment, flip), device=device)
+    crop, workers = Crop(augment, flip), decoding_processes()
+    stream = Stream(images, encoder.image_size, seed, crop, device=device, workers=workers)
     for batch in stream.batches(0, 2**62, batch_size):
         parts = [features_of(encoder, to_signed(part), names) for part in batch.x.split(step)]
         yield {name: torch.cat([part[name] for part in parts]) for name in names}, batch.labels.to(device)

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler, SubsetRandomSampler, WeightedRandomSampler
 
 from bigbigan.data import layout
+from bigbigan.data.ahead import decoding_threads
 from bigbigan.data.arrays import Ranges, Seen, Values, as_images, doubt_channels, is_single, read_values, seen_in
 from bigbigan.data.crops import centre_square, crop_and_resize, resize, size_of
 from bigbigan.data.folders import image_paths
@@ -42,7 +43,6 @@ from bigbigan.files import counted, expanded, printable
 
 # What `read_batches` explains. A torch data set without an iterator is read by number.
 ImageInput: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor | Iterable[Any] | Dataset[Any]
-DECODERS = min(8, os.cpu_count() or 1)
 
 
 class Batch(NamedTuple):
@@ -401,7 +401,7 @@ def _read_ahead(parts: Iterator[list[_Item]], ahead: int, values: Values, sizes,
     done = 0
     several: list[str] = []
     waiting: deque[tuple[list[_Item], list[Future]]] = deque()
-    with ThreadPoolExecutor(DECODERS) as pool:  # decoding releases the GIL, so it overlaps with the network
+    with ThreadPoolExecutor(decoding_threads()) as pool:  # decoding releases the GIL, so it overlaps with the network
         try:
             while (part := next(parts, None)) or waiting:
                 if part:

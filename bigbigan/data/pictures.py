@@ -1,5 +1,6 @@
 """Decode one image: any file or PIL mode to RGB, and uint8 to and from the range [−1, 1]."""
 
+import errno
 import functools
 import io
 import math
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from bigbigan.errors import Outside
@@ -46,6 +47,7 @@ EXTRA_SAMPLES = 338
 COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3}  # bands by PHOTOMETRIC: grey, RGB, palette, CMYK, YCbCr, Lab
 TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 PAGE_KIND, SMALLER, MASK = 254, 1, 4  # a TIFF tag, and its bits for a copy of fewer pixels and for a mask
+FAILURES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN)  # a machine's
 SEVERAL_PAGES = "bigbigan: pages"  # of `Image.info`: the file has several pages or frames, of which this is the first
 DEEP_VALUES = "bigbigan: values"  # of `Image.info`: those of a picture of more than 8 bits, and its black and white
 SMALL_GREYS = {"L;2": 85, "L;4": 17}  # what Pillow multiplies greys of 2 and 4 bits by
@@ -220,7 +222,9 @@ def _webp_decoder() -> Callable | None:
 
 
 def why(error: Exception) -> str:
-    """Return in one line why an image could not be read."""
+    """Return in one line why an image could not be read. If the machine is at fault, raises the error again."""
+    if isinstance(error, OSError) and error.errno in FAILURES:
+        raise error
     text = printable(str(error).strip())
     return text if isinstance(error, (PictureError, Outside)) else f"{type(error).__name__}: {text}"
 
@@ -248,6 +252,7 @@ def to_rgb(image: Image.Image, value_range: tuple[float, float] | None = None) -
             f"expected grey pictures or colours of 8 bits for the values of black and white "
             f"{value_range[0]:g} {value_range[1]:g}, found colours of 16 bits; scale them to 8 bits first"
         )
+    _decode_turned(image)
     if is_deep(image):
         return _deep_to_rgb(image, value_range)
     tiff = image.format == "TIFF"  # which a turned image forgets
@@ -263,6 +268,20 @@ def to_rgb(image: Image.Image, value_range: tuple[float, float] | None = None) -
             _check_transparency(image)
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
+
+
+def _decode_turned(image: Image.Image) -> None:
+    """Decode a TIFF that its orientation turns by a quarter.
+
+    Pillow maps an uncompressed file that it opened by name into memory with the width and the height of the turned
+    picture, which shears it. Without the name it reads the file instead.
+    """
+    if image.format == "TIFF" and image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8):
+        name, image.filename = image.filename, ""
+        try:
+            image.load()
+        finally:
+            image.filename = name
 
 
 def _deep_colours(image: Image.Image) -> bool:

@@ -3,6 +3,7 @@
 So a run can resume anywhere, and the number of processes, decoding workers and images a batch change nothing.
 """
 
+import itertools
 import logging
 import signal
 import sys
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from bigbigan.data.ahead import read_in_threads
 from bigbigan.data.crops import (
     FILTER,
     UNIFORMS,
@@ -32,6 +34,7 @@ from bigbigan.distributed import to_device
 from bigbigan.errors import DataError
 from bigbigan.noise import uniforms
 
+PART = 16  # images that a thread reads in one go
 log = logging.getLogger(__name__)
 
 
@@ -226,19 +229,31 @@ def evaluation_batches(images: Images, size: int, batch: int) -> Iterator[tuple[
 
     Unreadable images are left out with a warning, one for each in the life of this process.
     """
+
+    def read(some: range) -> list[np.ndarray | str]:
+        return [_centre_square(images, i, size) for i in some]
+
     pixels, indices = [], []
-    for i in range(len(images)):
-        try:
-            image = images.decoded(i)
-        except Exception as error:
+    parts = (range(first, min(first + PART, len(images))) for first in range(0, len(images), PART))
+    for i, found in enumerate(itertools.chain.from_iterable(read_in_threads(read, parts))):
+        if isinstance(found, str):
             if (name := images.name(i)) not in _said:
                 _said.add(name)
-                log.warning("unreadable image %s: left out of evaluations: %s", name, why(error))
+                log.warning("unreadable image %s: left out of evaluations: %s", name, found)
             continue
-        pixels.append(crop_and_resize(image, centre_square(*size_of(image)), size))
+        pixels.append(found)
         indices.append(i)
         if len(pixels) == batch:
             yield torch.from_numpy(np.stack(pixels)), np.asarray(indices)
             pixels, indices = [], []
     if pixels:
         yield torch.from_numpy(np.stack(pixels)), np.asarray(indices)
+
+
+def _centre_square(images: Images, i: int, size: int) -> np.ndarray | str:
+    """Return the centre square of image i, uint8 (3, size, size), or why it could not be read."""
+    try:
+        image = images.decoded(i)
+        return crop_and_resize(image, centre_square(*size_of(image)), size)
+    except Exception as error:  # decoders raise many types
+        return why(error)

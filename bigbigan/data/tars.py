@@ -12,6 +12,8 @@ import os
 import re
 import shlex
 import tarfile
+import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -341,8 +343,16 @@ def _add(sample: dict, suffix: str, member: tarfile.TarInfo, tar: tarfile.TarFil
                 sample.setdefault(name, value)
 
 
+class _OpenTar:
+    """Hold a tar open until the last thread that reads from it lets go."""
+
+    def __init__(self, path: Path):
+        self.descriptor = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self.descriptor)
+
+
 class Tars:
-    """Serve images at their places in tar files. Each process opens a tar when it first reads from it.
+    """Serve images at their places in tar files, to several threads. Each process opens a tar when it first reads it.
 
     folder: the data set's own, in which all files lie.  shards, offsets, sizes: ints (n,), where each image lies.
     members: the images' names in their tars.
@@ -351,17 +361,17 @@ class Tars:
     def __init__(self, files: list[Path], folder: Path, shards, offsets, sizes, members: list[str]):
         self.paths, self.folder, self.members = files, folder, members
         self.shards, self.offsets, self.sizes = shards, offsets, sizes
-        self.opened: dict[int, int] = {}  # number of a tar → its file descriptor
+        self.opened: dict[int, _OpenTar] = {}  # by the number of the tar
+        self.lock = threading.Lock()  # of `opened`: threads read together
 
     def __len__(self):
         return len(self.members)
 
     def __getstate__(self) -> dict:
-        return self.__dict__ | {"opened": {}}
+        return {name: value for name, value in self.__dict__.items() if name not in ("opened", "lock")}
 
-    def __del__(self):
-        for descriptor in self.opened.values():
-            os.close(descriptor)
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__ |= state | {"opened": {}, "lock": threading.Lock()}
 
     def __getitem__(self, i):
         return open_picture(io.BytesIO(self.source(i)))
@@ -369,11 +379,12 @@ class Tars:
     def source(self, i) -> bytes:
         """Return the encoded bytes of image i. Raises PictureError or OSError."""
         shard, size = int(self.shards[i]), int(self.sizes[i])
-        if (descriptor := self.opened.get(shard)) is None:
-            if len(self.opened) >= OPEN_FILES:
-                os.close(self.opened.pop(next(iter(self.opened))))
-            descriptor = self.opened[shard] = os.open(self.paths[shard], os.O_RDONLY)
-        content = os.pread(descriptor, size, int(self.offsets[i]))
+        with self.lock:
+            if (tar := self.opened.get(shard)) is None:
+                if len(self.opened) >= OPEN_FILES:
+                    del self.opened[next(iter(self.opened))]
+                tar = self.opened[shard] = _OpenTar(self.paths[shard])
+        content = os.pread(tar.descriptor, size, int(self.offsets[i]))
         if len(content) < size:
             raise PictureError(f"expected {size:,} bytes, found {len(content):,}; the tar was cut short")
         return content

@@ -1,4 +1,4 @@
-"""Work with several processes and their devices: collectives, and copies that do not make the host wait."""
+"""Work with several processes and their devices: collectives, cores, copies that do not make the host wait."""
 
 from bigbigan.distributed.collectives import (
     all_gather_rows,
@@ -12,6 +12,7 @@ from bigbigan.distributed.collectives import (
     scatter_batch,
     world_size,
 )
+from bigbigan.distributed.cores import cores
 from bigbigan.distributed.device import ScalarReader, mark_step, to_device
 from bigbigan.errors import LostProcess
 
@@ -23,6 +24,7 @@ __all__ = [
     "average_gradients",
     "barrier",
     "copy_from_main",
+    "cores",
     "gather_batch",
     "local_only",
     "mark_step",

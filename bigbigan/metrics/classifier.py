@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bigbigan.data import Crop, Images, Stream, evaluation_batches, to_signed
+from bigbigan.data.ahead import decoding_processes
 from bigbigan.distributed.collectives import rank, world_size
 from bigbigan.distributed.gather import summed
 from bigbigan.errors import MetricsError
@@ -85,7 +86,8 @@ def train_classifier(
         classifier.requires_grad_(True).train()
         fused = device.type in ("cpu", "cuda")
         adam = torch.optim.Adam(classifier.parameters(), lr=rate, weight_decay=weight_decay, fused=fused)
-        stream = Stream(images, size, seed, Crop(augment, flip), rank=rank(), processes=world_size(), device=device)
+        crop, share = Crop(augment, flip), {"rank": rank(), "processes": world_size()}
+        stream = Stream(images, size, seed, crop, **share, device=device, workers=decoding_processes())
         began = time.monotonic()
         for step, batch in enumerate(stream.batches(0, steps * batch_size, batch_size)):
             adam.param_groups[0]["lr"] = rate * _schedule((step + 1) / steps)

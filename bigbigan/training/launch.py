@@ -18,13 +18,13 @@ from accelerate.utils import DistributedType, InitProcessGroupKwargs, is_torch_x
 
 from bigbigan.config import EARLIER, Config, Model
 from bigbigan.data import Crop, Images, Stream, open_splits
+from bigbigan.data.ahead import decoding_processes
 from bigbigan.data.classes import why_no_classes
 from bigbigan.data.images import LOOKED_AT
-from bigbigan.distributed import rank, world_size
+from bigbigan.distributed import cores, rank, world_size
 from bigbigan.errors import ConfigError, LostProcess, Outside
 from bigbigan.files import check_links
 from bigbigan.training.precision import cpu_has_bf16
-from bigbigan.training.threads import cores
 
 # Beginnings of the names of what evaluations measure (`eval_linear.quick`).
 EVALUATED = ("top1_linear", "top1_knn", "top1_1nn", "fid", "is", "reconstruction_error_relative")
@@ -309,10 +309,8 @@ def open_stream(config: Config, images: Images, accelerator: Accelerator) -> Str
 
 
 def decoders(config: Config) -> int:
-    """Return how many processes decode images: as set, or one less than the cores of each training process."""
-    if config.data.workers >= 0:
-        return config.data.workers
-    return max(1, (os.cpu_count() or 2) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - 1)
+    """Return how many processes decode training images: as set, or one less than the cores of each process."""
+    return config.data.workers if config.data.workers >= 0 else decoding_processes()
 
 
 def revision() -> str:

@@ -5,13 +5,12 @@ operation, which makes small networks slower. The number of threads may change t
 resumes keeps the number that its newest checkpoint names.
 """
 
-import os
 import time
 from typing import TYPE_CHECKING
 
 import torch
 
-from bigbigan.distributed import all_gather_rows, all_reduce, world_size
+from bigbigan.distributed import all_gather_rows, all_reduce, cores, world_size
 from bigbigan.training.outline import outline_images
 
 if TYPE_CHECKING:
@@ -25,12 +24,6 @@ LARGE = 0.75  # the same for a whole pass
 LIMIT = 1.0  # seconds after which no further round of passes begins
 ROUNDS = 12  # of passes with each number; the least time of several is little moved by what else the machine does
 MARGIN = 1.05  # times that all cores must be faster to be chosen, since noise must not choose
-
-
-def cores() -> int:
-    """Return the cores of each training process on this machine."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, available // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
 def set_threads(trainer: "Trainer") -> str:

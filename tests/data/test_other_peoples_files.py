@@ -471,3 +471,23 @@ def test_a_damaged_later_page_never_decides_whether_the_first_is_read(kind):
         found = [(outcome(lambda d=whole[:n]: decode_rgb(d)), outcome(lambda d=whole[:n]: first_page(d)))
                  for n in range(20, len(whole), 3)]  # fmt: skip
     assert all(a == b for a, b in found) and len({a for a, _ in found}) > 1
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["L", "RGB", "I;16"])
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+def test_a_turned_tiff_is_read_upright_from_its_path_as_from_its_bytes(tmp_path, orientation, mode, compression):
+    """Pillow maps uncompressed files, which it opens by name, with width and height exchanged."""
+    stored = np.random.default_rng(orientation).integers(0, 256, (12, 16, 3), np.uint8)
+    pixels = {"L": stored[:, :, 0], "RGB": stored, "I;16": stored[:, :, 0] * np.uint16(257)}[mode]
+    Image.fromarray(pixels).save(tmp_path / "a.tif", tiffinfo={274: orientation}, compression=compression)
+    grey = stored if mode == "RGB" else np.repeat(stored[:, :, :1], 3, 2)
+    turns = {  # what EXIF says of row 0 and column 0
+        1: grey, 2: grey[:, ::-1], 3: grey[::-1, ::-1], 4: grey[::-1], 5: grey.swapaxes(0, 1),
+        6: np.rot90(grey, 3), 7: grey[::-1, ::-1].swapaxes(0, 1), 8: np.rot90(grey),
+    }  # fmt: skip
+    for source in (str(tmp_path / "a.tif"), (tmp_path / "a.tif").read_bytes()):
+        assert np.array_equal(np.asarray(decode_rgb(source)), turns[orientation])
+    with Image.open(tmp_path / "a.tif") as image:
+        assert np.array_equal(np.asarray(to_rgb(image)), turns[orientation])
+        assert image.filename == str(tmp_path / "a.tif")

@@ -1,18 +1,23 @@
 """Read tar files as WebDataset packs them."""
 
+import errno
 import gzip
 import io
 import json
 import lzma
+import os
 import pickle
 import subprocess
 import tarfile
+import time
 
 import numpy as np
 import pytest
+import torch
 
+import bigbigan
 from bigbigan.config import Data
-from bigbigan.data import Crop, Stream, fingerprint, inputs, open_images, open_splits, tars
+from bigbigan.data import Crop, Stream, ahead, evaluation_batches, fingerprint, inputs, open_images, open_splits, tars
 from bigbigan.errors import DataError
 from tests.conftest import picture, train
 from tests.data.test_splits import encoded
@@ -210,3 +215,45 @@ def test_a_run_trains_on_tars_and_resumes(tmp_path):
     train(tmp_path, *flags, "--run.images=48")
     out, _ = train(tmp_path, *flags, "--run.images=96")
     assert "at 48 images" in out
+
+
+def test_threads_read_the_same_tars(tmp_path, monkeypatch):
+    """More tars than are kept open, and some slow reads: a tar is closed only when nobody reads from it."""
+    monkeypatch.setattr(tars, "OPEN_FILES", 2)
+    monkeypatch.setattr(ahead, "cores", lambda: 8)
+    pread, opened = os.pread, []
+
+    def slow_pread(descriptor, size, offset):
+        opened.append(descriptor)
+        time.sleep(0.02 if offset % 3 == 0 else 0)
+        return pread(descriptor, size, offset)
+
+    for k in range(20):
+        members = {f"{k:02}{i}.png": encoded(4 * k + i)["bytes"] for i in range(4)}
+        pack(tmp_path / "shards" / f"{k:05}.tar", members)
+    images = open_images(str(tmp_path / "shards"), test_share=0)
+    images = images.subset(np.random.default_rng(0).permutation(len(images)))
+    expected = torch.cat([x for x, _ in evaluation_batches(images, 8, 80)])
+    monkeypatch.setattr(os, "pread", slow_pread)
+    found = torch.cat([x for x, _ in evaluation_batches(images, 8, 80)])
+    assert torch.equal(found, expected)
+    read = torch.cat([batch.x for batch in inputs.read_batches(images, 8, 80)])
+    assert torch.equal((read / 2 + 0.5).mul(255).round().byte(), expected)
+    assert len(opened) == 160 and len(images.base()[0].opened) <= 2
+    for descriptor in set(opened) - {tar.descriptor for tar in images.base()[0].opened.values()}:
+        with pytest.raises(OSError):
+            os.fstat(descriptor)
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_a_machine_s_failure_is_no_fault_of_an_image(tmp_path, monkeypatch, on_error):
+    images = open_images(str(pack(tmp_path / "a.tar", samples(0, 4))), test_share=0)
+
+    def fail(*_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "pread", fail)
+    with pytest.raises(OSError, match="Too many open files"):
+        bigbigan.encode(images, "digits", "z_mean", on_error=on_error)
+    with pytest.raises(OSError, match="Too many open files"):
+        list(evaluation_batches(images, 8, 4))

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import time
 from types import SimpleNamespace
 
@@ -104,7 +105,7 @@ def test_processes_of_unlike_machines_measure_all_or_none(others, monkeypatch):
 
 
 def test_cores_are_divided_among_the_processes_of_a_machine(monkeypatch):
-    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)  # of more that the machine has
     for processes, each in (("1", 8), ("2", 4), ("3", 2), ("16", 1)):
         monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
         assert threads.cores() == each
