@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 from bigbigan.distributed import local_only
-from bigbigan.errors import BigBiGANError
+from bigbigan.errors import BigBiGANError, ConfigError
 from bigbigan.training import checkpoint
 from bigbigan.training.trainer import Trainer
 from eval_linear import quick
@@ -36,7 +36,11 @@ def evaluate(trainer: Trainer) -> None:
 
 def keep_best(trainer: Trainer, figures: dict[str, float]) -> None:
     """Copy the newest checkpoint to best/ if its figure `run.best` is better than that of the one kept there."""
-    name, folder = quick.chosen(trainer.config.run.best, figures), trainer.folder / "best"
+    try:
+        name, folder = quick.chosen(trainer.config.run.best, figures), trainer.folder / "best"
+    except ConfigError as error:  # a wrong name is no reason to end the run
+        log.warning("no checkpoint is kept in best/: %s", error)
+        return
     if quick.better(name, figures[name], checkpoint.best_value(folder, name)):
         of_samples = name.startswith(("fid", "is"))  # judged beside the training images, as published figures are
         chosen_on = "samples beside the training images" if of_samples else trainer.held_out_name

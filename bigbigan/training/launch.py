@@ -26,10 +26,16 @@ from bigbigan.errors import ConfigError, LostProcess, Outside
 from bigbigan.files import check_links
 from bigbigan.training.precision import cpu_has_bf16
 
-# Beginnings of the names of what evaluations measure (`eval_linear.quick`).
-EVALUATED = ("top1_linear", "top1_knn", "top1_1nn", "fid", "is", "reconstruction_error_relative")
+# What evaluations measure (`eval_linear.quick`): {name, or how it begins: (needs labels, needs an encoder)}.
+EVALUATED = {
+    "top1_linear": (True, True),
+    "top1_knn": (True, True),
+    "top1_1nn": (True, True),
+    "fid_classifier": (True, False),
+    "is_classifier": (True, False),
+    "reconstruction_error_relative": (False, True),
+}
 WRITTEN = ("config.yaml", "stats.jsonl", "report.html", "probe.json", "release")  # by a run, in the place of others
-WITHOUT_LABELS = "reconstruction_error_relative"  # what evaluations measure of images without labels
 log = logging.getLogger(__name__)
 
 
@@ -207,7 +213,7 @@ def open_data(config: Config, flags: Collection[str] = ()) -> tuple[Images, Imag
     train.check_some_can_be_read()
     check_classes(config.model.classes, train, test)
     settle_grey(config.model, train, flags)
-    check_best(config.run.best, train)
+    check_best(config.run.best, train, config.model)
     return train, test
 
 
@@ -241,19 +247,27 @@ def selection_share(config: Config, begun: dict | None) -> float:
     return share
 
 
-def check_best(wanted: str, train: Images) -> None:
-    """Raise ConfigError for a choice, `run.best`, by a figure that there is not, or that needs labels without any."""
-    if wanted and not any(name.startswith(wanted) or wanted.startswith(name) for name in EVALUATED):
+def check_best(wanted: str, train: Images, model: Model) -> None:
+    """Raise ConfigError for a choice, `run.best`, by a figure that there is not, or not of these images and this model.
+
+    A name that goes on, such as fid_classifier_digits, is taken of the figures of a classifier alone.
+    """
+    if not wanted:
+        return
+    meant = [n for n in EVALUATED if n.startswith(wanted) or (n.endswith("_classifier") and wanted.startswith(n))]
+    if not meant:
         near = difflib.get_close_matches(wanted, EVALUATED, 1)
         raise ConfigError(
             f"--run.best {wanted}: expected a figure of the evaluations, or how its name begins: {', '.join(EVALUATED)}"
             + "".join(f"; did you mean {name}?" for name in near)
         )
-    why = why_no_classes(train, train)
-    if wanted and why and not WITHOUT_LABELS.startswith(wanted):
+    why, encoder = why_no_classes(train, train), model.encoder != "none"
+    there = [name for name, (labels, of_e) in EVALUATED.items() if not (labels and why) and (encoder or not of_e)]
+    if not set(meant) & set(there):
+        lacks = [why] * bool(why) + ["the model has no encoder"] * (not encoder)
         raise ConfigError(
-            f"--run.best {wanted}: expected {WITHOUT_LABELS}, the only figure of the evaluations that needs no labels, "
-            f"since {why}"
+            f"--run.best {wanted}: expected a figure that this run has: {', '.join(there) or 'none'}; "
+            f"{' and '.join(lacks)}"
         )
 
 

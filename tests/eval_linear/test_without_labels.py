@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from bigbigan.config import Config
+from bigbigan.config import Config, Data, Model
 from bigbigan.data import Images, open_splits
 from bigbigan.data.classes import why_no_classes
 from bigbigan.errors import ConfigError, ProbeError
@@ -165,12 +165,20 @@ def test_figures_during_training(tmp_path, layout):
 
 def test_a_choice_by_a_figure_of_labels_is_refused_before_training(tmp_path):
     images, _ = open_splits(config_of(write(tmp_path / "photos", {"": 20})).data)
-    check_best("reconstruction", images), check_best("", images)
-    with pytest.raises(ConfigError, match="--run.best fid: expected reconstruction_error_relative.*no labels"):
-        check_best("fid", images)
-    for wrong in ("foo", "top1_linar", "x"):
+    model, gan = Model(), Model(encoder="none")
+    check_best("reconstruction", images, model), check_best("", images, model)
+    with pytest.raises(ConfigError, match="--run.best fid: .* has: reconstruction_error_relative; .*no labels"):
+        check_best("fid", images, model)
+    with pytest.raises(ConfigError, match="has: none; the images have no labels and the model has no encoder"):
+        check_best("reconstruction", images, gan)
+    labelled, _ = open_splits(Data())
+    for right in ("fid", "is", "fid_classifier_digits"):
+        check_best(right, labelled, gan)
+    with pytest.raises(ConfigError, match="has: fid_classifier, is_classifier; the model has no encoder"):
+        check_best("top1_linear", labelled, gan)
+    for wrong in ("foo", "top1_linar", "x", "fid_inception2015", "top1_linear_bn"):
         with pytest.raises(ConfigError, match=f"--run.best {wrong}: expected a figure of the evaluations"):
-            check_best(wrong, images)
+            check_best(wrong, labelled, model)
 
 
 @pytest.mark.run
