@@ -161,7 +161,7 @@ def encode(
     arrays and tensors (float in [−1, 1]), a list, iterator or `datasets` column of these, or a torch data set or
     DataLoader, whose labels are ignored. Any size and mode: the centre square is resized to the encoder's size.
     model: a `BigBiGAN`, or what `load` takes; None for the best model of natural images that comes with the
-    package, which is named once.
+    package, which is named once. It is put into evaluation mode, and onto `device` if that is given.
     outputs: z_mean, z_stdev, z_sample (N, Z), avepool_feat (N, C), bn_crelu_feat (N, 2C). One name returns a tensor; a
     tuple of names, or None for all, returns a dictionary. Tensors are float32 on the CPU.
     batch_size: images encoded at a time; the batches of a DataLoader stay as they are.
@@ -312,7 +312,7 @@ def generate(
         latents = truncate(latents, truncation, seed)
     classes = _class_labels(classes, model, len(latents))
     if classes is None and (kinds := model.classes):
-        classes = torch.randint(kinds, (len(latents),), generator=torch.Generator().manual_seed(seed))
+        classes = torch.randint(kinds, (len(latents),), generator=torch.Generator().manual_seed(int(seed)))
     with torch.inference_mode():
         parts = [
             model.generate(part.to(device, dtype), _labels_from(classes, i * batch_size, len(part), device))

@@ -36,6 +36,7 @@ class DecodedOnce(Images):
     kept: dict[tuple[int, tuple[float, float] | None], np.ndarray] = field(
         default_factory=dict, repr=False, compare=False
     )
+    used: list[int] = field(default_factory=lambda: [0], repr=False, compare=False)  # bytes, shared by subsets too
 
     @classmethod
     def of(cls, images: Images) -> "DecodedOnce":
@@ -51,8 +52,9 @@ class DecodedOnce(Images):
         if key not in self.kept:
             image = super().decoded(i, value_range)
             width, height = size_of(image)
-            if (len(self.kept) + 1) * 3 * width * height > KEPT_BYTES:  # as if all were of this size
+            if self.used[0] + 3 * width * height > KEPT_BYTES:
                 return image
+            self.used[0] += 3 * width * height
             self.kept[key] = np.asarray(image)
         return self.kept[key]
 

@@ -160,6 +160,11 @@ def _check_batches(config: "Config", processes: int) -> None:
                 f"--{flag} {size}: expected a multiple of processes × chunks = {processes} × {d.chunks}, at least 2; "
                 f"change it or --data.chunks"
             )
+        if size < 2 * d.chunks:
+            raise ConfigError(
+                f"--data.chunks {d.chunks}: expected at most {size // 2}, so that a chunk has two of the {size} images "
+                "of --data.batch_size or more, of which the batch norms take their statistics"
+            )
 
 
 def _check_run(config: "Config", processes: int) -> None:

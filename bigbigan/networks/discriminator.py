@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bigbigan.errors import InputError
 from bigbigan.losses import Scores
 from bigbigan.networks.interface import DiscriminatorInterface
 from bigbigan.networks.layers import (
@@ -149,7 +150,7 @@ class Discriminator(nn.Module, DiscriminatorInterface):
         s_x = self.score_x(last).squeeze(1)
         if self.embedding is not None:
             if classes is None:
-                raise ValueError(
+                raise InputError(
                     f"a discriminator of {self.classes} classes expected the classes of its {len(x)} images, found none"
                 )
             s_x = s_x + (self.embedding(classes) * last).sum(1)

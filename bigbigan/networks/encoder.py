@@ -26,6 +26,7 @@ REVNET = "revnet50"
 BOUNDED = ("tanh", "sigmoid")  # posteriors whose z is in (−1, 1)
 POSTERIORS = ("gaussian", "log_sigma", "deterministic", *BOUNDED)
 STEMS = ("auto", "imagenet", "stride2", "stride1")
+STRIDE = {"stride2": 2, "stride1": 1}  # of the stems that replace timm's
 
 
 @dataclass(frozen=True)
@@ -235,6 +236,10 @@ def plain_timm(
         network = create_timm(backbone, width, image_size, blocks)
         if "resnetv2" in backbone and stem != "imagenet":
             replace_stem(network, stem)
+            for entry in network.feature_info:  # timm's stem takes every fourth pixel, with its pooling
+                entry["reduction"] = max(
+                    1, entry["reduction"] * STRIDE[stem] // (2 if "stem" in entry["module"] else 4)
+                )
     missing, unexpected = network.load_state_dict(weights, strict=False)
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]  # which our batch norms lack
     if missing or unexpected:
@@ -311,8 +316,8 @@ def replace_stem(trunk: nn.Module, stem: str) -> None:
             "imagenet"
         )
     channels = trunk.stem.conv.out_channels
-    kernel, stride = (7, 2) if stem == "stride2" else (3, 1)
-    conv = nn.Conv2d(3, channels, kernel, stride=stride, padding=kernel // 2, bias=False)
+    kernel = 7 if stem == "stride2" else 3
+    conv = nn.Conv2d(3, channels, kernel, stride=STRIDE[stem], padding=kernel // 2, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     trunk.stem = nn.Sequential()
     trunk.stem.add_module("conv", conv)

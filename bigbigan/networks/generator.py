@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bigbigan.errors import InputError
 from bigbigan.networks.interface import GeneratorInterface
 from bigbigan.networks.layers import (
     ConditionalBatchNorm,
@@ -182,11 +183,11 @@ class Generator(nn.Module, GeneratorInterface):
         return F.conv2d(h, weight[: self.planes], bias[: self.planes], padding=1)
 
     def _index(self, z: Tensor, classes: Tensor | None) -> Tensor:
-        """Return the rows of the class embedding; zeros for an unconditional G. Raises ValueError without classes."""
+        """Return the rows of the class embedding; zeros for an unconditional G. Raises InputError without classes."""
         if not self.classes:
             return torch.zeros(len(z), dtype=torch.long, device=z.device)
         if classes is None:
-            raise ValueError(
+            raise InputError(
                 f"a generator of {self.classes} classes expected the classes of its {len(z)} latents, found none"
             )
         return classes

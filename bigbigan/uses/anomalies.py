@@ -215,7 +215,8 @@ def _images(options: Anomalies, model: BigBiGAN) -> tuple[Tensor, Tensor, Tensor
     x, y = read_images(train, size, options.train_images)
     x_test, y_test = read_images(test, size, options.test_images)
     if options.anomalies:
-        return x, x_test, as_tensor(options.anomalies, model)
+        asked = options.data.value_range or None  # else that of the model's training images, for them too
+        return x, x_test, as_tensor(options.anomalies, model, value_range=asked)
     names = (train.class_names or []) if y is not None and y_test is not None else []
     if options.held_out not in names:
         there = f"one of {', '.join(names)}" if names else "data with classes"

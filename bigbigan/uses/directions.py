@@ -128,7 +128,7 @@ def discover(
     A conditional G draws both images of a pair with one random class. G's weights and gradients stay as they are.
     Raises InputError.
     """
-    generator, device = model.require("generator"), device_of(model)
+    generator, device = model.eval().require("generator"), device_of(model)
     width = generator.latent_dim
     count = _count(count, width)
     for name, value, kind in (
@@ -140,7 +140,7 @@ def discover(
     if largest_shift is None:
         largest_shift = RELATIVE_SHIFT * float(draw_latents(model, 1000, "discover, length", seed).norm(dim=1).mean())
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(int(seed))
         a = nn.utils.parametrizations.orthogonal(nn.Linear(count, width, bias=False))
         with torch.no_grad():
             a.weight = torch.eye(width, count) if start == "axes" else torch.linalg.qr(torch.randn(width, count))[0]
@@ -254,7 +254,7 @@ def strongest(model: BigBiGAN, count: int | None = None) -> Directions:
     count: K; None for all Z.  `strengths` is each squared singular value as a share of their sum.
     Raises InputError.
     """
-    generator = model.require("generator")
+    generator = model.eval().require("generator")
     if model.classes:
         raise InputError(f"model: expected one without classes, found {model.classes}")
     count = _count(count, generator.latent_dim)
@@ -326,11 +326,12 @@ def from_labels(
 def traverse(model: BigBiGAN, z: Tensor, direction: Tensor, shifts: Tensor, classes: Tensor | None = None) -> Tensor:
     """Return G(z + s·direction) for each z and shift s: (N, T, 3, S, S) in [−1, 1]; gradients pass.
 
+    model: is put into evaluation mode.
     z: (N, Z); direction: (Z,); shifts: (T,), in the unit of z; classes: (N,) of a conditional model.
     """
     moved = z[:, None] + shifts.to(z)[None, :, None] * direction.to(z)
     repeated = None if classes is None else classes.repeat_interleave(len(shifts), 0)
-    return model.generate(moved.flatten(0, 1), repeated).unflatten(0, (len(z), -1))
+    return model.eval().generate(moved.flatten(0, 1), repeated).unflatten(0, (len(z), -1))
 
 
 @torch.inference_mode()
@@ -439,7 +440,7 @@ def _discovered(model: BigBiGAN, count: int, reach: float, options: DirectionsCo
 def _effect(model: BigBiGAN, found: Directions, reach: float, seed: int, n: int = 200) -> str:
     """Return how far each direction moves images, beside random directions in the same part of z."""
     z, classes = draw_latents(model, n, "directions, effect", seed), draw_classes(model, n, seed)
-    rng = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(int(seed))
     noise = torch.randn(len(found.vectors), z.shape[1], generator=rng).to(found.vectors)
     random = F.normalize(noise * (found.vectors != 0), dim=1)
 

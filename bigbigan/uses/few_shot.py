@@ -79,7 +79,7 @@ def _check(count: int, noise: float) -> None:
 
 def _near(model: BigBiGAN, z: Tensor, count: int, noise: float, seed: int, classes: Tensor | None) -> Tensor:
     """Return G of `count` latents near each of z (N, Z): (N, count, 3, S, S)."""
-    shift = torch.randn(len(z), count, z.shape[1], generator=torch.Generator().manual_seed(seed))
+    shift = torch.randn(len(z), count, z.shape[1], generator=torch.Generator().manual_seed(int(seed)))
     repeated = None if classes is None else classes.repeat_interleave(count)
     near = (z[:, None] + noise * shift).flatten(0, 1)
     near = near.clamp(-1, 1) if model.prior == "uniform" else near  # G has seen nothing beyond
@@ -106,7 +106,7 @@ def draw_labelled(y: Tensor, shots: int, seed: int) -> Tensor:
     y: (n,) classes; −1 is none.  shots: at least 1.  Raises InputError for a class with fewer images.
     """
     check_argument("shots", shots, AtLeastOne)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(int(seed))
     chosen = []
     for c in y[y >= 0].unique().tolist():
         places = (y == c).nonzero()[:, 0]

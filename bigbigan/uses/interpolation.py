@@ -97,13 +97,13 @@ def interpolate(
     """Return images on the paths between pairs of images: (N, steps, 3, S, S) in [−1, 1] at G's size.
 
     The first is G(E(x₁)) and the last G(E(x₂)), by the mean of E's posterior. Gradients pass to x₁ and x₂.
-    model: with E and G; put it into evaluation mode (`bigbigan.load` does).
+    model: with E and G; is put into evaluation mode.
     x1, x2: (N, 3, S', S') in [−1, 1] at E's size, on the model's device.
     path: "auto" for what suits the model's prior, see `usual_path`.
     classes: (N,) for G of a conditional model, one for each path.
     Raises InputError.
     """
-    model.require("encoder"), model.require("generator")
+    model.eval().require("encoder"), model.require("generator")
     kind = usual_path(model.prior) if path == "auto" else path
     z = latent_path(model.infer(x1, classes).mean, model.infer(x2, classes).mean, steps, kind)
     repeated = None if classes is None else classes.repeat_interleave(steps, 0)

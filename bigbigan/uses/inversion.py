@@ -92,9 +92,9 @@ def invert(
     start: (N, Z) in place of the mean of E's posterior; a GAN without E needs it, such as zeros.
     pictures_at: steps whose pictures are kept beside the first and the last.
     classes: (N,) of a conditional model.  progress: show a bar at a terminal.
-    The networks' weights and gradients stay as they are; the result is detached.  Raises InputError.
+    Weights and gradients stay as they are; the networks are put into evaluation mode.  Raises InputError.
     """
-    generator = model.require("generator")
+    generator = model.eval().require("generator")
     check_argument("steps", steps, NotNegative), check_argument("lr", lr, Positive)
     weights = {"feature_weight": feature_weight, "prior_weight": prior_weight, "domain_weight": domain_weight}
     for name, weight in weights.items():

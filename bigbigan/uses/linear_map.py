@@ -70,7 +70,7 @@ def fit_linear_map(
     centre, scale = m.mean(0), m.std(0)
     scale = np.where(scale > 1e-12 * np.abs(m).max(0), scale, np.inf)  # a constant column: 0 after the division
     ridge = RidgeCV(list(penalties)).fit((m - centre) / scale, latents)
-    return LinearMap(centre, scale, ridge.coef_.T, np.asarray(ridge.intercept_), float(ridge.alpha_))
+    return LinearMap(centre, scale, np.atleast_2d(ridge.coef_).T, np.atleast_1d(ridge.intercept_), float(ridge.alpha_))
 
 
 def _matrix(values, name: str) -> np.ndarray:

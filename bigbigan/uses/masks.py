@@ -117,10 +117,10 @@ def optimise_direction(
     check_argument("steps", steps, NotNegative), check_argument("batch_size", batch_size, AtLeastOne)
     check_argument("lr", lr, Positive), check_argument("seed", seed, NotNegative)
     check_argument("shift", 1.0 if shift is None else shift, Positive)
-    width, device = model.require("generator").latent_dim, device_of(model)
+    width, device = model.eval().require("generator").latent_dim, device_of(model)
     if shift is None:
         shift = usual_shift(model, seed) / 3
-    start = torch.randn(width, generator=torch.Generator().manual_seed(seed))
+    start = torch.randn(width, generator=torch.Generator().manual_seed(int(seed)))
     direction = (0.1 * start).to(device).requires_grad_()
     optimizer = torch.optim.Adam([direction], lr)
     for step in trange(steps, desc="direction", **bar_settings(progress)):
@@ -226,9 +226,9 @@ def train_segmenter(
     check_argument("steps", steps, NotNegative), check_argument("batch_size", batch_size, AtLeastTwo)
     check_argument("noise", noise, Strength)
     check_argument("seed", seed, NotNegative)
-    device = device_of(model)
+    device = device_of(model.eval())
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(int(seed))
         network = SmallUNet().to(device)
     optimizer = torch.optim.Adam(network.parameters(), 1e-3)
     kept_share = 0.0
@@ -368,7 +368,7 @@ def run(options: Masks) -> str:
 
 def _baselines(x: Tensor, truth: Tensor, seed: int) -> dict[str, Tensor]:
     """Return by name the masks of methods without a model."""
-    rng = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(int(seed))
     random = torch.rand(truth.shape, generator=rng) < float(truth.float().mean())
     return {
         "Otsu": otsu(x),

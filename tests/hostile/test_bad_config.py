@@ -164,6 +164,7 @@ def test_an_interpolation_does_not_show_the_environment(elsewhere, capsys, monke
         (["--data.batch_size"], "batch"),
         (["--loss.form", "hing"], "hing"),
         (["--data.batch_size", "64", "--data.chunks", "3"], "expected a multiple of processes × chunks = 1 × 3"),
+        (["--data.batch_size", "4", "--data.chunks", "4"], "--data.chunks 4: expected at most 2, so that a chunk has"),
         (["--run.best", "fid"], "--run.best fid: expected --run.evaluate_every too"),
         (["--model.prior", "uniform"], "expected the uniform prior together with the posterior tanh or sigmoid"),
         (["--model.posterior", "tanh"], "expected the uniform prior together with the posterior tanh or sigmoid"),

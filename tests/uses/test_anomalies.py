@@ -1,10 +1,15 @@
 """EGBAD's scores: the formulas written out, for every kind of model, and what has no score is a sentence."""
 
+from unittest import mock
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 import bigbigan
+from bigbigan.api import as_tensor
 from bigbigan.errors import BigBiGANError, InputError
 from bigbigan.uses import anomalies
 from bigbigan.uses.anomalies import anomaly_scores, aurocs, baselines
@@ -111,6 +116,21 @@ def test_the_command(run_folder, tmp_path, capsys):
     text = capsys.readouterr().out
     assert "3 anomalous among 23 images" in text and "holds no discriminator" in text and "A(x)" not in text
     assert "among them" not in text
+
+
+def test_anomalies_have_the_range_of_the_normal_images(tmp_path, capsys):
+    """Pictures of 12 bits in files of 16: read with their range, odd ones are no brighter than the others."""
+    for folder in ("normal", "odd"):
+        (tmp_path / folder).mkdir()
+        for i in range(30):
+            deep = np.asarray(picture(i, (8, 8), "L")).astype(np.uint16) * 16
+            Image.fromarray(deep).save(tmp_path / folder / f"{i}.png")
+    asked = ["--data.path", str(tmp_path / "normal"), "--data.value_range", "0", "4095"]
+    read = []
+    with mock.patch.object(anomalies, "as_tensor", lambda *a, **k: read.append(as_tensor(*a, **k)) or read[-1]):
+        anomalies.main(["digits", *asked, "--anomalies", str(tmp_path / "odd"), "--out", str(tmp_path / "a.png")])
+    assert "anomalous among" in capsys.readouterr().out
+    assert read[0].max() > 0.9
 
 
 @pytest.mark.parametrize(

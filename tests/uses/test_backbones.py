@@ -209,6 +209,8 @@ def test_to_timm_is_timms_network_with_our_weights(case):
         theirs.stem = copy.deepcopy(found.stem)
     theirs.load_state_dict(found.state_dict())
     assert torch.equal(theirs.eval()(x), found(x))
+    for entry, maps in zip(found.feature_info, found.forward_intermediates(x, intermediates_only=True), strict=True):
+        assert entry["reduction"] == size / maps.shape[-1] and entry["num_chs"] == maps.shape[1]
     prepared = timm.data.resolve_model_data_config(found)
     assert prepared["input_size"] == (3, size, size) and prepared["mean"] == prepared["std"] == (0.5, 0.5, 0.5)
     picture = timm.data.create_transform(**prepared)(bigbigan.to_pil(x)[0])

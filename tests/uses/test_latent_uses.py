@@ -90,6 +90,26 @@ def test_the_path_suits_the_prior():
     assert paths["normal"] == "slerp" and paths["uniform"] == "lerp" and set(interpolation.SPHERICAL) <= set(PRIORS)
 
 
+@pytest.mark.parametrize("use", ["interpolate", "invert", "traverse", "strongest", "discover", "optimise", "segment"])
+def test_a_model_in_training_mode_is_used_in_evaluation_mode(use):
+    """G's batch norms keep their statistics, and a picture does not depend on those beside it."""
+    model = bigbigan.load("digits", "cpu")
+    z = torch.zeros(1, model.generator.latent_dim)
+    calls = {
+        "interpolate": lambda: interpolation.interpolate(model, images(model, 1), images(model, 1, seed=1)),
+        "invert": lambda: inversion.invert(model, images(model), steps=2).images,
+        "traverse": lambda: directions.traverse(model, z, z[0] + 1, torch.linspace(-1, 1, 3)),
+        "strongest": lambda: directions.strongest(model, 3).vectors,
+        "discover": lambda: directions.discover(model, 3, steps=2, batch_size=4, test_pairs=8).directions.vectors,
+        "optimise": lambda: masks.optimise_direction(model, steps=2),
+        "segment": lambda: masks.train_segmenter(model, z[0] + 0.2, 6.0, steps=2)(images(model)),
+    }
+    expected, before = calls[use](), state_of(model)
+    model.train()
+    assert torch.equal(calls[use](), expected)
+    assert unchanged(model, before) and not model.training
+
+
 def test_paths_begin_and_end_with_the_reconstructions(any_model):
     x1, x2, classes = images(any_model), images(any_model, seed=1), classes_of(any_model)
     x1.requires_grad_()

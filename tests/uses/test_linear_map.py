@@ -29,6 +29,13 @@ def test_without_noise_the_latents_come_back():
     torch.testing.assert_close(fitted(z[50:].numpy() @ mixing).double(), z[50:], rtol=1e-3, atol=1e-3)
 
 
+def test_a_latent_of_one_number_is_a_column():
+    z = torch.from_numpy(NUMBERS.normal(0, 1, (20, 1)))
+    measured = np.concatenate([z.numpy(), NUMBERS.normal(0, 1, (20, 2))], axis=1)
+    fitted = fit_linear_map(measured, z)
+    assert fitted.weights.shape == (3, 1) and fitted.bias.shape == (1,) and fitted(measured).shape == (20, 1)
+
+
 def test_a_column_that_never_changes_has_no_influence():
     z = NUMBERS.normal(0, 1, (30, 2))
     m = np.concatenate([z, np.full((30, 1), 0.1)], axis=1)
