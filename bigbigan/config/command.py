@@ -2,6 +2,7 @@
 is closed."""
 
 import ctypes
+import io
 import os
 import sys
 from types import TracebackType
@@ -19,13 +20,27 @@ KEEPING = {M_MMAP_THRESHOLD: 32 << 20, M_TRIM_THRESHOLD: -1, M_TOP_PAD: 64 << 20
 
 
 def prepare_process() -> None:
-    """Let waiting threads sleep and freed memory stay; a command calls this before torch is imported.
+    """Let waiting threads sleep, freed memory stay and text pass; a command calls this before torch is imported.
 
     Ctrl-C while it is imported ends the command with one word.
     """
     sys.excepthook = _in_a_word
+    let_text_pass()
     let_waiting_threads_sleep()
     keep_freed_memory()
+
+
+def let_text_pass() -> None:
+    """Let no text end a command: what a terminal's encoding lacks is written as an escape, and closed streams are none.
+
+    Without it `×` ends the program where the locale is ASCII, and a look at `sys.stderr` where it is closed (`2>&-`).
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _in_a_word(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:

@@ -203,8 +203,9 @@ def _serve_the_main_process(_worker: int) -> None:
     Schedulers signal the whole process group: a worker that died of it would end the main process before it writes its
     last checkpoint. When the main process is gone, it has said why; the worker's broken connection is no further news.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     usual = sys.excepthook
     sys.excepthook = lambda kind, *rest: None if issubclass(kind, (ConnectionError, EOFError)) else usual(kind, *rest)
 

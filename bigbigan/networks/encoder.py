@@ -236,10 +236,9 @@ def plain_timm(
         network = create_timm(backbone, width, image_size, blocks)
         if "resnetv2" in backbone and stem != "imagenet":
             replace_stem(network, stem)
-            for entry in network.feature_info:  # timm's stem takes every fourth pixel, with its pooling
-                entry["reduction"] = max(
-                    1, entry["reduction"] * STRIDE[stem] // (2 if "stem" in entry["module"] else 4)
-                )
+            for entry in network.feature_info:  # timm's stem has stride 2, and its pooling another 2
+                timms = 2 if entry["module"].startswith("stem") else 4
+                entry["reduction"] = entry["reduction"] * STRIDE[stem] // timms
     missing, unexpected = network.load_state_dict(weights, strict=False)
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]  # which our batch norms lack
     if missing or unexpected:

@@ -24,7 +24,7 @@ from torch import Tensor
 from bigbigan.config.bounds import Strength
 from bigbigan.config.parsing import parse_options
 from bigbigan.errors import ExportError, exit_with_a_sentence
-from bigbigan.files import expanded
+from bigbigan.files import expanded, printable
 from bigbigan.latents import sample_prior
 from bigbigan.metrics.bidirectional import fit_to, some_classes
 from bigbigan.model import BigBiGAN, absence
@@ -73,6 +73,10 @@ def main(argv: list[str] | None = None) -> None:
 def export(options: Export) -> str:
     """Write the release and its card, and return a sentence: size and what the precision changed, if anything."""
     folder = expanded(options.folder)
+    if not options.folder:  # an empty variable of a shell, which would mean this folder
+        raise ExportError("folder: expected the folder to write, found none")
+    if expanded(options.ckpt).exists() and folder.exists() and folder.samefile(expanded(options.ckpt)):
+        raise ExportError(f"{printable(folder)}: expected another folder than the model's own, which it would replace")
     check_place(folder)
     model = load_model(options.ckpt)
     if model.encoder is None:
@@ -102,7 +106,7 @@ def export(options: Export) -> str:
         said = ", ".join(f"{name} {value:.2%}" for name, value in changed.items())
         text += f"; root mean square change against float32 on {IMAGES} samples of its own: {said}"
     measured = "before the rounding" if rounded else "on these weights"
-    with open(folder / "README.md", "a") as file:
+    with open(folder / "README.md", "a", encoding="utf-8") as file:
         file.write(f"\n{text}. What is below was measured {measured}.\n")
         file.write(figures + USE.format(size=small.config.image_size))
     return f"{folder}: {text}"

@@ -8,6 +8,7 @@ import copy
 import dataclasses
 import json
 import os
+import shutil
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +28,7 @@ from bigbigan.files import check_writable, give_usual_rights, printable, read_js
 from bigbigan.latents import sample_prior
 from bigbigan.model import PARTS, BigBiGAN
 from bigbigan.networks.weights import check_weights, load_weights
+from bigbigan.training.checkpoint import complete
 from bigbigan.training.pictures import sheet
 
 FORMAT = 1
@@ -96,6 +98,10 @@ def check_place(folder: Path) -> None:
         raise ExportError(f"{expected}, found a file; choose another path")
     if not folder.exists():
         check_writable(folder)
+    for run in (folder, folder.parent) if folder.name == "release" else (folder,):
+        if complete(run / "checkpoints"):
+            found = "a run" if run == folder else "the one that a run wrote"
+            raise ExportError(f"{expected}, found {found}; choose another path")
     there = [name for name in FILES if (folder / name).exists()]
     if there and not _is_release(folder) and not _is_cut_short(folder, there):
         raise ExportError(f"{expected}, found a folder with another {', '.join(there)}; choose another path")
@@ -123,23 +129,34 @@ def _is_release(folder: Path) -> bool:
 def write_release(
     folder: Path, model: BigBiGAN, card: dict, figures: str = "not measured", readme: str = ""
 ) -> None:  # fmt: skip
-    """Write folder/{config.json, model.safetensors, samples.png, README.md}, each complete or absent.
+    """Write folder/{config.json, model.safetensors, samples.png, README.md}, complete or absent.
 
+    An older release is replaced as a whole; in a folder of other files too, each of the four by itself.
     card: what `release.load.card` returns.  figures: a phrase for the README.  readme: the whole README instead, of a
     model that was not trained here.
     """
     folder = Path(os.path.abspath(folder))  # "." has no name
     beside = folder.with_name(f".writing-{folder.name}")
-    beside.mkdir(parents=True, exist_ok=True)
+    if beside.exists():  # what a kill left
+        shutil.rmtree(beside)
+    beside.mkdir(parents=True)
     model.card, model.readme = card, readme
     known = next(model.parameters()).device.type in ("cpu", "cuda")  # XLA's have no storage that could be written
     (model if known else copy.deepcopy(model).cpu()).save_pretrained(beside)
     if not readme:
         write_readme(beside, model, figures)
-    folder.mkdir(exist_ok=True)
-    for name in FILES:
-        os.replace(beside / name, folder / name)
-    beside.rmdir()
+    if folder.is_symlink() or (folder.exists() and {path.name for path in folder.iterdir()} - set(FILES)):
+        for name in FILES:
+            os.replace(beside / name, folder / name)
+        beside.rmdir()
+        return
+    older = folder.with_name(f".replaced-{folder.name}")
+    if older.exists():  # what a kill left
+        shutil.rmtree(older)
+    if folder.exists():
+        os.rename(folder, older)
+    os.rename(beside, folder)
+    shutil.rmtree(older, ignore_errors=True)
 
 
 def write_weights(model: BigBiGAN, folder: Path) -> None:

@@ -90,7 +90,9 @@ def _from_folder(source: str | os.PathLike[str], folder: Path, parts: Collection
     if (folder / "state.json").is_file():
         return _from_checkpoint(folder, parts)
     if (folder / "release" / "config.json").is_file():
-        return _release(folder / "release", parts)
+        model = _release(folder / "release", parts)
+        _doubt_age(folder, model)
+        return model
     if (folder / "checkpoints").is_dir() and complete(folder / "checkpoints"):
         return _from_checkpoint(complete(folder / "checkpoints")[-1], parts)
     if complete(folder):  # the folder of the best checkpoint
@@ -101,6 +103,17 @@ def _from_folder(source: str | os.PathLike[str], folder: Path, parts: Collection
         )
         return _release(SHIPPED / str(source), parts)
     raise CheckpointError(f"{printable(folder)}: {EXPECTED}; {_found(folder)}")
+
+
+def _doubt_age(run: Path, model: BigBiGAN) -> None:
+    """Warn if a run has gone on since its release was written."""
+    newest, of = complete(run / "checkpoints")[-1:], (model.card or {}).get("images_seen")
+    if newest and type(of) is int and int(newest[0].name) > of:
+        log.warning(
+            "%s: its release is loaded, of %s images; the run has gone on to %s. It writes its release anew at its "
+            "end; %s is the newest checkpoint",
+            *(printable(run), f"{of:,}", f"{int(newest[0].name):,}", printable(newest[0])),
+        )
 
 
 def adopt_architecture(config: Config, checkpoints: Path, flags: Collection[str] = ()) -> BigBiGAN | None:

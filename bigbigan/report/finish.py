@@ -12,6 +12,7 @@ from bigbigan.release.format import write_readme, write_release
 from bigbigan.release.load import card
 from bigbigan.report import closing_block, read_lead, read_probe, write_page
 from bigbigan.training import checkpoint
+from bigbigan.training.log import unless_nobody_reads
 from bigbigan.training.trainer import Trainer
 from eval_linear.result import Choice
 
@@ -37,7 +38,8 @@ def finish(trainer: Trainer, probe: Callable[[Path, tuple[str, ...]], str]) -> N
     page = write_page(folder)
     best = best_checkpoint(folder / "best")
     closing = closing_block(folder, trainer.state.images_seen, read_lead(folder), page, best)
-    print(f"{table}\n\n{closing}", flush=True)
+    with unless_nobody_reads():
+        print(f"{table}\n\n{closing}", flush=True)
 
 
 def best_checkpoint(folder: Path) -> str:

@@ -1,5 +1,6 @@
 """The text at the end of a run."""
 
+import json
 import shlex
 import textwrap
 from pathlib import Path
@@ -31,8 +32,11 @@ def closing_block(folder: Path, images_seen: int, lead: Lead, page: Path, best: 
             ("all figures", f"bigbigan-probe {shlex.quote(str(folder))}"),
             (
                 "next",
-                f'python -c "import bigbigan; '
-                f"print(bigbigan.encode('IMAGES', model='{folder}', outputs='avepool_feat').shape)\"",
+                "python -c "
+                + shlex.quote(
+                    "import bigbigan; "
+                    f'print(bigbigan.encode("IMAGES", model={json.dumps(str(folder))}, outputs="avepool_feat").shape)'
+                ),
             ),
         ],
     )

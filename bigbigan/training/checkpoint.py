@@ -13,6 +13,7 @@ does in a thread while training goes on.
 """
 
 import copy
+import errno
 import json
 import logging
 import os
@@ -214,6 +215,10 @@ def choice(checkpoint: Path) -> dict | None:
         return None  # kept by hand, or damaged: whatever comes next is better
 
 
+class Unread(CheckpointError):
+    """A checkpoint that cannot be read now, and may be sound."""
+
+
 def complete(folder: Path) -> list[Path]:
     """Return the checkpoints in `folder`, oldest first. What a kill left half-written has another name."""
     if not folder.is_dir():
@@ -223,7 +228,11 @@ def complete(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, files: tuple[str, ...] = FILES) -> tuple[dict, dict[str, dict[str, Tensor]]]:
-    """Read and verify a checkpoint folder → content of state.json, {file: tensors}. Raises CheckpointError."""
+    """Read and verify a checkpoint folder → content of state.json, {file: tensors}.
+
+    Raises CheckpointError for a damaged one; Unread for one that is not known to be damaged: of another version of
+    bigbigan, or where the machine or its rights keep it from being read.
+    """
     try:
         if folder.is_symlink() and folder.name.isdigit():  # a checkpoint among a run's
             check_inside(folder, folder.parent)
@@ -241,6 +250,8 @@ def read(folder: Path, files: tuple[str, ...] = FILES) -> tuple[dict, dict[str, 
     except Outside as error:
         raise CheckpointError(str(error)) from None
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
+            raise Unread(f"{folder}: expected a checkpoint that can be read, found {error}") from None
         raise CheckpointError(
             f"{folder}: expected a complete checkpoint, found {type(error).__name__}: {error}"
         ) from None
@@ -250,7 +261,8 @@ def _read_state(folder: Path) -> dict:
     """Return the content of state.json. Raises CheckpointError, OSError, ValueError."""
     content = read_json(folder / "state.json")
     if content.get("format") != FORMAT:
-        raise CheckpointError(
+        kind = Unread if type(content.get("format")) is int else CheckpointError
+        raise kind(
             f"{folder}: expected a checkpoint of format {FORMAT}, found {content.get('format')!r}; "
             "it needs another version of bigbigan"
         )
@@ -263,7 +275,8 @@ def _read_state(folder: Path) -> dict:
 def resume(folder: Path, state: TrainingState, config: Config, device: torch.device | str = "cpu") -> Path | None:
     """Load the newest sound checkpoint of `folder` into `state` and return its path; None if there is no checkpoint.
 
-    A damaged checkpoint is named in the log, and the one before it is taken. Hyper-parameters that differ from the
+    A damaged checkpoint is named in the log, and the one before it is taken; one that cannot be read now, or is of
+    another version, ends the run and is kept. Hyper-parameters that differ from the
     checkpoint's, and data that changed, are refused unless `run.accept_changes`. Every process must call this: all
     resume from the same checkpoint, with the main process's weights.  device: of the collectives.  Raises
     CheckpointError.
@@ -285,6 +298,8 @@ def _resume_here(folder: Path, state: TrainingState, config: Config) -> Path | N
     for path in reversed(checkpoints):
         try:
             content, tensors = read(path)
+        except Unread:
+            raise  # an older one would be gone on from, and this one overwritten
         except CheckpointError as error:
             log.warning("%s; trying the checkpoint before it", error)
             continue

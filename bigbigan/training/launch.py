@@ -24,6 +24,7 @@ from bigbigan.data.images import LOOKED_AT
 from bigbigan.distributed import cores, rank, world_size
 from bigbigan.errors import ConfigError, LostProcess, Outside
 from bigbigan.files import check_links
+from bigbigan.training import checkpoint
 from bigbigan.training.precision import cpu_has_bf16
 
 # What evaluations measure (`eval_linear.quick`): {name, or how it begins: (needs labels, needs an encoder)}.
@@ -146,7 +147,12 @@ def start_accelerate(config: Config, folder: Path) -> Accelerator:
 
 def _check_not_foreign(folder: Path) -> None:
     """Raise ConfigError for a folder in which no run was begun, and whose files a run would replace."""
-    begun = any((folder / name).exists() for name in ("run.lock", "checkpoints"))
+    begun = (folder / "run.lock").exists() or checkpoint.complete(folder / "checkpoints")
+    if (folder / "config.json").exists():
+        raise ConfigError(
+            f"{folder}: expected a run folder or a new one, found a folder with a config.json, as releases have, which "
+            "would be loaded in the place of the run; choose another --run.name"
+        )
     found = [name for name in WRITTEN if (folder / name).exists()] if not begun else []
     if found:
         raise ConfigError(

@@ -1,9 +1,12 @@
 """What a run writes down and says: lines of stats.jsonl, lines on the terminal, numbers for trackers."""
 
+import errno
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -13,6 +16,17 @@ from bigbigan.training.pace import Pace, time_left
 from bigbigan.training.records import figure_in_words, kind_of
 
 TERMS = ("x", "z", "xz")
+
+
+@contextmanager
+def unless_nobody_reads(descriptor: int = 1):
+    """Print in this context; a closed pipe or terminal ends no run, and later text for `descriptor` is dropped too."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.EIO):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
 class RunLog:
@@ -48,13 +62,15 @@ class RunLog:
     def say(self, text: str) -> None:
         """Print a line, above the progress bar if there is one."""
         if self.main:
-            tqdm.write(text, file=sys.stdout)
-            sys.stdout.flush()
+            with unless_nobody_reads():
+                tqdm.write(text, file=sys.stdout)
+                sys.stdout.flush()
 
     def advance(self, images_seen: int) -> None:
         """Move the progress bar."""
         if self.main:
-            self.bar.update(min(images_seen, self.total) - self.bar.n)
+            with unless_nobody_reads(2):
+                self.bar.update(min(images_seen, self.total) - self.bar.n)
 
     def training(self, values: dict[str, float], images_seen: int, iteration: int) -> None:
         """Write the means of the iterations since the last such line, with the speed; show the six mean scores."""
@@ -77,7 +93,8 @@ class RunLog:
             speed = f"{rate:8,.0f} img/s  {left:<16}"
             self.say(f"{images_seen:>12,} images {share:5.1f}%  {speed} scores real/fake  {scores}")
         else:
-            self.bar.set_postfix_str(f"real/fake {scores}")
+            with unless_nobody_reads(2):
+                self.bar.set_postfix_str(f"real/fake {scores}")
 
     def evaluation(self, figures: dict[str, float], images_seen: int, iteration: int, images: str = "") -> None:
         """Write, say and track the figures of an evaluation on the way. images: which ones it looked at, in words."""

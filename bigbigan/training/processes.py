@@ -24,8 +24,8 @@ NEXT = "the same command goes on from the newest checkpoint"  # what follows the
 def run_processes(script: Path, count: int, arguments: list[str], after: str = NEXT) -> int:
     """Run `script` with `arguments` as `count` processes, wait for them, and return the exit status of the whole.
 
-    Ctrl-C reaches them from the terminal, which signals all; SIGTERM is passed on. Raises ConfigError under another
-    launcher.  after: what the message about a process that was killed says of the next start.
+    Ctrl-C and a hang-up reach them from the terminal, which signals all; SIGTERM is passed on. Raises ConfigError under
+    another launcher.  after: what the message about a process that was killed says of the next start.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ConfigError(
@@ -33,7 +33,10 @@ def run_processes(script: Path, count: int, arguments: list[str], after: str = N
             f"{os.environ['WORLD_SIZE']} processes; leave one of the two out"
         )
     command, group = [sys.executable, str(script), *arguments], _group(count)
-    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    waited_out = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        waited_out.append(signal.SIGHUP)
+    before = {number: signal.signal(number, lambda *_: None) for number in waited_out}
     processes = [
         subprocess.Popen(command, env=os.environ | group | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
         for rank in range(count)

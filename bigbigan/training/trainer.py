@@ -5,6 +5,7 @@ import sys
 import traceback
 from collections.abc import Callable, Collection, Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -182,7 +183,8 @@ class Trainer:
         if self.main:
             for kind in KINDS:
                 (self.folder / kind).mkdir(exist_ok=True)
-            write_yaml(self.config, self.folder / "config.yaml", f"bigbigan {bigbigan.__version__}, {revision()}")
+            kept = replace(self.config, run=replace(run, accept_changes=False))  # asked for once, not for later starts
+            write_yaml(kept, self.folder / "config.yaml", f"bigbigan {bigbigan.__version__}, {revision()}")
             if run.trackers:
                 self.trackers = Trackers(self.accelerator, self.config, self.folder, self.clock.seen)
         track = self.trackers.figures if self.trackers is not None else None

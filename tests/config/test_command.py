@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from bigbigan.config.command import SLEEPING, let_waiting_threads_sleep
-from tests.conftest import ROOT
+from bigbigan.config.command import SLEEPING, let_text_pass, let_waiting_threads_sleep
+from tests.conftest import ROOT, launch
 
 
 @pytest.mark.parametrize("mine", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT"])
@@ -114,3 +114,12 @@ def test_the_memory_of_freed_tensors_is_kept():
     found = {"kept": pages("prepared"), "not kept": pages(), "the user's": pages("prepared", **mine)}
     print(found)
     assert found["kept"] < 10_000 and min(found["not kept"], found["the user's"]) > 20_000, found
+
+
+@pytest.mark.run
+def test_text_passes_where_the_encoding_lacks_its_signs_and_where_a_stream_is_closed(monkeypatch):
+    out, _ = launch("bigbigan/train.py", "--list", env={"PYTHONIOENCODING": "ascii"})
+    assert "digits" in out and out.isascii()
+    monkeypatch.setattr(sys, "stderr", None)
+    let_text_pass()
+    assert not sys.stderr.isatty() and print("lost", file=sys.stderr) is None

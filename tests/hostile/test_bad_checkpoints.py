@@ -404,17 +404,25 @@ def test_a_folder_in_use_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "stats.jsonl", "report.html", "probe.json", "release"])
-def test_a_folder_of_something_else_is_no_run_folder(tmp_path, name):
+@pytest.mark.parametrize("checkpoints", [False, True])
+def test_a_folder_of_something_else_is_no_run_folder(tmp_path, name, checkpoints):
+    """Neither is one of another project, with checkpoints of its own."""
+    if checkpoints:
+        (tmp_path / "checkpoints").mkdir()
+        (tmp_path / "checkpoints" / "1.pt").touch()
     (tmp_path / name).write_text("precious")
     message = f"found a folder with another {name}, which the run would replace; choose another"
     with pytest.raises(ConfigError, match=message), lock_run_folder(tmp_path):
         pass
-    assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == "precious"
+    left = {path.name for path in tmp_path.iterdir()} - {"checkpoints"}
+    assert left == {name} and (tmp_path / name).read_text() == "precious"
     for begun in ("checkpoints", "run.lock"):  # a run without one of them is still a run: copied, or not far
         folder = tmp_path / f"with {begun}"
         folder.mkdir()
         (folder / name).write_text("of the run")
-        (folder / begun).mkdir() if begun == "checkpoints" else (folder / begun).touch()
+        at = folder / {"checkpoints": "checkpoints/000000000048/state.json", "run.lock": "run.lock"}[begun]
+        at.parent.mkdir(parents=True, exist_ok=True)
+        at.touch()
         with lock_run_folder(folder):
             pass
 

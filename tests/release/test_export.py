@@ -1,6 +1,7 @@
 """A model to give away: small, without D, as good as the original; and the one that ships, used when none is named."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -332,3 +333,59 @@ def test_others_can_read_what_is_given_away(tmp_path):
     plain = tmp_path / "plain"
     plain.touch()
     assert {path.stat().st_mode for path in (tmp_path / "model").iterdir()} == {plain.stat().st_mode}
+
+
+def test_what_a_kill_left_is_cleared_and_an_older_release_is_replaced_at_once(tmp_path, monkeypatch):
+    model, folder = tiny_model().eval(), tmp_path / "x"
+    for left in (".writing-x", ".replaced-x"):
+        (tmp_path / left).mkdir()
+        (tmp_path / left / ".tmpAbC").touch()  # safetensors writes there first
+    write_release(folder, model, ABOUT | {"images_seen": 1})
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(os, "rename", killed)
+        write_release(folder, model, ABOUT | {"images_seen": 2})
+    assert bigbigan.load(folder).card["images_seen"] == 1
+    (folder / "notes.txt").write_text("mine")
+    write_release(folder, model, ABOUT | {"images_seen": 3})
+    assert bigbigan.load(folder).card["images_seen"] == 3 and (folder / "notes.txt").read_text() == "mine"
+
+
+def test_an_export_replaces_neither_its_own_source_nor_a_run_nor_its_release(run_folder, tmp_path, capsys):
+    shutil.copytree(run_folder, tmp_path / "run")
+    shutil.copytree(run_folder / "release", tmp_path / "x")
+    for source, folder, message in (
+        ("x", "x", "expected another folder than the model's own"),
+        ("run", "run", "expected another folder than the model's own"),
+        ("x", "run", "found a run; choose another path"),
+        ("run", "run/release", "found the one that a run wrote"),
+        ("x", "", "expected the folder to write, found none"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main([str(tmp_path / source), str(tmp_path / folder) if folder else ""])
+        assert stop.value.code and message in capsys.readouterr().err
+    before = {path.name: path.read_bytes() for path in (run_folder / "release").iterdir()}
+    for copy in ("x", "run/release"):
+        assert {path.name: path.read_bytes() for path in (tmp_path / copy).iterdir()} == before
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+@pytest.mark.run
+def test_no_run_begins_where_a_release_would_be_loaded_in_its_place(run_folder, tmp_path):
+    shutil.copytree(run_folder / "release", tmp_path / "run")
+    _, err = train(tmp_path, "--run.name=run", code=2)
+    assert "found a folder with a config.json, as releases have" in err
+
+
+def test_a_release_that_the_run_has_left_behind_is_doubted(run_folder, tmp_path, caplog):
+    shutil.copytree(run_folder, tmp_path / "run")
+    bigbigan.load(tmp_path / "run", "cpu")
+    assert "has gone on" not in caplog.text
+    newest = max((tmp_path / "run" / "checkpoints").iterdir())
+    newest.rename(newest.with_name(f"{int(newest.name) + 24:012d}"))
+    bigbigan.load(tmp_path / "run", "cpu")
+    assert "its release is loaded, of 240 images; the run has gone on to 264" in caplog.text

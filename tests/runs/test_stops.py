@@ -1,6 +1,7 @@
 """How a run ends before its time and goes on: signals, time limits, lost processes, locks, other sizes, old
 checkpoints."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -24,6 +25,15 @@ FIXTURE = ROOT / "tests" / "fixtures" / "checkpoint-format-1"
 RESUMED = ROOT / "tests" / "fixtures" / "resumed-by-the-first-version"
 
 
+@contextlib.contextmanager
+def ended(process):
+    """Kill the process at the end of this context if it still runs."""
+    try:
+        yield
+    finally:
+        process.kill()
+
+
 def newest(root) -> int:
     return int(complete(root / "run" / "checkpoints")[-1].name)
 
@@ -45,6 +55,24 @@ def test_a_signal_to_one_of_two_processes_stops_both_with_a_checkpoint(tmp_path,
     statuses = run.wait(30)
     assert statuses == [75, status], "the process that got the signal tells which"
     assert f"stopped at {newest(tmp_path):,} images; the same command goes on from" in run.text()
+
+
+@pytest.mark.run
+def test_a_closed_terminal_stops_with_a_checkpoint_and_a_closed_pipe_does_not_stop(tmp_path):
+    flags = [*SMALLEST, *ENDLESS, f"--run.root={tmp_path}", "--run.name=run"]
+    command = [sys.executable, "bigbigan/train.py", *flags]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=ROOT, **pipes) as process, ended(process):
+        assert any("images" in line and "scores" in line for line in process.stdout)
+        process.stdout.close()  # as `| head` does
+        began = time.monotonic()
+        while not (written := complete(tmp_path / "run" / "checkpoints")) or int(written[-1].name) < 480:
+            assert process.poll() is None and time.monotonic() < began + 60
+            time.sleep(0.1)
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(60) == 75, process.stderr.read()
+    lines = [json.loads(line) for line in (tmp_path / "run" / "stats.jsonl").read_text().splitlines()]
+    assert 480 <= lines[-1]["images_seen"] <= newest(tmp_path)
 
 
 @pytest.mark.run

@@ -1,6 +1,8 @@
 """Checkpoints: written whole, verified, never unpickled, refused when they do not fit."""
 
+import errno
 import json
+import os
 import shutil
 
 import pytest
@@ -78,6 +80,30 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tmp_path, cap
         (path / "model.safetensors").write_bytes(b"")
     with pytest.raises(CheckpointError, match="none of its 2 checkpoints is sound"):
         checkpoint.resume(tmp_path, fresh, CONFIG)
+
+
+@pytest.mark.parametrize("why", ["of another version", "no right to read it", "too many open files"])
+def test_a_checkpoint_that_may_be_sound_ends_the_run_and_is_kept(tmp_path, monkeypatch, why):
+    """An older one is not gone on from, since the run would overwrite the newer."""
+    state, step = make_state()
+    for _ in range(2):
+        advance(state, step, 1)
+        newest = checkpoint.save(tmp_path, state, CONFIG, keep=2)
+    if why == "of another version":
+        content = json.loads((newest / "state.json").read_text()) | {"format": checkpoint.FORMAT + 1}
+        (newest / "state.json").write_text(json.dumps(content))
+    else:
+        number, right = errno.EACCES if "right" in why else errno.EMFILE, checkpoint.sha256
+
+        def refused(file):
+            if file.parent == newest:
+                raise OSError(number, os.strerror(number))
+            return right(file)
+
+        monkeypatch.setattr(checkpoint, "sha256", refused)
+    with pytest.raises(CheckpointError, match=f"{newest}: expected a checkpoint"):
+        checkpoint.resume(tmp_path, make_state()[0], CONFIG)
+    assert newest in checkpoint.complete(tmp_path)
 
 
 def test_changed_hyper_parameters_are_refused_with_the_difference(tmp_path):

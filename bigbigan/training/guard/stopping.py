@@ -17,7 +17,7 @@ FIRST = (
 
 
 class StopRequest:
-    """Receives requests to stop: SIGTERM, Ctrl-C, the time limit.
+    """Receives requests to stop: SIGTERM, a terminal that is closed (SIGHUP), Ctrl-C, the time limit.
 
     The run then ends after its iteration; a second Ctrl-C ends it at once.
     minutes: the time limit, 0 for none, counted from `started`, a time of the monotonic clock.
@@ -29,7 +29,9 @@ class StopRequest:
         self.asked = False
         self._abandonable = False
         self._noted = ScalarReader()
-        self._before = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
+        hangup = getattr(signal, "SIGHUP", None)  # a terminal that is closed; nohup ignores it, and so do we then
+        heard = [] if hangup is None or signal.getsignal(hangup) is signal.SIG_IGN else [hangup]
+        self._before = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT, *heard)}
         left = max(0.0, started + 60 * minutes - time.monotonic())
         self._timer = threading.Timer(left, signal.raise_signal, (signal.SIGTERM,))
         self._timer.daemon = True
