@@ -150,6 +150,9 @@ class _Reader:
         """Return the images of a split with their labels. unused: the splits that the run takes no images of."""
         notes = list(self.left_out)
         items = layout.items_of(part, self.known(part), notes, self.where)
+        for phrase in notes[len(self.left_out) :]:
+            if phrase.endswith(f"{layout.IF_CLASSES})"):
+                _say_what_is_left_out(self.where, phrase)
         tops, paths = [top for top, _ in items], [path for _, path in items]
         listed = set(self._listed(paths))
         if len(listed) < len(paths) and (listed or not self.metadata.asked):

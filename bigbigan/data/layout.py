@@ -60,6 +60,16 @@ IMAGE_WORDS = {
     "image", "images", "img", "imgs", "pictures", "photos", "jpegimages", "input", "inputs", "rgb", "frames",
     "original", "originals", "jpg", "jpeg", "png",
 }  # fmt: skip
+# Words of folders that hold the same things seen otherwise: at another time, from another side, by another sensor.
+VIEW_WORDS = IMAGE_WORDS | {
+    "before", "after", "pre", "post", "left", "right", "first", "second", "old", "new", "past", "present", "time",
+    "view", "event", "disaster", "date", "visible", "vis", "infrared", "ir", "nir", "thermal", "tir", "red", "green",
+    "blue", "sar", "optical", "photo",
+}  # fmt: skip
+# Words that name what is drawn after an image and can hardly name a class; and those that can, unless they come last.
+DRAWN_WORDS = {"gt", "groundtruth", "truth", "annotation", "annotations", "annot", "trimap", "trimaps", "bboxes"}
+DRAWN_WORDS |= {"seg", "segmentation", "segmentations", "semantic"}
+CLASS_WORDS = {"edge", "edges", "depth", "alpha", "overlay"}
 PART_WORDS = {
     "image", "images", "img", "imgs", "photos", "pictures", "part", "parts", "batch", "batches", "chunk", "shard",
     "archive", "folder", "files", "data",
@@ -67,6 +77,7 @@ PART_WORDS = {
 LAST_WORD = re.compile(r"[-_. ]+\(?([A-Za-z]+)\)?$")
 MAYBE_MASK = re.compile(rf"(?i)[-_. ](\w*[-_. ])?({'|'.join(sorted(MASK_WORDS))})[^/]*$")
 SHOWN = 6  # names that a message lists
+IF_CLASSES = "; if these folders are classes: --data.split all"
 
 
 @dataclass(frozen=True)
@@ -230,9 +241,10 @@ def read_folder(root: Folder, split: str, subset: str, where: str) -> Layout:
     subset: the folder to read where several data sets lie side by side, or "".
     """
     left_out: list[str] = []
-    top = unwrap(root, left_out)
+    certain = split == ALL
+    top = unwrap(root, left_out, certain=certain)
     if subset and (chosen := [f for f in top.folders if f.name.lower() == subset.lower()]):
-        top = unwrap(chosen[0], left_out)
+        top = unwrap(chosen[0], left_out, certain=certain)
     if split == ALL:
         return Layout([_all_of(top, where, left_out)], left_out)
     parts = _splits_here(top, split, where, left_out) or _splits_below(top, where, left_out) or _splits_of_files(top)
@@ -295,10 +307,11 @@ def _without_labels(name: str) -> bool:
     return bool(UNLABELLED & set(found)) and all(word in PLAIN_WORDS or word.isdigit() for word in found)
 
 
-def unwrap(folder: Folder, left_out: list[str], classes: Iterable[str] = ()) -> Folder:
+def unwrap(folder: Folder, left_out: list[str], classes: Iterable[str] = (), certain: bool = False) -> Folder:
     """Return the folder that holds splits, classes or images, below any number of wrappers.
 
-    classes: names that are classes elsewhere, so that a folder of that name is no wrapper.
+    classes: names that are classes elsewhere, so that a folder of that name is no wrapper and holds no masks.
+    certain: whether the user said that the folders are classes; then only masks beside `images` are left out.
     left_out: gets a phrase for folders of masks, which are left out.
     """
     while not folder.files:
@@ -306,11 +319,12 @@ def unwrap(folder: Folder, left_out: list[str], classes: Iterable[str] = ()) -> 
         if len(folders) == 1 and folders[0].name not in classes:
             folder = folders[0]
             continue
-        pictures = _without_masks(folders, left_out, folder.name)
+        known = {f.name for f in folders} & set(classes)
+        pictures = _without_masks(folders, left_out, folder.name, None if certain or known else IF_CLASSES)
         if pictures is not None:
             folder = Folder(folder.name, folder.path, [], pictures)
-        elif numbered_parts([f.name for f in folders]) and not {f.name for f in folders} & set(classes):
-            folder = merge(folder, [unwrap(f, left_out, classes) for f in folders])
+        elif numbered_parts([f.name for f in folders]) and not known:
+            folder = merge(folder, [unwrap(f, left_out, classes, certain) for f in folders])
         elif _initials(folders):
             folder = merge(folder, folders)
         else:
@@ -318,26 +332,55 @@ def unwrap(folder: Folder, left_out: list[str], classes: Iterable[str] = ()) -> 
     return folder
 
 
-def _without_masks(folders: list[Folder], left_out: list[str], above: str = "") -> list[Folder] | None:
-    """Return the folders of images where the others, by their names, hold masks; None where that is not so."""
+def _without_masks(folders: list[Folder], left_out: list[str], above: str, doubt: str | None) -> list[Folder] | None:
+    """Return the folders of images where the others, by their names, hold masks; None where that is not so.
+
+    doubt: what to add to the phrase for masks beside folders that no word calls images; None takes these for no masks.
+    left_out: gets the phrases.  above: the name of the folder that they lie in.
+    """
     masks = [f for f in folders if is_mask(f.name)]
     pictures = [f for f in folders if not is_mask(f.name) and set(words(f.name)) & IMAGE_WORDS]
     others = [f for f in folders if f not in masks and f not in pictures]
-    if masks and not pictures and _are_drawn_after(masks, others):
-        pictures, others = [others[0] if len(others) == 1 else merge(others[0], others)], []
+    place = f"{printable(above)}/" if above else ""
+    if masks and not pictures and doubt is not None and _are_drawn_after(masks, others):
+        named, seen = (" and ".join(f"{place}{printable(f.name)}/" for f in some) for some in (masks, others))
+        left_out.append(f"{named} ({sum(map(len, masks)):,} masks or the like of {seen}, by their names{doubt})")
+        return [others[0] if len(others) == 1 else merge(others[0], others)]
     if not masks or not pictures or (others and len(pictures) > 1):
         return None
-    place = f"{printable(above)}/" if above else ""
     left_out.extend(f"{place}{printable(f.name)}/ ({len(f):,} masks or the like, by its name)" for f in masks)
     left_out.extend(f"{place}{printable(f.name)}/ ({counted(len(f))}, beside those and masks)" for f in others)
     return pictures
 
 
 def _are_drawn_after(masks: list[Folder], others: list[Folder]) -> bool:
-    """Return whether flat folders hold files of the same names: views of the same things, and masks (A, B, label)."""
+    """Return whether flat folders hold files of the same names: views of the same things, and masks (A, B, label).
+
+    Classes may have files of the same names too. They are told by names such as Edge-Ring, by a pair of the kind of
+    mask and nomask, and by several folders whose names are no views: Center, Donut, Edge.
+    """
     stems = [{Path(path).stem for path in folder.files} for folder in (*masks, *others)]
     flat = not any(folder.folders for folder in (*masks, *others))
-    return flat and len(masks) < len(stems) and all(stems) and all(one == stems[0] for one in stems)
+    if not (flat and len(masks) < len(stems) and all(stems) and all(one == stems[0] for one in stems)):
+        return False
+    found = [words(f.name) for f in masks]
+    denied = re.compile(
+        rf"(?i)(no|non|un|not|without)[-_. ]*({'|'.join(word for name in found for word in name)})(ed)?"
+    )
+    if any(denied.fullmatch(f.name) for f in others) or any(map(_names_a_class, found)):
+        return False
+    return len(others) == 1 or all(DRAWN_WORDS & set(name) for name in found) or all(_is_view(f.name) for f in others)
+
+
+def _names_a_class(name: list[str]) -> bool:
+    """Return whether the words of a name with a word for masks are rather those of a class: edge ring."""
+    saying = [word for word in name if word not in PLAIN_WORDS | {"map", "maps"} and not word.isdigit()]
+    return set(saying) & MASK_WORDS <= CLASS_WORDS and saying[-1] not in MASK_WORDS
+
+
+def _is_view(name: str) -> bool:
+    """Return whether a name is one of several views of the same things: A, t1, im2, before."""
+    return all(word.isdigit() or len(word) < 3 or word in VIEW_WORDS for word in words(name))
 
 
 def without_mask_files(folder: Folder, left_out: list[str]) -> Folder:
@@ -620,8 +663,12 @@ def items_of(part: Part, known: set[str] | None, left_out: list[str], where: str
     if any(name for name, _ in part.folders):
         return [(name, path) for name, folder in part.folders for path in _pictures(folder, left_out)]
     folders = [folder for _, folder in part.folders]
-    whole = folders[0] if len(folders) == 1 else merge(folders[0], [unwrap(f, left_out, known or ()) for f in folders])
-    inner = unwrap(whole, left_out, known or ())
+    whole = (
+        folders[0]
+        if len(folders) == 1
+        else merge(folders[0], [unwrap(f, left_out, known or (), part.certain) for f in folders])
+    )
+    inner = unwrap(whole, left_out, known or (), part.certain)
     if not (part.certain or part.settled or are_dates([folder.name for folder in inner.folders])):
         _check_classes_once(inner, where)
         _check_labelled(inner, where, at_the_top=False)
@@ -633,7 +680,7 @@ def items_of(part: Part, known: set[str] | None, left_out: list[str], where: str
 
 def _pictures(folder: Folder, left_out: list[str]) -> list[str]:
     """Return the images in a class folder and below, without those in folders of masks beside folders of images."""
-    kept = _without_masks(folder.folders, left_out, folder.name)
+    kept = _without_masks(folder.folders, left_out, folder.name, "")
     folders = folder.folders if kept is None else kept
     return [*folder.files, *(path for child in folders for path in _pictures(child, left_out))]
 

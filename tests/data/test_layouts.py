@@ -310,6 +310,60 @@ def test_masks_that_are_left_out_are_counted(tmp_path):
     assert "train/masks/ (3 masks or the like" in text and "test/masks/ (2 masks or the like" in text
 
 
+def same_names(root, *folders: str, count: int = 3):
+    """Write images of the same file names into each folder, each picture its own."""
+    for k, folder in enumerate(folders):
+        (root / folder).mkdir(parents=True)
+        for i in range(count):
+            picture(100 * k + i, (4, 4)).save(root / folder / f"{i}.png")
+    return root
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("mask", "nomask"), ("Mask", "no mask"), ("depth", "non-depth"), ("Center", "Edge-Ring"),
+        ("Center", "Donut", "Edge-Loc", "Edge-Ring", "Scratch"), ("Center", "Donut", "Edge", "Scratch"),
+        ("hat", "mask", "glasses"),
+    ],
+)  # fmt: skip
+def test_classes_with_names_like_masks_and_the_same_file_names_stay(tmp_path, names, caplog):
+    wanted = dict.fromkeys(names, 3)
+    assert dict(open_images(str(same_names(tmp_path, *names)), test_share=0).per_class()) == wanted
+    assert "masks" not in caplog.text
+    inside = [f"{split}/{name}" for split in ("train", "test") for name in names]
+    assert both(same_names(tmp_path / "splits", *inside)) == [wanted, wanted]
+
+
+@pytest.mark.parametrize("below", ["", "train/"])
+@pytest.mark.parametrize(
+    "names, masks",
+    [
+        (("A", "B", "label"), "label/"), (("before", "after", "mask"), "mask/"), (("scan", "mask"), "mask/"),
+        (("scan", "edge_maps"), "edge_maps/"), (("hh", "polarised", "gt"), "gt/"), (("ct", "lung_mask"), "lung_mask/"),
+    ],
+)  # fmt: skip
+def test_masks_of_folders_without_a_word_for_images_are_left_out_with_a_warning(tmp_path, names, masks, below, caplog):
+    same_names(tmp_path, *(below + name for name in names))
+    same_names(tmp_path, *(["test/a"] if below else []))
+    assert len(open_images(str(tmp_path), test_share=0)) == 3 * (len(names) - 1)
+    assert caplog.text.count("if these folders are classes: --data.split all") == 1 and masks in caplog.text
+    every = open_images(str(tmp_path / below), "all", test_share=0)  # each folder is a class
+    assert dict(every.per_class()) == dict.fromkeys(names, 3)
+
+
+def test_images_beside_masks_of_the_same_names_are_no_classes(tmp_path, caplog):
+    same_names(tmp_path, *(f"{split}/{name}" for split in ("train", "test") for name in ("images", "masks")))
+    assert both(tmp_path) == [3, 3] and sum(both(tmp_path, train="all")) == 6
+    assert "if these folders" not in caplog.text
+
+
+def test_a_class_of_the_other_split_is_no_folder_of_masks(tmp_path):
+    same_names(tmp_path, "train/bottle", count=4)
+    same_names(tmp_path, "train/label", "test/bottle", "test/label")
+    assert both(tmp_path) == [{"bottle": 4, "label": 3}, {"bottle": 3, "label": 3}]
+
+
 def test_many_classes_are_summed_up_and_counts_are_of_the_images_used(tmp_path):
     make(tmp_path, *(f"{i:02}/*4.png" for i in range(13)), *(f"{i:02}/*1.jpg" for i in range(13)))
     train, test = (open_images(str(tmp_path), test=t, test_share=0.2) for t in (False, True))
