@@ -13,6 +13,7 @@ from bigbigan.data import layout
 from bigbigan.data.columns import classes_of, tally
 from bigbigan.data.images import Found, Images, Request
 from bigbigan.data.label_tables import read_label_tables, say_which_tables
+from bigbigan.data.links import linked, real_paths, second_paths
 from bigbigan.data.metadata import Metadata, read_metadata
 from bigbigan.data.pictures import EXTENSIONS, open_picture
 from bigbigan.data.shards import are_shards
@@ -49,7 +50,7 @@ def open_folder(request: Request) -> Found | None:
     own, other, whole = layout.choose_parts(request, kinds, reader.labelled, where)
     parts = {part.name: part for part in reader.parts}
     unused = [part for part in found.parts if part.name not in (own, other)]
-    images = reader.images(parts[own], unused)
+    images = reader.images(parts[own], unused, None if request.test or own == other else parts.get(other))
     _say_which_tables(request, images, census, root)
     return Found(images, whole)
 
@@ -146,8 +147,12 @@ class _Reader:
             return all(self.metadata.labels.get(path) is not None for path in self._listed(paths))
         return bool(self.classes[name] & self.known(part))
 
-    def images(self, part: layout.Part, unused: Sequence[layout.Part] = ()) -> Images:
-        """Return the images of a split with their labels. unused: the splits that the run takes no images of."""
+    def images(self, part: layout.Part, unused: Sequence[layout.Part] = (), test: layout.Part | None = None) -> Images:
+        """Return the images of a split with their labels. Raises DataError.
+
+        unused: the splits that the run takes no images of.  test: the split of evaluation, None for this one; the files
+        that links in it lead to are no training images.
+        """
         notes = list(self.left_out)
         items = layout.items_of(part, self.known(part), notes, self.where)
         for phrase in notes[len(self.left_out) :]:
@@ -161,12 +166,38 @@ class _Reader:
             log.warning("%s: left out: %s", self.where, notes[-1])
             tops = [top for top, path in items if path in listed]
             paths = [path for path in paths if path in listed]
+        tops, paths = self._each_once(tops, paths, notes, test)
         labels, names = self._labels(tops, paths, part)
         notes += [f"{other.paths()} ({counted(other.images)} of another split)" for other in unused]
         notes += self.metadata.missing_lines()
         notes += [*self.census.sentences(), *self.census.quiet()]
         only = part.folders[0][1].path if len(part.folders) == 1 else str(self.folder)
         return Images(Files(paths, self.folder), labels, names, only, "", self._source(part), tuple(notes))
+
+    def _each_once(
+        self, tops: list[str], paths: list[str], notes: list[str], test: layout.Part | None
+    ) -> tuple[list[str], list[str]]:
+        """Return the images without second paths of one file, by links, and without files of the test split."""
+        if not linked(self.census):
+            return tops, paths
+        second, why = second_paths(paths, self.census), "second paths of the same files, by links"
+        if test is not None:
+            tested = {path for _, folder in test.folders for path in folder.images()}
+            tested = set(real_paths(self._listed(list(tested)), self.census))
+            real = real_paths(paths, self.census)
+            common = {path for path, file in zip(paths, real, strict=True) if file in tested} - second
+            second, why = second | common, why + (", or files of the test split" if common else "")
+        if not second:
+            return tops, paths
+        if len(second) == len(paths):
+            raise DataError(
+                f"{self.where}: expected training images beside those of the test split, found links to the same "
+                "files in both; name other ones with --data.split"
+            )
+        notes.append(f"{counted(len(second))} ({why}), such as {printable(min(second))}")
+        _say_what_is_left_out(self.where, notes[-1])
+        kept = [(top, path) for top, path in zip(tops, paths, strict=True) if path not in second]
+        return [top for top, _ in kept], [path for _, path in kept]
 
     def _listed(self, paths: list[str]) -> list[str]:
         """Return the images that are taken: those that metadata name, and those that no metadata file covers."""

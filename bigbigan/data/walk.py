@@ -42,6 +42,7 @@ USUAL = {*EXTENSIONS, *map(str.upper, EXTENSIONS)}
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet", "val_annotations.txt", "dataset.json")
 
 
+ENTER = "; --data.follow_links True enters such links"
 INSTALL_HEIF = "install bigbigan[heif] (pillow-heif) to read HEIC"
 
 
@@ -71,6 +72,9 @@ class Census:
     hidden: images in hidden files and system folders.  unread: image files of formats that are not decoded, by suffix.
     other: further files, by suffix.  odd: paths with an image's suffix that are no files (pipes, broken links).
     empty: folders without an image in them or below.
+    skipped: links to folders that are not entered.  advice: how to enter them, "" for those of a loop.
+    links: image files that are links → the real path of the file in the same folder that they lead to.
+    entered: whether a link to a folder was entered.
     metadata: files named as in METADATA.  tables: other .csv, .tsv and .txt files, which are counted in `other` too.
     """
 
@@ -79,6 +83,10 @@ class Census:
     other: Counter = field(default_factory=Counter)
     odd: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    advice: str = ""
+    links: dict[str, str] = field(default_factory=dict)
+    entered: bool = False
     metadata: list[str] = field(default_factory=list)
     tables: list[str] = field(default_factory=list)
 
@@ -91,6 +99,9 @@ class Census:
         found = []
         if self.odd:
             found.append(f"{len(self.odd)} that are no files, such as {printable(self.odd[0])}")
+        if self.skipped:
+            links = "1 link to a folder" if len(self.skipped) == 1 else f"{len(self.skipped):,} links to folders"
+            found.append(f"{links} whose images are found elsewhere, such as {printable(self.skipped[0])}{self.advice}")
         if self.unread:
             advice = INSTALL_HEIF if self.lacks_heif() else "convert them to PNG"
             found.append(f"{_listed(self.unread)}, which this library does not read; {advice}")
@@ -179,6 +190,7 @@ class _Walk:
         self.visited = {os.path.realpath(folder)}
         self.linked: set[str] = set()
         self.census = Census()
+        self.real_root = os.path.realpath(folder)
 
     def visit(self, path: str, name: str) -> Folder:
         """Return the folder `path` with its images and those of its subfolders, both by name. Raises Outside."""
@@ -209,7 +221,7 @@ class _Walk:
             self.census.hidden += suffix in EXTENSIONS
         elif suffix in EXTENSIONS:
             if self._is_file(entry):
-                found.files.append(entry.path)
+                self._add_image(entry, found)
             else:
                 self.census.odd.append(entry.path)
         elif entry.name in METADATA and self._is_file(entry):
@@ -217,11 +229,16 @@ class _Walk:
         elif suffix in OTHER_IMAGES or suffix in HEIF_EXTENSIONS:
             self.census.unread[suffix] += 1
         elif suffix not in KNOWN_SUFFIXES and self._may_open(entry) and begins_as_image(entry.path):
-            found.files.append(entry.path)
+            self._add_image(entry, found)
         else:
             self.census.other[suffix or "without a suffix"] += 1
             if suffix in (".csv", ".tsv", ".txt") and self._may_open(entry):
                 self.census.tables.append(entry.path)
+
+    def _add_image(self, entry: os.DirEntry, found: Folder) -> None:
+        found.files.append(entry.path)
+        if entry.is_symlink() and (real := os.path.realpath(entry.path)).startswith(self.real_root + os.sep):
+            self.census.links[entry.path] = real
 
     def _is_file(self, entry: os.DirEntry) -> bool:
         if entry.is_symlink() and not self.follow_links:
@@ -245,13 +262,18 @@ class _Walk:
         target = os.path.realpath(entry.path)
         if not self.follow_links:
             check_inside(entry.path, self.root)
-            if not top or target in self.linked or Path(os.path.realpath(self.root)).is_relative_to(target):
+            loop = Path(self.real_root).is_relative_to(target)
+            if not top or target in self.linked or loop:
+                self.census.skipped.append(entry.path)
+                self.census.advice = self.census.advice if loop else ENTER
                 return False
             self.linked.add(target)
             return True
-        if target in self.visited:
-            return False  # links in a loop
+        if target in self.visited:  # links in a loop
+            self.census.skipped.append(entry.path)
+            return False
         self.visited.add(target)
+        self.census.entered = True
         return True
 
 
