@@ -190,6 +190,12 @@ def choose_parts(
     else:
         test = _named(request.test_split, {n: k for n, k in parts.items() if n != train} if default else parts)
     own, other = (test, train) if request.test else (train, test)
+    if own and own == other and not request.nothing_held_out:
+        raise DataError(
+            f"{where}: expected different images to train on and to evaluate on, found {printable(own)} for both "
+            f"--data.split {printable(request.train_split)} and --data.test_split {printable(request.test_split)}; "
+            f"name another of {listed(parts)}, or leave one of the flags out"
+        )
     if not own:
         same = [name for name in _alike(request.split, parts) if name != other] or list(parts)
         if request.split == ALL:

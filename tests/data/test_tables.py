@@ -10,9 +10,11 @@ from datasets import Image as ImageFeature
 from PIL import Image
 
 import bigbigan
-from bigbigan.data import open_images
+from bigbigan.config import Data
+from bigbigan.data import open_images, open_splits
 from bigbigan.errors import DataError, InputError
 from tests.conftest import picture, tiny_model
+from tests.data.test_splits import folder_of
 from tests.hostile.test_bad_images import encoded
 
 NAMES = ClassLabel(names=["x", "y"])
@@ -402,3 +404,19 @@ def test_an_empty_cell_of_arrays_is_an_image_that_cannot_be_read(tmp_path):
     assert np.array_equal(np.asarray(images.decoded(2))[..., 0], ARRAYS[2, ..., 0])
     with pytest.raises(ValueError, match="expected an image, found an empty cell"):
         images.decoded(1)
+
+
+@pytest.mark.parametrize("names", [("train", "train"), ("train", "training"), ("val", "validation")])
+@pytest.mark.parametrize("kind", ["folders", "tables", "column"])
+def test_the_same_split_to_train_on_and_to_evaluate_on_is_refused(tmp_path, names, kind):
+    splits = ("train", "val", "test")
+    for split in splits if kind == "folders" else ():
+        folder_of(tmp_path / split, {"a": 3, "b": 3})
+    for split in splits if kind == "tables" else ():
+        table(6).to_parquet(tmp_path / f"{split}.parquet")
+    if kind == "column":
+        table(6, split=[*splits, *splits]).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="different images to train on.*--data.test_split"):
+        open_splits(Data(path=str(tmp_path), split=names[0], test_split=names[1]))
+    train, test = open_splits(Data(path=str(tmp_path), split="train", test_split="val"))
+    assert len(train) == len(test) > 0
