@@ -56,9 +56,10 @@ def open_folder(request: Request) -> Found | None:
 
 
 def _say_which_tables(request: Request, images: Images, census: Census, root: Folder) -> None:
-    """Log which tables name the images, if these have no labels and the user asked for none."""
-    if images.labels is None and not (request.label_column or request.test or census.metadata):
-        say_which_tables(census.tables, root, request.location, printable(request.location))
+    """Log which tables name the images or their folders, if the user asked for no labels."""
+    if not (request.label_column or request.test or census.metadata):
+        labelled, where = images.labels is not None, printable(request.location)
+        say_which_tables(census.tables, root, request.location, where, labelled)
 
 
 def _part_by_path(request: Request, root: Folder, where: str) -> layout.Part:

@@ -9,11 +9,12 @@ import logging
 import os
 from pathlib import Path
 
-from bigbigan.data.columns import columns_asked, the_one
+from bigbigan.data.columns import LABEL_NAMES, columns_asked, the_one
 from bigbigan.data.image_names import ImageNames, NamesIn
 from bigbigan.data.layout import listed
 from bigbigan.data.metadata import Metadata, typed
-from bigbigan.data.text_tables import SAMPLE, TextTable, columns_of, worth_reading
+from bigbigan.data.split_columns import split_columns
+from bigbigan.data.text_tables import SAMPLE, TextTable, columns_of, of_folders, worth_reading
 from bigbigan.data.walk import Folder
 from bigbigan.errors import DataError
 from bigbigan.files import printable
@@ -51,7 +52,7 @@ def read_label_tables(
             raise DataError(
                 f"{printable(path)}: expected a column with names of the images, such as "
                 f"{printable(os.path.relpath(min(images), folder))!r}, with or without their folders and suffixes, "
-                f"found none; its columns begin {_beginnings(table)}"
+                f"found none{of_folders(table, here)}; its columns begin {_beginnings(table)}"
             )
         if not quiet:
             log.warning(
@@ -86,10 +87,12 @@ def _beginnings(table: TextTable) -> str:
     return ", ".join(shown[:MOST_SAID]) + ", …" * (len(shown) > MOST_SAID)
 
 
-def say_which_tables(paths: list[str], images: Folder, folder: Path, where: str) -> None:
+def say_which_tables(paths: list[str], images: Folder, folder: Path, where: str, labelled: bool) -> None:
     """Log which .csv or .tsv file names the images, and has columns that --data.label_column could take.
 
-    images: of the split, which have no labels.  folder: the data set's.
+    So is a table logged that has such columns, but names folders, as of patients: none of its columns can be used.
+    images: of the data set.  folder: the data set's.  labelled: whether the images have labels; then of tables that
+    name images nothing is logged.
     """
     tables = [path for path in worth_reading(paths) if not path.lower().endswith(".txt")][:MOST_SAID]
     names = ImageNames(images.images(), folder) if tables else None
@@ -103,11 +106,25 @@ def say_which_tables(paths: list[str], images: Folder, folder: Path, where: str)
         except DataError:  # names images by several columns
             by = ""
         columns = [name for name in table.columns if name and name != by]
-        if by is not None and columns:
+        if by is None and not split_columns(table.columns):  # of a column of splits `split_lists` has said it
+            _say_that_folders_are_named(table, names.of(path), f"{where}: {printable(os.path.relpath(path, folder))}")
+        if by is not None and columns and not labelled:
             log.warning(
                 "%s: no labels are read from %s, which names images; --data.label_column takes one of its columns: %s",
                 where, printable(os.path.relpath(path, folder)), listed(columns),
             )  # fmt: skip
+
+
+def _say_that_folders_are_named(table: TextTable, names: NamesIn, where: str) -> None:
+    """Log a table that gives labels to folders, if it is one by the names of its columns."""
+    by = table.column_of_folders(names)
+    columns = [name for name in table.columns if name != by and name.lower() in LABEL_NAMES]
+    if by is not None and by.lower() not in LABEL_NAMES and columns:
+        log.warning(
+            "%s: no labels are read from column %r, since no column names the images, and %r names folders; write a "
+            "row for each image, with its path in a column, and give --data.label_column %s",
+            where, printable(columns[0]), printable(by), printable(columns[0]),
+        )  # fmt: skip
 
 
 def _labels(table: TextTable, asked: list[str], path: str) -> list[object]:

@@ -26,7 +26,7 @@ from bigbigan.data.images import Request
 from bigbigan.data.layout import TEST, TRAIN, VAL, Part, listed, read_name, unwrap
 from bigbigan.data.metadata import read_rows
 from bigbigan.data.split_columns import NUMBERED, kinds_of, split_columns
-from bigbigan.data.text_tables import TextTable, columns_of, most_named, read_lines, worth_reading
+from bigbigan.data.text_tables import TextTable, columns_of, most_named, of_folders, read_lines, worth_reading
 from bigbigan.data.walk import Census, Folder
 from bigbigan.errors import DataError
 from bigbigan.files import counted, printable
@@ -179,6 +179,11 @@ def _by_column(table: TextTable, path: str, names: NamesIn) -> dict[str, set[str
         except DataError as error:
             raise DataError(f"{printable(path)}: {error}; or give --data.split all") from None
         if by is None:
+            log.warning(
+                "%s: no splits are read from column %r, since no column names the images%s; write a row for each "
+                "image, with its path in a column",
+                printable(path), column, of_folders(table, names),
+            )  # fmt: skip
             continue
         if others := [value for value in values if kinds[value] is None]:
             log.warning("%s: images that column %r calls %s are left out", printable(path), column, listed(others))

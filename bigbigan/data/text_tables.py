@@ -18,6 +18,7 @@ from bigbigan.files import printable
 
 SEPARATORS = ",;\t|"
 SAMPLE = 1000  # rows by which a column is judged
+ENOUGH = 0.9  # share of a column's values, from which on it names folders
 MOST_TEXTS = 256  # .txt files, from which on they are taken to say something of one image each: boxes, captions
 
 
@@ -96,6 +97,16 @@ class TextTable:
                 )
         return columns[best]
 
+    def column_of_folders(self, names: NamesIn) -> str | None:
+        """Return the first column whose values are names of folders of images, None if there is none."""
+        return next((n for n in self.columns if n and _name_folders(self.column(n)[:SAMPLE], names)), None)
+
+
+def of_folders(table: TextTable, names: NamesIn) -> str:
+    """Return a clause for a message that says which column of a table names folders, "" if none does."""
+    column = table.column_of_folders(names)
+    return "" if column is None else f", and {printable(column)!r} names folders"
+
 
 class Rank(NamedTuple):
     """Say how well a column names images; the larger the better.
@@ -112,7 +123,29 @@ def _rank(column: Sequence[str], names: NamesIn, most: int = SAMPLE) -> Rank:
     """Return how well a column names images, by `most` of its rows; 0 for all."""
     found = {i: image for i in spread(len(column), most) if (image := names.find(column[i])) is not None}
     explicit = sum(bool(re.search(r"[/\\]", column[i])) or is_image_name(column[i]) for i in found)
+    if found and not explicit and _number_folders([column[i] for i in spread(len(column), most)], found, names, column):
+        return Rank(False, 0)
     return Rank(2 * explicit > len(found), len(set(found.values())))
+
+
+def _name_folders(values: Sequence[str], names: NamesIn) -> bool:
+    """Return whether nearly all values, of two or more, are names of folders of images."""
+    values = {value.strip() for value in values if value.strip()}
+    return len(values) > 1 and len(values & names.names.folders) >= ENOUGH * len(values)
+
+
+def _number_folders(values: Sequence[str], found: dict[int, str], names: NamesIn, column: Sequence[str]) -> bool:
+    """Return whether bare numbers are those of folders, as of patients, though some images have the same numbers.
+
+    So they are if they name fewer than half of the images, or one in the folder of another number.
+    found: row of `column` → the image of that number.
+    """
+    values = [value.strip() for value in values if value.strip()]
+    if not (all(map(str.isdecimal, values)) and _name_folders(values, names)):
+        return False
+    above = {i: os.path.basename(os.path.dirname(path)) for i, path in found.items()}
+    elsewhere = any(above[i] != column[i].strip() and above[i] in set(values) for i in found)
+    return elsewhere or 2 * len(set(found.values())) < names.names.count
 
 
 def most_named(columns: Sequence[Sequence[str]], names: NamesIn) -> int | None:

@@ -234,3 +234,28 @@ def test_boxes_beside_each_image_are_no_lists(tmp_path, caplog):
     for i in range(9):
         write(tmp_path / f"labels/train_{i:03}.txt", "0 0.5 0.5 0.1 0.1")
     assert len(set.union(*both(tmp_path))) == 9 and "splits" not in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["words", "numbers", "pairs"])
+@pytest.mark.parametrize("columns", ["split,diagnosis", "diagnosis"])
+def test_a_table_of_patients_is_not_joined_and_said(tmp_path, kind, columns, caplog):
+    each = 2 if kind == "pairs" else 5
+    patient = ("P{:03}" if kind == "words" else "{:03}").format
+    name = (lambda p, i: f"slice_{i}") if kind == "words" else (lambda p, i: f"{each * p + i + 1:03}")
+    make(tmp_path, *(f"{patient(p + 1)}/{name(p, i)}.png" for p in range(10) for i in range(each)))
+    rows = (f"{patient(p + 1)},{'test,' if p > 7 else 'train,'}{'xy'[p % 2]}" for p in range(10))
+    rows = rows if "split" in columns else (row.replace("train,", "").replace("test,", "") for row in rows)
+    write(tmp_path / "patients.csv", "patient," + columns, *rows)
+    train, test = open_splits(Data(path=str(tmp_path)))
+    assert len(train) + len(test) == 10 * each
+    kept = "splits are read from column 'split'" if "split" in columns else "labels are read from column 'diagnosis'"
+    assert f"no {kept}, since no column names the images" in caplog.text
+    assert "'patient' names folders" in caplog.text and "a row for each image" in caplog.text
+    with pytest.raises(DataError, match="names of the images.*'patient' names folders"):
+        open_images(str(tmp_path), label_column="diagnosis")
+
+
+def test_a_table_of_bare_numbers_that_name_all_images_is_joined(tmp_path):
+    make(tmp_path, *(f"{i:03}/{i:03}.png" for i in range(10)))
+    write(tmp_path / "a.csv", "id,split", *(f"{i:03},{'train' if i < 7 else 'test'}" for i in range(10)))
+    assert [len(names) for names in both(tmp_path)] == [7, 3]
