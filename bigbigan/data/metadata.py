@@ -5,6 +5,7 @@ may hold labels. Images below a folder with such a file are those that it names.
 ImageNet has beside its validation images, is read in the same way, and so is the `dataset.json` of StyleGAN's data.
 """
 
+import itertools
 import json
 import logging
 import os
@@ -77,7 +78,7 @@ def read_metadata(paths: list[str], images: set[str], label_column: str, origin:
         raise DataError(f"{origin}: expected metadata files of one kind, found {', '.join(sorted(kinds))}; keep one")
     files = {path: _file_column(rows, path) for path, rows in tables.items()}
     tables = {path: rows for path, rows in tables.items() if files[path]}
-    columns = list(dict.fromkeys(name for rows in tables.values() for row in rows[:1] for name in row))
+    columns = list(dict.fromkeys(name for rows in tables.values() for name in columns_in(rows)))
     if not tables:
         return found
     others = [c for c in columns if c not in files.values()]
@@ -87,7 +88,7 @@ def read_metadata(paths: list[str], images: set[str], label_column: str, origin:
     if found.column:
         say_which_labels(found.column, columns, [], origin)
     for path, rows in tables.items():
-        _add_labels(found, path, [(row[files[path]], row) for row in rows], several, images)
+        _add_labels(found, path, [(row.get(files[path]) or "", row) for row in rows], several, images)
     if not found.labels:
         first = next(iter(tables))
         raise DataError(
@@ -97,6 +98,11 @@ def read_metadata(paths: list[str], images: set[str], label_column: str, origin:
     for line in found.missing_lines():
         log.warning("%s: %s", origin, line)
     return found
+
+
+def columns_in(rows: list[dict]) -> list[str]:
+    """Return the names of all columns: a row of a .jsonl file may lack some."""
+    return [name for name in dict.fromkeys(itertools.chain.from_iterable(rows)) if isinstance(name, str)]
 
 
 def _add_labels(
@@ -132,7 +138,7 @@ def _path(folder: str, name: str, images: set[str]) -> str:
 
 def _file_column(rows: list[dict], path: str) -> str:
     """Return the column with the images' paths; log a warning and return "" if the file has none."""
-    names = [name for name in (rows[0] if rows else {}) if isinstance(name, str)]
+    names = columns_in(rows)
     best = [n for n in names if n == "file_name"] + [n for n in names if n.endswith("_file_name")]
     best = sorted(best, key=is_mask)  # which keeps the order otherwise
     if not best:

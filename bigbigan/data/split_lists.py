@@ -24,7 +24,7 @@ from pathlib import Path
 from bigbigan.data.image_names import ImageNames, NamesIn
 from bigbigan.data.images import Request
 from bigbigan.data.layout import TEST, TRAIN, VAL, Part, listed, read_name, unwrap
-from bigbigan.data.metadata import read_rows
+from bigbigan.data.metadata import columns_in, read_rows
 from bigbigan.data.split_columns import NUMBERED, kinds_of, split_columns
 from bigbigan.data.text_tables import TextTable, columns_of, most_named, of_folders, read_lines, worth_reading
 from bigbigan.data.walk import Census, Folder
@@ -162,7 +162,7 @@ def _of_metadata(path: str) -> TextTable | None:
         rows = read_rows(Path(path))
     except DataError:
         return None  # `metadata` has raised it, unless the folders say all
-    columns = [name for name in (rows[0] if rows else {}) if isinstance(name, str)]
+    columns = columns_in(rows)
     if not split_columns(columns):
         return None
     return TextTable(columns, [[str(row.get(name) or "") for name in columns] for row in rows])

@@ -509,6 +509,29 @@ def test_metadata_without_names_of_files_are_not_read(tmp_path, caplog):
     assert images.class_names == ["a", "b"] and "has no column file_name" in caplog.text
 
 
+@pytest.mark.parametrize("first", [{"label": None}, {}])
+def test_a_first_row_of_metadata_without_a_label_hides_no_column(tmp_path, first, caplog):
+    make(tmp_path, "train/*1.png", "test/*4.png", "train/*3.png")
+    names = [f"train/{i:04}.png" for i in (1, 6, 7, 8)] + [f"test/{i:04}.png" for i in (2, 3, 4, 5)]
+    rows = [{"file_name": name, "label": "xy"[i % 2]} for i, name in enumerate(names)]
+    rows[0] = {"file_name": names[0]} | first
+    text = lambda rows: "\n".join(map(json.dumps, rows))  # noqa: E731
+    (tmp_path / "metadata.jsonl").write_text(text(rows))
+    assert open_images(str(tmp_path)).labels is None
+    assert "expected a label in every row of column 'label', found 1 without" in caplog.text
+    unlabelled_first = [*({"file_name": name} for name in names[4:]), {"file_name": names[0], "label": "x"}, *rows[1:4]]
+    (tmp_path / "metadata.jsonl").write_text(text(unlabelled_first))
+    assert dict(open_images(str(tmp_path)).per_class()) == {"x": 2, "y": 2}
+
+
+def test_a_row_of_metadata_without_a_file_name_is_counted(tmp_path, caplog):
+    make(tmp_path, "*2.png")
+    rows = [{"file_name": "0001.png"}, {"label": "x"}, {"file_name": "0002.png"}]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert len(open_images(str(tmp_path), test_share=0)) == 2
+    assert "1 names in metadata files are no images here" in caplog.text
+
+
 def test_metadata_over_splits_prefer_the_split_that_they_label(tmp_path):
     make(tmp_path, "train/*4.png", "val/*3.png", "test/*2.png")
     for split in ("train", "val"):
