@@ -216,9 +216,16 @@ def classes_of(
     _check_classes(found, everywhere or [found], column, origin, asked)
     values = found.values
     if any(isinstance(v, float) for v in values):
-        values = [int(v) for v in values]
+        values = [_whole(v) for v in values]
     distinct, numbers = np.unique(np.asarray(values), return_inverse=True)
     return numbers.astype(np.int64)[found.codes], [printable(str(name)) for name in distinct]
+
+
+def _whole(value: float | str) -> int | str:
+    """Return a whole float as an integer; words stay, but one that is a whole float is the word of that integer."""
+    if isinstance(value, str):
+        return value.partition(".")[0] if re.fullmatch(r"-?\d+\.0+", value) else value
+    return int(value)
 
 
 def _tidied(found: Tally, column: str, origin: str) -> Tally:

@@ -148,3 +148,12 @@ def test_a_table_that_names_images_without_labels_is_said_once(ham, caplog):
     open_images(str(ham), test=True)
     said = "no labels are read from HAM10000_metadata.csv, which names images; --data.label_column takes one of its"
     assert caplog.text.count(f"{said} columns: lesion, dx") == 1 and "prices" not in caplog.text
+
+
+def test_whole_floats_in_one_table_and_words_in_another_are_classes(tmp_path):
+    for i in range(6):
+        picture(i, (4, 4)).save(tmp_path / f"{i}.png")
+    write(tmp_path / "a.csv", ["file", "grade"], [[f"{i}.png", f"{i % 2}.0"] for i in range(3)])
+    write(tmp_path / "b.csv", ["file", "grade"], [[f"{i}.png", ("1.0", "unknown")[i % 2]] for i in range(3, 6)])
+    images = open_images(str(tmp_path), label_column="grade", test_share=0)
+    assert dict(images.per_class()) == {"0": 2, "1": 2, "unknown": 2}
