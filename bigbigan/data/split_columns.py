@@ -14,6 +14,7 @@ from bigbigan.files import counted, printable
 log = logging.getLogger(__name__)
 # Words in the name of a column of splits.
 COLUMNS = {"split", "splits", "partition", "subset", "phase", "usage", "set", "dataset"}
+SURE = {"split", "splits", "partition"}  # names of columns that hold nothing else
 NUMBERED = {"0": TRAIN, "1": VAL, "2": TEST}  # as in CelebA and WILDS
 
 
@@ -33,7 +34,8 @@ def kinds_of(values: Iterable[str], column: str, where: str) -> dict[str, str | 
         kinds = dict(NUMBERED)
     if TRAIN in kinds.values() and len(set(kinds.values()) - {None}) > 1:
         return kinds
-    if set(kinds.values()) - {None} or (values and set(values) <= set(NUMBERED)):
+    sure = column.lower() in SURE and len(values) > 1
+    if set(kinds.values()) - {None} or (values and set(values) <= set(NUMBERED)) or sure:
         log.warning(
             "%s: no splits are read from column %r, whose values %s are not train, val and test",
             where, column, listed(values),
@@ -54,6 +56,12 @@ def choose_by_column(
     where = printable(request.location)
     for column in split_columns(name for name in names if name != request.label_column):
         if (found := columns(column)) is None:
+            if column.lower() in SURE and not request.test:
+                log.warning(
+                    "%s: no splits are read from column %r, which holds neither words nor whole numbers; write train, "
+                    "val and test",
+                    where, column,
+                )  # fmt: skip
             continue
         values = ["" if value is None else str(value).strip() for value in found.values]
         kinds = kinds_of(dict.fromkeys(filter(None, values)), column, where)

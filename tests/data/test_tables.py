@@ -420,3 +420,18 @@ def test_the_same_split_to_train_on_and_to_evaluate_on_is_refused(tmp_path, name
         open_splits(Data(path=str(tmp_path), split=names[0], test_split=names[1]))
     train, test = open_splits(Data(path=str(tmp_path), split="train", test_split="val"))
     assert len(train) == len(test) > 0
+
+
+@pytest.mark.parametrize(
+    "values, said",
+    [
+        ([True, False] * 3, "which holds neither words nor whole numbers; write train, val and test"),
+        ([b"train", b"test"] * 3, "which holds neither words nor whole numbers; write train, val and test"),
+        ([0, 1, 2, 3, 4, 0], "whose values 0, 1, 2, 3, 4 are not train, val and test"),
+        (["a", "b"] * 3, "whose values a, b are not train, val and test"),
+    ],
+)
+def test_a_column_of_splits_that_says_something_else_is_named(tmp_path, values, said, caplog):
+    table(6, split=values).to_parquet(tmp_path / "a.parquet")
+    assert len(open_images(str(tmp_path), test_share=0)) == 6
+    assert f"no splits are read from column 'split', {said}" in caplog.text
