@@ -61,7 +61,9 @@ def held_out(images: Images, share: float, purpose: str = "test") -> np.ndarray:
     """Return which images are held out, bool (n,): each with probability `share`, by a hash of what it is.
 
     Of each class with two images or more, at least one is held out and at least one is not; images without labels are
-    one class. Equal images of a table lie on one side, unless they alone are more than the share of their class.
+    one class. Equal images of a table and of one class have one hash, and so lie on one side, with two exceptions:
+    where they alone are more than the share of their class, each has a hash of its own; and the one image that a class
+    must hold out, or keep, may be one of several equal ones. Equal files of a folder have a hash each, by their paths.
     purpose: at most 16 letters; another purpose holds out other images, independently.
     """
     if not share > 0:

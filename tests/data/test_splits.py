@@ -112,6 +112,18 @@ def test_every_class_is_on_both_sides_where_it_can_be(tmp_path):
         assert set(train_images.labels) == {0, 1, 2, 3, 4} and set(test_images.labels) == {0, 1, 3, 4}
 
 
+def test_labels_from_a_table_beside_the_images_keep_the_division(tmp_path):
+    root = folder_of(tmp_path / "photos", {"": 60})
+    before = sides(root)[1]
+    (root / "a.csv").write_text("file,kind\n" + "\n".join(f"{i:04}.png,{'xyz'[i % 3]}" for i in range(60)))
+    labelled = sides(root, label_column="kind")[1]
+    assert before <= labelled and len(labelled - before) <= 3  # a class without a test image holds one more out
+    for i in range(60):
+        (root / "xyz"[i % 3]).mkdir(exist_ok=True)
+        (root / f"{i:04}.png").rename(root / "xyz"[i % 3] / f"{i:04}.png")
+    assert {path.name for path in sides(root)[1]} != {path.name for path in before}  # as the documentation warns
+
+
 def test_copies_of_an_image_lie_on_one_side_unless_they_are_a_heap(tmp_path):
     seeds = [*range(200), *range(200)]
     both = sides(table_of(tmp_path / "twice.parquet", seeds, [s % 3 for s in seeds]))
