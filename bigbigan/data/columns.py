@@ -86,7 +86,7 @@ def choose_label_columns(columns: Sequence[str], declared: Sequence[str], asked:
     """
     if asked:
         if asked not in columns:
-            found = ", ".join(columns)
+            found = ", ".join(columns) or "no column that could hold any"
             raise DataError(f"{origin}: expected a column of labels {asked!r}, found {found}; see --data.label_column")
         return [asked]
     named = sorted((n for n in columns if n.lower() in LABEL_NAMES), key=lambda n: LABEL_NAMES.index(n.lower()))

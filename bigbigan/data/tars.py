@@ -27,7 +27,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bigbigan.data import layout
-from bigbigan.data.columns import Tally, choose_image_column, choose_label_columns, classes_of, is_plain, tally
+from bigbigan.data.columns import (
+    LABEL_NAMES,
+    Tally,
+    choose_image_column,
+    choose_label_columns,
+    classes_of,
+    is_plain,
+    say_which_labels,
+    tally,
+)
 from bigbigan.data.images import Found, Images, Request
 from bigbigan.data.pictures import EXTENSIONS, PictureError, open_picture
 from bigbigan.data.split_columns import choose_by_column
@@ -44,12 +53,15 @@ from bigbigan.files import (
     write_whole,
 )
 
-FORMAT = "1"  # of the index
+FORMAT = "2"  # of the index
 LOOKED_AT = 50  # members by which a compressed tar is judged
 OPEN_FILES = 64  # tars that a process keeps open
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
 TOOLS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}  # by first bytes
 KEY, OFFSET, SIZE = "__key__", "offset of ", "size of "  # columns of the index; the latter two before a member's suffix
+SHOWN = 40  # letters of a label that is kept and shown though it is none
+# Several classes in one label: the text of a list or dictionary of JSON, or numbers with commas or blanks between.
+SEVERAL = re.compile(r"[\[{].*|-?\d+(?:(?:\s*[,;]\s*|\s+)-?\d+)+", re.DOTALL)
 log = logging.getLogger(__name__)
 
 
@@ -254,12 +266,26 @@ def _labels(
     for name in choose_label_columns(columns, [], request.label_column, where):
         own, *others = [_typed(t.column(name)) for t in (table, *beside) if name in t.column_names]
         try:
-            return classes_of(own, None, name, where, bool(request.label_column), [own, *others])
+            _check_one_class(own, name, where)
+            found = classes_of(own, None, name, where, bool(request.label_column), [own, *others])
+            if found[0] is not None and not request.test:
+                say_which_labels(name, columns, [], where)
+            return found
         except DataError as error:
             if request.label_column:
                 raise
             log.warning("%s; no labels are taken", error)  # the column was our guess, not the user's wish
     return None, None
+
+
+def _check_one_class(found: Tally, name: str, where: str) -> None:
+    """Raise DataError if a label says several classes, such as "0 1" or [0, 1]."""
+    several = next((v for v in found.values if isinstance(v, str) and SEVERAL.fullmatch(v)), None)
+    if several is not None:
+        raise DataError(
+            f"{where}: expected one class for each image in {name!r}, found several: {printable(several[:SHOWN])}; "
+            "write one class, or name another field with --data.label_column"
+        )
 
 
 def _typed(column: pa.ChunkedArray) -> Tally:
@@ -274,7 +300,8 @@ def _typed(column: pa.ChunkedArray) -> Tally:
 def read_index(path: Path) -> pa.Table:
     """Return the samples of a tar, a row each; from the cache folder where it is kept there. Raises DataError.
 
-    Columns: the key, offset and size of the image of each suffix, the text of .cls and the plain fields of .json.
+    Columns: the key, offset and size of the image of each suffix, the text of .cls and the plain fields of .json; of a
+    list in a field for labels the beginning of its text.
     """
     known = f"{FORMAT} {os.path.realpath(path)} {state_of(path)}"
     kept = cache_folder() / f"tar-{sha256(os.fsencode(known)).hexdigest()[:24]}.parquet"
@@ -323,8 +350,15 @@ def _make_index(path: Path) -> pa.Table:
     found = {KEY: pa.array(samples.keys(), pa.string())}
     for column in dict.fromkeys(column for sample in rows for column in sample):
         with suppress(pa.ArrowException):  # a field of JSON with values of several types is no label
-            found[column] = pa.array([sample.get(column) for sample in rows])
+            found[column] = _array([sample.get(column) for sample in rows])
     return pa.table(found)
+
+
+def _array(values: list) -> pa.Array:
+    """Return a column of the index; of text if some labels are lists. Raises `ArrowException` for unlike values."""
+    if any(isinstance(value, _Several) for value in values):
+        values = [None if value is None else str(value) for value in values]
+    return pa.array(values)
 
 
 def _add(sample: dict, suffix: str, member: tarfile.TarInfo, tar: tarfile.TarFile) -> None:
@@ -339,8 +373,14 @@ def _add(sample: dict, suffix: str, member: tarfile.TarInfo, tar: tarfile.TarFil
             with suppress(ValueError, RecursionError):
                 fields = json.loads(text)
         for name, value in fields.items() if isinstance(fields, dict) else ():
-            if isinstance(value, (str, int, float)) and _is_field(name):
+            if isinstance(value, (list, dict)) and name.lower() in LABEL_NAMES:
+                sample.setdefault(name, _Several(json.dumps(value)[:SHOWN]))
+            elif isinstance(value, (str, int, float)) and _is_field(name):
                 sample.setdefault(name, value)
+
+
+class _Several(str):
+    """Hold the text of a list or dictionary of JSON in the place of a label."""
 
 
 class _OpenTar:

@@ -257,3 +257,34 @@ def test_a_machine_s_failure_is_no_fault_of_an_image(tmp_path, monkeypatch, on_e
         bigbigan.encode(images, "digits", "z_mean", on_error=on_error)
     with pytest.raises(OSError, match="Too many open files"):
         list(evaluation_batches(images, 8, 4))
+
+
+@pytest.mark.parametrize("text", ["{} {}", "{},{}", "[{}, {}]", "{}\n{}"])
+def test_several_classes_in_one_label_are_no_label(tmp_path, text, caplog):
+    members = {}
+    for k in range(12):
+        members |= {f"{k}.jpg": encoded(k)["bytes"], f"{k}.cls": text.format(k % 2, (k + 1) % 3).encode()}
+    pack(tmp_path / "a.tar", members)
+    assert open_images(str(tmp_path / "a.tar"), test_share=0).labels is None
+    assert "expected one class for each image in 'cls', found several: " in caplog.text
+    with pytest.raises(DataError, match="expected one class for each image in 'cls'"):
+        open_images(str(tmp_path / "a.tar"), label_column="cls")
+
+
+@pytest.mark.parametrize("some", [False, True])
+def test_a_list_of_labels_in_json_is_named_before_another_field_is_taken(tmp_path, some, caplog):
+    members = {}
+    for k in range(12):
+        label = 1 if some and k % 2 else [k % 2, 1]
+        fields = {"label": label, "category": "ab"[k % 2], "boxes": [1, 2]}
+        members |= {f"{k}.jpg": encoded(k)["bytes"], f"{k}.json": json.dumps(fields).encode()}
+    pack(tmp_path / "a.tar", members)
+    assert open_images(str(tmp_path / "a.tar"), test_share=0).class_names == ["a", "b"]
+    assert "expected one class for each image in 'label', found several: [0, 1]" in caplog.text
+    assert "labels are read from column 'category', not from 'label'" in caplog.text
+
+
+def test_a_column_of_labels_that_is_not_there_is_named_without_an_empty_list(tmp_path):
+    pack(tmp_path / "a.tar", {f"{k}.jpg": encoded(k)["bytes"] for k in range(2)})
+    with pytest.raises(DataError, match="a column of labels 'x', found no column that could hold any; see"):
+        open_images(str(tmp_path / "a.tar"), label_column="x")
