@@ -251,6 +251,7 @@ def from_table(
             "load it without streaming=True, or collect some rows: datasets.Dataset.from_list(list(rows.take(1000)))"
         )
     table = table.with_format(None)  # a format or a transform may hide columns and change values
+    _check_one_picture_a_row(table, columns.image, origin)
     with _muted(columns.quiet):
         column = choose_image_column(_image_columns(table), list(table.features), columns.image, origin)
         labels, names = (None, None) if columns.label is None else _table_labels(table, column, columns, origin)
@@ -268,6 +269,26 @@ def from_table(
     with contextlib.suppress(PictureError):
         items.source(0) if len(items) else None  # refuses a table of paths that lead out of the folder at once
     return Images(items, labels, names, origin, f"column {column!r}")
+
+
+def _check_one_picture_a_row(table, asked: str, origin: str) -> None:
+    """Raise DataError if the column that is asked for, or the only one that holds images, holds lists of them."""
+    lists = [name for name, kind in table.features.items() if _lists_images(kind)]
+    found = [name for name in lists if name == asked] if asked else lists
+    if found and (asked or not _image_columns(table)):
+        raise DataError(
+            f"{origin}: expected one image in each row, found lists of images in column {found[0]!r}; write a row for "
+            f"each image, or keep one of each list: table.map(lambda row: {{'image': row[{found[0]!r}][0]}}, "
+            f"remove_columns={found[0]!r})"
+        )
+
+
+def _lists_images(feature) -> bool:
+    """Return whether a column's type is a list of images."""
+    from datasets import Image as ImageFeature
+
+    inner = feature[0] if isinstance(feature, list) and feature else getattr(feature, "feature", None)
+    return isinstance(inner, ImageFeature) or (isinstance(inner, dict) and "bytes" in inner)
 
 
 @contextlib.contextmanager

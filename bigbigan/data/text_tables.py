@@ -39,12 +39,20 @@ def read_lines(path: str | os.PathLike, most: int | None = None) -> list[list[st
     except UnicodeDecodeError:
         raise DataError(
             f"{printable(path)}: expected a {suffix} file in UTF-8, found another encoding; save it as UTF-8, by "
-            "iconv -f LATIN1 -t UTF-8 or, in a spreadsheet, as CSV UTF-8"
+            f"iconv -f {_encoding(path)} -t UTF-8 or, in a spreadsheet, as CSV UTF-8"
         ) from None
     except (ValueError, csv.Error, OSError) as error:
         raise DataError(
             f"{printable(path)}: expected a readable {suffix} file, found {type(error).__name__}: {error}"
         ) from None
+
+
+def _encoding(path: str | os.PathLike) -> str:
+    """Return what iconv calls the encoding of a text file that is not in UTF-8, by its first bytes."""
+    with open(path, "rb") as file:
+        head = file.read(4)
+    marks = {b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+    return next((name for mark, name in marks.items() if head.startswith(mark)), "LATIN1")
 
 
 @dataclass

@@ -157,3 +157,11 @@ def test_whole_floats_in_one_table_and_words_in_another_are_classes(tmp_path):
     write(tmp_path / "b.csv", ["file", "grade"], [[f"{i}.png", ("1.0", "unknown")[i % 2]] for i in range(3, 6)])
     images = open_images(str(tmp_path), label_column="grade", test_share=0)
     assert dict(images.per_class()) == {"0": 2, "1": 2, "unknown": 2}
+
+
+@pytest.mark.parametrize("encoding, name", [("utf-16", "UTF-16"), ("latin-1", "LATIN1"), ("utf-32", "UTF-32")])
+def test_a_table_in_another_encoding_says_how_to_turn_it_to_utf_8(tmp_path, encoding, name):
+    picture(0, (4, 4)).save(tmp_path / "0.png")
+    (tmp_path / "a.csv").write_text("file,größe\n0.png,1\n", encoding=encoding)
+    with pytest.raises(DataError, match=f"iconv -f {name} -t UTF-8"):
+        open_images(str(tmp_path), label_column="größe")

@@ -435,3 +435,17 @@ def test_a_column_of_splits_that_says_something_else_is_named(tmp_path, values, 
     table(6, split=values).to_parquet(tmp_path / "a.parquet")
     assert len(open_images(str(tmp_path), test_share=0)) == 6
     assert f"no splits are read from column 'split', {said}" in caplog.text
+
+
+@pytest.mark.parametrize("asked", ["", "images"])
+@pytest.mark.parametrize("declared", [True, False])
+def test_lists_of_images_say_how_to_keep_one(tmp_path, asked, declared):
+    rows = {"images": [cells(2, 2 * i) for i in range(4)], "label": [0, 1, 0, 1]}
+    kind = ImageFeature() if declared else {"bytes": Value("binary"), "path": Value("string")}
+    made = Dataset.from_dict(rows, features=Features({"images": List(kind), "label": Value("int64")}))
+    made.save_to_disk(tmp_path / "lists")
+    with pytest.raises(DataError, match="one image in each row, found lists of images in column 'images'") as error:
+        open_images(str(tmp_path / "lists"), image_column=asked)
+    if declared:
+        eval(str(error.value).partition("each list: ")[2], {"table": made}).save_to_disk(tmp_path / "one")
+        assert len(open_images(str(tmp_path / "one"), test_share=0)) == 4
