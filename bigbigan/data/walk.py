@@ -206,12 +206,12 @@ class _Walk:
             if is_system(entry.name):
                 self.census.hidden += _count_hidden(entry)
             elif self._may_enter(entry, top=path == str(self.root)):
+                before = len(self.census.empty)
                 child = self.visit(entry.path, entry.name)
                 if len(child):
                     found.folders.append(child)
                 else:
-                    below = [other for other in self.census.empty if other.startswith(entry.path + os.sep)]
-                    self.census.empty = [other for other in self.census.empty if other not in below] + [entry.path]
+                    self.census.empty[before:] = [entry.path]  # in the place of the folders in it
         found.folders.sort(key=lambda child: child.name)
         return found
 
