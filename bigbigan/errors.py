@@ -23,7 +23,7 @@ class BigBiGANError(Exception):
 
 
 class ConfigError(BigBiGANError, ValueError):
-    """A setting that cannot be; the message names the flag to change."""
+    """An invalid setting; the message names the flag to change."""
 
 
 class DataError(BigBiGANError, ValueError):

@@ -14,7 +14,7 @@ LARGEST_TEXT = 2**20  # largest JSON or YAML file we read, in bytes; our own hav
 
 
 def cache_folder() -> Path:
-    """Return where is kept what costs work to make, such as classifiers: $BIGBIGAN_CACHE, or ~/.cache/bigbigan."""
+    """Return the cache folder, of classifiers and the like: $BIGBIGAN_CACHE, or ~/.cache/bigbigan."""
     return expanded(os.environ.get("BIGBIGAN_CACHE") or "~/.cache/bigbigan")
 
 

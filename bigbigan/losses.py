@@ -47,7 +47,7 @@ def discriminator_loss(
 ) -> Tensor:
     """Return L_D: the mean of ℓ_D over encoder pairs plus its mean over generator pairs (BigBiGAN, equation 4).
 
-    encoder_pairs, generator_pairs: None for the other kind's part of the sum alone.
+    encoder_pairs, generator_pairs: None leaves a kind out; the result is then the other kind's part of the sum.
     form:
       "hinge"        ℓ_D = h(y s_x) + h(y s_z) + h(y s_xz): the paper's, one hinge per score
       "joint_hinge"  ℓ_D = h(y (s_x + s_z + s_xz)): the paper tried it and found it worse
@@ -90,7 +90,7 @@ def decision_boundary(form: str, encoder_total: Tensor, generator_total: Tensor)
 
 
 def inverted_gap(form: str) -> float:
-    """Return the mean score of encoder pairs over that of generator pairs at which D has lost.
+    """Return the mean score of encoder pairs minus that of generator pairs at which D has lost.
 
     -3 is one margin of the hinge for each of three scores, on the wrong side; -1 for "lsgan", whose targets are then
     exchanged.

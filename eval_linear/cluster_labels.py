@@ -89,9 +89,7 @@ def write_clusters(options: Clusters) -> str:
             text += f"; against the labels NMI {scores['nmi']:.3f}, accuracy {scores['accuracy']:.1%}"
         lines.append(text)
     out.mkdir(parents=True, exist_ok=True)
-    for name, (images, labels) in reversed(
-        found.items()
-    ):  # the training files last: without them nothing can be trained
+    for name, (images, labels) in reversed(found.items()):  # training files last: an incomplete folder has none
         write_tables(out, name, images, labels, options.classes)
     return "\n".join(
         [*lines, f"written to {out}; train on it with --data.path {out} --model.classes {options.classes}"]

@@ -12,8 +12,8 @@ Part = Literal["linear", "knn", "kmeans", "generation", "pairs", "classes"]
 PARTS: tuple[Part, ...] = get_args(Part)
 OF_CLASSES: tuple[Part, ...] = ("linear", "knn", "kmeans")  # judge the features by labels
 HOW_TO_LABEL = (
-    "give them as a folder per class, with --data.label_column NAME, a column of the table or of a .csv file beside "
-    "the images, or with --data.path LABELLED, which are other images"
+    "give them with --data.label_column NAME, a column of the table or of a .csv file beside the images, or with "
+    "--data.path LABELLED, which are other images"
 )
 
 

@@ -15,7 +15,7 @@ from bigbigan.errors import DataError
 from bigbigan.files import counted, expanded
 
 T = TypeVar("T")
-FEW = 3  # unreadable images that end no run, if they are at most a tenth
+FEW = 3  # unreadable images are always allowed, if they are at most a tenth of all
 LOOKED_AT = 64  # images in which colour is looked for
 COLOUR = 24  # of 255: channels of a pixel that differ by more have colour; JPEG leaves less in a grey picture
 

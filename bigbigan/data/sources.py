@@ -129,7 +129,7 @@ def _open_both(request: Request, value_range: tuple[float, ...], share: float, r
     if not found.whole:
         train, test = found.images, _open(for_test, value_range).images
         common = set(train.class_names or ()) & set(test.class_names or ())
-        if not common:  # else a class for each image is one shot of it
+        if not common:  # with classes in common, one image of each class is a set for one-shot learning
             train, test = without_ids(train), without_ids(test)
         if train.labels is not None and test.labels is None and not request.test:
             log.warning(

@@ -1,7 +1,7 @@
 """Compute the features of a data set of any size into a folder of Parquet files, and go on where that was stopped.
 
 File k of the folder is the work of process k modulo the number of processes. The processes need not talk to each other:
-what is done is what is there.
+a file that is there is done, and nothing else says what is.
 """
 
 import logging

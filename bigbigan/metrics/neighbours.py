@@ -27,8 +27,8 @@ def memorisation(samples: Tensor, held_out: Tensor, training: Tensor) -> float:
 
     samples (m, C), held_out (h, C), training (n, C).
 
-    Held-out images are new by construction. Near 1 the samples are as new as they are; well below 1 they are copies;
-    above 1 they are far from all data, as blurred or broken images are.
+    Near 1 the samples are as far from the training images as held-out images are, which are new. Well below 1 they are
+    copies; above 1 they are far from all data, as blurred or broken images are.
     """
     ours, theirs = nearest(samples, training)[0], nearest(held_out, training)[0]
     return float(ours.median() / theirs.median())

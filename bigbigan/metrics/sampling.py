@@ -1,6 +1,6 @@
 """Draw samples of G for the generation metrics, as a function of their index alone.
 
-G has the sampling statistics of the truncation.
+With truncation, the statistics of G's batch norms are measured anew for it.
 """
 
 import copy

@@ -1,6 +1,6 @@
 """The encoder E: x → q(z|x), a pre-activation ResNet, average pooling and a residual MLP (BigBiGAN, section 2).
 
-Backbones of timm come from here alone; `training.optim` takes its optimisers.
+The only place that builds backbones of timm; `training.optim` builds its optimisers.
 """
 
 import difflib

@@ -17,8 +17,8 @@ class Backbone(nn.Module):
     encoder: whose trunk is copied; it stays as it is.
     trainable: False freezes the weights and keeps the batch norms in evaluation mode, also when a network that contains
         this one is set to training mode.
-    A RevNet keeps its activations here, and a timm network computes none again: torch's batch norms would move their
-    running statistics twice.  It is made in evaluation mode.
+    Activations are kept, not computed again in the backward pass: torch's batch norms would move their running
+    statistics twice.  It is made in evaluation mode.
 
     num_features: C.  image_size: S, the size of the images that E was trained on; another size that the trunk takes
     works too.

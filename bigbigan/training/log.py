@@ -1,4 +1,4 @@
-"""What a run writes down and says: lines of stats.jsonl, lines on the terminal, numbers for trackers."""
+"""Write the lines of stats.jsonl, print those of the terminal, and give trackers their numbers."""
 
 import errno
 import json

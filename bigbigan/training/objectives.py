@@ -40,7 +40,7 @@ class Objective(Part):
     def discriminator_loss(self, encoder_pairs: Scores | None, generator_pairs: Scores | None) -> Tensor:
         """Return L_D, a scalar: low where D scores encoder pairs high and generator pairs low.
 
-        None for one of them: the part of the other in this sum.
+        None leaves a kind out; the result is then the other kind's part of the sum.
         """
         return discriminator_loss(encoder_pairs, generator_pairs, self.form)
 
@@ -55,7 +55,7 @@ class Objective(Part):
     def encoder_generator_loss(self, encoder_pairs: Scores | None, generator_pairs: Scores | None) -> Tensor:
         """Return L_EG, a scalar: low where D is wrong.
 
-        encoder_pairs: None if E has no part in the scores, or for G's part alone.  generator_pairs: None for E's.
+        encoder_pairs: None where D sees images alone, or for G's part alone.  generator_pairs: None for E's part.
         """
         return encoder_generator_loss(encoder_pairs, generator_pairs, self.form)
 

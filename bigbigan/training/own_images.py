@@ -144,10 +144,8 @@ def choose_length(count: int, machine: Machine, kind: str) -> tuple[int, str]:
     if wanted > machine.images:
         return machine.images, f"{machine.images / count:,.0f} passes; more than these take days on {kind}"
     if wanted < FEWEST_SEEN:
-        return (
-            FEWEST_SEEN,
-            f"{FEWEST_SEEN / count:,.0f} passes; fewer teach nothing, but so few images are learnt by heart",
-        )
+        why = "with fewer it learns nothing, and so few images will be learnt by heart"
+        return FEWEST_SEEN, f"{FEWEST_SEEN / count:,.0f} passes; {why}"
     return wanted, f"{PASSES:,} passes; with more, few images are learnt by heart"
 
 

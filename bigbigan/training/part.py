@@ -24,8 +24,8 @@ A batch that repeats the places of another has a suffix; a draw whose numbers mu
 class Penalty(NamedTuple):
     """A further term of D's loss.
 
-    name: it is reported under.  term: scalar with a graph.  times: how many times as strong as its usual value the term
-    is, because it is computed in one of so many updates; the usual value is reported.
+    name: it is reported under.  term: scalar with a graph.  times: the interval of a penalty that is computed in one of
+    so many updates: `term` is multiplied by it, and term / times is reported.
     """
 
     name: str

@@ -13,7 +13,8 @@ from bigbigan.networks.layers import WindowConv2d
 from bigbigan.training.outline import outline_images
 
 CHECKS = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # torch's; without both, bf16 is emulated on x86
-SIZE, LIMIT = 512, 0.4  # of the matrices that are timed; seconds after which no further round begins
+SIZE = 512  # rows and columns of the matrices whose products are timed
+LIMIT = 0.4  # seconds after which no further round begins
 
 
 def cpu_has_bf16() -> bool:

@@ -17,7 +17,7 @@ from bigbigan.training.precision import bf16_note
 if TYPE_CHECKING:
     from bigbigan.training.trainer import Trainer
 
-WHITE, TWELVE_BITS = 65_535, 4_095  # of pictures of more than 8 bits, and the most that 12 bits hold
+WHITE, TWELVE_BITS = 65_535, 4_095  # the largest values of 16 bits and of 12
 SPARSE = 1 / 4  # share of their range that images' values use, below which the start block warns
 
 

@@ -148,7 +148,7 @@ class TrainingState:
             self.augmentation.load(content.get("augmentation", {}))
 
     def go_on_by(self, older: dict[str, Any]) -> None:
-        """Take up settings of an older version, {} for none. Raises ValueError for a value that cannot be."""
+        """Restore settings that only older versions have, {} for none. Raises ValueError for an invalid value."""
         half_life = older.get("optim.ema_half_life", 0.0)
         if older and not (is_finite(half_life) and half_life > 0):
             raise ValueError(f"optim.ema_half_life: expected a number of images above 0, found {half_life!r}")

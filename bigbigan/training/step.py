@@ -240,7 +240,7 @@ class Step:
         return self.health.judge_gradients(parameters, report.joined)
 
     def apply_discriminator(self, broken: Tensor) -> None:
-        """Move D, unless the update is void."""
+        """Move D's weights, unless a gradient is not finite."""
         apply(self.optimizers.discriminator, broken)
 
     def apply_encoder_generator(self, broken: Tensor) -> None:

@@ -88,8 +88,8 @@ def time_generator(trainer: "Trainer", count: int) -> float:
 def time_passes(trainer: "Trainer", count: int, numbers: tuple[int, ...], rounds: int) -> dict[int, float]:
     """Return {threads: seconds of the fastest pass over `count` images}, the mean over all processes.
 
-    The numbers take turns, so that what else the machine does strikes both. The first round warms up; it counts where
-    it took so long, on a busy machine, that there is no second one.
+    The numbers take turns, so that other work on the machine slows both alike. The first round warms up; it counts
+    where it took so long, on a busy machine, that there is no second one.
     """
     batch = trainer.draw(outline_images(trainer.model, count, trainer.device))
     times: list[list[float]] = []

@@ -1,4 +1,4 @@
-"""Read what the commands of this room are given (a model, images), and write what they draw."""
+"""Read what the commands of `bigbigan.uses` are given (a model, images), and write what they draw."""
 
 import os
 import sys
@@ -27,7 +27,7 @@ from bigbigan.model import BigBiGAN, unwrapped
 def run_command(options: type, run: Callable, name: str, argv: list[str] | None) -> None:
     """Print what `run` returns for the options of the command line; the exit status is 0, or that of an error.
 
-    name: of the module in this room.
+    name: of the module in `bigbigan.uses`.
     """
     with exit_with_a_sentence():
         given = parse_options(options, f"python -m bigbigan.uses.{name}", argv)

@@ -50,7 +50,7 @@ TAIL = 0.01  # weight of the wide tail, so that no number costs an unbounded amo
 EXACT = 2.0**53  # whole numbers that float64 tells apart
 COMPONENTS = 256  # principal components, at most
 QUALITIES = (1, 5, 10, 20, 40, 60, 80, 95)  # of JPEG and WebP
-SMALLEST = {"optimize": True, "method": 6}  # JPEG's and WebP's slower, smaller writing; each leaves the other's word
+SMALLEST = {"optimize": True, "method": 6}  # slower, for smaller files: `optimize` is JPEG's option, `method` WebP's
 SHEET = 256  # images that share a file, and so its header
 
 

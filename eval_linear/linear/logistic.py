@@ -75,7 +75,7 @@ def logistic_path(
 ) -> Iterator[Solution]:
     """Yield solutions from strong to weak regularisation (rising C), each within `tolerance` of its minimum.
 
-    It is a generator: who stops reading stops the work.
+    A solution is computed when it is asked for.
     x: (n, D) float16, bfloat16, float32 or float64; products are made in float64 if it is that and in float32
     otherwise. The device must have float64 (the CPU, CUDA), for the sums.
     y: (n,) integers 0 … K − 1. strengths: C of scikit-learn, each solved once. standardise=False penalises the weights

@@ -194,7 +194,7 @@ def test_a_second_data_set_stands_beside_the_first(run, tmp_path):
         (
             ["RUN", "--data.path", "FLAT", "--parts", "linear"],
             "--parts linear: expected labels of two classes or more, found that the images have no labels; give them "
-            "as a folder per class",
+            "with --data.label_column NAME",
         ),
         (["RUN", "--transfer", "FLAT"], "found that the images have no labels"),
         (["RUN", "--parts", "classes"], "--parts classes: expected a conditional model, found one without classes"),

@@ -69,7 +69,7 @@ class CrossReplicaBatchNorm(nn.Module):
     """
 
     momentum: float | None = None
-    """Share by which a forward in training mode without a recorder moves the running statistics; None for none."""
+    """Momentum of the running statistics in a forward in training mode without a recorder; None leaves them."""
 
     def __init__(self, channels: int, eps: float = 1e-4, affine: bool = True, activation: nn.Module | None = None):
         super().__init__()

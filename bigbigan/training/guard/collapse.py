@@ -28,7 +28,7 @@ from bigbigan.training.state import TrainingState
 
 logger = logging.getLogger(__name__)
 IMAGES, PART = 256, 64  # of each kind that a look takes; at once
-VALUES = 2**27  # of the pixels of a kind, half a GiB: 170 images of 512 px, 42 of 1,024
+VALUES = 2**27  # pixel values of a kind, at most: half a GiB, which is 170 images of 512 px, or 42 of 1,024
 
 
 class CollapseProbe:

@@ -41,7 +41,7 @@ class Health:
         normalised = {layer.weight for layer in spectral_layers(model)}
         windows = {layer.weight for layer in model.modules() if isinstance(layer, WindowConv2d)}
         self.hiding = [p for p in self.names if p not in normalised and (p.ndim < 4 or p in windows)]
-        self.judged: deque[Judgement] = deque(maxlen=64)  # of one iteration, if somebody asks after each
+        self.judged: deque[Judgement] = deque(maxlen=64)  # since the last look at them
         self.reader = ScalarReader()
 
     @torch.no_grad()
