@@ -18,6 +18,8 @@ PATIENCE = 4  # strengths without a better held-out accuracy after which weaker 
 ROUGHLY = 1e-4  # relative distance from the minimum that is near enough to choose by; the last fit is made to 1e-6
 HELD_OUT = 0.2  # of the training rows
 HELD_OUT_MOST = 10_000  # rows: the paper's train_val
+HELD_OUT_FEWEST = 100  # rows; a smaller part cannot tell strengths apart, and all rows are cross-validated instead
+FOLDS = 5
 
 
 @dataclass
@@ -68,25 +70,73 @@ def fit_linear(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, classes: in
     """Fit multinomial logistic regression to standardised features.
 
     x (n, C), y (n,), x_test (m, C), y_test (m,). Held-out rows choose the strength along a path from strong to weak;
-    the classifier is then fitted on all rows. The test rows are looked at once. Rows are this process's own: within a
-    group each process fits by itself, and those that hold the same rows find the same.
+    where they would be fewer than `HELD_OUT_FEWEST`, cross-validation over all n rows does. The classifier is then
+    fitted on all rows. The test rows are looked at once. Rows are this process's own: within a group each process fits
+    by itself, and those that hold the same rows find the same.
     """
     with local_only():
         return _fit_linear(x, y, x_test, y_test, classes, seed)
 
 
 def _fit_linear(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, classes: int, seed: int) -> LinearFit:
+    few = HELD_OUT * len(y) < HELD_OUT_FEWEST
+    best = (_chosen_by_folds if few else _chosen_by_held_out)(x, y, classes, seed)
+    *_, (solution, classify) = _path(x, y, classes, _strengths(len(x))[max(0, best - 2) : best + 1])
+    return judge(classify(x_test), y_test, solution.strength, solution.converged)
+
+
+def _chosen_by_held_out(x: Tensor, y: Tensor, classes: int, seed: int) -> int:
+    """Return the number of the strength of best accuracy on held-out rows; of equal ones the strongest."""
     fit, choose = held_out(y, seed)
     scores: list[float] = []
-    if len(y[fit].unique()) < 2:  # a handful of labels: nothing to choose with
+    if len(y[fit].unique()) < 2:  # one row of the second class, which is held out
         fit, choose = np.arange(len(y)), np.arange(len(y))
     for _, classify in _path(x[fit], y[fit], classes, _strengths(len(fit)), ROUGHLY):
         scores.append(float((classify(x[choose]).argmax(1) == y[choose]).cpu().double().mean()))
         if len(scores) - 1 - int(np.argmax(scores)) >= PATIENCE:
             break
-    best = int(np.argmax(scores))
-    *_, (solution, classify) = _path(x, y, classes, _strengths(len(x))[max(0, best - 2) : best + 1])
-    return judge(classify(x_test), y_test, solution.strength, solution.converged)
+    return int(np.argmax(scores))
+
+
+def _chosen_by_folds(x: Tensor, y: Tensor, classes: int, seed: int) -> int:
+    """Return the number of the strength that cross-validation of few rows chooses.
+
+    Among the strengths whose accuracy is within one standard error of the best, that is the one nearest to λ = 1/n,
+    scikit-learn's C = 1. It is that one too where no row can be judged, as with one row of each class.
+    """
+    usual = int(np.abs(np.log(np.asarray(PENALTIES) * len(y))).argmin())
+    parts = [(fit, judged) for fit, judged in folds(y, seed) if len(y[fit].unique()) > 1 and len(judged)]
+    judged = sum(len(rows) for _, rows in parts)
+    if not judged:
+        return usual
+    right: list[int] = []
+    paths = (_path(x[fit], y[fit], classes, _strengths(len(fit)), ROUGHLY) for fit, _ in parts)
+    for fits in zip(*paths, strict=True):  # one strength in all folds
+        hits = [
+            (classify(x[rows]).argmax(1) == y[rows]).sum() for (_, classify), (_, rows) in zip(fits, parts, strict=True)
+        ]
+        right.append(int(sum(hits)))
+        if len(right) - 1 - max(usual, int(np.argmax(right))) >= PATIENCE:
+            break
+    most = max(right)
+    error = (most * (judged - most) / judged) ** 0.5  # rows: the standard deviation of a binomial count
+    near = [i for i, count in enumerate(right) if count >= most - error]
+    return min(near, key=lambda i: abs(i - usual))
+
+
+def folds(y: Tensor, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the rows to fit on and those to judge by, `FOLDS` times, drawn by `seed`; every class is spread evenly.
+
+    y (n,), n ≥ 2. Rows whose class is absent from the rows to fit on are not judged.
+    """
+    labels, count = y.cpu().numpy(), min(FOLDS, len(y))
+    order = np.random.default_rng(seed).permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]
+    fold = np.empty(len(labels), dtype=np.int64)
+    fold[order] = np.arange(len(labels)) % count
+    for k in range(count):
+        fit, rest = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
+        yield fit, rest[np.isin(labels[rest], labels[fit])]
 
 
 def _path(

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import StandardScaler
 
 from bigbigan.data import Crop, Images, Stream, evaluation_batches, fingerprint, open_images, to_signed
 from bigbigan.data.inputs import image_batches
@@ -19,7 +21,7 @@ from eval_linear.clusters import cluster, clustering_accuracy
 from eval_linear.features import augmented, check_names, extract, features_of
 from eval_linear.knn import majority, nearest_rows, paper_knn, smallest, weighted_knn
 from eval_linear.linear.adam import EMA, AdamProbe, shuffled, train_adam_probe
-from eval_linear.linear.solvers import held_out, judge
+from eval_linear.linear.solvers import fit_linear, folds, held_out, judge
 from eval_linear.pairs import bidirectional
 from eval_linear.probe import ProbeData, open_splits
 from eval_linear.representations import (
@@ -246,6 +248,27 @@ def test_few_labels_keep_every_class_and_the_shares():
     assert not torch.equal(kept, few_labels(y, 0.1, seed=1)) and len(few_labels(y, 1.0, 0)) == 603
     fit, choose = held_out(y, 0)
     assert len(choose) == round(0.2 * 603) and set(fit) | set(choose) == set(range(603)) and not set(fit) & set(choose)
+
+
+def test_folds_spread_each_class_and_do_not_judge_a_class_that_they_do_not_fit():
+    y = torch.tensor([0] * 10 + [1] * 5 + [2])
+    parts = list(folds(y, 0))
+    assert len(parts) == 5 and all(torch.bincount(y[fit])[:2].tolist() == [8, 4] for fit, _ in parts)
+    assert sorted(i for _, rows in parts for i in rows) == list(range(15)), "the only row of class 2 is never judged"
+
+
+@pytest.mark.parametrize("each", [1, 2, 14])
+def test_few_rows_do_not_choose_the_strongest_penalty_by_a_tie(each):
+    """Held-out rows fewer than the classes are all misclassified, whatever the strength."""
+    generator = torch.Generator().manual_seed(0)
+    means = torch.randn(10, 30, generator=generator)
+    y = torch.arange(10).repeat(each + 40)
+    x = means[y] + 0.5 * torch.randn(len(y), 30, generator=generator)
+    some, rest = slice(0, 10 * each), slice(10 * each, None)
+    found = [fit_linear(x[some], y[some], x[rest], y[rest], 10, seed) for seed in range(3)]
+    usual = LogisticRegression(C=1).fit(StandardScaler().fit(x[some]).transform(x[some]), y[some])
+    reached = usual.score(StandardScaler().fit(x[some]).transform(x[rest]), y[rest])
+    assert all(fit.strength >= 0.2 and fit.top1 > reached - 0.02 for fit in found)
 
 
 def test_named_layers_are_averaged_over_places():
