@@ -35,14 +35,22 @@ class Rows:
         self.confusion: Confusion | None = None
 
     def add(
-        self, r: Representation, protocol: str, figures: dict[str, float | None], labels: float = 1.0, fit=None
+        self,
+        r: Representation,
+        protocol: str,
+        figures: dict[str, float | None],
+        labels: float = 1.0,
+        fit=None,
+        labelled_images: int | None = None,
     ) -> None:
         """Add one fit's figures to its row.
 
-        fit: a LinearFit, whose strength, convergence and accuracies of single classes the row keeps.
+        fit: a LinearFit, whose strength, convergence and accuracies of single classes the row keeps.  labelled_images:
+        how many training images it was fitted on.
         """
         key = (r.encoder, r.feature, protocol, labels)
         row = self.found.setdefault(key, {"figures": {}, "strengths": [], "converged": True, "per_class": []})
+        row["labelled_images"] = labelled_images
         for name, value in figures.items():
             if value is not None:
                 row["figures"].setdefault(name, []).append(float(value))
@@ -57,6 +65,7 @@ class Rows:
         for (encoder, feature, protocol, labels), found in self.found.items():
             row = Row(encoder, feature, protocol, labels)
             row.figures = {name: _over_fits(values) for name, values in found["figures"].items()}
+            row.labelled_images = found["labelled_images"]
             if found["strengths"]:
                 row.strengths, row.converged = found["strengths"], found["converged"]
             if found["per_class"]:
@@ -101,7 +110,7 @@ def linear(
         swept = f"rate of {len(rates)} chosen on held-out images" if len(rates) > 1 else f"rate {rates[0]:g}"
         flips = "" if r.flip or not random else " without flips"
         name = f"linear, Adam {steps:,} steps, {swept}, {CROPS[augment if random else 'none']}{flips}"
-    rows.add(r, name, {"top1": fit.top1, "top5": fit.top5}, share, fit)
+    rows.add(r, name, {"top1": fit.top1, "top5": fit.top5}, share, fit, len(some))
     return fit
 
 

@@ -75,7 +75,9 @@ class Figure:
 class Row:
     """Hold the figures of one representation under one protocol.
 
-    encoder: "trained", "untrained", "supervised" or "none".  labels: the share of the training labels that were used.
+    encoder: "trained", "untrained", "supervised" or "none".  labels: the share of the training labels that was asked
+    for.  labelled_images: how many training images a linear fit had labels of; more than the share of small classes,
+    since each keeps at least one.
     strengths: the strength that each linear fit chose.  converged: whether every fit reached its tolerance.
     per_class: accuracy on each class, None for a class without test images.  data: the second data set, see --transfer.
     """
@@ -85,6 +87,7 @@ class Row:
     protocol: str = ""
     labels: float = 1.0
     figures: dict[str, Figure] = field(default_factory=dict)
+    labelled_images: int | None = optional()
     strengths: list[float | None] | None = optional()
     converged: bool | None = optional()
     per_class: list[float | None] | None = optional()

@@ -53,13 +53,15 @@ def _protocol(protocol: str, rows: list[Row]) -> Table:
     some_labels = any(row.labels != 1 for row in rows)
     notes = [row.note or "stopped at the step limit" * (row.converged is False) for row in rows]
     heads = ["feature", "encoder", *map(_head, names), "n"]
-    heads += ["labels, %"] * some_labels + ["note"] * any(notes)
+    counted = some_labels and any(row.labelled_images is not None for row in rows)
+    heads += ["labels, %"] * some_labels + ["labelled images"] * counted + ["note"] * any(notes)
     cells = []
     for row, note in zip(rows, notes, strict=True):
         repeats = {str(figure.n) for figure in row.figures.values() if figure.n is not None}
         line = [row.feature, "" if row.encoder == "none" else row.encoder]
         line += [figure_cell(name, row.figures.get(name), bar=name == names[0]) for name in names]
         line += [", ".join(sorted(repeats)) or "–"] + [f"{100 * row.labels:g}"] * some_labels
+        line += [number(row.labelled_images)] * counted
         cells.append(line + [note] * any(notes))
     table = make_table(heads, cells, protocol)
     for row, drawn in zip(rows, table.rows, strict=True):

@@ -20,14 +20,20 @@ def table(result: ProbeResult, folder: Path | None = None) -> str:
     lines += [result.chosen.words()] if result.chosen is not None else []
     for protocol, share, data in dict.fromkeys((r.protocol, r.labels, r.data) for r in result.rows):
         rows = [r for r in result.rows if (r.protocol, r.labels, r.data) == (protocol, share, data)]
-        few = "" if share == 1 else f", {100 * share:g} % of the labels"
-        lines += ["", f"{protocol}{few}" + (f", data {data}" if data else "")]
+        lines += ["", f"{protocol}{_few_labels(share, rows)}" + (f", data {data}" if data else "")]
         lines += _block(sorted(rows, key=lambda r: (*ORDER, r.encoder).index(r.encoder)))
     if any(row.figures for row in result.rows):
         lines += [NOTES]
     lines += _generation(result.generation) + _pairs(result.bidirectional)
     lines += ["", *result.not_measured] if result.not_measured else []
     return "\n".join([*lines, "", *_ending(result, folder)])
+
+
+def _few_labels(share: float, rows: list[Row]) -> str:
+    """Return which labels the rows were given, such as ", 1 % of the labels (14 images)"; "" for all."""
+    count = next((row.labelled_images for row in rows if row.labelled_images is not None), None)
+    images = "" if count is None else f" ({count:,} image{'s' * (count != 1)})"
+    return "" if share == 1 else f", {100 * share:g} % of the labels{images}"
 
 
 def _count(n: int | None) -> str:

@@ -55,7 +55,7 @@ def test_the_command_prints_one_table_and_writes_json_and_page(run, tmp_path):
         "PCA of pixels (61)",
         "majority class",
         "n_train 1,438, n_test 359",
-        "linear, full batch, centre crop, 10 % of the labels",
+        "linear, full batch, centre crop, 10 % of the labels (144 images)",
         "k-NN, L1 of L1-normalised, majority, 359 queries",
     ):
         assert text in out, out

@@ -16,11 +16,12 @@ from jinja2 import UndefinedError
 from PIL import Image
 
 from bigbigan.report import write_page
-from bigbigan.report.evaluation import confusion
+from bigbigan.report.evaluation import confusion, protocols
 from bigbigan.report.film import FRAMES, evenly_spaced, read_film
 from bigbigan.report.page import charts, read_stats, thin, training_seconds
 from bigbigan.report.tables import duration, number
 from bigbigan.report.template import ENVIRONMENT, render
+from bigbigan.report.terminal import table
 from eval_linear.result import Confusion, ProbeResult
 from eval_linear.sheets import Sheets, filters
 from tests.helpers.fake_run import HOSTILE, PARTIAL, changed_run, fake_run, hostile_run, partial_run, sheet
@@ -56,6 +57,17 @@ def page(run) -> Path:
 
 
 # What it says
+
+
+def test_tables_say_how_many_images_were_labelled(tmp_path):
+    """A class keeps at least one label, so 1 % of 20 images of 10 classes is half of them."""
+    row = {"encoder": "trained", "feature": "AvePool", "protocol": "linear", "labels": 0.01, "figures": {"top1": 0.5}}
+    probe = ProbeResult.from_json({"rows": [row | {"labelled_images": 10}, row | {"labels": 1.0, "encoder": "none"}]})
+    assert "linear, 1 % of the labels (10 images)" in table(probe)
+    (drawn,) = protocols(probe)
+    assert drawn.heads[-2:] == ["labels, %", "labelled images"]
+    assert [[cell.text for cell in line.cells[-2:]] for line in drawn.rows] == [["1", "10"], ["100", "–"]]
+    assert "1 % of the labels\n" in table(ProbeResult.from_json({"rows": [row]})), "a file of before has no number"
 
 
 def test_tiles(page):
