@@ -145,7 +145,7 @@ class CurveSummary:
 class TruncationCurve:
     """Hold FID and Inception score over truncation, n samples a threshold (Brock et al. 2019, appendix D).
 
-    real_is: the Inception score of real images.
+    real_is: the Inception score of n real images, None where there are fewer.
     """
 
     extractor: str = ""
@@ -154,6 +154,13 @@ class TruncationCurve:
     points: list[CurvePoint] = field(default_factory=list)
     real_is: float | None = None
     summary: CurveSummary = field(default_factory=CurveSummary)
+
+    def threshold(self, point: CurvePoint) -> str:
+        """Return the threshold of a point as text; "above 2" between the mildest threshold, 2, and no truncation."""
+        known = [p.threshold for p in self.points if p.threshold is not None and math.isfinite(p.threshold)]
+        if point.threshold is not None and math.isfinite(point.threshold):
+            return f"{point.threshold:.4g}"
+        return "none" if point in self.points or not known else f"above {max(known):.4g}"
 
 
 @dataclass

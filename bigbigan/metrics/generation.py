@@ -125,14 +125,17 @@ def truncation_curve(
     sampler: threshold → a `Sample` whose batch norms carry statistics re-estimated at that threshold: with those of
     another, what truncation does to IS and FID is lost.  thresholds: None is no truncation.  reals: FID's reference,
     called `split_name`.
-    validation: real images whose IS decides the second point; None leaves it out.
+    validation: real images whose IS decides the second point; None leaves it out. An IS depends on the number of
+    images, so n of them are scored, and of fewer than n the point is left out.
     → {"extractor", "split", "n", "points": [{"threshold", "fid", "is"}], "real_is", "summary": {"min_fid", "valid_is",
     "max_is"}}. Each summary entry is such a point. valid_is is interpolated, see `at_score`; None where no model on the
-    curve has that IS.
+    curve has that IS, or with fewer than n validation images.
     """
     reference = real_statistics(reals, size, extractor, split_name, cache, batch_size)
     real_score = None
-    if validation is not None:
+    if validation is not None and len(validation) >= n:
+        if len(validation) > n:  # spread over the split, which may be sorted by class
+            validation = validation.subset(np.sort(np.random.default_rng(0).permutation(len(validation))[:n]))
         real_score = real_statistics(validation, size, extractor, "validation", cache, batch_size).score[0]
     points = []
     for threshold in thresholds:

@@ -7,8 +7,8 @@ import dataclasses
 from dataclasses import dataclass
 
 from bigbigan.metrics.figures import extractor_in_words, is_share, title_of
-from bigbigan.report.tables import Table, figure_cell, finite, make_table, number, shown
-from eval_linear.result import Choice, CurvePoint, ProbeResult, Row, TruncationCurve
+from bigbigan.report.tables import Table, figure_cell, make_table, number, shown
+from eval_linear.result import Choice, ProbeResult, Row, TruncationCurve
 
 ENCODERS = ("trained", "untrained", "supervised")  # their order within a feature; baselines without an encoder follow
 DRAWN_CLASSES = 20  # up to which a confusion matrix is drawn; of more classes the most confused pairs are listed
@@ -155,13 +155,8 @@ def truncation_summary(curve: TruncationCurve) -> Table | None:
     for key, name in SUMMARY.items():
         point = getattr(curve.summary, key)
         if point is not None:
-            rows.append([name, threshold(point), number(point.fid), number(point.inception_score)])
+            rows.append([name, curve.threshold(point), number(point.fid), number(point.inception_score)])
     return make_table(["point", "threshold", "FID", "IS"], rows, "points of the truncation curve") if rows else None
-
-
-def threshold(point: CurvePoint) -> str:
-    """Return the truncation threshold of a point as text."""
-    return number(point.threshold) if finite(point.threshold) else "none"
 
 
 def bidirectional(probe: ProbeResult) -> Table | None:

@@ -271,7 +271,7 @@ def truncation_chart(curve: TruncationCurve) -> dict | None:
     points = whole(curve.points)
     if not points:
         return None
-    line = [[p.inception_score, p.fid, evaluation.threshold(p)] for p in points]
+    line = [[p.inception_score, p.fid, curve.threshold(p)] for p in points]
     marks = whole(getattr(curve.summary, key) for key in evaluation.SUMMARY)
     return {
         "title": f"FID over IS, features of {extractor_in_words(curve.extractor or 'an unnamed extractor')}",

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from eval_linear.result import CurvePoint, Figure, GenerationResult, PairFigure, ProbeResult, Row
+from eval_linear.result import CurvePoint, Figure, GenerationResult, PairFigure, ProbeResult, Row, TruncationCurve
 
 ORDER = ("trained", "supervised", "untrained", "none")
 NOTES = (
@@ -73,9 +73,9 @@ def _generation(generation: GenerationResult | None) -> list[str]:
         lines.append(f"  truncation, {curve.extractor}, {_count(curve.n)} samples a threshold")
         for point in curve.points:
             fid, score = _number(point.fid), _number(point.inception_score)
-            lines.append(f"    threshold {_threshold(point):<8} FID {fid:>9}   IS {score:>8}")
+            lines.append(f"    threshold {curve.threshold(point):<8} FID {fid:>9}   IS {score:>8}")
         for name, point in vars(curve.summary).items():
-            where = "not reached" if point is None else _where(point)
+            where = _where(point, curve) if point is not None else _absent(name, curve)
             lines.append(f"    {name.replace('_', ' '):<18} {where}")
     return lines + [f"  {text}" for text in generation.skipped]
 
@@ -84,12 +84,14 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 
-def _threshold(point: CurvePoint) -> str:
-    return "none" if point.threshold is None else f"{point.threshold:g}"
+def _absent(name: str, curve: TruncationCurve) -> str:
+    if name == "valid_is" and curve.real_is is None:
+        return f"left out: expected {_count(curve.n)} real test images, as many as samples, found fewer"
+    return "not reached"
 
 
-def _where(point: CurvePoint) -> str:
-    return f"FID {_number(point.fid)}, IS {_number(point.inception_score)} at threshold {_threshold(point)}"
+def _where(point: CurvePoint, curve: TruncationCurve) -> str:
+    return f"FID {_number(point.fid)}, IS {_number(point.inception_score)} at threshold {curve.threshold(point)}"
 
 
 def _pairs(figures: list[PairFigure] | None) -> list[str]:

@@ -7,7 +7,17 @@ import sys
 import pytest
 
 from bigbigan.errors import ProbeError
-from eval_linear.result import CurvePoint, CurveSummary, Figure, FigureInfo, ProbeResult, Row
+from bigbigan.report.terminal import table
+from eval_linear.result import (
+    CurvePoint,
+    CurveSummary,
+    Figure,
+    FigureInfo,
+    GenerationResult,
+    ProbeResult,
+    Row,
+    TruncationCurve,
+)
 from tests.conftest import ROOT
 from tests.helpers import fake_run
 
@@ -65,6 +75,18 @@ def test_absent_null_and_unknown_keys():
 def test_a_value_of_another_form_is_named(content, message):
     with pytest.raises(ProbeError, match=f"^(generation.)?{message}"):
         ProbeResult.from_json(content)
+
+
+def test_an_interpolated_point_beyond_the_mildest_threshold_is_not_called_untruncated():
+    points = [CurvePoint(None, 9.0, 2.0), CurvePoint(2.0, 8.0, 4.0)]
+    curve = TruncationCurve(
+        "x", "train", 50, points, 3.0, CurveSummary(points[1], CurvePoint(None, 8.5, 3.0), points[0])
+    )
+    text = table(ProbeResult(generation=GenerationResult(truncation=curve)))
+    assert "IS 3 at threshold above 2" in text and "IS 2 at threshold none" in text
+    curve.real_is = curve.summary.valid_is = None
+    text = table(ProbeResult(generation=GenerationResult(truncation=curve)))
+    assert "left out: expected 50 real test images, as many as samples, found fewer" in text
 
 
 @pytest.mark.parametrize("text", ["{", "[" * 5000, '{"rows": [1]}', "\ud800"])

@@ -42,6 +42,7 @@ from bigbigan.metrics import (
 )
 from bigbigan.metrics.generation import at_score
 from bigbigan.metrics.ms_ssim import WEIGHTS
+from bigbigan.metrics.reference import real_statistics
 from bigbigan.noise import uniforms
 from tests.helpers.children import context
 
@@ -282,7 +283,7 @@ def test_truncation_curve(sets):
         images = (128 + (2 if threshold is None else threshold) * noise).clamp(0, 255).to(torch.uint8)
         return lambda at: images[torch.from_numpy(at)]
 
-    real, validation = as_images(sets[1]), as_images(sets[1][:100])
+    real, validation = as_images(sets[1]), as_images(sets[1][:140])
     curve = truncation_curve(
         sampler, [None, 1.0, 0.5, 0.1], real, validation, SIZE, SmallNet(), n=120, split_name="train"
     )
@@ -293,6 +294,13 @@ def test_truncation_curve(sets):
     assert curve["summary"]["min_fid"]["fid"] == min(p["fid"] for p in curve["points"]) < curve["points"][3]["fid"]
     assert curve["summary"]["max_is"]["is"] == max(p["is"] for p in curve["points"])
     assert curve["summary"]["valid_is"]["is"] == curve["real_is"]
+    some = np.sort(np.random.default_rng(0).permutation(140)[:120])
+    expected = real_statistics(as_images(sets[1][some]), SIZE, SmallNet(), "validation", None, 64).score[0]
+    assert curve["real_is"] == pytest.approx(expected), "the score depends on n, so that of 120 images is compared"
+    fewer = truncation_curve(
+        sampler, [None, 0.1], real, as_images(sets[1][:119]), SIZE, SmallNet(), n=120, split_name="train"
+    )
+    assert fewer["real_is"] is None and fewer["summary"]["valid_is"] is None
     assert curve_figures(curve)["fid_at_min_fid_random_train_n120"] == curve["summary"]["min_fid"]["fid"]
 
 
