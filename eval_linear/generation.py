@@ -94,8 +94,11 @@ def _extractors(options: Generation, splits: Splits, size: int, device) -> tuple
     if options.in_domain and (why := why_no_classes(splits.train, splits.train)):
         skipped.append(f"no figures of a classifier of the data's own classes: {why}")
     elif options.in_domain:
-        extractor = in_domain_extractor(splits.train, size, splits.name, cache_folder(), device)
-        found.append((extractor, extractor.note()))
+        try:
+            extractor = in_domain_extractor(splits.train, size, splits.name, cache_folder(), device)
+            found.append((extractor, extractor.note()))
+        except MetricsError as error:  # too few images of a second class
+            skipped.append(f"no figures of a classifier of the data's own classes: {error}")
     return found, skipped
 
 

@@ -113,11 +113,16 @@ def _build(recipe: Recipe, size: int) -> torch.nn.Module:
 
 def _train(images: Images, size: int, recipe: Recipe, device, purpose: str) -> tuple[Classifier, dict]:
     """Train on all but the held-out share, and measure the accuracy there. purpose: as in `train_classifier`."""
-    order = np.random.default_rng(recipe.seed).permutation(len(images))
     count = max(1, round(recipe.held_out * len(images)))
     if count >= len(images):
         raise MetricsError(f"classifier: expected more than one labelled image in {images.origin}, found {len(images)}")
-    held_out, training = images.subset(np.sort(order[:count])), images.subset(np.sort(order[count:]))
+    parts = _division(images.labels, count, recipe.seed)
+    held_out, training = (images.subset(np.sort(part)) for part in parts)
+    if len(np.unique(training.labels)) < 2:
+        raise MetricsError(
+            f"classifier: expected two classes among the images that are left in {images.origin} when {count:,} "
+            "are held out, found one; give more images"
+        )
     batch_size = min(recipe.batch_size, len(training))
     steps = max(recipe.min_steps, round(recipe.epochs * len(training) / batch_size))
     classifier = train_classifier(
@@ -135,6 +140,22 @@ def _train(images: Images, size: int, recipe: Recipe, device, purpose: str) -> t
     facts = {"accuracy": accuracy(classifier, held_out, size), "held_out": count}
     facts |= {"majority": float(np.bincount(held_out.labels).max() / count), "sha256": digest(classifier.state_dict())}
     return classifier, facts
+
+
+def _division(labels: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the places of `count` images to hold out, and of the rest, drawn by `seed`.
+
+    Of a class whose images were all drawn one is left to the rest, and an image of a class with more takes its place.
+    """
+    order = np.random.default_rng(seed).permutation(len(labels))
+    for c in np.setdiff1d(labels, labels[order[count:]]):
+        kept = int(np.flatnonzero(labels[order[:count]] == c)[0])
+        counts = np.bincount(labels[order[count:]], minlength=int(labels.max()) + 1)
+        spare = np.flatnonzero(counts[labels[order[count:]]] > 1)
+        if len(spare):
+            other = count + int(spare[0])
+            order[[kept, other]] = order[[other, kept]]
+    return order[:count], order[count:]
 
 
 def _write(path: Path, classifier: Classifier, facts: dict) -> None:

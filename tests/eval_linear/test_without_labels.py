@@ -99,6 +99,14 @@ def test_a_test_split_of_a_few_images(release, tmp_path, n_test):
     assert ("fid_classifier_photos_test_n32" in out) == (n_test > 1)
 
 
+def test_a_class_that_cannot_be_trained_on_costs_the_classifier_alone(release, tmp_path):
+    """Of two training images one is held out, which leaves one class."""
+    data = ProbeData(path=str(write(tmp_path / "photos", {"train/cat": 1, "train/dog": 1, "test/cat": 2})))
+    out = run_probe(Probe(ckpt=str(release), parts=("generation",), data=data, generation=QUICK))
+    assert out.count("no figures of a classifier of the data's own classes: classifier: expected two classes") == 1
+    assert "swd_" in out
+
+
 def test_with_labels_there_is_nothing_to_say(release):
     run_probe(Probe(ckpt=str(release), parts=("knn",), untrained=0, data=ProbeData(path="digits")))
     assert "not_measured" not in json.loads((release / "probe.json").read_text())

@@ -23,7 +23,7 @@ from bigbigan.metrics import (
     inception2015,
     train_classifier,
 )
-from bigbigan.metrics.own_classifier import ClassifierExtractor
+from bigbigan.metrics.own_classifier import ClassifierExtractor, _division
 from tests.metrics.test_metrics import as_images, one_thread, pictures
 
 __all__ = ["one_thread"]  # a fixture that every test here uses
@@ -161,6 +161,20 @@ def test_another_seed_is_another_classifier(digits, tmp_path):
     made = [in_domain_extractor(some, 8, "My digits!", tmp_path, recipe=recipe) for recipe in recipes]
     assert made[0].digest != made[1].digest and len(list(tmp_path.iterdir())) == 4
     assert made[0].name == "classifier_my_digits"
+
+
+def test_a_rare_class_stays_among_the_images_that_are_trained_on():
+    images = as_images(pictures(30, 0, 8))
+    order = np.random.default_rng(0).permutation(30)
+    images.labels = np.isin(np.arange(30), order[:2]).astype(int)  # both are among the first three, which are held out
+    made = in_domain_extractor(images, 8, "rare", recipe=Recipe(width=0.125, epochs=0, min_steps=2))
+    assert made.held_out == 3 and made.majority == pytest.approx(2 / 3), "one of the two is trained on"
+    labels = np.arange(30) % 3
+    held_out, training = _division(labels, 3, 0)
+    assert np.array_equal(held_out, order[:3]) and np.array_equal(training, order[3:]), "all classes are there already"
+    two = images.subset(order[[0, 5]])
+    with pytest.raises(MetricsError, match="expected two classes among the images that are left in .* found one"):
+        in_domain_extractor(two, 8, "two", recipe=Recipe(width=0.125, epochs=0, min_steps=2))
 
 
 def test_a_classifier_that_learns_nothing_is_said_so(tmp_path, caplog):
