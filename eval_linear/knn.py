@@ -22,18 +22,20 @@ def paper_knn(
     """
     found = nearest_rows(_normalised(x, p), _normalised(x_test, p), min(max(ks), len(x)), p)
     neighbours = y.to(x.device)[found]  # (m, most), nearest first
-    return {k: majority(neighbours[:, :k], classes) for k in ks}
+    return {k: majority(neighbours[:, :k]) for k in ks}
 
 
-def majority(neighbours: Tensor, classes: int) -> Tensor:
+def majority(neighbours: Tensor) -> Tensor:
     """Return the most frequent label of each row, (m,), of neighbours' labels (m, k), nearest first.
 
     Of labels with equally many votes the one that stands first is taken.
     """
-    votes = F.one_hot(neighbours, classes).sum(1)
-    tied = votes == votes.max(1, keepdim=True).values
-    first = tied.gather(1, neighbours).to(torch.uint8).argmax(1, keepdim=True)
-    return neighbours.gather(1, first).squeeze(1)
+    found = []
+    for part in neighbours.split(max(1, BLOCK // neighbours.shape[1] ** 2)):
+        votes = (part[:, :, None] == part[:, None]).sum(2)  # of its label, whatever the number of classes
+        first = (votes == votes.amax(1, keepdim=True)).to(torch.uint8).argmax(1, keepdim=True)
+        found.append(part.gather(1, first))
+    return torch.cat(found).squeeze(1)
 
 
 def weighted_knn(

@@ -188,7 +188,14 @@ def _counted(read, calls: list):
 
 def test_a_tied_vote_goes_to_the_nearest_among_the_tied():
     nearest_first = torch.tensor([[2, 1, 1, 2], [0, 1, 1, 2], [3, 0, 1, 2]])
-    assert majority(nearest_first, 4).tolist() == [2, 1, 3]
+    assert majority(nearest_first).tolist() == [2, 1, 3]
+    labels = torch.randint(0, 6, (300, 25), generator=torch.Generator().manual_seed(0))
+    votes = torch.nn.functional.one_hot(labels, 6).sum(1)
+    expected = [next(int(y) for y in row if vote[y] == vote.max()) for row, vote in zip(labels, votes, strict=True)]
+    assert majority(labels).tolist() == expected
+    assert majority(nearest_first * 10**12).tolist() == [2 * 10**12, 10**12, 3 * 10**12], (
+        "memory is not that of classes"
+    )
 
 
 def test_weighted_knn_by_hand():
