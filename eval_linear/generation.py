@@ -46,12 +46,17 @@ class Generation:
     """What evaluations in training report alone, FID and IS by the in-domain classifier: seconds on small images."""
 
 
-def generation(options: Generation, model: BigBiGAN, splits: Splits, batch_size: int) -> GenerationResult:
-    """Measure samples of the model's G by every extractor that can be had. Raises MetricsError."""
+def check_images(options: Generation) -> None:
+    """Raise MetricsError for fewer samples than metrics can be of."""
     if options.images < 20:
         raise MetricsError(
             f"--generation.images {options.images}: expected at least 20 samples, published figures take 50,000"
         )
+
+
+def generation(options: Generation, model: BigBiGAN, splits: Splits, batch_size: int) -> GenerationResult:
+    """Measure samples of the model's G by every extractor that can be had. Raises MetricsError."""
+    check_images(options)
     if options.quick:
         options = replace(options, inception=False, truncation_images=0)
     metrics = tuple(metric for metric in OF_FEATURES if metric.in_training or not options.quick)

@@ -43,7 +43,7 @@ from bigbigan.training.checkpoint import choice, complete
 from eval_linear import measures
 from eval_linear.conditional import conditional
 from eval_linear.features import check_names, label
-from eval_linear.generation import Generation, generation
+from eval_linear.generation import Generation, check_images, generation
 from eval_linear.pairs import bidirectional
 from eval_linear.parts import OF_CLASSES, Part, choose_parts, networks_for, what_is_missing
 from eval_linear.representations import (
@@ -209,10 +209,11 @@ def keep_earlier(result: ProbeResult, folder: Path) -> Path | None:
 
 
 def check(probe: Probe, model: BigBiGAN) -> None:
-    """Raise ProbeError, FeatureError or ConfigError for settings that cannot be measured, before anything is."""
+    """Raise ProbeError, FeatureError, MetricsError or ConfigError for settings that cannot be measured, before anything is."""
     if model.encoder is not None:
         check_names(model.encoder, probe.features)
     check_numbers(probe)
+    check_images(probe.generation)
     if not probe.features:
         raise ProbeError("--features: expected one or more, found none")
     if probe.augment != "none" and set(probe.linear) == {"full_batch"}:

@@ -189,7 +189,7 @@ def test_a_second_data_set_stands_beside_the_first(run, tmp_path):
         (["RUN", "--features", "avepol"], "expected some of avepool_feat"),
         (["RUN", "--labels", "10"], "--labels 10.0: expected shares of the training labels in (0, 1]"),
         (["RUN", "--augment", "resnet"], "expected --linear adam_5k or adam_100k"),
-        (["RUN", "--parts", "generation", "--generation.images", "3"], "expected at least 20 samples"),
+        (["RUN", "--parts", "linear", "--generation.images", "3"], "expected at least 20 samples"),
         (["RUN", "--data.path", "/no/such"], "no such folder or file"),
         (
             ["RUN", "--data.path", "FLAT", "--parts", "linear"],
