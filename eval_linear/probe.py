@@ -209,7 +209,7 @@ def keep_earlier(result: ProbeResult, folder: Path) -> Path | None:
 
 
 def check(probe: Probe, model: BigBiGAN) -> None:
-    """Raise ProbeError, FeatureError, MetricsError or ConfigError for settings that cannot be measured, before anything is."""
+    """Raise ProbeError, FeatureError, MetricsError or ConfigError for settings that cannot be measured."""
     if model.encoder is not None:
         check_names(model.encoder, probe.features)
     check_numbers(probe)
