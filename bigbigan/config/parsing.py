@@ -4,6 +4,7 @@ import difflib
 import io
 import os
 import re
+import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr
@@ -14,6 +15,7 @@ from bigbigan.config.bounds import check_numbers
 from bigbigan.errors import ConfigError
 
 T = TypeVar("T")
+NARROWEST = 20  # columns of a terminal in which tyro's boxes find room; in 4 it would wrap their lines for ever
 SHORT_HELP = ("bigbigan-train", "bigbigan-probe", "bigbigan-extract")  # whose --help shows the usual settings alone
 KINDS = {  # beginning of what a setting takes, as tyro writes it → in words
     "INT INT": "whole numbers", "[INT [INT": "whole numbers", "INT": "a whole number",
@@ -28,6 +30,8 @@ def parse_options(options: type[T], prog: str, argv: Sequence[str] | None, **set
     """
     import tyro
 
+    if shutil.get_terminal_size().columns < NARROWEST:
+        os.environ["COLUMNS"] = str(NARROWEST)
     argv, said = list(sys.argv[1:] if argv is None else argv), io.StringIO()
     try:
         with redirect_stderr(said):

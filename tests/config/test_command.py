@@ -120,6 +120,9 @@ def test_the_memory_of_freed_tensors_is_kept():
 def test_text_passes_where_the_encoding_lacks_its_signs_and_where_a_stream_is_closed(monkeypatch):
     out, _ = launch("bigbigan/train.py", "--list", env={"PYTHONIOENCODING": "ascii"})
     assert "digits" in out and out.isascii()
+    for columns in ("1", "4"):
+        out, _ = launch("bigbigan/train.py", "--help-all", env={"COLUMNS": columns}, timeout=60)
+        assert "--run.name" in out
     monkeypatch.setattr(sys, "stderr", None)
     let_text_pass()
     assert not sys.stderr.isatty() and print("lost", file=sys.stderr) is None
