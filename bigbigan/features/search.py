@@ -58,13 +58,14 @@ def search(
         raise InputError(f"metric: expected one of {', '.join(METRICS)}; found {printable(repr(metric))}")
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
         raise InputError(f"k: expected a whole number of at least 1, found {printable(repr(k))}")
+    k = int(k)
     queries = _rows(query, "query")
     queries = _prepared(queries[None] if queries.ndim == 1 else queries, metric, "query")
     if index is not None:
         _check_index(index, features, metric)
     find = _search if index is None else _approximate
     rows = max(1, KEPT // ((k + SPARE) * queries.shape[1]))  # for each of these parts the features are read anew
-    found = [find(part, features, int(k), metric, output) for part in torch.split(queries, rows)]
+    found = [find(part, features, k, metric, output) for part in torch.split(queries, rows)]
     paths = None if found[0].paths is None else [names for part in found for names in part.paths or ()]
     return Neighbours(torch.cat([f.distances for f in found]), torch.cat([f.indices for f in found]), paths)
 
@@ -137,6 +138,7 @@ class _Best:
 
     def __init__(self, queries: Tensor, k: int, metric: str):
         self.queries, self.k, self.metric, self.seen, self.named = queries, k, metric, 0, False
+        self.origin: Tensor | None = None  # (C,), subtracted before products, in which large common parts would cancel
         m, kept = len(queries), k + SPARE
         self.order = queries.new_full((m, kept), torch.inf)
         self.values = queries.new_zeros(m, kept, queries.shape[1])
@@ -147,16 +149,25 @@ class _Best:
         """Compare the rows of a chunk with the nearest so far, and keep those that are nearer."""
         self.seen += len(chunk.values)
         self.named = self.named or chunk.paths is not None
-        k, sizes = min(self.order.shape[1], len(chunk.values)), chunk.values.square().sum(1)
+        k, (queries, values) = min(self.order.shape[1], len(chunk.values)), self._shifted(chunk.values)
+        sizes = values.square().sum(1)
         if self.metric == "cosine":  # a row of zeros is ordered by its cosine, as the others are
-            sizes.fill_(1)
+            sizes += 1 - chunk.values.square().sum(1)
         table = _manhattan if self.metric == "l1_normalised" else squared
-        parts = torch.split(self.queries, max(1, TABLE // len(chunk.values)))
-        found = [smallest(table(part, chunk.values, sizes), k) for part in parts]
+        parts = torch.split(queries, max(1, TABLE // len(values)))
+        found = [smallest(table(part, values, sizes), k) for part in parts]
         order, at = torch.cat([f[0] for f in found]), torch.cat([f[1] for f in found])
         rows = (order[:, 0] < self.order[:, -1]).nonzero()[:, 0]  # ever fewer, so that little is copied
         if len(rows):
             self._replace(rows, order[rows], at[rows], chunk)
+
+    def _shifted(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the queries and the rows of a chunk less the mean of the first chunk; for L1 as they are."""
+        if self.metric == "l1_normalised":
+            return self.queries, values
+        if self.origin is None:
+            self.origin = values.mean(0)
+        return self.queries - self.origin, values - self.origin
 
     def _replace(self, rows: Tensor, order: Tensor, at: Tensor, chunk: _Chunk) -> None:
         """Update the nearest of the queries `rows`, (r,), by a chunk's: their order and places `at`, both (r, k)."""
@@ -237,6 +248,8 @@ def _rows(values: object, name: str) -> Matrix:
         raise InputError(f"{expected}, found a dictionary; give one of its values, {', '.join(map(str, values))}")
     if not isinstance(values, (np.ndarray, Tensor)):
         raise InputError(f"{expected}{', or a folder' * (name == 'features')}, found {type(values).__name__}")
+    if np.ma.is_masked(values):
+        raise InputError(f"{expected}, found masked values; fill them, or leave their rows out")
     real = values.is_floating_point() if isinstance(values, Tensor) else values.dtype.kind == "f"
     if not real or values.ndim not in (1, 2) or 0 in values.shape:
         raise InputError(

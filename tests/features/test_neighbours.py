@@ -71,6 +71,21 @@ def folder_of(path, rows, names: list[str | None], left_out: set[int], outputs=(
     return manifest
 
 
+def test_a_row_finds_itself_among_many_near_duplicates():
+    """More of them than are kept beyond k, so that the order by products must hold."""
+    random = np.random.default_rng(0)
+    alike = np.repeat(random.normal(0, 1, (1, 2048)) * 3, 200, 0)
+    alike[range(200), range(200)] = np.nextafter(alike[0, :200], np.inf)
+    far = 1e6 + random.normal(0, 1e-3, (5000, 16))
+    for rows in (alike, far):
+        found = bigbigan.neighbours(rows[:200], rows, np.int64(2))
+        assert np.array_equal(found.indices[:, 0], np.arange(200)) and not found.distances[:, 0].any()
+    masked = np.ma.masked_less(far, 1e6)
+    for query, features in ((masked, far), (far, masked)):
+        with pytest.raises(InputError, match="found masked values; fill them"):
+            bigbigan.neighbours(query, features, 1)
+
+
 def test_a_folder_is_searched_by_its_ids_and_paths(rows, tmp_path):
     names = [None if i % 7 == 3 else f"{i}.png" for i in range(len(rows))]
     left_out = {0, 1, 999, 1000, 5000}
