@@ -114,7 +114,10 @@ def _note(missing: list[str], unknown: list[str], left_out: int, common: int) ->
     if unknown:
         parts.append(f"{_count(unknown)} in the test split alone: {listed(unknown)} ({counted(left_out)} left out)")
     both = f"the {common:,} classes" if common > 1 else "the one class"
-    return "; ".join(parts) + f"; figures are of the images of {both} that both splits have"
+    return (
+        "; ".join(parts)
+        + f"; figures are of the test images of {both} that both splits have, by classifiers of all training classes"
+    )
 
 
 def _count(names: list[str]) -> str:

@@ -71,6 +71,7 @@ def test_a_perfect_encoder_is_perfect_whatever_classes_the_test_split_lacks(
     assert figures["top1_1nn"] == 1 and figures["top1_knn"] == 1
     note = test_images.note
     assert bool(note) == (train_classes != test_classes)
+    assert not note or note.endswith("that both splits have, by classifiers of all training classes")
     for name in set(train_classes) ^ set(test_classes):
         assert f" {name}" in note
 
