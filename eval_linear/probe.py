@@ -123,6 +123,7 @@ def main(argv: list[str] | None = None) -> None:
 def run_probe(probe: Probe) -> str:
     """Measure all parts, prove that the encoder did not move, write probe.json and the page, and return the table."""
     started = time.perf_counter()
+    probe = without_repeats(probe)
     model = load_model(probe.ckpt, networks_for(probe.parts)).to(default_device())
     check(probe, model)
     splits = open_splits(probe.data, model)
@@ -166,6 +167,9 @@ def run_probe(probe: Probe) -> str:
         bidirectional=pairs,
         sheets=sheets.entries if sheets is not None else [],
     )
+    if names := result.not_finite():
+        reason = "no finite number, since what it is divided by is 0 or it has too few images"
+        result.not_measured = [*not_measured, f"{reason}, so null in probe.json: {'; '.join(names)}"]
     kept = None if folder is None else write(result, folder)
     said = f"\nthe figures that were there before are kept in {printable(kept)}" if kept is not None else ""
     return table(result, folder) + said
@@ -179,7 +183,7 @@ def write(result: ProbeResult, folder: Path) -> Path | None:
     kept = None
     try:
         kept = keep_earlier(result, folder)
-        write_text_whole(folder / "probe.json", json.dumps(result.to_json(), indent=1) + "\n")
+        write_text_whole(folder / "probe.json", json.dumps(result.to_json(), indent=1, allow_nan=False) + "\n")
         write_page(folder)
     except OSError:
         print(table(result))
@@ -206,6 +210,12 @@ def keep_earlier(result: ProbeResult, folder: Path) -> Path | None:
     kept = next(name for name in names if not name.exists() or name.read_bytes() == content)
     write_whole(kept, lambda part: part.write_bytes(content))
     return kept
+
+
+def without_repeats(probe: Probe) -> Probe:
+    """Return the options with each feature, protocol and share once: a repeated fit would count as another one."""
+    lists = {name: tuple(dict.fromkeys(getattr(probe, name))) for name in ("features", "linear", "labels")}
+    return dataclasses.replace(probe, **lists)
 
 
 def check(probe: Probe, model: BigBiGAN) -> None:

@@ -249,8 +249,15 @@ class ProbeResult:
         )
 
     def to_json(self) -> dict:
-        """Return the content of probe.json."""
+        """Return the content of probe.json: numbers that are not finite, which JSON does not have, are null."""
         return _to_json(self)
+
+    def not_finite(self) -> list[str]:
+        """Return the names of the figures of samples and of pairs that are infinite or NaN."""
+        of_samples = self.generation.results if self.generation is not None else []
+        found = [item for result in of_samples for item in result.figures.items()]
+        found += [(figure.name, figure.value) for figure in self.bidirectional or ()]
+        return [name for name, value in found if value is not None and not math.isfinite(value)]
 
     @classmethod
     def from_json(cls, content: object) -> "ProbeResult":
@@ -280,6 +287,8 @@ def _to_json(value: Any) -> Any:
         return {_key(f): _to_json(v) for f, v in pairs if v is not None or "optional" not in f.metadata}
     if isinstance(value, dict):
         return {key: _to_json(inner) for key, inner in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     return [_to_json(inner) for inner in value] if isinstance(value, list) else value
 
 

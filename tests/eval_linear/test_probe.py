@@ -266,6 +266,21 @@ def test_the_fit_recovers_a_linear_rule_and_chooses_without_the_test_split():
     assert noise.top1 < 0.45 and noise.confusion.sum() == 400
 
 
+def test_what_is_named_twice_is_fitted_once(run):
+    """Not "± 0.00" of two equal fits."""
+    twice = {"features": ("avepool_feat",) * 2, "labels": (1.0, 1.0), "linear": ("full_batch",) * 2}
+    run_probe(Probe(ckpt=str(run), parts=("linear",), untrained=0, **twice))
+    rows = ProbeResult.read(run / "probe.json").rows
+    assert [row.figures["top1"].n for row in rows] == [1] * 4 and rows[0].figures["top1"].sd is None
+
+
+def test_infinite_figures_are_said_once_and_null_in_the_file(run, monkeypatch):
+    monkeypatch.setattr("eval_linear.pairs.memorisation", lambda *_: float("inf"))
+    out = run_probe(Probe(ckpt=str(run), parts=("pairs",)))
+    assert out.count("so null in probe.json: distance of samples to the nearest") == 1
+    json.loads((run / "probe.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+
+
 def test_classes_without_training_rows_are_never_named():
     x = torch.tensor([[0.0, 1.0], [0.1, 0.9], [1.0, 0.0], [0.9, 0.2]]).repeat(10, 1)
     y = torch.tensor([1, 1, 4, 4]).repeat(10)

@@ -11,9 +11,11 @@ from bigbigan.report.terminal import table
 from eval_linear.result import (
     CurvePoint,
     CurveSummary,
+    ExtractorFigures,
     Figure,
     FigureInfo,
     GenerationResult,
+    PairFigure,
     ProbeResult,
     Row,
     TruncationCurve,
@@ -75,6 +77,16 @@ def test_absent_null_and_unknown_keys():
 def test_a_value_of_another_form_is_named(content, message):
     with pytest.raises(ProbeError, match=f"^(generation.)?{message}"):
         ProbeResult.from_json(content)
+
+
+def test_infinity_and_nan_are_null_and_named_once():
+    pairs = [PairFigure("ratio", float("inf"), 1.0, "held-out images", 5), PairFigure("error", 0.5)]
+    samples = GenerationResult([ExtractorFigures("x", figures={"kid_x_n5": float("nan"), "fid_x_n5": 1.0})])
+    result = ProbeResult(generation=samples, bidirectional=pairs)
+    assert result.not_finite() == ["kid_x_n5", "ratio"]
+    content = json.loads(json.dumps(result.to_json(), allow_nan=False))
+    assert content["bidirectional"][0]["value"] is None and content["bidirectional"][1]["value"] == 0.5
+    assert ProbeResult.from_json(content).generation.results[0].figures == {"fid_x_n5": 1.0}
 
 
 def test_an_interpolated_point_beyond_the_mildest_threshold_is_not_called_untruncated():
