@@ -8,10 +8,11 @@ from torch import Tensor
 
 from bigbigan.errors import MetricsError
 from bigbigan.metrics.kid import check_features
+from bigbigan.metrics.neighbours import distances
 from bigbigan.metrics.sets import Comparison, Metric
 from eval_linear.result import FigureInfo
 
-CHUNK = 2**24  # distances held at a time, 64 MiB
+CHUNK = 2**23  # distances held at a time, 64 MiB
 K_PRECISION, K_DENSITY = 3, 5  # neighbours, see `manifold_figures`
 log = logging.getLogger(__name__)
 
@@ -39,8 +40,6 @@ def manifold_figures(generated: Tensor, real: Tensor, k: int = 3, k_density: int
             f"precision and recall: expected k from 1 to below the smaller set's {fewest} images, "
             f"found {k} and {k_density}; give more images or a smaller k"
         )
-    centre = real.mean(0)  # small coordinates keep their digits in |x|² + |y|² − 2xᵀy
-    generated, real = generated - centre, real - centre
     generated_radius = _radii(generated, (k,))[0]
     real_radius, real_radius_density = _radii(real, (k, k_density))
     recalled = covered = 0
@@ -50,7 +49,7 @@ def manifold_figures(generated: Tensor, real: Tensor, k: int = 3, k_density: int
     for x, radius, radius_density in zip(
         real.split(rows), real_radius.split(rows), real_radius_density.split(rows), strict=True
     ):
-        distance = torch.cdist(x, generated)
+        distance = distances(x, generated)
         recalled += int((distance <= generated_radius).any(1).sum())
         inside |= (distance <= radius[:, None]).any(0)
         # Naeem et al., equations 4 and 5
@@ -67,7 +66,7 @@ def manifold_figures(generated: Tensor, real: Tensor, k: int = 3, k_density: int
 
 def _radii(x: Tensor, ks: tuple[int, ...]) -> list[Tensor]:
     """Return the distance of every row of x (n, D) to its k-th nearest neighbour among the others, (n,) for each k."""
-    parts = [torch.cdist(rows, x).topk(max(ks) + 1, largest=False).values for rows in x.split(max(1, CHUNK // len(x)))]
+    parts = [distances(rows, x).topk(max(ks) + 1, largest=False).values for rows in x.split(max(1, CHUNK // len(x)))]
     nearest = torch.cat(parts)  # the nearest of all is the row itself
     return [nearest[:, k].contiguous() for k in ks]
 

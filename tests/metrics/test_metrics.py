@@ -10,6 +10,7 @@ import pytest
 import scipy.linalg
 import scipy.ndimage
 import scipy.signal
+import scipy.spatial
 import scipy.stats
 import torch
 import torch.distributed as dist
@@ -42,6 +43,7 @@ from bigbigan.metrics import (
 )
 from bigbigan.metrics.generation import at_score
 from bigbigan.metrics.ms_ssim import WEIGHTS
+from bigbigan.metrics.neighbours import nearest
 from bigbigan.metrics.reference import real_statistics
 from bigbigan.noise import uniforms
 from tests.helpers.children import context
@@ -274,6 +276,21 @@ def test_names_say_how_many_images_were_looked_at(sets):
     found = evaluate(sets, kept=100)
     assert {f"fid_random_train_n{N}", "kid_random_train_n100", "recall_random_train_n100"} <= found.keys()
     assert all(name.split("_")[-1] in (f"n{N}", f"n{M}", "n100") for name in found)
+
+
+def test_near_duplicates_keep_their_distances(random):
+    """As frames of one video: neighbours at a thousandth of the norm, which float32 products cannot tell apart."""
+    scenes = random.normal(size=(20, 256)) + 3
+    real, fake = (scenes[random.integers(0, 20, 240)] + 3e-4 * random.normal(size=(240, 256)) for _ in range(2))
+    real, fake = (x.astype(np.float32) for x in (real, fake))
+    apart = lambda a, b: scipy.spatial.distance.cdist(a.astype(np.float64), b.astype(np.float64))  # noqa: E731
+    radius = np.sort(apart(real, real), 1)[:, 3]
+    expected = (apart(real, fake) <= radius[:, None]).any(0).mean()
+    found = manifold_figures(torch.from_numpy(fake), torch.from_numpy(real))
+    assert found.precision == pytest.approx(expected, abs=1e-9) and expected < 0.95
+    values, at = nearest(torch.from_numpy(fake), torch.from_numpy(real))
+    assert np.array_equal(at[:, 0], apart(fake, real).argmin(1)) and values.dtype == torch.float32
+    np.testing.assert_allclose(values[:, 0], apart(fake, real).min(1), rtol=1e-4)
 
 
 def test_truncation_curve(sets):
