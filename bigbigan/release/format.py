@@ -153,10 +153,12 @@ def write_release(
     older = folder.with_name(f".replaced-{folder.name}")
     if older.exists():  # what a kill left
         shutil.rmtree(older)
-    if folder.exists():
+    replaces = folder.exists()
+    if replaces:
         os.rename(folder, older)
     os.rename(beside, folder)
-    shutil.rmtree(older, ignore_errors=True)
+    if replaces:
+        shutil.rmtree(older)
 
 
 def write_weights(model: BigBiGAN, folder: Path) -> None:
