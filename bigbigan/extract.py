@@ -19,7 +19,7 @@ import tyro
 from bigbigan.config import ImagesGiven
 from bigbigan.config.bounds import AtLeastOne, NotNegative, Share, check_numbers
 from bigbigan.config.cli import check_flags
-from bigbigan.config.command import prepare_process, print_and_leave
+from bigbigan.config.command import prepare_process, print_and_leave, say
 from bigbigan.config.comparison import flatten
 from bigbigan.config.help import columns
 from bigbigan.config.parsing import parse_options
@@ -155,7 +155,7 @@ def extract(options: Extract) -> None:
     )
     shards.begin(folder, manifest)
     if rank == 0:
-        print(f"{images.summary()} → {printable(folder)}, {counted(manifest.shards, 'file')}{alone}", flush=True)
+        say(f"{images.summary()} → {printable(folder)}, {counted(manifest.shards, 'file')}{alone}")
     work = extraction.Extraction(
         model,
         images,
@@ -169,7 +169,7 @@ def extract(options: Extract) -> None:
     broken = work.run()
     if broken is not None:  # this process was the last one
         listed = f"; {broken:,} could not be read, see {printable(folder / shards.UNREADABLE)}" if broken else ""
-        print(f"done: features of {counted(manifest.images - broken)} in {printable(folder)}{listed}", flush=True)
+        say(f"done: features of {counted(manifest.images - broken)} in {printable(folder)}{listed}")
 
 
 def open_data(data: ExtractData, card: dict):

@@ -28,6 +28,7 @@ from PIL import Image
 
 from bigbigan.api import load
 from bigbigan.config.bounds import AtLeastTwo, NotNegative
+from bigbigan.config.command import say
 from bigbigan.config.parsing import parse_options
 from bigbigan.data import Images
 from bigbigan.errors import ProbeError, exit_with_a_sentence
@@ -59,7 +60,7 @@ class Clusters:
 
 def main(argv: list[str] | None = None) -> None:
     with exit_with_a_sentence():
-        print(write_clusters(parse_options(Clusters, "python -m eval_linear.cluster_labels", argv)))
+        say(write_clusters(parse_options(Clusters, "python -m eval_linear.cluster_labels", argv)))
 
 
 def write_clusters(options: Clusters) -> str:

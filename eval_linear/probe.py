@@ -28,6 +28,7 @@ import tyro
 from bigbigan.api import default_device
 from bigbigan.config import ImagesGiven
 from bigbigan.config.bounds import AtLeastOne, Bounds, NotNegative, check_numbers
+from bigbigan.config.command import say
 from bigbigan.config.parsing import parse_options
 from bigbigan.data import data_of_model
 from bigbigan.data import open_splits as open_data
@@ -117,7 +118,7 @@ def main(argv: list[str] | None = None) -> None:
     if int(os.environ.get("RANK", 0)):  # of several processes, as torchrun starts them, the first works alone
         return
     with exit_with_a_sentence():
-        print(run_probe(parse_options(Probe, "bigbigan-probe", argv)))
+        say(run_probe(parse_options(Probe, "bigbigan-probe", argv)))
 
 
 def run_probe(probe: Probe) -> str:

@@ -2,9 +2,12 @@
 is closed."""
 
 import ctypes
+import errno
 import io
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 # What OpenMP's threads do while they wait, in the words of all implementations, of GNU's, and of Intel's and LLVM's.
@@ -31,9 +34,9 @@ def prepare_process() -> None:
 
 
 def let_text_pass() -> None:
-    """Let no text end a command: what a terminal's encoding lacks is written as an escape, and closed streams are none.
+    """Write what the terminal's encoding lacks as an escape, and replace stdout or stderr that was closed (`2>&-`).
 
-    Without it `×` ends the program where the locale is ASCII, and a look at `sys.stderr` where it is closed (`2>&-`).
+    Without it `×` would end a program where the locale is ASCII, and so would `sys.stderr.isatty()` where it is None.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -75,9 +78,25 @@ def let_waiting_threads_sleep() -> None:
 
 
 def print_and_leave(text: str) -> None:
-    """Print what --help or --list asked for and end the program; a reader such as `head` may close the pipe early."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
+    """Print what --help or --list asked for and end the program."""
+    let_text_pass()
+    say(text)
     raise SystemExit(0)
+
+
+def say(text: str) -> None:
+    """Print a text; that nobody reads it, as after `| head`, is no error."""
+    with unless_nobody_reads():
+        print(text, flush=True)
+
+
+@contextmanager
+def unless_nobody_reads(descriptor: int = 1) -> Iterator[None]:
+    """Drop what is printed inside, and all later text for `descriptor`, if its pipe or terminal is closed."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.EIO):
+            raise
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), descriptor)  # or Python complains when it ends

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from bigbigan.config.command import prepare_process, print_and_leave
+from bigbigan.config.command import prepare_process, print_and_leave, say
 from bigbigan.config.help import columns
 from bigbigan.errors import ConversionError, exit_with_a_sentence
 from bigbigan.files import expanded, printable
@@ -27,9 +27,9 @@ def main(argv: list[str] | None = None) -> None:
     if {"-h", "--help"} & set(argv):
         print_and_leave(HELP)
     with exit_with_a_sentence():
-        options = _parse(argv)
         prepare_process()
-        print(tfhub(options) if options.kind == "tfhub" else biggan(options))
+        options = _parse(argv)
+        say(tfhub(options) if options.kind == "tfhub" else biggan(options))
 
 
 class _Parser(argparse.ArgumentParser):

@@ -22,6 +22,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from bigbigan.config.bounds import Strength
+from bigbigan.config.command import say
 from bigbigan.config.parsing import parse_options
 from bigbigan.errors import ExportError, exit_with_a_sentence
 from bigbigan.files import expanded, printable
@@ -67,7 +68,7 @@ class Export:
 
 def main(argv: list[str] | None = None) -> None:
     with exit_with_a_sentence():
-        print(export(parse_options(Export, "python -m bigbigan.release.export", argv)))
+        say(export(parse_options(Export, "python -m bigbigan.release.export", argv)))
 
 
 def export(options: Export) -> str:

@@ -6,7 +6,7 @@ from typing import Literal
 
 import tyro
 
-from bigbigan.config.command import prepare_process
+from bigbigan.config.command import prepare_process, say
 from bigbigan.config.parsing import parse_options
 from bigbigan.errors import exit_with_a_sentence
 
@@ -33,12 +33,12 @@ class GraphExport:
 def main(argv: list[str] | None = None) -> None:
     """Export as the command line says; the exit status is 0, or that of an error."""
     with exit_with_a_sentence():
-        options = parse_options(GraphExport, "bigbigan-export", argv)
         prepare_process()
+        options = parse_options(GraphExport, "bigbigan-export", argv)
         from bigbigan.release.graph import export_graph
         from bigbigan.release.load import load_model
 
-        print(
+        say(
             export_graph(
                 load_model(options.model), options.out, options.format, outputs=options.outputs, uint8=options.uint8
             )

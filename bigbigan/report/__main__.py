@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from bigbigan.config.command import let_text_pass, say
 from bigbigan.config.parsing import parse_options
 from bigbigan.errors import ReportError, exit_with_a_sentence
 from bigbigan.files import printable
@@ -19,7 +20,8 @@ PARTS = ("config.yaml", "stats.jsonl", "samples", "reconstructions", "probe.json
 def main(argv: list[str] | None = None) -> None:
     """Write RUN/report.html and print its path; one sentence and status 2 where RUN is no run folder."""
     with exit_with_a_sentence():
-        print(report(parse_options(_arguments, "bigbigan-report", argv)))
+        let_text_pass()
+        say(report(parse_options(_arguments, "bigbigan-report", argv)))
 
 
 def _arguments(run: Annotated[Path, tyro.conf.Positional]) -> Path:

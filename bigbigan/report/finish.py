@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bigbigan.config import flatten
+from bigbigan.config.command import say
 from bigbigan.data.classes import why_no_classes
 from bigbigan.metrics.reconstruction import reconstruction_figures
 from bigbigan.model import BigBiGAN
@@ -12,7 +13,6 @@ from bigbigan.release.format import write_readme, write_release
 from bigbigan.release.load import card
 from bigbigan.report import closing_block, read_lead, read_probe, write_page
 from bigbigan.training import checkpoint
-from bigbigan.training.log import unless_nobody_reads
 from bigbigan.training.trainer import Trainer
 from eval_linear.result import Choice
 
@@ -38,8 +38,7 @@ def finish(trainer: Trainer, probe: Callable[[Path, tuple[str, ...]], str]) -> N
     page = write_page(folder)
     best = best_checkpoint(folder / "best")
     closing = closing_block(folder, trainer.state.images_seen, read_lead(folder), page, best)
-    with unless_nobody_reads():
-        print(f"{table}\n\n{closing}", flush=True)
+    say(f"{table}\n\n{closing}")
 
 
 def best_checkpoint(folder: Path) -> str:

@@ -276,10 +276,9 @@ def resume(folder: Path, state: TrainingState, config: Config, device: torch.dev
     """Load the newest sound checkpoint of `folder` into `state` and return its path; None if there is no checkpoint.
 
     A damaged checkpoint is named in the log, and the one before it is taken; one that cannot be read now, or is of
-    another version, ends the run and is kept. Hyper-parameters that differ from the
-    checkpoint's, and data that changed, are refused unless `run.accept_changes`. Every process must call this: all
-    resume from the same checkpoint, with the main process's weights.  device: of the collectives.  Raises
-    CheckpointError.
+    another version, ends the run and is kept. Hyper-parameters that differ from the checkpoint's, and data that
+    changed, are refused unless `run.accept_changes`. Every process must call this: all resume from the same checkpoint,
+    with the main process's weights.  device: of the collectives.  Raises CheckpointError.
     """
     path = _resume_here(folder, state, config)
     found = all_gather_rows(torch.tensor([state.images_seen], device=device)).flatten().tolist()

@@ -17,6 +17,7 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 from accelerate.utils import DistributedType, InitProcessGroupKwargs, is_torch_xla_available
 
 from bigbigan.config import EARLIER, Config, Model
+from bigbigan.config.command import say
 from bigbigan.data import Crop, Images, Stream, open_splits
 from bigbigan.data.ahead import decoding_processes
 from bigbigan.data.classes import why_no_classes
@@ -150,8 +151,8 @@ def _check_not_foreign(folder: Path) -> None:
     begun = (folder / "run.lock").exists() or checkpoint.complete(folder / "checkpoints")
     if (folder / "config.json").exists():
         raise ConfigError(
-            f"{folder}: expected a run folder or a new one, found a folder with a config.json, as releases have, which "
-            "would be loaded in the place of the run; choose another --run.name"
+            f"{folder}: expected a run folder or a new one, found one with a config.json, as releases have, which "
+            "would be loaded in the place of the run; move it away, or choose another --run.name"
         )
     found = [name for name in WRITTEN if (folder / name).exists()] if not begun else []
     if found:
@@ -307,7 +308,7 @@ def settle_grey(model: Model, train: Images, flags: Collection[str]) -> None:
         raise ConfigError(f"--model.grey True: expected images without colour, {found}; set it to False")
     model.grey = False
     if rank() == 0:
-        print(f"the preset's model.grey True is not used: {found}")
+        say(f"the preset's model.grey True is not used: {found}")
 
 
 def open_stream(config: Config, images: Images, accelerator: Accelerator) -> Stream:

@@ -1,32 +1,19 @@
 """Write the lines of stats.jsonl, print those of the terminal, and give trackers their numbers."""
 
-import errno
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from bigbigan.config.command import unless_nobody_reads
 from bigbigan.files import write_text_whole
 from bigbigan.training.pace import Pace, time_left
 from bigbigan.training.records import figure_in_words, kind_of
 
 TERMS = ("x", "z", "xz")
-
-
-@contextmanager
-def unless_nobody_reads(descriptor: int = 1):
-    """Print in this context; a closed pipe or terminal ends no run, and later text for `descriptor` is dropped too."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.EPIPE, errno.EIO):
-            raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
 class RunLog:

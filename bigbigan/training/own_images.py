@@ -14,6 +14,7 @@ import numpy as np
 from accelerate import Accelerator
 
 from bigbigan.config import Config, flatten
+from bigbigan.config.command import say
 from bigbigan.config.cross_checks import takes_resnet_settings
 from bigbigan.data import Images, spread
 from bigbigan.data.images import LOOKED_AT
@@ -197,7 +198,7 @@ def choose_settings(
     config.run.choose_settings = False  # these numbers are the settings now
     config.validate(processes)
     if accelerator.is_main_process:
-        print(block(title, choice_rows(found, fixed)), flush=True)
+        say(block(title, choice_rows(found, fixed)))
     return images
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 import bigbigan
 from bigbigan.config import Config, write_yaml
+from bigbigan.config.command import say
 from bigbigan.data import Images, RealImages, Stream, hold_out_for_choices
 from bigbigan.data.fingerprint import record
 from bigbigan.distributed import all_reduce, barrier
@@ -156,7 +157,7 @@ class Trainer:
             threads = set_threads(self)
             check_convolutions(self.model, self.device, self.accelerator.mixed_precision)
             if self.main:
-                print(start_block(self, threads), flush=True)
+                say(start_block(self, threads))
             if dry:
                 self.accelerator.print(shapes_block(self.model, self.device), flush=True)
                 self.accelerator.print(bill_block(self), flush=True)

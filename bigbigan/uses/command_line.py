@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from bigbigan.api import load
 from bigbigan.config import ImagesGiven
+from bigbigan.config.command import say
 from bigbigan.config.parsing import parse_options
 from bigbigan.data import Images, data_of_model, evaluation_batches, open_splits, to_signed
 from bigbigan.errors import InputError, exit_with_a_sentence
@@ -34,7 +35,7 @@ def run_command(options: type, run: Callable, name: str, argv: list[str] | None)
         for setting, path in vars(given).items():
             if isinstance(path, Path):  # of a picture; what is read has a name, which may be that of a hub data set
                 picture_path(path, f"--{setting}")
-        print(run(given))
+        say(run(given))
 
 
 @dataclass

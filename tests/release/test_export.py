@@ -378,7 +378,7 @@ def test_an_export_replaces_neither_its_own_source_nor_a_run_nor_its_release(run
 def test_no_run_begins_where_a_release_would_be_loaded_in_its_place(run_folder, tmp_path):
     shutil.copytree(run_folder / "release", tmp_path / "run")
     _, err = train(tmp_path, "--run.name=run", code=2)
-    assert "found a folder with a config.json, as releases have" in err
+    assert "found one with a config.json, as releases have" in err
 
 
 def test_a_release_that_the_run_has_left_behind_is_doubted(run_folder, tmp_path, caplog):
