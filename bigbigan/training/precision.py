@@ -4,6 +4,7 @@ import platform
 import time
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 from bigbigan.data import to_signed
@@ -22,6 +23,16 @@ def cpu_has_bf16() -> bool:
     checks = [getattr(torch.cpu, name) for name in CHECKS if hasattr(torch.cpu, name)]
     known = platform.machine().lower() in ("x86_64", "amd64") and checks
     return not known or any(check() for check in checks)
+
+
+def precision_name(precision: str) -> str:
+    """Return our name of Accelerate's precision: "no" is float32."""
+    return "float32" if precision == "no" else precision
+
+
+def device_name(accelerator: Accelerator) -> str:
+    """Return the kind of device and the precision that a process computes on and in, as "cpu, float32"."""
+    return f"{accelerator.device.type}, {precision_name(accelerator.mixed_precision)}"
 
 
 @torch.no_grad()

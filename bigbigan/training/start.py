@@ -12,7 +12,7 @@ from bigbigan.data.describe import data_rows
 from bigbigan.files import counted
 from bigbigan.model import BigBiGAN
 from bigbigan.training.ema import Averages
-from bigbigan.training.precision import bf16_note
+from bigbigan.training.precision import bf16_note, precision_name
 
 if TYPE_CHECKING:
     from bigbigan.training.trainer import Trainer
@@ -130,11 +130,14 @@ def weights_line(trainer: "Trainer") -> str:
 
 
 def device_line(trainer: "Trainer") -> str:
-    """Return the device, the precision, and whether the images are kept there."""
+    """Return the device, the precision, whether images are kept there, and what a resumed run computed on before."""
     precision = trainer.accelerator.mixed_precision
     note = bf16_note(trainer.device, precision)
     kept = ", images kept on it" if trainer.stream.cached is not None else ""
-    return f"{trainer.device}, {'float32' if precision == 'no' else precision}{kept}{note}"
+    before, now = trainer.state.device, trainer.state.device_now
+    if before and before != now:
+        note += f"; until here the run computed on {before}, so it no longer equals an uninterrupted one"
+    return f"{trainer.device}, {precision_name(precision)}{kept}{note}"
 
 
 def growing_line(config: Config) -> str:

@@ -110,6 +110,8 @@ class TrainingState:
     augmentation: of what F sees; None if the run has none.  data: records of the splits "train" and "test", or None.
     threads: of the CPU, that the checkpoint's process computed with; 0 in one of an older version.
     threads_now: that this process computes with.
+    device: that the checkpoint's process computed on, and in which precision, as "cpu, float32"; "" in one of an older
+    version.  device_now: the same of this process; "" if it is not known.
     `older`: settings of an older version by which the run goes on, see `config.older_settings`.
     """
 
@@ -127,6 +129,7 @@ class TrainingState:
         self.data: dict[str, DataRecord] | None = None
         self.guard = GuardMemory()
         self.threads = self.threads_now = 0
+        self.device = self.device_now = ""
         self.older: dict[str, Any] = {}
 
     def numbers(self) -> dict:
@@ -134,6 +137,7 @@ class TrainingState:
         augmentation = {} if self.augmentation is None else self.augmentation.state()
         entries = {"recovery": self.recovery.to_json(), "augmentation": augmentation, "guard": self.guard.to_json()}
         threads = self.threads_now or torch.get_num_threads()
+        entries["device"] = self.device_now
         return {name: entry for name, entry in entries.items() if entry} | {"threads": threads}
 
     def load_numbers(self, content: dict) -> None:
@@ -144,6 +148,9 @@ class TrainingState:
         self.threads = content.get("threads", 0)
         if type(self.threads) is not int or self.threads < 0:
             raise ValueError(f"threads: expected a number of CPU threads, found {self.threads!r}")
+        self.device = content.get("device", "")
+        if type(self.device) is not str:
+            raise ValueError(f"device: expected the name of a device and a precision, found {self.device!r}")
         if self.augmentation is not None:
             self.augmentation.load(content.get("augmentation", {}))
 

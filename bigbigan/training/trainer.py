@@ -40,7 +40,7 @@ from bigbigan.training.launch import (
 from bigbigan.training.log import RunLog
 from bigbigan.training.optim import build_optimizers
 from bigbigan.training.pictures import KINDS, draw_grids, has_grids
-from bigbigan.training.precision import check_convolutions
+from bigbigan.training.precision import check_convolutions, device_name
 from bigbigan.training.schedule import Schedule
 from bigbigan.training.start import shapes_block, start_block
 from bigbigan.training.state import TrainingState
@@ -101,6 +101,7 @@ class Trainer:
         self.step = build_step(config, self.model, optimizers, accelerator.autocast)
         self.state = TrainingState(self.model, self.averages, optimizers.named(), augmentation_of(self.step))
         self.state.data = data
+        self.state.device_now = device_name(accelerator)
         self.schedule = Schedule(config, [self.model, self.averages.networks], optimizers.named())
         self.clock = Clock(self.state, config.run.images)
         self.drawer = Drawer(

@@ -10,6 +10,7 @@ import torch
 from bigbigan.config import Config
 from bigbigan.errors import ConfigError
 from bigbigan.training import launch, precision, start
+from bigbigan.training.state import TrainingState
 from tests.conftest import tiny_model, train
 
 
@@ -54,6 +55,7 @@ def test_the_price_is_measured_and_told(monkeypatch, device, name, has, noted):
         device=torch.device(device),
         accelerator=SimpleNamespace(mixed_precision=name),
         stream=SimpleNamespace(cached=None),
+        state=SimpleNamespace(device="", device_now=""),
     )
     line = start.device_line(trainer)
     assert ("take 8.0 times as long as float32's here: --run.precision float32" in line) == noted
@@ -122,3 +124,22 @@ def test_a_run_in_bf16_is_refused_before_it_writes(tmp_path):
     expected = "expected convolutions with strides up to the size of their maps, since a CPU's gradients of others"
     assert f"error: --run.precision bf16: {expected} are wrong in bf16, found stride 2 on 1×1 in encoder.trunk" in err
     assert not list(tmp_path.glob("**/checkpoints/0*"))
+
+
+@pytest.mark.run
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="the choice on a CPU")
+def test_a_resumed_run_says_that_the_precision_chosen_for_it_is_another(tmp_path, monkeypatch):
+    set_capability(monkeypatch, True)
+    flags = ["--run.name=a", "--run.probe=False", "--run.threads=1"]
+    first, _ = train(tmp_path, *flags, "--run.images=48")
+    same, _ = train(tmp_path, *flags, "--run.images=96")
+    other, _ = train(tmp_path, *flags, "--run.images=144", env={"ACCELERATE_MIXED_PRECISION": "bf16"})
+    said = "until here the run computed on cpu, float32, so it no longer equals an uninterrupted one"
+    assert ["resumed from" in out for out in (first, same, other)] == [False, True, True]
+    assert [said in out for out in (first, same, other)] == [False, False, True]
+
+
+def test_a_checkpoint_whose_device_is_no_name_is_refused():
+    state = TrainingState(tiny_model(), None, {})
+    with pytest.raises(ValueError, match="device: expected the name of a device and a precision, found 3"):
+        state.load_numbers({"images_seen": 0, "iterations": 0, "device": 3})
