@@ -143,8 +143,13 @@ def flops(number: float) -> str:
     """Return a number of FLOPs in the unit of its size, such as 3.68 GFLOP."""
     for unit, size in (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9)):
         if number >= size:
-            return f"{number / size:.3g} {unit}FLOP"
-    return f"{number / 1e6:.3g} MFLOP"
+            return f"{three_digits(number / size)} {unit}FLOP"
+    return f"{three_digits(number / 1e6)} MFLOP"
+
+
+def three_digits(number: float) -> str:
+    """Return a number with three significant digits and no exponent, such as 3.68 or 1,480."""
+    return f"{float(f'{number:.3g}'):,g}"
 
 
 def duration(seconds: float) -> str:
@@ -155,7 +160,7 @@ def duration(seconds: float) -> str:
     if minutes < 90:
         return f"{minutes} min"
     hours = round(minutes / 60)
-    return f"{minutes // 60} h {minutes % 60} min" if hours < 48 else f"{hours / 24:,.3g} days"
+    return f"{minutes // 60} h {minutes % 60} min" if hours < 48 else f"{three_digits(hours / 24)} days"
 
 
 def gib(size: float) -> str:

@@ -96,7 +96,23 @@ def test_the_computed_bill_matches_the_code(name):
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(5, "5 s"), (89.6, "89.6 s"), (600, "10 min"), (7200, "2 h 0 min"), (172_800, "2 days"), (1e7, "116 days")],
+    [
+        (5, "5 s"),
+        (89.6, "89.6 s"),
+        (600, "10 min"),
+        (7200, "2 h 0 min"),
+        (172_800, "2 days"),
+        (1e7, "116 days"),
+        (1e9, "11,600 days"),
+    ],
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(3.54e9, "3.54 GFLOP"), (5e6, "5 MFLOP"), (9.996e17, "1,000 PFLOP"), (1.482e21, "1,480 EFLOP")],
+)
+def test_flops_are_written_without_an_exponent(number, text):
+    assert flops(number) == text
