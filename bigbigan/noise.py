@@ -23,7 +23,8 @@ def uniforms(seed: int, purpose: str, indices: np.ndarray, width: int) -> np.nda
         first, last = int(indices[start]), int(indices[stop - 1])
         words = np.random.Philox(key=key).advance(first * stride).random_raw((last - first + 1) * stride * 4)
         words = words.reshape(-1, stride * 4)[indices[start:stop] - first, :width]
-        rows[start:stop] = ((words >> np.uint64(11)) + 0.5) * 2.0**-53
+        # The largest word would be rounded up to 1.
+        rows[start:stop] = np.minimum(((words >> np.uint64(11)) + 0.5) * 2.0**-53, 1 - 2.0**-53)
     return rows
 
 

@@ -22,6 +22,25 @@ def test_a_row_depends_on_its_index_alone(width):
     assert np.array_equal(uniforms(3, "z", far, width)[1:], uniforms(3, "z", far[1:], width))
 
 
+def test_the_ends_of_the_interval_are_never_reached(monkeypatch):
+    """Of the smallest and the largest word of the generator, which no run of ours will meet."""
+
+    class Ends:
+        def __init__(self, key):
+            pass
+
+        def advance(self, steps):
+            return self
+
+        def random_raw(self, count):
+            return np.resize(np.array([0, 2**64 - 1], np.uint64), count)
+
+    monkeypatch.setattr(np.random, "Philox", Ends)
+    u = uniforms(0, "z", np.arange(3), 4)
+    assert u.min() == 2.0**-54 and u.max() == 1 - 2.0**-53
+    assert normal_noise(0, "z", np.arange(3), 4).isfinite().all()
+
+
 def test_seeds_and_purposes_differ():
     rows = [uniforms(seed, purpose, np.arange(4), 8) for seed in (0, 1) for purpose in ("z", "posterior")]
     assert len({row.tobytes() for row in rows}) == 4
@@ -81,6 +100,8 @@ def test_truncation_is_the_truncated_normal():
     z = normal_noise(0, "z", np.arange(100), 2)
     kept = z.abs() <= 1
     assert torch.equal(truncate(z, 1.0, seed=0)[kept], z[kept]), "components within the threshold stay"
+    rows = np.array([3, 50, 99])
+    assert torch.equal(truncate(z[rows], 1.0, 0, rows), truncate(z, 1.0, 0)[rows]), "a row depends on its place alone"
     with pytest.raises(ValueError, match="threshold above 0, found 0"):
         truncate(z, 0, seed=0)
 

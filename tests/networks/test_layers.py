@@ -67,6 +67,20 @@ def test_spectral_norm_equals_torch(ours, theirs, x):
                 weight.grad = None
 
 
+@pytest.mark.parametrize("batched", [True, False])
+def test_vanishing_weights_have_the_eps_of_torch(batched):
+    """1e-4, as in BigGAN, in the place of the norms of W v and Wᵀ u where these are smaller."""
+    ours = SNLinear(6, 5)
+    ours.weight.data *= 1e-6
+    ours, theirs = pair(ours, nn.Linear(6, 5))
+    advance_power_iteration(ours, batched=batched)
+    theirs(torch.zeros(1, 6, dtype=F64))
+    parametrization = theirs.parametrizations.weight[0]
+    torch.testing.assert_close(ours.u, parametrization._u)
+    torch.testing.assert_close(ours.v, parametrization._v)
+    assert ours.u.norm() < 0.1
+
+
 def test_sigma_converges_to_the_largest_singular_value():
     torch.manual_seed(0)
     for layer in (SNLinear(30, 20), SNConv2d(4, 8, 3), SNEmbedding(10, 6)):
