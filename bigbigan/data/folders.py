@@ -97,7 +97,8 @@ def _metadata(request: Request, root: Folder, census: Census) -> Metadata:
     if not column or found.folders:
         return found
     tables = [*(path for path in census.metadata if path.endswith(".csv")), *census.tables]
-    return read_label_tables(tables, set(root.images()), request.location, column, where, quiet=request.test)
+    images = set(layout.pictures(root, []))  # masks have the names of their images
+    return read_label_tables(tables, images, request.location, column, where, quiet=request.test)
 
 
 def _walk(
@@ -201,9 +202,14 @@ class _Reader:
         return [top for top, _ in kept], [path for _, path in kept]
 
     def _listed(self, paths: list[str]) -> list[str]:
-        """Return the images that are taken: those that metadata name, and those that no metadata file covers."""
+        """Return the images that are taken: those that metadata name, and those that no metadata file covers.
+
+        Where the user named the column, these are only those that are named, of a split that has one.
+        """
         if not self.metadata.folders:
             return paths
+        if self.metadata.asked and (named := [path for path in paths if path in self.metadata.labels]):
+            return named
         return [path for path in paths if path in self.metadata.labels or not self.metadata.covers(path)]
 
     def _labels(

@@ -7,6 +7,7 @@ holds the 1. `metadata` reads the files that `datasets` knows, whose column of n
 import difflib
 import logging
 import os
+import re
 from pathlib import Path
 
 from bigbigan.data.columns import LABEL_NAMES, columns_asked, the_one
@@ -31,7 +32,7 @@ def read_label_tables(
     """Return the labels of images by the tables that have the column. Raises DataError.
 
     paths: of all tables in the data set.  images: paths of all images.  folder: the data set's.  quiet: log nothing.
-    Images that no table names are left out where another image of their folder is named.
+    Images that no table names are left out where another image of their split is named.
     """
     names, found = ImageNames(images, folder), Metadata(column=column, asked=True)
     tables = [path for path in worth_reading(paths) if columns_asked(column, columns_of(path))]
@@ -49,6 +50,7 @@ def read_label_tables(
         asked = columns_asked(column, table.columns)
         by = _column_of_names(table, here, asked, path)
         if by is None:
+            _refuse_unclear(table, here, path)
             raise DataError(
                 f"{printable(path)}: expected a column with names of the images, such as "
                 f"{printable(os.path.relpath(min(images), folder))!r}, with or without their folders and suffixes, "
@@ -78,6 +80,20 @@ def _column_of_names(table: TextTable, names: NamesIn, asked: list[str], path: s
         return table.column_of_names(names, but=asked)
     except DataError as error:
         raise DataError(f"{printable(path)}: {error}") from None
+
+
+def _refuse_unclear(table: TextTable, here: NamesIn, path: str) -> None:
+    """Raise DataError if a column names images, but several by each name. Numbers may count something else."""
+    names = here.names
+    for column in table.columns:
+        value = next((v for v in table.column(column)[:SAMPLE] if len(names.all_of(v)) > 1), None)
+        if value is not None and not re.fullmatch(r"0|[1-9]\d*", value.strip()):
+            found = [printable(os.path.relpath(image, names.folder)) for image in names.all_of(value)]
+            raise DataError(
+                f"{printable(path)}: expected names of one image each in column {printable(column)!r}, found "
+                f"{printable(value)!r}, which may be {' or '.join(found[:2])}; write {found[0]}, or put the table "
+                f"beside its images{', or call it by their split, as in train.csv' * (here.split is None)}"
+            )
 
 
 def _beginnings(table: TextTable) -> str:

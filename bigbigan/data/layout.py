@@ -667,7 +667,7 @@ def items_of(part: Part, known: set[str] | None, left_out: list[str], where: str
     Raises DataError if folders can be classes or groups of them.
     """
     if any(name for name, _ in part.folders):
-        return [(name, path) for name, folder in part.folders for path in _pictures(folder, left_out)]
+        return [(name, path) for name, folder in part.folders for path in pictures(folder, left_out)]
     folders = [folder for _, folder in part.folders]
     whole = (
         folders[0]
@@ -680,15 +680,15 @@ def items_of(part: Part, known: set[str] | None, left_out: list[str], where: str
         _check_labelled(inner, where, at_the_top=False)
         if known is not None:
             _check_no_split_among(inner, known, where)
-    below = [(folder.name, path) for folder in inner.folders for path in _pictures(folder, left_out)]
+    below = [(folder.name, path) for folder in inner.folders for path in pictures(folder, left_out)]
     return [("", path) for path in inner.files] + below
 
 
-def _pictures(folder: Folder, left_out: list[str]) -> list[str]:
-    """Return the images in a class folder and below, without those in folders of masks beside folders of images."""
+def pictures(folder: Folder, left_out: list[str]) -> list[str]:
+    """Return the images in a folder and below, without those in folders of masks beside folders of images."""
     kept = _without_masks(folder.folders, left_out, folder.name, "")
     folders = folder.folders if kept is None else kept
-    return [*folder.files, *(path for child in folders for path in _pictures(child, left_out))]
+    return [*folder.files, *(path for child in folders for path in pictures(child, left_out))]
 
 
 def known_classes(parts: list[Part], where: str) -> dict[str, set[str]]:

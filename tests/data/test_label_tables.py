@@ -165,3 +165,41 @@ def test_a_table_in_another_encoding_says_how_to_turn_it_to_utf_8(tmp_path, enco
     (tmp_path / "a.csv").write_text("file,größe\n0.png,1\n", encoding=encoding)
     with pytest.raises(DataError, match=f"iconv -f {name} -t UTF-8"):
         open_images(str(tmp_path), label_column="größe")
+
+
+def test_masks_have_no_labels(tmp_path):
+    for i in range(8):
+        for folder, suffix in (("images", "jpg"), ("annotations/trimaps", "png")):
+            (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+            picture(i, (4, 4)).save(tmp_path / folder / f"cat_{i}.{suffix}")
+    write(tmp_path / "annotations" / "list.txt", ("#Image", "SPECIES"), [(f"cat_{i}", i % 2) for i in range(8)], " ")
+    assert found(tmp_path, "SPECIES") == {f"cat_{i}.jp": str(i % 2) for i in range(8)}  # as in Oxford Pets
+
+
+def test_rows_may_be_taken_out_whatever_folder_their_images_lie_in(tmp_path, caplog):
+    for i in range(6):  # as in CheXpert, a folder for each patient
+        (tmp_path / f"train/patient{i}").mkdir(parents=True)
+        picture(i, (4, 4)).save(tmp_path / f"train/patient{i}/view1.jpg")
+    rows = [(f"train/patient{i}/view1.jpg", i % 2 if i < 4 else "") for i in range(6)]
+    write(tmp_path / "train.csv", ("Path", "Edema"), rows)
+    with pytest.raises(DataError, match="found 2 without; fill them in, or take these rows out"):
+        open_images(str(tmp_path), label_column="Edema", test_share=0)
+    write(tmp_path / "train.csv", ("Path", "Edema"), rows[:4])
+    assert open_images(str(tmp_path), label_column="Edema", test_share=0).labels.tolist() == [0, 1, 0, 1]
+    assert "left out: 2 images that no metadata file names" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "table, cure", [("all.csv", "or put the table beside its images, or call it"), ("train.csv", "")]
+)
+def test_a_table_whose_names_all_mean_several_images_says_so(tmp_path, table, cure):
+    folders = ("cars_train", "cars_test") if cure else ("train-jpg", "train-tif")
+    for folder in folders:
+        (tmp_path / folder).mkdir()
+        for i in range(4):
+            picture(i, (4, 4)).save(tmp_path / folder / f"{i:05}.{'tif' if folder.endswith('tif') else 'jpg'}")
+    rows = [(i, i % 2, f"{i:05}{'.jpg' if cure else ''}") for i in range(4)]
+    write(tmp_path / table, ("", "Class", "image"), rows)
+    with pytest.raises(DataError, match="expected names of one image each in column 'image', found '00000") as error:
+        open_images(str(tmp_path), "all", label_column="Class", test_share=0)
+    assert cure in str(error.value) and ("as in train.csv" in str(error.value)) == bool(cure)
