@@ -68,7 +68,7 @@ def _part_by_path(request: Request, root: Folder, where: str) -> layout.Part:
     if chosen is not None:
         return layout.Part(request.split, None, [("", chosen)], settled=True)
     if file.is_file():
-        return part_of_list(root, request.location, file, request.split)
+        return part_of_list(root, file, request)
     raise DataError(
         f"{where}: expected {request.split} to be a folder with images in it, or a file that lists images, found none"
     )

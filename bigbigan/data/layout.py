@@ -247,10 +247,7 @@ def read_folder(root: Folder, split: str, subset: str, where: str) -> Layout:
     subset: the folder to read where several data sets lie side by side, or "".
     """
     left_out: list[str] = []
-    certain = split == ALL
-    top = unwrap(root, left_out, certain=certain)
-    if subset and (chosen := [f for f in top.folders if f.name.lower() == subset.lower()]):
-        top = unwrap(chosen[0], left_out, certain=certain)
+    top = top_of(root, subset, left_out, certain=split == ALL)
     if split == ALL:
         return Layout([_all_of(top, where, left_out)], left_out)
     parts = _splits_here(top, split, where, left_out) or _splits_below(top, where, left_out) or _splits_of_files(top)
@@ -260,6 +257,14 @@ def read_folder(root: Folder, split: str, subset: str, where: str) -> Layout:
         own = read_name(top.name).split if top.path != root.path else None
         parts = [Part(top.name if own else ALL, own, [("", top)])]
     return Layout(parts, left_out)
+
+
+def top_of(root: Folder, subset: str, left_out: list[str], certain: bool = False) -> Folder:
+    """Return the folder that holds the splits, classes or images; arguments as of `unwrap` and `read_folder`."""
+    top = unwrap(root, left_out, certain=certain)
+    if subset and (chosen := [f for f in top.folders if f.name.lower() == subset.lower()]):
+        top = unwrap(chosen[0], left_out, certain=certain)
+    return top
 
 
 def _all_of(top: Folder, where: str, left_out: list[str]) -> Part:

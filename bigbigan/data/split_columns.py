@@ -23,6 +23,19 @@ def split_columns(columns: Iterable[str]) -> list[str]:
     return [name for name in columns if set(words(name)) & COLUMNS]
 
 
+def columns_of_split_words(columns: Iterable[tuple[str, Iterable[str]]]) -> list[str]:
+    """Return the columns that hold train, val and test and nothing else, whatever they are called.
+
+    columns: name and values of each.
+    """
+    found = []
+    for name, values in columns:
+        said = [read_name(value) for value in {value.strip() for value in values} - {""}]
+        if said and all(one.split and not one.rest and not one.short for one in said):
+            found.append(name)
+    return found
+
+
 def kinds_of(values: Iterable[str], column: str, where: str) -> dict[str, str | None]:
     """Return the split that each value of a column stands for; {} for a column that does not hold splits.
 

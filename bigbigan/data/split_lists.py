@@ -5,9 +5,9 @@ Three kinds of files are read, whatever folder they lie in:
 - lists whose names have split words: `meta/train.txt` and `meta/test.txt` (Food-101), `train_val_list.txt` and
   `test_list.txt` (NIH chest X-rays), `train.csv` and `test.csv`; each line names an image;
 - a table with a column `split` (or `partition`, `subset`, `set`, ...) of split words, or of 0, 1 and 2 for train, val
-  and test, as WILDS has it;
-- `list_eval_partition` of CelebA, with the same numbers; and `train_test_split.txt` of CUB, which has a 1 for training
-  beside the numbers of `images.txt`.
+  and test, as WILDS has it; or a column of any name that holds split words alone;
+- `list_eval_partition` of CelebA, with the same numbers, or of DeepFashion, with words; and `train_test_split.txt` of
+  CUB, which has a 1 for training beside the numbers of `images.txt`.
 
 They are taken where folders say nothing of splits, no image is in two lists, lists name nearly all images, and no other
 lists say otherwise. Lists that are not taken are reported, with the flags that take them.
@@ -16,18 +16,20 @@ lists say otherwise. Lists that are not taken are reported, with the flags that 
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
 from bigbigan.data.image_names import ImageNames, NamesIn
 from bigbigan.data.images import Request
-from bigbigan.data.layout import TEST, TRAIN, VAL, Part, listed, read_name, unwrap
+from bigbigan.data.layout import TEST, TRAIN, VAL, Part, listed, read_name, top_of
 from bigbigan.data.metadata import columns_in, read_rows
-from bigbigan.data.split_columns import NUMBERED, kinds_of, split_columns
-from bigbigan.data.text_tables import TextTable, columns_of, most_named, of_folders, read_lines, worth_reading
-from bigbigan.data.walk import Census, Folder
+from bigbigan.data.split_columns import NUMBERED, columns_of_split_words, kinds_of, split_columns
+from bigbigan.data.text_tables import SAMPLE, TextTable, columns_of, most_named, of_folders, read_lines, worth_reading
+from bigbigan.data.walk import METADATA, Census, Folder
 from bigbigan.errors import DataError
 from bigbigan.files import counted, printable
 
@@ -36,6 +38,7 @@ log = logging.getLogger(__name__)
 ENOUGH = 0.95  # share of the images, from which on lists are taken to be of the whole data set
 CELEBA, CUB = "list_eval_partition", "train_test_split.txt"
 CUB_SPLITS = {"1": TRAIN, "0": TEST}
+SEARCHED = {"query": TEST, "gallery": TEST}  # DeepFashion's words for what is searched with, and among what
 
 
 @dataclass
@@ -98,13 +101,21 @@ def parts_of_lists(images: Folder, census: Census, request: Request, where: str)
     ]
 
 
-def part_of_list(root: Folder, folder: Path, path: Path, name: str) -> Part:
+def part_of_list(root: Folder, path: Path, request: Request) -> Part:
     """Return the split of the images that a file lists, one a line. Raises DataError.
 
-    root: all images.  folder: the data set's.  name: what the user called the file, such as "./meta/train.txt".
+    Of a table that says the split of each image, it is that of training or of evaluation.
+    root: all images.  request: its `split` is what the user called the file, such as "./meta/train.txt".
     """
-    pictures = unwrap(root, [])
-    images, unknown = _listed(str(path), ImageNames(pictures.images(), folder).of(str(path)))
+    folder, name = request.location, request.split
+    pictures = top_of(root, request.subset, [])
+    names = ImageNames(pictures.images(), folder).of(str(path))
+    lists = os.path.relpath(path, folder)
+    if (read := _reader_of(str(path))) and len(splits := read(names)) > 1:
+        kinds = [kind for kind in ((TEST, VAL) if request.test else (TRAIN,)) if kind in splits]
+        if kinds:
+            return Part(name, kinds[0], [("", only(pictures, splits[kinds[0]]))], lists=f"{lists} ({kinds[0]})")
+    images, unknown = _listed(str(path), names)
     if not images:
         raise DataError(f"{printable(path)}: expected lines that name images in {printable(folder)}, found none")
     if unknown:
@@ -112,7 +123,7 @@ def part_of_list(root: Folder, folder: Path, path: Path, name: str) -> Part:
             "%s: %s lines name no image that is here, such as %s",
             printable(path), f"{len(unknown):,}", printable(unknown[0]),
         )  # fmt: skip
-    return Part(name, read_name(path.stem).split, [("", only(pictures, images))], lists=os.path.relpath(path, folder))
+    return Part(name, read_name(path.stem).split, [("", only(pictures, images))], lists=lists)
 
 
 def only(folder: Folder, paths: set[str]) -> Folder:
@@ -126,9 +137,9 @@ def _say_how_to_take(found: list[Lists], total: int, where: str) -> None:
     first = found[0]
     why = "other files say otherwise" if len(found) > 1 else f"they name {first.share(total):.0%} of the images"
     files = [first.files[kind] for kind in (TRAIN, *(kind for kind in (TEST, VAL) if kind in first.files))][:2]
-    how = f"; to take them: --data.split ./{files[0]} --data.test_split ./{files[1]}" if first.partial else ""
+    how = f"; to take them: --data.split ./{files[0]} --data.test_split ./{files[1]}"
     named = " and ".join(printable(name) for name in dict.fromkeys(files))
-    log.warning("%s: no splits are read from %s, since %s%s", where, named, why, how)
+    log.warning("%s: no splits are read from %s, since %s%s", where, named, why, printable(how))
 
 
 def _find(images: Folder, census: Census, folder: Path) -> list[Lists]:
@@ -136,15 +147,35 @@ def _find(images: Folder, census: Census, folder: Path) -> list[Lists]:
     tables = [path for path in worth_reading(census.tables) if _is_text(path)]
     known = [path for path in tables if Path(path).stem == CELEBA or os.path.basename(path) == CUB]
     lists = [p for p in tables if p not in known and (name := read_name(Path(p).stem)).split and not name.short]
-    with_column = {p: TextTable.read(p) for p in tables if p not in known and split_columns(columns_of(p))}
-    with_column |= {path: table for path in census.metadata if (table := _of_metadata(path)) is not None}
-    if not (known or lists or with_column):
+    readers = {path: read for path in (*tables, *census.metadata) if (read := _reader_of(path)) is not None}
+    if not (lists or readers):
         return []
     names = ImageNames(images.images(), folder)
-    found = {path: _by_column(table, path, names.of(path)) for path, table in with_column.items()}
-    found |= {path: (_celeba if Path(path).stem == CELEBA else _cub)(path, names.of(path)) for path in known}
+    found = {path: read(names.of(path)) for path, read in readers.items()}
     of_one_file = [Lists(f, dict.fromkeys(f, os.path.relpath(path, folder))) for path, f in found.items() if f]
     return of_one_file + _by_name([path for path in lists if not found.get(path)], names, folder)
+
+
+def _reader_of(path: str) -> Callable[[NamesIn], dict[str, set[str]]] | None:
+    """Return what reads the images of each split from a file that says the splits of images, None of other files."""
+    if Path(path).stem == CELEBA:
+        return partial(_celeba, path)
+    if os.path.basename(path) == CUB:
+        return partial(_cub, path)
+    table = _of_metadata(path) if os.path.basename(path) in METADATA else _with_splits(path)
+    return None if table is None else partial(_by_column, table, path)
+
+
+def _with_splits(path: str) -> TextTable | None:
+    """Return the table in a text file if it has a column of splits, by its name or its first values, else None."""
+    with suppress(DataError):  # of what is no text
+        if split_columns(columns_of(path)) or _of_words(TextTable.read(path, most=SAMPLE)):
+            return TextTable.read(path)
+    return None
+
+
+def _of_words(table: TextTable) -> list[str]:
+    return columns_of_split_words((name, table.column(name)) for name in table.columns if name)
 
 
 def _is_text(path: str) -> bool:
@@ -170,7 +201,8 @@ def _of_metadata(path: str) -> TextTable | None:
 
 def _by_column(table: TextTable, path: str, names: NamesIn) -> dict[str, set[str]]:
     """Return the images of each split by a column of splits, {} without one. Log values that name no split."""
-    for column in split_columns(table.columns):
+    by_name = split_columns(table.columns)
+    for column in [*by_name, *(name for name in _of_words(table) if name not in by_name)]:
         values = Counter(value.strip() for value in table.column(column) if value.strip())
         if not (kinds := kinds_of(values, column, printable(path))):
             continue
@@ -193,9 +225,10 @@ def _by_column(table: TextTable, path: str, names: NamesIn) -> dict[str, set[str
 
 
 def _celeba(path: str, names: NamesIn) -> dict[str, set[str]]:
-    """Return the images of each split by `000001.jpg 0`, in a .txt or, below a header, a .csv file."""
-    rows = [line for line in read_lines(path) if len(line) == 2]
-    return _grouped((NUMBERED.get(split.strip()), names.find(image)) for image, split in rows)
+    """Return the images of each split by `000001.jpg 0` or `img/1.jpg id_1 train`, below a header or none."""
+    rows = [(line[0], line[-1].strip()) for line in read_lines(path) if len(line) > 1]
+    kinds = NUMBERED | SEARCHED
+    return _grouped((kinds.get(word) or read_name(word).split, names.find(image)) for image, word in rows)
 
 
 def _cub(path: str, names: NamesIn) -> dict[str, set[str]]:

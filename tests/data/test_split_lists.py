@@ -97,7 +97,47 @@ def spaces(folder):
     return [{f"a b {i:03}" for i in range(6)}, {f"a b {i:03}" for i in range(6, 8)}]
 
 
-LAYOUTS = [food101, chest_xrays, celeba, kaggle_celeba, cub, voc, tables_of_splits, column, metadata, spaces]
+def deepfashion(folder):
+    make(folder, *(f"img/{c}/img_{c}{i:03}.jpg" for c in TWO for i in range(6)))
+    rows = [
+        f"img/{c}/img_{c}{i:03}.jpg    {'train' if i < 3 else 'val' if i < 4 else 'test'}"
+        for c in TWO
+        for i in range(6)
+    ]
+    write(folder / "Eval/list_eval_partition.txt", "12", "image_name  evaluation_status", *rows)
+    return [{f"img_{c}{i:03}" for c in TWO for i in part} for part in (range(3), range(4, 6))]
+
+
+def deepfashion_in_shop(folder):
+    make(folder, *(f"img/WOMEN/id_{k:08}/{k}_{i}_front.jpg" for k in range(4) for i in range(3)))
+    status = lambda k, i: "train" if k < 2 else "query" if i == 0 else "gallery"  # noqa: E731
+    rows = [f"img/WOMEN/id_{k:08}/{k}_{i}_front.jpg id_{k:08} {status(k, i)}" for k in range(4) for i in range(3)]
+    write(folder / "list_eval_partition.txt", "12", "image_name item_id evaluation_status", *rows)
+    return [{f"{k}_{i}_front" for k in some for i in range(3)} for some in ((0, 1), (2, 3))]
+
+
+def column_of_another_name(folder):
+    make(folder, *(f"{i:03}.png" for i in range(8)))
+    rows = [f"{i:03}.png,{'ab'[i % 2]},{'train' if i < 5 else 'test'}" for i in range(8)]
+    write(folder / "files.csv", "file,kind,tvt", *rows)
+    return [numbers(0, 5), numbers(5, 8)]
+
+
+LAYOUTS = [
+    deepfashion,
+    deepfashion_in_shop,
+    column_of_another_name,
+    food101,
+    chest_xrays,
+    celeba,
+    kaggle_celeba,
+    cub,
+    voc,
+    tables_of_splits,
+    column,
+    metadata,
+    spaces,
+]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -259,3 +299,28 @@ def test_a_table_of_bare_numbers_that_name_all_images_is_joined(tmp_path):
     make(tmp_path, *(f"{i:03}/{i:03}.png" for i in range(10)))
     write(tmp_path / "a.csv", "id,split", *(f"{i:03},{'train' if i < 7 else 'test'}" for i in range(10)))
     assert [len(names) for names in both(tmp_path)] == [7, 3]
+
+
+def test_a_table_of_splits_is_chosen_among_several_by_its_path(tmp_path, caplog):
+    make(tmp_path, *(f"{thing}/{c}/{c}{thing}{i:03}.png" for thing in ("cap", "pcb") for c in TWO for i in range(6)))
+    for name, first in (("one", 4), ("few", 2)):  # as VisA has 1cls.csv and 2cls_fewshot.csv
+        rows = [
+            f"{t},{'train' if i < first else 'test'},{t}/{c}/{c}{t}{i:03}.png"
+            for t in ("cap", "pcb")
+            for c in TWO
+            for i in range(6)
+        ]
+        write(tmp_path / f"split_csv/{name}.csv", "object,split,image", *rows)
+    with pytest.raises(DataError, match="--data.subset cap"):
+        both(tmp_path)
+    both(tmp_path, subset="cap")
+    flags = "--data.split ./split_csv/few.csv --data.test_split ./split_csv/few.csv"
+    assert (
+        f"no splits are read from split_csv/few.csv, since other files say otherwise; to take them: {flags}"
+        in caplog.text
+    )
+    for name, first in (("one", 4), ("few", 2)):
+        chosen = dict.fromkeys(("split", "test_split"), f"./split_csv/{name}.csv")
+        for thing in ("cap", "pcb"):
+            wanted = [{f"{c}{thing}{i:03}" for c in TWO for i in part} for part in (range(first), range(first, 6))]
+            assert both(tmp_path, subset=thing, **chosen) == wanted
