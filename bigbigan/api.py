@@ -30,7 +30,7 @@ from bigbigan.errors import BigBiGANError, CheckpointError, InputError, Unreadab
 from bigbigan.features.search import Neighbours, search
 from bigbigan.files import expanded, printable
 from bigbigan.latents import sample_prior, truncate
-from bigbigan.model import PARTS, BigBiGAN, absence, unwrapped
+from bigbigan.model import PARTS, BigBiGAN, absence, unwrapped, weights_dtype
 from bigbigan.networks.layers import set_momentum
 from bigbigan.noise import normal_noise
 from bigbigan.release.load import EXPECTED, load_model
@@ -184,7 +184,7 @@ def encode(
     encoder = model.require("encoder")
     classes = _class_labels(classes, model)
     listed = named_by(images) if isinstance(images, (str, os.PathLike)) else images
-    dtype = _dtype(encoder)
+    dtype = weights_dtype(encoder)
     collected: dict[str, list[Tensor]] = {name: [] for name in names}
     skipped: list[UnreadableImage] = []
     kept: list[str] = []
@@ -302,7 +302,7 @@ def generate(
         raise InputError(f"z: expected a whole number of at least 1, or latents (N, Z), found {z}")
     model, device = _ready(model, device, ("generator",))
     generator = model.require("generator")
-    width, dtype = generator.latent_dim, _dtype(generator)
+    width, dtype = generator.latent_dim, weights_dtype(generator)
     if isinstance(z, (int, np.integer)):
         latents = sample_prior(model.prior, seed, "generate", np.arange(int(z)), width)
     else:
@@ -383,7 +383,7 @@ def discriminate(
         raise InputError(
             f"classes: expected one for each image, ({len(z)},), since the model is conditional; found none"
         )
-    dtype = _dtype(discriminator)
+    dtype = weights_dtype(discriminator)
     batches = image_batches(
         images,
         _image_size(model),
@@ -439,11 +439,6 @@ def grid(images: Tensor | np.ndarray, columns: int | None = None, scale: int | N
     return sheet(tensor, int(columns), int(scale or math.ceil(TILE / tensor.shape[-1])))
 
 
-def _dtype(network: Any) -> torch.dtype:
-    """Return the type of a network's weights, which that of its inputs must be: a caller may have called `half()`."""
-    return next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
-
-
 def _image_size(model: BigBiGAN) -> int:
     """Return the size to which the images of `discriminate` are brought: E's, or that of the network that is there."""
     network: Any = model.encoder or model.generator or model.discriminator
@@ -463,12 +458,17 @@ def _pictures(images: Tensor | np.ndarray) -> Tensor:
     low, high = (float(value) for value in torch.aminmax(x.float()))
     if not (low >= -2 and high <= 2):  # nor NaN
         raise InputError(f"images: expected {expected}; found values from {low:.5g} to {high:.5g}")
+    doubt_unit_range(low, high, "drawn")
+    return x[None] if x.ndim == 3 else x
+
+
+def doubt_unit_range(low: float, high: float, how: str = "read") -> None:
+    """Warn of float images that are read or drawn as in [−1, 1] and whose values, from low to high, fit in [0, 1]."""
     if 0 <= low < high <= 1:
         warn_caller(
-            f"images are drawn as in [−1, 1], and the values of these go from {low:.5g} to {high:.5g}; if they are in "
+            f"images are {how} as in [−1, 1], and the values of these go from {low:.5g} to {high:.5g}; if they are in "
             "[0, 1], give 2 * images - 1"
         )
-    return x[None] if x.ndim == 3 else x
 
 
 def _part_names(parts: str | Collection[str] | None) -> tuple[str, ...] | None:

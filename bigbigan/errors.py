@@ -105,9 +105,14 @@ class LostProcess(BigBiGANError, RuntimeError):
 def warn_caller(message: str) -> None:
     """Warn with the file and line that called this library, however deep inside it the warning arises."""
     frame, level = sys._getframe(1), 2
-    while frame.f_back and frame.f_code.co_filename.startswith(PACKAGE):
+    while frame.f_back and (frame.f_code.co_filename.startswith(PACKAGE) or _wraps(frame.f_code.co_filename)):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, UserWarning, stacklevel=level)
+
+
+def _wraps(file: str) -> bool:
+    """Return whether a file is torch's that holds the frame of a function decorated with `torch.no_grad`."""
+    return file.endswith(os.path.join("torch", "utils", "_contextlib.py"))
 
 
 def _sentence(error: Exception) -> str:

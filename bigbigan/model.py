@@ -41,6 +41,11 @@ def unwrapped(model: object) -> str:
     return ""
 
 
+def weights_dtype(network: nn.Module | Any) -> torch.dtype:
+    """Return the type of a network's weights, which that of its inputs must be: a caller may have called `half()`."""
+    return next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
+
+
 class BigBiGAN(nn.Module, ModelHubMixin):
     """The three networks of one model.
 
@@ -133,8 +138,12 @@ class BigBiGAN(nn.Module, ModelHubMixin):
         }
 
     def generate(self, z: Tensor, classes: Tensor | None = None) -> Tensor:
-        """Return images (N, 3, S, S) in [−1, 1] at G's size for latents z (N, Z)."""
-        return self.require("generator")(z, classes)
+        """Return images (N, 3, S, S) in [−1, 1] at G's size for latents z (N, Z), taken in the type of G's weights.
+
+        A model of half precision has float32 latents, since E computes its posterior in float32.
+        """
+        generator = self.require("generator")
+        return generator(z.to(weights_dtype(generator)), classes)
 
     def discriminate(
         self, x: Tensor, z: Tensor | None, classes: Tensor | None = None, features: bool = False
@@ -147,6 +156,7 @@ class BigBiGAN(nn.Module, ModelHubMixin):
             of the score of this name sees. InputError if D is a network of your own that does not name its layers.
         """
         discriminator, x = self.require("discriminator"), self.for_discriminator(x)
+        z = None if z is None else z.to(weights_dtype(discriminator))  # E's are float32, see `generate`
         seen: dict[str, Tensor] = {}
         with local_only():
             if features:
@@ -170,12 +180,12 @@ class BigBiGAN(nn.Module, ModelHubMixin):
         x: (N, 3, S, S) at E's size → (N, 3, S', S') at G's size.  noise: (N, Z) ~ N(0, I) for a sample; None draws it.
         classes: (N,) of x, which a conditional model needs.
         """
-        self.require("encoder")
-        generator, posterior = self.require("generator"), self.infer(x, classes)
+        self.require("encoder"), self.require("generator")
+        posterior = self.infer(x, classes)
         if not use_sample:
-            return generator(posterior.mean, classes)
+            return self.generate(posterior.mean, classes)
         noise = torch.randn_like(posterior.mean) if noise is None else noise
-        return generator(posterior.sample(noise), classes)
+        return self.generate(posterior.sample(noise), classes)
 
     def for_discriminator(self, x: Tensor) -> Tensor:
         """Average-pool E's image to D's size where E's is larger (the official notebook pools 256 px to 128 px)."""

@@ -27,6 +27,7 @@ from bigbigan.api import as_tensor, encode, grid, neighbours
 from bigbigan.config.bounds import AtLeastOne, Share, check_argument
 from bigbigan.errors import InputError, warn_caller
 from bigbigan.model import BigBiGAN
+from bigbigan.uses.arguments import images_of, picture_values
 from bigbigan.uses.command_line import UseOptions, device_of, open_data, read_images, ready, run_command, write_picture
 
 FORMS = ("feature_matching", "cross_entropy", "reconstruction")
@@ -47,7 +48,7 @@ class AnomalyScores(NamedTuple):
     discriminator: Tensor | None
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def anomaly_scores(
     model: BigBiGAN,
     x: Tensor,
@@ -59,7 +60,7 @@ def anomaly_scores(
 
     E(x) is the mean of E's posterior. The L1 norm is the sum over all 3·S·S values in [−1, 1] at G's size.
     model: without classes, with E and G, and D for its term; it is put into evaluation mode.
-    x: (N, 3, S', S') in [−1, 1] at E's size, as `bigbigan.as_tensor` returns images.
+    x: (N, 3, S', S') in [−1, 1] at E's size, N at least 1, as `bigbigan.as_tensor` returns images.
     form: of L_D.  "feature_matching": ‖f(x, E(x)) − f(G(E(x)), E(x))‖₁ with f the input of D's last layer, of the score
         of pairs where D has one.  "cross_entropy": −log σ(s) with s the sum of D's scores of (x, E(x)): what D's loss
         would be if s were a logit, which a hinge does not make it.  "reconstruction": no D term, A(x) is the L1 norm.
@@ -71,7 +72,7 @@ def anomaly_scores(
     if form not in (None, *FORMS):
         raise InputError(f"form: expected one of {', '.join(FORMS)}, or None; found {form!r}")
     check_argument("weight", weight, Share), check_argument("batch_size", batch_size, AtLeastOne)
-    model.require("encoder"), model.require("generator")
+    encoder, _ = model.require("encoder"), model.require("generator")
     if model.classes:
         raise InputError(f"model: expected one without classes, since an anomaly is of none; found {model.classes}")
     if form is None and model.discriminator is None:
@@ -80,14 +81,14 @@ def anomaly_scores(
     if form != "reconstruction":
         model.require("discriminator")
     model.eval()
-    found = [_score(model, part.to(device_of(model)), form) for part in x.split(batch_size)]
+    found = [_score(model, part, form) for part in images_of(model, x, encoder.image_size).split(batch_size)]
     error, term = (None if parts[0] is None else torch.cat(parts).float().cpu() for parts in zip(*found, strict=True))
     return AnomalyScores(error if term is None else (1 - weight) * error + weight * term, error, term)
 
 
 def _score(model: BigBiGAN, x: Tensor, form: str) -> tuple[Tensor, Tensor | None]:
     """Return ‖x − G(E(x))‖₁ and the D term or None, (n,) each."""
-    z = model.encode(x)["z_mean"]
+    z = model.infer(x).mean
     small, again = model.for_discriminator(x), model.generate(z)
     error = (small - again).abs().flatten(1).sum(1)
     if form == "reconstruction":
@@ -111,7 +112,9 @@ def baselines(model: BigBiGAN, train: Tensor, x: Tensor) -> dict[str, Tensor]:
 
     train, x: (n, 3, S, S) and (N, 3, S, S) in [−1, 1] at E's size. The two of pixels are at G's size, as A(x) is.
     """
-    normal, ours = (model.for_discriminator(part).flatten(1) for part in (train, x))
+    size = model.require("encoder").image_size
+    train, x = picture_values(train, size, "train"), picture_values(x, size)
+    normal, ours = (model.for_discriminator(part).flatten(1).cpu().float() for part in (train, x))
     pca = PCA(min(model.generator.latent_dim, *normal.shape), random_state=0).fit(normal.double().numpy())
     projected = torch.from_numpy(pca.inverse_transform(pca.transform(ours.double().numpy())))
     features = [encode(part, model, "avepool_feat", value_range=(-1, 1), progress=False) for part in (x, train)]
@@ -131,7 +134,8 @@ def aurocs(
     train: normal images that the baselines are fitted on; normal, anomalous: images to tell apart, (n, 3, S, S) each in
     [−1, 1] at E's size.
     """
-    x = torch.cat([normal, anomalous])
+    size = model.require("encoder").image_size
+    x = torch.cat([picture_values(normal, size, "normal"), picture_values(anomalous, size, "anomalous")])
     scores: dict[str, Tensor] = {}
     for form in FORMS if model.discriminator is not None else FORMS[-1:]:
         found, name = anomaly_scores(model, x, form, weight), form.replace("_", " ")

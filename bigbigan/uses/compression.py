@@ -31,11 +31,12 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from bigbigan.api import encode, generate, grid, to_pil
-from bigbigan.config.bounds import AtLeastOne, Bounds
+from bigbigan.config.bounds import AtLeastOne, Bounds, Positive, check_argument
 from bigbigan.errors import InputError
 from bigbigan.files import write_whole
 from bigbigan.metrics.reconstruction import relative_error
 from bigbigan.model import BigBiGAN
+from bigbigan.uses.arguments import numbers, picture_values, signed_values
 from bigbigan.uses.command_line import (
     UseOptions,
     open_data,
@@ -66,16 +67,15 @@ class Coder(NamedTuple):
     @classmethod
     def fit(cls, rows: Tensor | np.ndarray) -> "Coder":
         """Fit the model to training rows (n, Z), n ≥ 2. Raises InputError."""
-        rows = np.asarray(rows, np.float64)
-        if rows.ndim != 2 or len(rows) < 2 or not np.isfinite(rows).all():
-            raise InputError(f"expected at least two finite rows (n, Z), found the shape {rows.shape}")
+        rows = _rows(rows)
+        if rows.ndim != 2 or len(rows) < 2:
+            raise InputError(f"rows: expected at least two, (n, Z), found the shape {rows.shape}")
         return cls(rows.mean(0), np.maximum(rows.std(0), 1e-9))
 
     def quantise(self, rows: Tensor | np.ndarray, step: float) -> np.ndarray:
         """Return the whole numbers round((row − mean)/step), int64 (N, Z). Raises InputError."""
-        if not 0 < step < math.inf:
-            raise InputError(f"step: expected a number above 0, found {step}")
-        rows = np.asarray(rows, np.float64)
+        check_argument("step", step, Positive)
+        rows = _rows(rows)
         if rows.ndim != 2 or rows.shape[1:] != self.mean.shape:
             raise InputError(f"rows: expected the shape (N, {len(self.mean)}) of the coder's, found {rows.shape}")
         numbers = np.rint((rows - self.mean) / step)
@@ -99,6 +99,11 @@ class Coder(NamedTuple):
         return -np.log2((1 - TAIL) * mass[0] + TAIL * mass[1]).sum(1)
 
 
+def _rows(rows: Tensor | np.ndarray) -> np.ndarray:
+    """Return finite rows (n, Z) in float64. Raises InputError."""
+    return numbers(rows, "(n, Z)", "rows").detach().cpu().double().numpy()
+
+
 class Point(NamedTuple):
     """Hold one point of a curve. name: the method.  setting: of it.  bits: an image, mean.
 
@@ -118,7 +123,7 @@ def compress(model: BigBiGAN, x: Tensor, coder: Coder, step: float, *, classes: 
     step: Δ, in units of z, whose prior has variance 1 or so.  classes: (N,) of a conditional model, not counted.
     Raises InputError.
     """
-    z = encode(x, model, "z_mean", value_range=(-1, 1), progress=False)
+    z = encode(signed_values(x), model, "z_mean", value_range=(-1, 1), progress=False)
     numbers = coder.quantise(z, step)
     images = generate(torch.from_numpy(coder.restore(numbers, step)).float(), model, classes=classes)
     return Point("G and E", f"Δ = {step:g}", float(coder.bits(numbers, step).mean()), images)
@@ -128,7 +133,11 @@ def principal_components(train: Tensor, x: Tensor, steps: tuple[float, ...]) -> 
     """Compress images by their principal components, quantised and coded as `compress` does with latents.
 
     train, x: (n, 3, S, S) and (N, 3, S, S) in [−1, 1].  steps: Δ, in units of the first component's standard deviation.
+    Raises InputError.
     """
+    train, x = picture_values(train, name="train").detach().cpu(), picture_values(x).detach().cpu()
+    if train.shape[1:] != x.shape[1:]:
+        raise InputError(f"expected train and x of one size, found {tuple(train.shape)} and {tuple(x.shape)}")
     rows, ours = (part.flatten(1).double().numpy() for part in (train, x))
     pca = PCA(min(COMPONENTS, *rows.shape), random_state=0).fit(rows)
     coder, found = Coder.fit(pca.transform(rows)), pca.transform(ours)
@@ -145,8 +154,9 @@ def files(x: Tensor, kind: str, qualities: tuple[int, ...] = QUALITIES, together
     """Compress images as files of Pillow, "JPEG" or "WebP"; bits are those of whole files, with headers.
 
     x: (N, 3, S, S) in [−1, 1]; grey ones are written as grey.
-    together: write sheets of up to 256 images, which share a header.
+    together: write sheets of up to 256 images, which share a header.  Raises InputError.
     """
+    x = picture_values(x).detach().cpu()
     grey = bool((x == x[:, :1]).all())
     per = SHEET if together else 1
     tiles = [_tiled(part) for part in x.split(per)]

@@ -10,7 +10,7 @@ All three return unit vectors of the latent space, which `traverse` walks along 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 if __name__ == "__main__":  # before torch is loaded
     from bigbigan.config.command import prepare_process
@@ -28,9 +28,10 @@ from tqdm.auto import trange
 
 from bigbigan.api import grid
 from bigbigan.config import ImagesGiven
-from bigbigan.config.bounds import AtLeastOne, AtLeastTwo, NotNegative, Positive, Strength, check_argument
+from bigbigan.config.bounds import AtLeastOne, AtLeastTwo, Bounds, NotNegative, Positive, Strength, check_argument
 from bigbigan.errors import InputError
 from bigbigan.model import BigBiGAN
+from bigbigan.uses.arguments import direction_of, images_of, labels_of, latents_of, numbers
 from bigbigan.uses.command_line import (
     UseOptions,
     at_encoder_size,
@@ -137,6 +138,8 @@ def discover(
         ("largest_shift", 1.0 if largest_shift is None else largest_shift, Positive),
     ):  # fmt: skip
         check_argument(name, value, kind)
+    if start not in ("random", "axes"):
+        raise InputError(f"start: expected random or axes, found {start!r}")
     if largest_shift is None:
         largest_shift = RELATIVE_SHIFT * float(draw_latents(model, 1000, "discover, length", seed).norm(dim=1).mean())
     with torch.random.fork_rng(devices=[]):
@@ -226,8 +229,8 @@ def sefa(model: BigBiGAN, count: int | None = None, layer: int | None = None) ->
             f"model: expected a generator whose first weights are known, found {type(generator).__name__}; give it a "
             "method latent_weights() as `networks.interface.GeneratorInterface` describes"
         ) from None
-    if layer is not None and not 0 <= layer < len(parts):
-        raise InputError(f"layer: expected 0 … {len(parts) - 1}, the parts of z, found {layer}")
+    if layer is not None:
+        check_argument("layer", layer, Annotated[int, Bounds(least=0, most=len(parts) - 1)])
     found = []  # (rank within its layer, layer, vector, share)
     for number, (columns, weight) in enumerate(parts):
         if layer is not None and number != layer:
@@ -245,7 +248,7 @@ def sefa(model: BigBiGAN, count: int | None = None, layer: int | None = None) ->
     return Directions(vectors, names, strengths)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def strongest(model: BigBiGAN, count: int | None = None) -> Directions:
     """Return the directions along which G's image changes most, strongest first, for any G without classes.
 
@@ -270,9 +273,8 @@ def strongest(model: BigBiGAN, count: int | None = None) -> Directions:
 def _count(count: int | None, width: int) -> int:
     """Return the number of directions that is asked for, all of them for None. Raises InputError."""
     count = width if count is None else count
-    if not 1 <= count <= width:
-        raise InputError(f"count: expected 1 … {width} directions, as many as latents, found {count}")
-    return count
+    check_argument("count", count, Annotated[int, Bounds(least=1, most=width)])
+    return int(count)
 
 
 def _with_fixed_sign(vector: Tensor) -> Tensor:
@@ -293,17 +295,18 @@ def from_labels(
     `strengths` is the balanced accuracy of z·direction as a classifier of the class against the others, with the
     threshold half-way between the two groups' means.  Raises InputError.
     """
-    labels = torch.as_tensor(labels).cpu()
-    if z.ndim == 2 and labels.shape == z.shape[:1]:
-        z, labels = z[labels.to(z.device) >= 0], labels[labels >= 0]
-    if z.ndim != 2 or labels.shape != z.shape[:1]:
-        raise InputError(f"expected z (N, Z) and labels (N,), found {tuple(z.shape)} and {tuple(labels.shape)}")
+    z = numbers(z, "(N, Z)", "z").detach().cpu().double()
+    if z.ndim != 2:
+        raise InputError(f"z: expected the shape (N, Z), found {tuple(z.shape)}")
+    labels = labels_of(labels, len(z))
+    z, labels = z[labels >= 0], labels[labels >= 0]
     present = labels.unique().tolist()
     if len(present) < 2:
         raise InputError(f"labels: expected at least two classes, found {len(present)}")
     if kind not in ("means", "linear"):
         raise InputError(f"kind: expected means or linear, found {kind!r}")
-    z = z.detach().cpu().double()
+    if names and len(names) <= present[-1]:
+        raise InputError(f"names: expected one for each class, 0 … {present[-1]}, found {len(names)}")
     if kind == "means":
         means = torch.stack([z[labels == k].mean(0) for k in present])
         vectors = means - (means.sum(0) - means) / (len(present) - 1)
@@ -328,13 +331,18 @@ def traverse(model: BigBiGAN, z: Tensor, direction: Tensor, shifts: Tensor, clas
 
     model: is put into evaluation mode.
     z: (N, Z); direction: (Z,); shifts: (T,), in the unit of z; classes: (N,) of a conditional model.
+    Raises InputError.
     """
-    moved = z[:, None] + shifts.to(z)[None, :, None] * direction.to(z)
+    z, direction = latents_of(model, z), direction_of(model, direction)
+    shifts = numbers(shifts, "(T,)", "shifts").to(z)
+    if shifts.ndim != 1 or not len(shifts):
+        raise InputError(f"shifts: expected the shape (T,), T at least 1, found {tuple(shifts.shape)}")
+    moved = z[:, None] + shifts[None, :, None] * direction
     repeated = None if classes is None else classes.repeat_interleave(len(shifts), 0)
     return model.eval().generate(moved.flatten(0, 1), repeated).unflatten(0, (len(z), -1))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def share_along(
     model: BigBiGAN,
     predict: Callable[[Tensor], np.ndarray],
@@ -357,15 +365,19 @@ def share_along(
 def classifier_of(model: BigBiGAN, x: Tensor, labels: Tensor) -> Callable[[Tensor], np.ndarray]:
     """Fit a linear classifier on E's AvePool features of labelled images, and return a function images → classes.
 
-    x: (N, 3, S, S) in [−1, 1] at E's size; labels: int (N,).  The function takes images of any size.
+    x: (N, 3, S, S) in [−1, 1]; labels: int (N,).  Images of any size are resized to E's.  Raises InputError.
     """
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def features(images: Tensor) -> np.ndarray:
-        parts = [at_encoder_size(model, part.to(device_of(model))) for part in images.split(256)]
-        return torch.cat([model.encoder.avepool(part) for part in parts]).cpu().numpy()
+        parts = [at_encoder_size(model, part) for part in images_of(model, images).split(256)]
+        return torch.cat([model.encoder.avepool(part) for part in parts]).float().cpu().numpy()
 
-    fitted = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(features(x), labels.numpy())
+    known = features(x)
+    y = labels_of(labels, len(known)).numpy()
+    if len(np.unique(y)) < 2:
+        raise InputError(f"labels: expected at least two classes, found {len(np.unique(y))}")
+    fitted = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(known, y)
     return lambda images: fitted.predict(features(images))
 
 

@@ -23,9 +23,10 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from bigbigan.api import encode, generate, grid
-from bigbigan.config.bounds import AtLeastOne, Bounds, check_argument
+from bigbigan.config.bounds import AtLeastOne, Bounds, NotNegative, check_argument
 from bigbigan.errors import InputError
 from bigbigan.model import BigBiGAN
+from bigbigan.uses.arguments import labels_of, signed_values
 from bigbigan.uses.command_line import (
     UseOptions,
     bar,
@@ -51,8 +52,8 @@ def variations(
     seed: decides ε.
     classes: (N,) of a conditional model; None draws them at random.  Raises InputError.
     """
-    _check(count, noise)
-    z = encode(x, model, "z_mean", value_range=(-1, 1), progress=False)
+    _check(noise, seed, count=count)
+    z = encode(signed_values(x), model, "z_mean", value_range=(-1, 1), progress=False)
     return _near(model, z, count, noise, seed, classes)
 
 
@@ -65,16 +66,16 @@ def tasks(
     in [−1, 1], latents of the classes (ways, Z), on the CPU. A learner that is trained on many such tasks is LASIUM's.
     ways, shots: at least 1.  noise, seed: as in `variations`.  Raises InputError.
     """
-    _check(min(ways, shots), noise)
+    _check(noise, seed, ways=ways, shots=shots)
     z = draw_latents(model, ways, "few-shot classes", seed).cpu()
     return _near(model, z, shots, noise, seed, None), z
 
 
-def _check(count: int, noise: float) -> None:
-    if count < 1:
-        raise InputError(f"expected at least one image of each, found {count}")
-    if not 0 <= noise < float("inf"):
-        raise InputError(f"noise: expected a standard deviation of at least 0, found {noise}")
+def _check(noise: float, seed: int, **counts: int) -> None:
+    """Raise InputError for a noise or seed that cannot be, or a count below 1."""
+    for name, count in counts.items():
+        check_argument(name, count, AtLeastOne)
+    check_argument("noise", noise, Annotated[float, Bounds(least=0)]), check_argument("seed", seed, NotNegative)
 
 
 def _near(model: BigBiGAN, z: Tensor, count: int, noise: float, seed: int, classes: Tensor | None) -> Tensor:
@@ -105,7 +106,10 @@ def draw_labelled(y: Tensor, shots: int, seed: int) -> Tensor:
 
     y: (n,) classes; −1 is none.  shots: at least 1.  Raises InputError for a class with fewer images.
     """
-    check_argument("shots", shots, AtLeastOne)
+    check_argument("shots", shots, AtLeastOne), check_argument("seed", seed, NotNegative)
+    y = labels_of(y, len(y), "y")
+    if not bool((y >= 0).any()):
+        raise InputError("y: expected at least one class, found none")
     generator = torch.Generator().manual_seed(int(seed))
     chosen = []
     for c in y[y >= 0].unique().tolist():

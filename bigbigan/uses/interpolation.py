@@ -20,9 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bigbigan.api import grid
-from bigbigan.config.bounds import AtLeastOne, AtLeastTwo, NotNegative
+from bigbigan.config.bounds import AtLeastOne, AtLeastTwo, NotNegative, check_argument
 from bigbigan.errors import InputError
 from bigbigan.model import BigBiGAN
+from bigbigan.uses.arguments import images_of, numbers
 from bigbigan.uses.command_line import (
     UseOptions,
     at_encoder_size,
@@ -67,10 +68,11 @@ def latent_path(a: Tensor, b: Tensor, steps: int = 9, path: Literal["lerp", "sle
     """Return `steps` latents from a to b, both ends included: (N, steps, Z). a, b: (N, Z). Raises InputError."""
     if path not in ("lerp", "slerp"):
         raise InputError(f"path: expected lerp or slerp, found {path!r}")
+    a, b = numbers(a, "(N, Z)", "a"), numbers(b, "(N, Z)", "b")
     if a.shape != b.shape or a.ndim != 2:
         raise InputError(f"expected two sets of latents (N, Z), found {tuple(a.shape)} and {tuple(b.shape)}")
-    if steps < 2:
-        raise InputError(f"steps: expected at least 2, the two ends, found {steps}")
+    check_argument("steps", steps, AtLeastTwo)
+    a, b = (part if part.is_floating_point() else part.float() for part in (a, b))
     t = torch.linspace(0, 1, steps, dtype=a.dtype, device=a.device)[:, None]
     return (lerp if path == "lerp" else slerp)(a[:, None], b[:, None], t)
 
@@ -98,12 +100,13 @@ def interpolate(
 
     The first is G(E(x₁)) and the last G(E(x₂)), by the mean of E's posterior. Gradients pass to x₁ and x₂.
     model: with E and G; is put into evaluation mode.
-    x1, x2: (N, 3, S', S') in [−1, 1] at E's size, on the model's device.
+    x1, x2: (N, 3, S', S') in [−1, 1] at E's size, N at least 1.
     path: "auto" for what suits the model's prior, see `usual_path`.
     classes: (N,) for G of a conditional model, one for each path.
     Raises InputError.
     """
-    model.eval().require("encoder"), model.require("generator")
+    size, _ = model.eval().require("encoder").image_size, model.require("generator")
+    x1, x2 = images_of(model, x1, size, "x1"), images_of(model, x2, size, "x2")
     kind = usual_path(model.prior) if path == "auto" else path
     z = latent_path(model.infer(x1, classes).mean, model.infer(x2, classes).mean, steps, kind)
     repeated = None if classes is None else classes.repeat_interleave(steps, 0)
@@ -116,7 +119,7 @@ def pixel_blend(film: Tensor) -> Tensor:
     return lerp(film[:, :1], film[:, -1:], t)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def smoothness(model: BigBiGAN, film: Tensor) -> dict[str, float]:
     """Measure how long and how even paths of images are, in pixels and in E's AvePool feature.
 
@@ -127,6 +130,10 @@ def smoothness(model: BigBiGAN, film: Tensor) -> dict[str, float]:
     The lengths are the idea of StyleGAN's perceptual path length (Karras et al. 2019, section 4.1) with E in place of
     VGG, over whole paths in place of short pieces.
     """
+    if not isinstance(film, Tensor) or film.ndim != 5 or film.shape[1] < 2:
+        found = tuple(film.shape) if isinstance(film, Tensor) else type(film).__name__
+        raise InputError(f"film: expected (N, T, 3, S, S), T at least 2, as `interpolate` returns it; found {found}")
+    film = images_of(model, film.flatten(0, 1), name="film").unflatten(0, film.shape[:2])
     features = _avepool(model, film.flatten(0, 1)).unflatten(0, film.shape[:2])
     figures = {}
     for name, points in (("pixel", film.flatten(2)), ("feature", features)):
@@ -137,18 +144,19 @@ def smoothness(model: BigBiGAN, film: Tensor) -> dict[str, float]:
     return figures
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def distance_to_real(model: BigBiGAN, x: Tensor, real: Tensor) -> Tensor:
     """Return the L2 distance (N,) of each image's AvePool feature to the nearest of those of real images.
 
     x: (N, 3, S, S), real: (M, 3, S', S'), both in [−1, 1].
     """
+    x, real = images_of(model, x), images_of(model, real, name="real")
     return torch.cdist(_avepool(model, x), _avepool(model, real)).amin(1)
 
 
 def _avepool(model: BigBiGAN, x: Tensor) -> Tensor:
     """Return the AvePool features (N, C) of images (N, 3, S, S) of any size, computed in batches, on their device."""
-    return torch.cat([model.encoder.avepool(at_encoder_size(model, part)) for part in x.split(BATCH)])
+    return torch.cat([model.encoder.avepool(at_encoder_size(model, part)).float() for part in x.split(BATCH)])
 
 
 @dataclass

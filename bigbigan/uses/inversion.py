@@ -24,6 +24,7 @@ from bigbigan.config.bounds import AtLeastOne, AtLeastTwo, NotNegative, Positive
 from bigbigan.errors import InputError
 from bigbigan.metrics.reconstruction import error_of_random_pairs
 from bigbigan.model import BigBiGAN
+from bigbigan.uses.arguments import images_of, latents_of
 from bigbigan.uses.command_line import (
     UseOptions,
     at_encoder_size,
@@ -87,10 +88,10 @@ def invert(
     in-domain inversion (Zhu et al. 2020, arXiv 2004.00049, equation 5), the feature term its perceptual loss with E in
     place of VGG. The third is −log p(z) of N(0, I), but for a constant and a factor. It is left out for other priors,
     whose latents are kept in their bounds instead, see `BOUNDS`.
-    x: (N, 3, S, S) in [−1, 1] at E's size, on the model's device; without E at G's size.
+    x: (N, 3, S, S) in [−1, 1] at E's size, N at least 1; without E at G's size.
     steps: 0 only measures the start.  lr: Adam's rate, in the unit of z.
     start: (N, Z) in place of the mean of E's posterior; a GAN without E needs it, such as zeros.
-    pictures_at: steps whose pictures are kept beside the first and the last.
+    pictures_at: steps whose pictures are kept beside the first and the last; those beyond `steps` are left out.
     classes: (N,) of a conditional model.  progress: show a bar at a terminal.
     Weights and gradients stay as they are; the networks are put into evaluation mode.  Raises InputError.
     """
@@ -99,10 +100,13 @@ def invert(
     weights = {"feature_weight": feature_weight, "prior_weight": prior_weight, "domain_weight": domain_weight}
     for name, weight in weights.items():
         check_argument(name, weight, Strength)
+    network = generator if model.encoder is None else model.encoder
+    x = images_of(model, x, network.image_size)
     if start is None:
         with torch.no_grad():
             model.require("encoder")
             start = model.infer(x, classes).mean
+    start = latents_of(model, start, "start")
     if start.shape != (len(x), generator.latent_dim):
         raise InputError(f"start: expected the shape {(len(x), generator.latent_dim)}, found {tuple(start.shape)}")
     loss = _Loss(model, x, feature_weight, prior_weight, domain_weight, classes)
@@ -110,7 +114,9 @@ def invert(
     z = start.detach().clone()
     z = (z if bounds is None else z.clamp(*bounds)).requires_grad_()
     optimizer = torch.optim.Adam([z], lr)
-    kept = sorted({0, steps, *(step for step in pictures_at if 0 <= step <= steps)})
+    for step in pictures_at:
+        check_argument("pictures_at", step, NotNegative)
+    kept = sorted({0, steps, *(int(step) for step in pictures_at if step <= steps)})
     film, errors = [], []
     best, lowest = z.detach().clone(), torch.full((len(x),), float("inf"), device=z.device)
     for step in trange(steps + 1, desc="inversion", **bar_settings(progress)):

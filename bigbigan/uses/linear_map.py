@@ -23,7 +23,7 @@ from sklearn.linear_model import RidgeCV
 from torch import Tensor
 
 from bigbigan.api import encode, generate, grid
-from bigbigan.config.bounds import AtLeastOne, AtLeastTwo, Bounds, Positive, check_argument
+from bigbigan.config.bounds import AtLeastOne, AtLeastTwo, Bounds, NotNegative, Positive, check_argument
 from bigbigan.errors import InputError
 from bigbigan.files import expanded
 from bigbigan.uses.command_line import UseOptions, open_data, read_images, ready, run_command, write_picture
@@ -65,8 +65,10 @@ def fit_linear_map(
     m, latents = _matrix(measurements, "measurements"), _matrix(z, "z")
     if len(m) != len(latents) or len(m) < 3:
         raise InputError(f"expected as many measurements as latents, at least 3; found {len(m)} and {len(latents)}")
-    if not penalties or min(penalties) <= 0:
-        raise InputError(f"penalties: expected numbers above 0, found {penalties}")
+    if not penalties:
+        raise InputError("penalties: expected at least one number above 0, found none")
+    for penalty in penalties:
+        check_argument("penalties", penalty, Positive)
     centre, scale = m.mean(0), m.std(0)
     scale = np.where(scale > 1e-12 * np.abs(m).max(0), scale, np.inf)  # a constant column: 0 after the division
     ridge = RidgeCV(list(penalties)).fit((m - centre) / scale, latents)
@@ -110,6 +112,7 @@ def synthetic_measurements(z: Tensor, width: int, snr: float, seed: int = 0, noi
     Raises InputError.
     """
     check_argument("width", width, AtLeastOne), check_argument("snr", snr, Positive)
+    check_argument("seed", seed, NotNegative), check_argument("noise_seed", noise_seed, NotNegative)
     latents = _matrix(z, "z")
     mixing = np.random.default_rng(seed).standard_normal((latents.shape[1], width)) / latents.shape[1] ** 0.5
     noise = np.random.default_rng(noise_seed).standard_normal((len(latents), width)) / snr**0.5

@@ -29,6 +29,7 @@ from bigbigan.config.bounds import AtLeastOne, AtLeastTwo, NotNegative, Positive
 from bigbigan.errors import InputError
 from bigbigan.files import expanded, printable
 from bigbigan.model import BigBiGAN
+from bigbigan.uses.arguments import direction_of, latents_of, picture_values
 from bigbigan.uses.command_line import (
     UseOptions,
     bar_settings,
@@ -69,8 +70,9 @@ def direction_masks(
     The mask is that of Voynov et al., section 3.2: M = [G(z + h) > G(z)] of the images' luma.
     both_ways: M = [G(z + h) > G(z − h)] instead, which also finds objects that are light already. This form is ours.
     z: (N, Z); direction: (Z,), a unit vector; shift: in the unit of z; classes: (N,) of a conditional model.
+    Raises InputError.
     """
-    h = shift * direction.to(z)
+    z, h = latents_of(model, z), shift * direction_of(model, direction)
     x, shifted = model.generate(z, classes), model.generate(z + h, classes)
     return x, shifted, grey(shifted) > grey(model.generate(z - h, classes) if both_ways else x)
 
@@ -141,16 +143,21 @@ def choose_direction(model: BigBiGAN, vectors: Tensor, shift: float, n: int = 12
     """Return the one of the vectors and their opposites, (Z,), with the lowest `foreground_loss` on n samples.
 
     Voynov et al. look at the directions and choose by eye; this loss takes the place of the eye.
-    vectors: (K, Z) unit vectors, such as `directions.discover` returns; shift: in the unit of z.
+    vectors: (K, Z) unit vectors, such as `directions.discover` returns; shift: above 0, in the unit of z.
+    Raises InputError.
     """
+    check_argument("n", n, AtLeastOne), check_argument("shift", shift, Positive)
+    check_argument("seed", seed, NotNegative)
+    vectors = latents_of(model, vectors, "vectors")
     z, classes = draw_latents(model, n, "masks, choice", seed), draw_classes(model, n, seed)
-    candidates = torch.cat([vectors, -vectors]).to(z)
+    candidates = torch.cat([vectors, -vectors])
     losses = [float(foreground_loss(*direction_masks(model, z, v, shift, classes)[:2])) for v in candidates]
     return candidates[int(np.argmin(losses))]
 
 
 def usual_shift(model: BigBiGAN, seed: int = 0) -> float:
     """Return the length of a shift that changes images clearly: 6 · ‖z‖/√128, see `directions.discover`."""
+    check_argument("seed", seed, NotNegative)
     return RELATIVE_SHIFT * float(draw_latents(model, 1000, "discover, length", seed).norm(dim=1).mean())
 
 
@@ -226,6 +233,8 @@ def train_segmenter(
     check_argument("steps", steps, NotNegative), check_argument("batch_size", batch_size, AtLeastTwo)
     check_argument("noise", noise, Strength)
     check_argument("seed", seed, NotNegative)
+    if latents is not None:
+        latents = latents_of(model, latents, "latents")
     device = device_of(model.eval())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(seed))
@@ -256,25 +265,26 @@ def _latents(model: BigBiGAN, n: int, step: int, latents: Tensor | None, noise: 
     if latents is None:
         return draw_latents(model, n, "masks, segmenter", seed, step * n)
     rng = np.random.default_rng([seed, step])
-    chosen = latents.to(device_of(model))[torch.from_numpy(rng.integers(0, len(latents), n))]
+    chosen = latents[torch.from_numpy(rng.integers(0, len(latents), n)).to(latents.device)]
     return chosen + noise * torch.from_numpy(rng.standard_normal(chosen.shape)).to(chosen)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def segment(network: nn.Module, x: Tensor, batch_size: int = 256) -> Tensor:
     """Return the masks, bool (N, S, S), that a segmenter gives to images (N, 3, S, S) in [−1, 1]. Raises InputError."""
     check_argument("batch_size", batch_size, AtLeastOne)
-    return torch.cat([network(part) > 0 for part in x.split(batch_size)])
+    weight = next(network.parameters())
+    return torch.cat([network(part.to(weight)) > 0 for part in picture_values(x).split(batch_size)])
 
 
 def otsu(x: Tensor) -> Tensor:
     """Return masks by Otsu's threshold, bool (N, S, S): the baseline. The smaller of the two parts is the object.
 
     The threshold maximises the variance between the two parts, w₀w₁(μ₀ − μ₁)² (Otsu 1979, equation 14), over the 256
-    greys of each image.  x: (N, 3, S, S) in [−1, 1].
+    greys of each image.  x: (N, 3, S, S) in [−1, 1].  Raises InputError.
     """
     masks = []
-    for image in grey(x).float().cpu():
+    for image in grey(picture_values(x)).float().cpu():
         levels = ((image.clamp(-1, 1) + 1) * 127.5).round().long()
         counts = torch.bincount(levels.flatten(), minlength=256).double()
         share, mean = counts.cumsum(0) / counts.sum(), (counts * torch.arange(256)).cumsum(0) / counts.sum()

@@ -8,7 +8,7 @@ The paper compares AvePool features, each divided by its L1 norm, by their L1 di
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 if __name__ == "__main__":  # before torch is loaded
     from bigbigan.config.command import prepare_process
@@ -22,10 +22,11 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
 from bigbigan.api import encode, grid, neighbours
-from bigbigan.config.bounds import AtLeastOne, NotNegative
+from bigbigan.config.bounds import AtLeastOne, Bounds, NotNegative, check_argument
 from bigbigan.errors import InputError
 from bigbigan.features.search import Neighbours
 from bigbigan.model import BigBiGAN
+from bigbigan.uses.arguments import labels_of, numbers, picture_values, signed_values
 from bigbigan.uses.backbones import backbone
 from bigbigan.uses.command_line import (
     UseOptions,
@@ -53,7 +54,8 @@ def retrieve(
     The distance is Σ|a/‖a‖₁ − b/‖b‖₁|, 0 to 2. A collection of millions is encoded once, by `bigbigan-extract`, and
     searched with `bigbigan.neighbours(..., metric="l1_normalised")`.  Raises InputError.
     """
-    rows = [encode(x, model, output, value_range=(-1, 1), progress=False) for x in (queries, gallery)]
+    images = signed_values(queries, "queries"), signed_values(gallery, "gallery")
+    rows = [encode(x, model, output, value_range=(-1, 1), progress=False) for x in images]
     return neighbours(*rows, k, METRIC)
 
 
@@ -79,12 +81,18 @@ def measure(
     Queries whose class is unknown (−1) or not in the gallery are left out.  k: at most n.  Raises InputError.
     A chance ranking has both figures near the share of the class in the gallery.
     """
-    if not 1 <= k <= len(gallery):
-        raise InputError(f"k: expected 1 … {len(gallery)}, the number of images in the gallery; found {k}")
+    queries, gallery = numbers(queries, "(m, C)", "queries"), numbers(gallery, "(n, C)", "gallery")
+    if queries.ndim != 2 or gallery.ndim != 2 or queries.shape[1] != gallery.shape[1]:
+        found = f"{tuple(queries.shape)} and {tuple(gallery.shape)}"
+        raise InputError(f"expected queries (m, C) and a gallery (n, C), found {found}")
+    query_labels = labels_of(query_labels, len(queries), "query_labels")
+    gallery_labels = labels_of(gallery_labels, len(gallery), "gallery_labels")
+    check_argument("k", k, Annotated[int, Bounds(least=1, most=len(gallery))])
+    check_argument("p", p, Annotated[int, Bounds(least=1, most=2)])
     there = torch.isin(query_labels, gallery_labels) & (query_labels >= 0)
     if not there.any():
         raise InputError("expected queries of classes that the gallery has, found none")
-    queries, query_labels = queries[there], query_labels[there]
+    queries, query_labels = queries[there.to(queries.device)], query_labels[there]
     ours, others = (F.normalize(rows.cpu().double(), p=p, dim=1) for rows in (queries, gallery))
     figures = []
     step = max(1, TABLE // len(others))
@@ -110,11 +118,14 @@ def untrained_features(model: BigBiGAN, train: Tensor, parts: tuple[Tensor, ...]
     """
     if model.config is None:
         raise InputError("model: expected one of this library's networks, which can be built anew; found your own")
+    check_argument("seed", seed, NotNegative)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(int(seed))
         fresh = BigBiGAN.from_config(model.config, parts=("encoder",))
     if hasattr(model.encoder.trunk, "level"):  # of a network that grows
         fresh.encoder.trunk.level = model.encoder.trunk.level
+    size = model.require("encoder").image_size
+    train, *parts = (picture_values(x, size, name) for x, name in ((train, "train"), *((x, "parts") for x in parts)))
     device = device_of(model)
     network = backbone(fresh, trainable=True).to(device).train()
     for norm in (layer for layer in network.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)):
@@ -122,9 +133,9 @@ def untrained_features(model: BigBiGAN, train: Tensor, parts: tuple[Tensor, ...]
     with torch.no_grad():
         for part in train.split(BATCH):
             if len(part) > 1:
-                network(part.to(device))
+                network(part.to(device).float())
         network.eval()
-        return [torch.cat([network(some.to(device)).float().cpu() for some in x.split(BATCH)]) for x in parts]
+        return [torch.cat([network(some.to(device).float()).cpu() for some in x.split(BATCH)]) for x in parts]
 
 
 @dataclass

@@ -47,9 +47,9 @@ def test_the_noise_is_as_said(monkeypatch):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda m: variations(m, images(2), 0), "expected at least one image of each, found 0"),
-        (lambda m: variations(m, images(2), noise=-1), "noise: expected a standard deviation of at least 0, found -1"),
-        (lambda m: tasks(m, ways=0), "expected at least one image of each, found 0"),
+        (lambda m: variations(m, images(2), 0), "count: expected a whole number of at least 1, found 0"),
+        (lambda m: variations(m, images(2), noise=-1), "noise: expected a number of at least 0, found -1"),
+        (lambda m: tasks(m, ways=0), "ways: expected a whole number of at least 1, found 0"),
         (
             lambda m: draw_labelled(torch.tensor([0, 0, 1]), 0, 0),
             "shots: expected a whole number of at least 1, found 0",

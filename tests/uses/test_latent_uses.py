@@ -140,7 +140,7 @@ def test_a_pixel_blend_is_a_straight_even_line(digits):
     "call, words",
     [
         (lambda a: interpolation.latent_path(a, a[:1]), r"\(3, 8\) and \(1, 8\)"),
-        (lambda a: interpolation.latent_path(a, a, 1), "steps: expected at least 2"),
+        (lambda a: interpolation.latent_path(a, a, 1), "steps: expected a whole number of at least 2, found 1"),
         (lambda a: interpolation.latent_path(a, a, path="arc"), "expected lerp or slerp, found 'arc'"),
     ],
 )
@@ -212,7 +212,7 @@ def test_a_generator_of_ones_own_is_refused_with_the_method_to_write():
     model = bigbigan.BigBiGAN(Own(), None, None)
     with pytest.raises(InputError, match="found Own; give it a method latent_weights"):
         directions.sefa(model)
-    with pytest.raises(InputError, match=r"layer: expected 0 … 1"):
+    with pytest.raises(InputError, match=r"layer: expected a whole number from 0 to 1"):
         directions.sefa(tiny_model(), layer=5)
 
 
@@ -231,7 +231,7 @@ def test_learned_directions_are_told_apart_and_chance_is_not_beaten_untrained(di
     again = directions.discover(digits, count=4, steps=0, test_pairs=500)
     assert untrained.accuracy < 0.4 and trained.accuracy > 0.5
     assert torch.equal(untrained.directions.vectors, again.directions.vectors) and untrained.accuracy == again.accuracy
-    with pytest.raises(InputError, match=r"count: expected 1 … 12 directions"):
+    with pytest.raises(InputError, match=r"count: expected a whole number from 1 to 12"):
         directions.discover(digits, count=13)
 
 

@@ -74,7 +74,7 @@ def test_the_noise_is_as_stated(snr):
         (lambda: fit_linear_map(np.ones((4, 2)), np.ones((5, 2))), "as many measurements as latents"),
         (lambda: fit_linear_map(np.ones(4), np.ones((4, 2))), "measurements: expected a matrix of numbers"),
         (lambda: fit_linear_map(np.full((4, 2), np.nan), np.ones((4, 2))), "measurements: expected finite numbers"),
-        (lambda: fit_linear_map(np.eye(4), np.eye(4), penalties=(0.0,)), "penalties: expected numbers above 0"),
+        (lambda: fit_linear_map(np.eye(4), np.eye(4), penalties=(0.0,)), "penalties: expected a number above 0"),
         (lambda: fit_linear_map(np.eye(4), np.eye(4))(np.eye(3)), r"expected \(n, 4\), as in the fit; found \(3, 3\)"),
         (lambda: pairwise_decoding(np.eye(3), np.eye(4)), "expected two matrices of one shape"),
         (lambda: synthetic_measurements(torch.eye(3), 5, 0.0), "snr: expected a number above 0, found 0.0"),
