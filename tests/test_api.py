@@ -943,6 +943,34 @@ def test_four_grey_images_are_told_from_one_with_four_channels():
         bigbigan.encode(np.zeros((8, 8, 4), np.uint8), tiny_model())
 
 
+@pytest.mark.parametrize(
+    ("images", "count", "message"),
+    [
+        (np.zeros((40, 30, 13), np.uint8), 40, r"^the shape \(40, 30, 13\) is read as 40 grey images of 30×13 pixels"),
+        (
+            torch.zeros(40, 30, 13, dtype=torch.uint8),
+            40,
+            r"^the shape \(40, 30, 13\) .*: give \(40, 1, 30, 13\) to say",
+        ),
+        (
+            [np.zeros((13, 9, 9), np.uint8)] * 2,
+            26,
+            r"^image 0: the shape \(13, 9, 9\) is read as 13 grey images of 9×9",
+        ),
+    ],
+)
+def test_many_bands_read_as_grey_images_are_doubted_once(images, count, message):
+    model = tiny_model()
+    with pytest.warns(UserWarning, match=message) as warned:
+        assert len(bigbigan.encode(images, model, "z_mean", progress=False)) == count
+    assert len(warned) == 1
+
+
+def test_a_stack_of_grey_images_is_not_doubted(recwarn):
+    bigbigan.encode(np.zeros((40, 8, 8), np.uint8), tiny_model(), "z_mean", progress=False)
+    assert not list(recwarn)
+
+
 def test_lists_of_numbers_are_refused_with_the_cure():
     with pytest.raises(InputError, match=r"found list; give each picture as an array, such as numpy.uint8\(picture\)"):
         bigbigan.encode([np.zeros((8, 8), np.uint8).tolist()], tiny_model())

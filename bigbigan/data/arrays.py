@@ -22,6 +22,7 @@ SIGNED, BYTES = (-1.0, 1.0), (0.0, 255.0)
 SLACK = 0.001  # beyond a range, of rounding
 OVERSHOOT = 0.1  # beyond a range, of bicubic resizing
 ENOUGH = 1_000_000  # values by which a range is suggested
+FEWEST_COLUMNS = 8  # of grey images without a channel axis
 SMALLEST_ROW = 196  # pixels: of images of 14×14
 WHITES = (16, 255, 4095, 65535)  # usual ones: scikit-learn's digits, and 8, 12 and 16 bits, perhaps rounded to bf16
 DARK = 1 / 15  # of a range: values that reach no further are doubted; 12 bits in 16, the 16 of the digits in 255
@@ -97,7 +98,8 @@ def as_images(images: np.ndarray | Tensor, size: int = 0) -> Tensor:
         raise InputError(f"expected one image or a batch of images, {found}{labels}")
     first_fits, last_fits = x.shape[1] in (1, 3, 4), x.shape[3] in (1, 3, 4)
     if not (first_fits or last_fits):
-        raise InputError(f"expected 1 or 3 channels, first or last; {found}")
+        grey = f"; grey images are {(len(images), 1, *images.shape[1:])}" if images.ndim == 3 else ""
+        raise InputError(f"expected 1 or 3 channels, first or last; {found}{grey}; of more bands give 1 or 3")
     if last_fits and (channels_last or not first_fits):
         x = x.permute(0, 3, 1, 2)
     if x.shape[1] == 4:
@@ -143,20 +145,33 @@ def array_as_tensor(images: np.ndarray | Tensor) -> Tensor:
 
 def is_single(x: np.ndarray | Tensor) -> bool:
     """Return whether three axes are one image with channels, rather than a batch of grey images."""
-    if isinstance(x, Tensor):
-        return x.shape[0] in (1, 3, 4) or x.shape[2] in (1, 3)
-    return x.shape[2] < 8 or x.shape[0] in (1, 3)  # so small a last axis means channels, if a wrong number
+    if x.shape[2] < FEWEST_COLUMNS:  # so short a last axis means channels, if a wrong number
+        return True
+    return x.shape[0] in ((1, 3, 4) if isinstance(x, Tensor) else (1, 3))
 
 
 def doubt_channels(images: np.ndarray | Tensor) -> None:
-    """Warn where three axes, the first of them 3, may be three grey images as well as the channels of one image."""
+    """Warn where three axes may be grey images as well as the channels of one: the first is 3, or the last is short."""
     shape = tuple(images.shape)
-    if len(shape) == 3 and shape[0] == 3 and shape[2] not in (1, 3, 4):
-        n, height, width = shape
+    if len(shape) != 3:
+        return
+    n, height, width = shape
+    if not is_single(images) and 2 * width <= min(n, height):
+        doubt_stack(shape)
+    if n == 3 and width not in (1, 3, 4):
         warn_caller(
             f"the shape {shape} is read as one colour image, channels first: give (1, {n}, {height}, {width}) to say "
             f"so, or ({n}, 1, {height}, {width}) for {n} grey images"
         )
+
+
+def doubt_stack(shape: tuple[int, ...], name: str = "") -> None:
+    """Warn that an array with three axes is read as several grey images. name: what the message calls the array."""
+    n, height, width = shape
+    warn_caller(
+        f"{name}{': ' * bool(name)}the shape {shape} is read as {n} grey images of {height}×{width} pixels: give ({n}, "
+        f"1, {height}, {width}) to say so; of one picture of many bands or slices give 1 or 3"
+    )
 
 
 def read_values(x: Tensor, ranges: Ranges) -> tuple[Tensor, Seen | None]:

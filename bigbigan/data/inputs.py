@@ -21,7 +21,17 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, SubsetRandomSam
 
 from bigbigan.data import layout
 from bigbigan.data.ahead import decoding_threads
-from bigbigan.data.arrays import Ranges, Seen, Values, as_images, doubt_channels, is_single, read_values, seen_in
+from bigbigan.data.arrays import (
+    Ranges,
+    Seen,
+    Values,
+    as_images,
+    doubt_channels,
+    doubt_stack,
+    is_single,
+    read_values,
+    seen_in,
+)
 from bigbigan.data.crops import centre_square, crop_and_resize, resize, size_of
 from bigbigan.data.folders import image_paths
 from bigbigan.data.images import Images, Request
@@ -327,7 +337,7 @@ def _parts(items: Iterable, batch_size: int, loader: DataLoader | None) -> Itera
     """
     part: list[_Item] = []
     largest = _batch_of(loader)
-    batched, grey = largest is not None, False
+    batched, grey, doubted = largest is not None, False, False
     for i, item in enumerate(items):
         item = _without_label(item, i)
         if not isinstance(item, (np.ndarray, Tensor)):
@@ -339,6 +349,9 @@ def _parts(items: Iterable, batch_size: int, loader: DataLoader | None) -> Itera
                 if largest >= 3:
                     doubt_channels(item)
             x = _as_images(item, f"{'batch' if batched else 'image'} {i}")
+            if not batched and item.ndim == 3 and len(x) > 1 and not doubted:
+                doubt_stack(tuple(item.shape), f"image {i}")
+                doubted = True  # once for all
             if not batched and len(x) == 1:
                 part.append(_Item(f"image {i}", x))
             else:

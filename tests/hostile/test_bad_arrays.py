@@ -43,6 +43,11 @@ def model():
         (np.zeros((2, 0, 0), np.uint8), "expected one image or a batch of images, found the shape (2, 0, 0)"),
         (np.zeros((2, 0, 8, 3), np.uint8), "expected one image or a batch of images, found the shape (2, 0, 8, 3)"),
         (np.zeros((8, 8, 5), np.uint8), "expected 1 or 3 channels, first or last; found the shape (8, 8, 5)"),
+        (
+            torch.zeros(8, 8, 5, dtype=torch.uint8),
+            "found the shape (8, 8, 5); grey images are (8, 1, 8, 5); of more bands give 1 or 3",
+        ),
+        (torch.zeros(8, 8, 4, dtype=torch.uint8), "expected 1 or 3 channels, found 4 in the shape (8, 8, 4)"),
         (X * np.float32(1e30), "expected float images in [−1, 1], found values from"),
         (np.full((2, 8, 8, 3), -np.inf), "expected finite values in [−1, 1], found NaN or infinity"),
         (T.to(torch.complex64), "found torch.complex64"),
