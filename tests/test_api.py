@@ -788,6 +788,16 @@ def test_the_same_pictures_have_the_same_features(model, tmp_path_factory, pixel
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
 
 
+@pytest.mark.parametrize(("factor", "found"), [(127.5, "from -127.5 to 127.5"), (-3, "from -3 to 3")])
+def test_pictures_far_beyond_the_range_are_refused(factor, found):
+    for draw in (bigbigan.to_pil, bigbigan.grid):
+        for x in (FLOATS * factor, (FLOATS * factor).clamp(min=-1), (FLOATS * factor).clamp(max=1)):
+            with pytest.raises(InputError, match=r"expected float \(N, 3, S, S\), .* found values from"):
+                draw(x)
+        with pytest.raises(InputError, match=found):
+            draw(FLOATS * factor)
+
+
 def test_to_pil_gives_the_pixels(model):
     x = bigbigan.generate(3, model)
     made = bigbigan.to_pil(x)

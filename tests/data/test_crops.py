@@ -147,6 +147,21 @@ def test_tf_resnet_crops_are_smaller_than_torchvisions():
         assert area.min() >= (0.0999 if augment == "tf_resnet" else 0.079) and area.max() <= 1
 
 
+@pytest.mark.parametrize("augment", ["resnet", "light"])
+def test_torchvisions_crops_lie_at_every_place_that_there_is(augment):
+    """Uniformly at 0 … room, as torch.randint draws them in RandomResizedCrop.get_params; both ends included."""
+    u = uniforms(1, "crop", np.arange(20_000), UNIFORMS)
+    boxes = random_crops(u, 6, 7, augment)
+    assert [random_crop(row, 6, 7, augment) for row in u[:300]] == [tuple(box) for box in boxes[:300]]
+    for axis, length in ((0, 6), (1, 7)):
+        first, room = boxes[:, axis], length - (boxes[:, axis + 2] - boxes[:, axis])
+        for places in range(2, room.max() + 2):
+            counts = np.bincount(first[room == places - 1], minlength=places)
+            assert len(counts) == places and (counts.sum() > 1000 or augment == "resnet" and places > 4)
+            share = 1 / places
+            assert np.abs(counts / counts.sum() - share).max() < 4 * (share * (1 - share) / counts.sum()) ** 0.5
+
+
 @pytest.mark.parametrize("size", [(1, 200), (300, 4), (1, 1), (2, 3)])
 def test_images_that_no_tf_resnet_crop_fits_give_the_centre_square(size):
     u = uniforms(0, "crop", np.arange(100), UNIFORMS)

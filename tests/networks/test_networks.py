@@ -5,6 +5,7 @@ from unittest import mock
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 
 from bigbigan.networks.discriminator import Discriminator
 from bigbigan.networks.encoder import Encoder, checked_features, remove_dropout, replace_batch_norms
@@ -258,6 +259,27 @@ def test_an_impure_backbone_is_refused(how):
     message = "yields a feature vector.*found .2, 3, 8, 8" if how == "map" else "whose forward is pure"
     with pytest.raises(ValueError, match=message):
         checked_features(Impure(), "impure", 8)
+
+
+def test_the_head_of_e_begins_without_its_residual_branches():
+    torch.manual_seed(0)
+    trunk = torch.nn.Linear(3, 256)
+    trunk.num_features = 256
+    encoder = Encoder(120, trunk, 8, mlp_width=512, mlp_layers=6)
+    feature = torch.randn(7, 256)
+    first, *rest = encoder.mlp.blocks
+    out = encoder.linear(F.relu(first["shortcut"](feature)))
+    torch.testing.assert_close(encoder.head(feature).mean, out[:, :120])
+    torch.testing.assert_close(encoder.head(feature).stddev, F.softplus(out[:, 120:]))
+    for block, width in ((first, 256), *((block, 512) for block in rest)):  # He et al. 2015, equation 10
+        assert block["linear1"].weight.std().item() == pytest.approx((2 / width) ** 0.5, rel=0.02)
+    assert encoder.linear.weight.std().item() == pytest.approx(
+        (2 / (512 + 240)) ** 0.5, rel=0.02
+    )  # Glorot, equation 12
+    assert (
+        not any(p.any() for name, p in encoder.mlp.named_parameters() if "bias" in name)
+        and not encoder.linear.bias.any()
+    )
 
 
 def test_bn_crelu_doubles_a_normalised_feature():

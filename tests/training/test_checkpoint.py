@@ -54,6 +54,26 @@ def test_resuming_is_bit_for_bit(tmp_path):
     assert equal(resumed.tensors(), straight.tensors())
 
 
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    flushed, named = [], {}
+    fsync, rename = os.fsync, os.rename
+
+    def noted(file):
+        flushed.append(os.fstat(file).st_ino)
+        fsync(file)
+
+    def seen(old, new):
+        named[new] = list(flushed), {path.stat().st_ino for path in (old, *old.iterdir())}
+        rename(old, new)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(os, "rename", seen)
+    path = checkpoint.save(tmp_path / "checkpoints", make_state()[0], CONFIG, keep=2)
+    before, written = named[path]
+    assert len(written) == 5 and written <= set(before), "the folder, three files of tensors and state.json"
+    assert path.parent.stat().st_ino in flushed[len(before) :], "and the new name itself"
+
+
 def test_rotation_and_leftovers(tmp_path):
     state, step = make_state()
     (tmp_path / ".writing-000000000016").mkdir()

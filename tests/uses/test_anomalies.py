@@ -10,7 +10,7 @@ from PIL import Image
 
 import bigbigan
 from bigbigan.api import as_tensor
-from bigbigan.errors import BigBiGANError, InputError
+from bigbigan.errors import InputError
 from bigbigan.uses import anomalies
 from bigbigan.uses.anomalies import anomaly_scores, aurocs, baselines
 from tests.conftest import picture, tiny_model
@@ -152,5 +152,5 @@ def test_images_of_a_user_are_scored():
     model = bigbigan.load("digits", "cpu")
     x = bigbigan.as_tensor([picture(i) for i in range(3)], model)
     assert anomaly_scores(model, x, "reconstruction").total.shape == (3,)
-    with pytest.raises(BigBiGANError):
+    with pytest.raises(InputError, match="expected a model with a discriminator, found one without a discriminator"):
         anomaly_scores(model, x, "feature_matching")

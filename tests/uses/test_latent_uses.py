@@ -10,6 +10,7 @@ from PIL import Image
 
 import bigbigan
 from bigbigan.errors import InputError
+from bigbigan.model import BigBiGAN
 from bigbigan.networks.interface import GeneratorInterface
 from bigbigan.release.format import write_release
 from bigbigan.uses import directions, interpolation, inversion, masks
@@ -214,6 +215,27 @@ def test_a_generator_of_ones_own_is_refused_with_the_method_to_write():
         directions.sefa(model)
     with pytest.raises(InputError, match=r"layer: expected a whole number from 0 to 1"):
         directions.sefa(tiny_model(), layer=5)
+
+
+def test_the_pairs_of_discovery_are_shifted_along_one_column_by_no_less_than_a_twelfth():
+    """G is the identity here, so that a pair of images is a pair of latents."""
+
+    class Identity(torch.nn.Module):
+        latent_dim, classes, image_size = 5, 0, 1
+
+        def forward(self, z, classes=None):
+            return z + 0 * self.weight
+
+    generator = Identity()
+    generator.weight = torch.nn.Parameter(torch.zeros(()))
+    model = BigBiGAN(generator, None, None)
+    a = torch.nn.Linear(3, 5, bias=False)
+    x, shifted, k, epsilon = directions._Pairs(model, a, 3, 6.0, 0).draw(0, 4000, "test")
+    torch.testing.assert_close(shifted - x, epsilon[:, None] * a.weight.T[k], atol=1e-5, rtol=1e-5)
+    size = epsilon.abs()
+    assert size.min() == 0.5 and 5.99 < size.max() <= 6 and abs(float(epsilon.mean())) < 0.2
+    assert float((size == 0.5).float().mean()) == pytest.approx(1 / 12, abs=0.02), "ε ~ U(−6, 6), cut from below"
+    assert k.bincount().min() > 1200
 
 
 def test_discovery_runs_on_any_model_and_leaves_it_alone(any_model):
