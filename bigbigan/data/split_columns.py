@@ -1,7 +1,8 @@
 """Read splits from a column of a table: `split`, `partition`, `subset`, ... with the words train, val and test."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +21,26 @@ NUMBERED = {"0": TRAIN, "1": VAL, "2": TEST}  # as in CelebA and WILDS
 
 def split_columns(columns: Iterable[str]) -> list[str]:
     """Return the columns whose names say that they may hold splits."""
-    return [name for name in columns if set(words(name)) & COLUMNS]
+    return [name for name in columns if set(words(name)) & COLUMNS or _asks(name)]
+
+
+def _asks(column: str) -> str | None:
+    """Return the split that a column of yes and no is about, as `is_valid` of fastai; None for other columns."""
+    return read_name(column).split if words(column)[:1] == ["is"] else None
+
+
+def _answers(counts: Mapping[str, int], split: str) -> dict[str, str | None]:
+    """Return the split that yes and no stand for; {} for other values, and where most images are said to be held out.
+
+    Then `is_valid` says that an image can be used.
+    """
+    yes = [value for value in counts if value.lower() in ("true", "1", "yes")]
+    no = [value for value in counts if value.lower() in ("false", "0", "no")]
+    if len(yes) != 1 or len(no) != 1 or len(counts) != 2:
+        return {}
+    if split == TRAIN:
+        return {yes[0]: TRAIN, no[0]: TEST}
+    return {yes[0]: split, no[0]: TRAIN} if counts[yes[0]] < counts[no[0]] else {}
 
 
 def columns_of_split_words(columns: Iterable[tuple[str, Iterable[str]]]) -> list[str]:
@@ -36,12 +56,14 @@ def columns_of_split_words(columns: Iterable[tuple[str, Iterable[str]]]) -> list
     return found
 
 
-def kinds_of(values: Iterable[str], column: str, where: str) -> dict[str, str | None]:
+def kinds_of(counts: Mapping[str, int], column: str, where: str) -> dict[str, str | None]:
     """Return the split that each value of a column stands for; {} for a column that does not hold splits.
 
-    where: what a warning calls the table whose values are partly splits.
+    counts: value → rows.  where: what a warning calls the table whose values are partly splits.
     """
-    values = list(values)
+    if split := _asks(column):
+        return _answers(counts, split)
+    values = list(counts)
     kinds = {value: read_name(value).split for value in values}
     if set(values) == set(NUMBERED):
         kinds = dict(NUMBERED)
@@ -77,7 +99,8 @@ def choose_by_column(
                 )  # fmt: skip
             continue
         values = ["" if value is None else str(value).strip() for value in found.values]
-        kinds = kinds_of(dict.fromkeys(filter(None, values)), column, where)
+        rows = Counter(dict(zip(values, np.bincount(found.codes, minlength=len(values)).tolist(), strict=True)))
+        kinds = kinds_of({value: n for value, n in rows.items() if value}, column, where)
         if not kinds:
             continue
         if not request.test:

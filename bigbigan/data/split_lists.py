@@ -196,7 +196,8 @@ def _of_metadata(path: str) -> TextTable | None:
     columns = columns_in(rows)
     if not split_columns(columns):
         return None
-    return TextTable(columns, [[str(row.get(name) or "") for name in columns] for row in rows])
+    text = lambda value: "" if value is None else str(value)  # noqa: E731
+    return TextTable(columns, [[text(row.get(name)) for name in columns] for row in rows])
 
 
 def _by_column(table: TextTable, path: str, names: NamesIn) -> dict[str, set[str]]:

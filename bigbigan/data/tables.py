@@ -36,7 +36,7 @@ from bigbigan.files import check_inside, path_within, printable, state_of
 
 log = logging.getLogger(__name__)
 SUFFIXES = (".parquet", ".arrow")
-PLAIN = ("string", "large_string", "int8", "int16", "int32", "int64")  # of a column that may hold splits
+PLAIN = ("string", "large_string", "int8", "int16", "int32", "int64", "bool")  # of a column that may hold splits
 CELLS = 256  # rows of a table read at a time
 
 

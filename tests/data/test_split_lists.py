@@ -324,3 +324,26 @@ def test_a_table_of_splits_is_chosen_among_several_by_its_path(tmp_path, caplog)
         for thing in ("cap", "pcb"):
             wanted = [{f"{c}{thing}{i:03}" for c in TWO for i in part} for part in (range(first), range(first, 6))]
             assert both(tmp_path, subset=thing, **chosen) == wanted
+
+
+@pytest.mark.parametrize(
+    "column, yes, wanted",
+    [
+        ("is_valid", range(6, 8), [numbers(0, 6), numbers(6, 8)]),  # fastai
+        ("is_test", range(6, 8), [numbers(0, 6), numbers(6, 8)]),
+        ("is_training_image", range(6), [numbers(0, 6), numbers(6, 8)]),
+        ("is_valid", range(1, 8), None),  # all but one image can be used
+    ],
+)
+@pytest.mark.parametrize("words", [("False", "True"), ("0", "1")])
+def test_columns_of_yes_and_no_give_splits(tmp_path, column, yes, wanted, words, caplog):
+    make(tmp_path, *(f"images/{i:03}.png" for i in range(8)))
+    write(tmp_path / "labels.csv", f"fname,{column}", *(f"{i:03}.png,{words[i in yes]}" for i in range(8)))
+    found = both(tmp_path)
+    assert found == wanted or (wanted is None and "splits are read" not in caplog.text)
+
+
+def test_splits_of_metadata_may_be_numbers(tmp_path):
+    make(tmp_path, *(f"{i:03}.png" for i in range(9)))  # 0 is a number, and no missing value
+    write(tmp_path / "metadata.csv", "file_name,split", *(f"{i:03}.png,{i // 3}" for i in range(9)))
+    assert both(tmp_path) == [numbers(0, 3), numbers(6, 9)]
