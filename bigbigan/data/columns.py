@@ -3,6 +3,7 @@
 Tables, the Hugging Face hub and `metadata.csv` beside images share these rules. Names are compared in lower case.
 """
 
+import functools
 import logging
 import re
 import unicodedata
@@ -239,12 +240,35 @@ def _tidied(found: Tally, column: str, origin: str) -> Tally:
             "%s: %s in column %r counts as a class; if it marks rows without a label, fill them in or take them out",
             origin, ", ".join(map(repr, marks)), column,
         )  # fmt: skip
+    if several := _of_several(tidy):
+        _say_several(origin, column, several[0])
     if tidy == found.values:
         return found
     if any(isinstance(v, str) and v != v.strip() for v in found.values):
         log.warning("%s: blanks around the labels in column %r are left out", origin, column)
     again = tally(tidy)
     return Tally(again.values, again.codes[found.codes])
+
+
+def _of_several(values: list) -> list[str]:
+    """Return the words that are several other values of a column at once: "A|B" where A or B is there too."""
+    words = {value for value in values if isinstance(value, str)}
+    found = []
+    for value in sorted(words):
+        parts = [{part.strip() for part in value.split(mark)} for mark in "|;,"]
+        if any(len(some) > 1 and some & words for some in parts) or 1 < len(set(value.split())) <= len(
+            words & set(value.split())
+        ):
+            found.append(value)
+    return found
+
+
+@functools.cache  # once for a process, which reads the labels of both splits
+def _say_several(origin: str, column: str, example: str) -> None:
+    log.warning(
+        "%s: column %r has several labels for some images, such as %r, which count as one class of its own",
+        origin, column, example,
+    )  # fmt: skip
 
 
 def _unknown(found: Tally, declared: bool, column: str, origin: str) -> bool:

@@ -16,7 +16,7 @@ from bigbigan.data.label_tables import read_label_tables, say_which_tables
 from bigbigan.data.links import linked, real_paths, second_paths
 from bigbigan.data.metadata import Metadata, read_metadata
 from bigbigan.data.pictures import EXTENSIONS, open_picture
-from bigbigan.data.shards import are_shards
+from bigbigan.data.shards import are_bands, are_shards
 from bigbigan.data.split_lists import part_of_list, parts_of_lists
 from bigbigan.data.walk import INSTALL_HEIF, Census, Folder, Listing, walk
 from bigbigan.errors import DataError
@@ -33,8 +33,9 @@ def open_folder(request: Request) -> Found | None:
     if not folder.is_dir():
         return None
     root, census = _walk(folder, request.follow_links, request.test, request.listing)
+    root = layout.without_copies(root, notes := [])
     metadata = _metadata(request, root, census)
-    root = layout.without_mask_files(root, notes := [])
+    root = layout.without_mask_files(root, notes)
     for phrase in notes if not request.test else ():
         log.warning("%s: left out: %s", where, phrase)
     if request.by_path:
@@ -248,7 +249,11 @@ class _Reader:
         if len(names) >= MANY and len(names) > len(paths) / 2 and not set(names) & known:
             return f"{len(names):,} folders hold {len(paths):,} images, as those of patients or scenes do"
         if layout.are_dates(names):
-            return f"the {len(names)} folders, such as {printable(names[0])}, are named by dates"
+            return f"the {len(names)} folders, such as {printable(names[0])}, are named by dates or years"
+        if layout.are_patients(names) and not set(names) & known:
+            return f"the {len(names)} folders, such as {printable(names[0])}, are named by the numbers of patients"
+        if are_bands(tops, paths):
+            return "the images are single bands of satellite images; save the three to see of each as one picture"
         if are_shards(tops, paths):
             first = printable(names[0])
             return f"the names of the images say in which of the {len(names)} folders, such as {first}, they lie"

@@ -26,14 +26,16 @@ Table files are read by the same words, in the file's name or in the names of th
 name and path, without shard numbers, tells configurations apart; several are never joined.
 """
 
+import filecmp
 import operator
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bigbigan.data.columns import MASK_WORDS, is_mask, words
-from bigbigan.data.images import Request
+from bigbigan.data.images import Request, spread
 from bigbigan.data.walk import Folder
 from bigbigan.errors import DataError
 from bigbigan.files import counted, printable
@@ -60,6 +62,7 @@ IMAGE_WORDS = {
     "image", "images", "img", "imgs", "pictures", "photos", "jpegimages", "input", "inputs", "rgb", "frames",
     "original", "originals", "jpg", "jpeg", "png",
 }  # fmt: skip
+SURE_IMAGES = {"image", "images", "img", "imgs", "jpegimages"}  # which name no class
 # Words of folders that hold the same things seen otherwise: at another time, from another side, by another sensor.
 VIEW_WORDS = IMAGE_WORDS | {
     "before", "after", "pre", "post", "left", "right", "first", "second", "old", "new", "past", "present", "time",
@@ -76,6 +79,9 @@ PART_WORDS = {
 }  # fmt: skip
 LAST_WORD = re.compile(r"[-_. ]+\(?([A-Za-z]+)\)?$")
 MAYBE_MASK = re.compile(rf"(?i)[-_. ](\w*[-_. ])?({'|'.join(sorted(MASK_WORDS))})[^/]*$")
+PATIENTS = ("patient", "pat", "case", "study", "exam", "visit", "scan", "series")
+FOLDS = {"fold", "folds", "kfold"}
+LOOKED_AT = 8  # files by which folders are compared
 SHOWN = 6  # names that a message lists
 IF_CLASSES = "; if these folders are classes: --data.split all"
 
@@ -334,10 +340,11 @@ def unwrap(folder: Folder, left_out: list[str], classes: Iterable[str] = (), cer
         pictures = _without_masks(folders, left_out, folder.name, None if certain or known else IF_CLASSES)
         if pictures is not None:
             folder = Folder(folder.name, folder.path, [], pictures)
-        elif numbered_parts([f.name for f in folders]) and not known:
+        elif (numbered_parts([f.name for f in folders]) or _are_folds(folders)) and not known:
             folder = merge(folder, [unwrap(f, left_out, classes, certain) for f in folders])
         elif _initials(folders):
-            folder = merge(folder, folders)
+            joined = merge(folder, folders)
+            folder = Folder(folder.name, folder.path, joined.files, [c for f in joined.folders for c in _leaves(f)])
         else:
             break
     return folder
@@ -353,6 +360,12 @@ def _without_masks(folders: list[Folder], left_out: list[str], above: str, doubt
     pictures = [f for f in folders if not is_mask(f.name) and set(words(f.name)) & IMAGE_WORDS]
     others = [f for f in folders if f not in masks and f not in pictures]
     place = f"{printable(above)}/" if above else ""
+    if doubt is not None and not masks and (found := _images_and_copies(folders)):
+        pictures, copies = found
+        named = " and ".join(f"{place}{printable(f.name)}/" for f in copies)
+        count = counted(sum(map(len, copies)))
+        left_out.append(f"{named} ({count} of the same names as those of {printable(pictures.name)}/{doubt})")
+        return [pictures]
     if masks and not pictures and doubt is not None and _are_drawn_after(masks, others):
         named, seen = (" and ".join(f"{place}{printable(f.name)}/" for f in some) for some in (masks, others))
         left_out.append(f"{named} ({sum(map(len, masks)):,} masks or the like of {seen}, by their names{doubt})")
@@ -362,6 +375,16 @@ def _without_masks(folders: list[Folder], left_out: list[str], above: str, doubt
     left_out.extend(f"{place}{printable(f.name)}/ ({len(f):,} masks or the like, by its name)" for f in masks)
     left_out.extend(f"{place}{printable(f.name)}/ ({counted(len(f))}, beside those and masks)" for f in others)
     return pictures
+
+
+def _images_and_copies(folders: list[Folder]) -> tuple[Folder, list[Folder]] | None:
+    """Return the folder `images` and those beside it, if all of these hold files of its names alone; else None."""
+    pictures = [f for f in folders if set(words(f.name)) & SURE_IMAGES and read_name(f.name).plain]
+    others = [f for f in folders if f not in pictures]
+    if len(pictures) != 1 or not others:
+        return None
+    stems = [{os.path.splitext(path[len(f.path) :])[0] for path in f.images()} for f in (*pictures, *others)]
+    return (pictures[0], others) if all(names <= stems[0] for names in stems[1:]) else None
 
 
 def _are_drawn_after(masks: list[Folder], others: list[Folder]) -> bool:
@@ -392,6 +415,31 @@ def _names_a_class(name: list[str]) -> bool:
 def _is_view(name: str) -> bool:
     """Return whether a name is one of several views of the same things: A, t1, im2, before."""
     return all(word.isdigit() or len(word) < 3 or word in VIEW_WORDS for word in words(name))
+
+
+def without_copies(folder: Folder, left_out: list[str]) -> Folder:
+    """Return the folder without copies of its subfolders: of names that differ in case alone, with the same files.
+
+    A data set that was packed where case does not count may have both. left_out: gets a phrase for each.
+    """
+    first: dict[str, Folder] = {}
+    folders = []
+    for child in folder.folders:
+        before = first.setdefault(child.name.lower(), child)
+        if before is not child and _same_files(before, child):
+            left_out.append(f"{printable(child.name)}/ ({counted(len(child))}, a copy of {printable(before.name)}/)")
+        else:
+            folders.append(without_copies(child, left_out))
+    same = len(folders) == len(folder.folders) and all(map(operator.is_, folders, folder.folders))
+    return folder if same else Folder(folder.name, folder.path, folder.files, folders)
+
+
+def _same_files(one: Folder, other: Folder) -> bool:
+    """Return whether two folders hold files of the same names and, in those that are looked at, the same bytes."""
+    paths = [sorted(folder.images()) for folder in (one, other)]
+    if [path[len(one.path) :] for path in paths[0]] != [path[len(other.path) :] for path in paths[1]]:
+        return False
+    return all(filecmp.cmp(paths[0][i], paths[1][i], shallow=False) for i in spread(len(paths[0]), LOOKED_AT))
 
 
 def without_mask_files(folder: Folder, left_out: list[str]) -> Folder:
@@ -426,8 +474,20 @@ def _without_mask_files(folder: Folder, found: list[str]) -> Folder:
 
 
 def are_dates(names: Sequence[str]) -> bool:
-    """Return whether folders are named by dates or years: "2019", "2019-05 Rome". They hold photographs, no classes."""
-    return len(names) > 1 and all(re.match(r"(19|20)\d\d(?!\d)([-_. ]|$)", name) for name in names)
+    """Return whether folders are named by dates or years: "2019", "2019-05 Rome". They hold photographs, no classes.
+
+    So do editions of one data set: "VOC2007", "VOC2012".
+    """
+    if len(names) > 1 and all(re.match(r"(19|20)\d\d(?!\d)([-_. ]|$)", name) for name in names):
+        return True
+    editions = [re.fullmatch(r"(.*\D)(19|20)\d\d", name) for name in names]
+    return len(names) > 1 and all(editions) and len({found[1] for found in editions if found}) == 1
+
+
+def are_patients(names: Sequence[str]) -> bool:
+    """Return whether folders are named by numbers of patients or of their visits: patient00001, study2."""
+    kind = rf"({'|'.join(PATIENTS)})[-_. ]?\d+([-_. ]+[a-z]*[-_. ]?\d+)*"
+    return len(names) > 1 and all(re.fullmatch(kind, name.lower()) for name in names)
 
 
 def numbered_parts(names: Sequence[str]) -> bool:
@@ -441,6 +501,19 @@ def numbered_parts(names: Sequence[str]) -> bool:
     )
 
 
+def _are_folds(folders: list[Folder]) -> bool:
+    """Return whether folders are the folds of one data set (fold0, fold1); with splits in each they share images."""
+    found = [words(f.name) for f in folders]
+    letters = {tuple(word for word in name if not word.isdigit()) for name in found}
+    return (
+        len(folders) > 1
+        and len(letters) == 1
+        and bool(set(next(iter(letters))) & FOLDS)
+        and all(any(map(str.isdigit, name)) for name in found)
+        and not any(read_name(child.name).split for f in folders for child in f.folders)
+    )
+
+
 def _initials(folders: list[Folder]) -> bool:
     """Return whether folders are the initials of what is in them (a/abbey, a/airport, b/bakery)."""
     return len(folders) > 1 and all(
@@ -448,6 +521,14 @@ def _initials(folders: list[Folder]) -> bool:
         and all(c.name.lower().startswith(f.name.lower()) and len(c.name) > 1 for c in f.folders)
         for f in folders
     )  # fmt: skip
+
+
+def _leaves(folder: Folder) -> list[Folder]:
+    """Return the classes that a folder holds below its initial: bazaar/indoor and bazaar/outdoor, or itself."""
+    if folder.files or all(read_name(child.name).plain for child in folder.folders):
+        return [folder]
+    below = [leaf for child in folder.folders for leaf in _leaves(child)]
+    return [Folder(f"{folder.name}/{leaf.name}", leaf.path, leaf.files, leaf.folders) for leaf in below]
 
 
 def merge(folder: Folder, parts: list[Folder]) -> Folder:
@@ -488,7 +569,7 @@ def _splits_here(top: Folder, asked: str, where: str, left_out: list[str]) -> li
     if (len(kinds) == 1 and not masks) or (flat and len(others) > 1 and not plain):
         _refuse(
             where, f"{found} beside {beside}",
-            f"{found} is a split and {beside} are not used", f"--data.path {printable(splits[0][0].path)}",
+            f"{found} is a split and {beside} are not used", _flags(splits, where),
             f"{found} is a class like {beside}", "--data.split all",
         )  # fmt: skip
     left_out.extend(f"{printable(f.name)}/ ({counted(len(f))}, beside the splits)" for f in others)
@@ -501,7 +582,8 @@ def _recognised(named: list[tuple[Folder, Name]]) -> list[tuple[Folder, Name]]:
     """Return the same list, where a split word that does not stand for a split by what lies beside it counts as none.
 
     A longer name counts if its other words say nothing, or are the same for training and evaluation, or the same as in
-    a folder of images or data (`data_large`, `val_large`).
+    a folder of images or data (`data_large`, `val_large`), or if all names have split words and another split's has no
+    other word (`train_mini`, `val`).
     """
     rests = {
         side: {name.rest for _, name in named if name.split and (name.split == TRAIN) == side} for side in (True, False)
@@ -509,12 +591,15 @@ def _recognised(named: list[tuple[Folder, Name]]) -> list[tuple[Folder, Name]]:
     pairs = rests[True] & rests[False]
     both = rests[True] and rests[False]
     complete = both and all(name.split for _, name in named)
+    alone = {name.split for _, name in named if name.split and not name.rest}  # val beside train_mini
     without = [name.rest for _, name in named if not name.split and set(name.rest) & PLAIN_WORDS]  # data_large
     alike = {tuple(word for word in rest if word not in PLAIN_WORDS) for rest in without}
 
     def counts(name: Name) -> bool:
         if not name.split or (name.short and not (both and (complete or name.rest in pairs and name.rest))):
             return False
+        if complete and alone and name.split not in alone:
+            return True
         return name.plain or name.rest in pairs or name.rest in alike or (bool(pairs) and is_mask(" ".join(name.rest)))
 
     return [(f, name if counts(name) else Name(None, name.rest)) for f, name in named]
@@ -532,20 +617,30 @@ def _group(splits: list[tuple[Folder, Name]], where: str, left_out: list[str]) -
     if all(len(found) == 1 for found in kinds.values()):
         return [Part(found[0][0].name, kind, [("", found[0][0])]) for kind, found in kinds.items()]
     rests = [{name.rest for _, name in found} for found in kinds.values()]
-    if all(rest == rests[0] for rest in rests) and not any(name.plain for _, name in splits):
+    sizes = any({"hr", "lr"} & set(name.rest) for _, name in splits)  # DIV2K_train_HR, DIV2K_train_LR
+    if all(rest == rests[0] for rest in rests) and not (sizes or any(name.plain for _, name in splits)):
         return [Part(kind, kind, [(" ".join(name.rest), f) for f, name in found]) for kind, found in kinds.items()]
     parts = []
     for kind, found in kinds.items():
         if len(found) > 1 and not (kind == TRAIN and all(_shard(name) for _, name in found)):
-            names = [f.name for f, _ in found]
             raise DataError(
-                f"{where}: expected one folder for the split {kind!r}, found {listed(names)}; choose with "
-                f"--data.{'split' if kind == TRAIN else 'test_split'} ./{printable(names[0])}, "
-                "or join them in one folder"
+                f"{where}: expected one folder for the split {kind!r}, found {listed(f.name for f, _ in found)}; "
+                f"choose with {_flags(splits, where)}, or join them in one folder"
             )
         name = found[0][0].name if len(found) == 1 else kind
         parts.append(Part(name, kind, [("", f) for f, _ in found]))
     return parts
+
+
+def _flags(splits: list[tuple[Folder, Name]], where: str) -> str:
+    """Return the flags that take the first folder of training and the first of evaluation, if there are both."""
+    train = [f for f, name in splits if name.split == TRAIN]
+    tests = [f for f, name in splits if name.split != TRAIN]
+    if not tests:
+        return f"--data.path {printable(train[0].path)}"
+    flags = {"split": train, "test_split": tests}
+    inside = lambda f: printable(f.path).removeprefix(where.rstrip("/") + "/")  # noqa: E731
+    return " ".join(f"--data.{flag} ./{inside(found[0])}" for flag, found in flags.items() if found)
 
 
 def _leave_out_copies(kinds: dict[str, list[tuple[Folder, Name]]], left_out: list[str]) -> None:
@@ -587,6 +682,8 @@ def _splits_below(top: Folder, where: str, left_out: list[str]) -> list[Part]:
         return []
     without = [f.name for f in top.folders if f.name not in found]
     deep = [n for n, parts in found.items() if any(len(unwrap(f, []).folders) > 1 for p in parts for _, f in p.folders)]
+    if all(re.fullmatch(r"(?i)\d+(k|m|p|px)", name) for name in found):  # sizes: 100k, 10k; 256px, 512px
+        deep = list(found)
     if deep:
         raise DataError(
             f"{where}: expected one data set, found several, each with splits and classes of its own: "
@@ -637,7 +734,7 @@ def _check_classes_once(top: Folder, where: str) -> None:
         return
     distinct, largest = set.union(*below.values()), max(below.values(), key=len)
     shared = [name for name in distinct if sum(name in names for names in below.values()) > 0.5 * len(below)]
-    if len(shared) > 1 and len(distinct) <= 1.5 * len(largest):
+    if len(shared) > 1 and len(distinct) <= 1.5 * len(largest) and not are_patients(shared):
         _refuse(
             where, f"the folders {listed(sorted(shared))} below each of {listed(sorted(below))}",
             f"{listed(sorted(below))} are versions or groups of the same classes",
@@ -680,7 +777,8 @@ def items_of(part: Part, known: set[str] | None, left_out: list[str], where: str
         else merge(folders[0], [unwrap(f, left_out, known or (), part.certain) for f in folders])
     )
     inner = unwrap(whole, left_out, known or (), part.certain)
-    if not (part.certain or part.settled or are_dates([folder.name for folder in inner.folders])):
+    names = [folder.name for folder in inner.folders]
+    if not (part.certain or part.settled or are_dates(names) or are_patients(names)):
         _check_classes_once(inner, where)
         _check_labelled(inner, where, at_the_top=False)
         if known is not None:

@@ -22,6 +22,8 @@ def are_shards(folders: Sequence[str], paths: Sequence[str]) -> bool:
       class may be named after it, too.
     - The last two or more digits of the image's number are the folder's: `0234/1991234.jpg` (Danbooru).
     - The image's hash begins with the folder's name: `3f/3f9a61c2.jpg`.
+
+    More may follow the number, as in IMDB-WIKI's `00/nm0000100_rm12818944_1955-1-6_2003.jpg`, if most numbers differ.
     """
     counts = Counter(folders)
     if len(counts) < 2 or len(paths) < 2 * len(counts):  # an image or so a folder tells nothing
@@ -29,11 +31,25 @@ def are_shards(folders: Sequence[str], paths: Sequence[str]) -> bool:
     stems = [os.path.splitext(os.path.basename(path))[0] for path in paths]
     places = list(zip(folders, stems, strict=True))
     if all(map(str.isdecimal, counts)):
-        found = [re.fullmatch(r"[A-Za-z]*(\d+)", stem) for stem in stems]
+        found = [re.fullmatch(r"[A-Za-z]*(\d+)([-_].*)?", stem) for stem in stems]
         numbers = [(folder, match[1]) for folder, match in zip(folders, found, strict=True) if match]
-        return len(numbers) == len(paths) and any(rule(counts, numbers) for rule in (_ranges, _beginnings, _ends))
+        differ = 2 * len({number for _, number in numbers}) > len(paths) or not any(
+            match and match[2] for match in found
+        )
+        return (
+            differ
+            and len(numbers) == len(paths)
+            and any(rule(counts, numbers) for rule in (_ranges, _beginnings, _ends))
+        )
     hashed = all(re.fullmatch(r"[0-9a-f]{1,4}", name) for name in counts) and len(set(map(len, counts))) == 1
     return hashed and all(re.fullmatch(r"[0-9a-f-]{8,}", stem) and stem.startswith(name) for name, stem in places)
+
+
+def are_bands(folders: Sequence[str], paths: Sequence[str]) -> bool:
+    """Return whether each folder is one scene, and its images are named after it and a band: `S2A_87_48_B8A.tif`."""
+    stems = [os.path.splitext(os.path.basename(path))[0] for path in paths]
+    bands = [stem.removeprefix(folder) for folder, stem in zip(folders, stems, strict=True)]
+    return len(set(bands)) > 1 and all(re.fullmatch(r"[-_.]B\d{1,2}A?", band) for band in bands)
 
 
 def _ranges(counts: Counter, numbers: list[tuple[str, str]]) -> bool:

@@ -150,6 +150,17 @@ LAYOUTS = {
     "one class in val": (
         ["train/a/*2.png", "train/b/*2.png", "val/b/*2.png"], {"a": 2, "b": 2}, {"b": 2},
     ),
+    "iNaturalist 2021, mini": (
+        ["train_mini/00_bee/*3.jpg", "train_mini/01_ant/*2.jpg", "val/00_bee/*1.jpg", "val/01_ant/*1.jpg",
+         "public_test/*3.jpg"], {"00_bee": 3, "01_ant": 2}, {"00_bee": 1, "01_ant": 1},
+    ),
+    "iNaturalist 2021": (
+        ["train/00_bee/*4.jpg", "train/01_ant/*4.jpg", "train_mini/00_bee/*3.jpg", "val/00_bee/*1.jpg",
+         "val/01_ant/*1.jpg"], {"00_bee": 4, "01_ant": 4}, {"00_bee": 1, "01_ant": 1},
+    ),
+    "Kaggle, of a stage": (
+        ["train/ALB/*3.jpg", "train/BET/*3.jpg", "test_stg1/*2.jpg"], {"ALB": 3, "BET": 3}, 2,
+    ),
     "training parts": (["train_part1/a/*2.png", "train_part1/b/*2.png", "train_part2/a/*1.png", "test/a/*1.png",
                         "test/b/*1.png"], {"a": 3, "b": 2}, {"a": 1, "b": 1}),
 }  # fmt: skip
@@ -177,6 +188,10 @@ WHOLE = {
         ["data_large/a/abbey/*1.jpg", "data_large/a/airport/*2.jpg", "data_large/b/bakery/*1.jpg",
          "data_large/t/train_station/*1.jpg"],
         {"abbey": 1, "airport": 2, "bakery": 1, "train_station": 1},
+    ),
+    "SUN397": (
+        ["SUN397/a/abbey/*1.jpg", "SUN397/b/bazaar/indoor/*2.jpg", "SUN397/b/bazaar/outdoor/*1.jpg"],
+        {"abbey": 1, "bazaar/indoor": 2, "bazaar/outdoor": 1},
     ),
     "scenes with split words in their names": (
         ["train_station/*2.jpg", "test_tube/*1.jpg", "bus_stop/*1.jpg"],
@@ -241,6 +256,26 @@ AMBIGUOUS = {
         ["train2014/*2.jpg", "val2014/*1.jpg", "train2017/*2.jpg", "val2017/*1.jpg"],
         ["one folder for the split 'train', found train2014, train2017", "--data.split ./train2014"],
         ({"train": "./train2014", "test": "./val2017"}, [2, 1]),
+    ),
+    "two editions below a wrapper": (
+        ["planet/train-jpg/*2.jpg", "planet/test-jpg/*1.jpg", "planet/test-jpg-extra/*1.jpg",
+         "planet/train-png-v2/*2.png"],
+        ["test-jpg, train-jpg beside", "--data.split ./planet/train-jpg --data.test_split ./planet/test-jpg"],
+        ({"train": "./planet/train-jpg", "test": "./planet/test-jpg"}, [2, 1]),
+    ),
+    "two test splits": (
+        ["all/train/*3.jpg", "all/test_stg1/*2.jpg", "all/test_stg2/*1.jpg"],
+        ["one folder for the split 'test'", "--data.split ./all/train --data.test_split ./all/test_stg1"],
+        ({"train": "./all/train", "test": "./all/test_stg1"}, [3, 2]),
+    ),
+    "the same images in two sizes": (
+        [f"DIV2K_{name}/*2.png" for name in ("train_HR", "valid_HR", "train_LR_x2", "valid_LR_x2")],
+        ["one folder for the split 'train'", "--data.split ./DIV2K_train_HR --data.test_split ./DIV2K_valid_HR"],
+        ({"train": "./DIV2K_train_HR", "test": "./DIV2K_valid_HR"}, [2, 2]),
+    ),
+    "a large set and a small one": (  # BDD100K
+        [f"bdd100k/images/{size}/{split}.jpg" for size in ("100k", "10k") for split in ("train/*3", "val/*2")],
+        ["several", "--data.subset 100k"], ({"subset": "10k"}, [3, 2]),
     ),
     "several data sets": (
         ["cifar/train/a/*2.png", "cifar/train/b/*2.png", "cifar/test/a/*1.png", "cifar/test/b/*1.png",

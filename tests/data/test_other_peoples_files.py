@@ -1,6 +1,7 @@
 """Layouts of published data sets that were read wrong: what is no image, no label and no training image is none."""
 
 import io
+import shutil
 import struct
 import tarfile
 import warnings
@@ -115,6 +116,19 @@ def test_masks_beside_their_images_are_left_out_and_counted(tmp_path, name, capl
         ([f"{2019 + i // 3}/IMG_{i}.jpg" for i in range(9)], "the 3 folders, such as 2019, are named by dates"),
         ([f"{y}/{m:02}/{i}.jpg" for y in (2019, 2020) for m in (1, 2) for i in range(3)], "are named by dates"),
         ([f"2021-0{1 + i // 3} Rome/{i}.jpg" for i in range(9)], "are named by dates"),
+        ([f"VOC{y}/JPEGImages/{i}.jpg" for y in (2007, 2012) for i in range(4)], "are named by dates or years"),
+        (
+            [f"patient{i:05}/study{k}/view{v}.jpg" for i in range(9) for k in (1, 2) for v in (1, 2)],  # CheXpert
+            "the 9 folders, such as patient00000, are named by the numbers of patients",
+        ),
+        (
+            [f"S2A_{i}_48/S2A_{i}_48_B{b}.tif" for i in range(3) for b in ("01", "02", "8A")],  # BigEarthNet
+            "the images are single bands of satellite images",
+        ),
+        (
+            [f"patient_{i:03}_node_{i}/patch_{k}.png" for i in (4, 9, 10) for k in range(3)],  # Camelyon17 of WILDS
+            "the 3 folders, such as patient_004_node_4, are named by the numbers of patients",
+        ),
     ],
 )
 def test_patients_and_dates_are_no_classes(tmp_path, files, said, caplog):
@@ -125,10 +139,10 @@ def test_patients_and_dates_are_no_classes(tmp_path, files, said, caplog):
 
 
 def test_labels_of_a_table_need_no_folders_that_are_classes(tmp_path):
-    make(tmp_path, *(f"patient{i:05}/study{k}/view.jpg" for i in range(4) for k in (1, 2)))
-    with pytest.raises(DataError, match="study1, study2 below each of"):
+    make(tmp_path, *(f"volunteer{i:05}/side{k}/view.jpg" for i in range(4) for k in (1, 2)))
+    with pytest.raises(DataError, match="side1, side2 below each of"):
         open_images(str(tmp_path))
-    rows = (f"{tmp_path.name}/patient{i:05}/study{k}/view.jpg,{'FM'[i % 2]}" for i in range(4) for k in (1, 2))
+    rows = (f"{tmp_path.name}/volunteer{i:05}/side{k}/view.jpg,{'FM'[i % 2]}" for i in range(4) for k in (1, 2))
     write(tmp_path / "train.csv", "Path,Sex", *rows)
     assert open_images(str(tmp_path), label_column="Sex", test_share=0).per_class() == [("F", 4), ("M", 4)]
 
@@ -491,3 +505,64 @@ def test_a_turned_tiff_is_read_upright_from_its_path_as_from_its_bytes(tmp_path,
     with Image.open(tmp_path / "a.tif") as image:
         assert np.array_equal(np.asarray(to_rgb(image)), turns[orientation])
         assert image.filename == str(tmp_path / "a.tif")
+
+
+def test_body_parts_above_patients_are_classes(tmp_path):
+    names = [f"XR_{part}/patient{i:05}/study1_positive/image1.png" for part in ("ELBOW", "WRIST") for i in range(4)]
+    make(tmp_path, *(f"train/{name}" for name in names), *(f"valid/{name}" for name in names[1::2]))  # MURA
+    train, test = both(tmp_path)
+    assert train.per_class() == [("XR_ELBOW", 4), ("XR_WRIST", 4)] and len(test) == 4 and test.labels is not None
+
+
+def test_folds_are_parts_of_one_data_set(tmp_path):
+    make(tmp_path, *(f"{c}/fold{k}/{c}{k}{i}.png" for c in ("flat",) for k in range(3) for i in range(3)))
+    assert open_images(str(tmp_path / "flat"), test_share=0).labels is None
+    make(tmp_path, *(f"deep/fold_{k}/{c}/{k}{i}.png" for k in range(3) for c in ("cat", "dog") for i in range(3)))
+    assert open_images(str(tmp_path / "deep"), test_share=0).per_class() == [("cat", 9), ("dog", 9)]
+    parts = (("train", (0, 1)), ("test", (2,)))
+    make(
+        tmp_path,
+        *(f"cut/fold{k}/{s}/{c}{(i + k) % 3}.png" for k in range(3) for s, p in parts for c in "ab" for i in p),
+    )
+    train, test = both(tmp_path / "cut", subset="fold1")  # a fold's test images are another's training images
+    assert (len(train), len(test)) == (4, 2) and "fold1" in test.source
+
+
+def test_a_copy_of_a_folder_whose_name_differs_in_case_alone_counts_once(tmp_path):
+    make(tmp_path, *(f"HAM10000_images_part_{k}/ISIC_{k}{i}.jpg" for k in (1, 2) for i in range(4)))
+    for k in (1, 2):  # the archive of HAM10000 on Kaggle has both
+        shutil.copytree(tmp_path / f"HAM10000_images_part_{k}", tmp_path / f"ham10000_images_part_{k}")
+    write(
+        tmp_path / "HAM10000_metadata.csv",
+        "image_id,dx",
+        *(f"ISIC_{k}{i},{'ab'[i % 2]}" for k in (1, 2) for i in range(4)),
+    )
+    train, test = both(tmp_path, label_column="dx")
+    assert len(train) + len(test) == 8 and all("HAM10000" in path for path in train.paths() + test.paths())
+    assert "ham10000_images_part_1/ (4 images, a copy of HAM10000_images_part_1/)" in train.notes
+    make(tmp_path / "letters", *(f"{letter}/{i}.png" for letter in "Aa" for i in range(4)))
+    assert open_images(str(tmp_path / "letters"), test_share=0).per_class() == [("A", 4), ("a", 4)]
+
+
+def test_what_lies_beside_images_under_their_names_is_drawn_after_them(tmp_path, caplog):
+    for folder, suffix in (("images", "jpg"), ("stuffthingmaps_trainval2017", "png")):  # COCO-Stuff
+        make(tmp_path, *(f"{folder}/{s}2017/{i}.{suffix}" for s, n in (("train", 4), ("val", 2)) for i in range(n)))
+    train, test = both(tmp_path)
+    assert (len(train), len(test), train.labels) == (4, 2, None)
+    assert (
+        "(6 images of the same names as those of images/; if these folders are classes: --data.split all)"
+        in caplog.text
+    )
+    assert open_images(str(tmp_path), "all", test_share=0).labels is not None
+
+
+def test_several_labels_in_one_are_said_once(tmp_path, caplog):
+    make(tmp_path, *(f"{i:02}.png" for i in range(12)))
+    labels = ("Edema", "Mass", "Edema|Mass", "No Finding")  # NIH chest X-rays
+    write(
+        tmp_path / "data.csv", "image,finding,name", *(f'{i:02}.png,{labels[i % 4]},"tench, Tinca"' for i in range(12))
+    )
+    both(tmp_path, label_column="finding")
+    assert caplog.text.count("'finding' has several labels for some images, such as 'Edema|Mass'") == 1
+    both(tmp_path, label_column="name")
+    assert caplog.text.count("several labels") == 1

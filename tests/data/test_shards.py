@@ -12,6 +12,7 @@ SHARDS = {
     "StyleGAN's dataset tool": [f"{n // 1000:05}/img{n:08}.png" for n in range(2_100)],
     "img2dataset": [f"{n // 10_000:05}/{n:09}.jpg" for n in range(21_000) if n % 3],
     "Danbooru": [f"{n % 1000:04}/{n}.jpg" for n in (1, 1001, 91_001, 1_234_002, 5_002, 999_003, 3_003)],
+    "IMDB-WIKI": [f"{n % 100:02}/nm{n:07}_rm{n * 7919}_1955-1-6_2003.jpg" for n in range(100, 900)],
     "hashes": [f"{n % 64:02x}/{n % 64:02x}{n:08x}.jpg" for n in range(256)],
     "hashes, two levels": [f"{n % 64:02x}/a7/{n % 64:02x}a7{n:08x}.jpg" for n in range(256)],
 }
@@ -22,6 +23,7 @@ CLASSES = {
     "Flowers": [f"{c}/image_{100 * c + n:05}.jpg" for c in range(1, 103) for n in range(4)],
     "CASIA": [f"{person:07}/{n:03}.jpg" for person in (45, 99, 100) for n in range(1, 60)],
     "Caltech": [f"{c:03}/{c:03}_{n:04}.jpg" for c in range(1, 6) for n in range(1, 9)],
+    "GTSRB of Kaggle": [f"{c}/{c:05}_{t:05}_{n:05}.png" for c in range(43) for t in range(2) for n in range(3)],
     "named after their class": [f"{c:02}/{c:02}{n:03}.jpg" for c in range(5) for n in range(1000)],
     "samples of each class": [f"{c:05}/{c:05}{n:03}.png" for c in range(5) for n in range(50)],
     "an image each": [f"{n:03}/{n:03}.png" for n in range(50)],
