@@ -40,7 +40,7 @@ from bigbigan.training.precision import cpu_has_bf16
 from bigbigan.training.schedule import rates, set_rates
 
 POWERS = {"l1": 1, "l2": 2}
-POINTS = 10  # measurements along training
+POINTS = 5  # measurements along training
 Loss = Callable[[BigBiGAN, Tensor], Tensor]
 
 
