@@ -26,6 +26,7 @@ from bigbigan.data.inputs import (
     names_of,
     read_batches,
 )
+from bigbigan.distributed.device import default_on_cpu
 from bigbigan.errors import BigBiGANError, CheckpointError, InputError, UnreadableImage, warn_caller
 from bigbigan.features.search import Neighbours, search
 from bigbigan.files import expanded, printable
@@ -49,20 +50,24 @@ Device: TypeAlias = torch.device | str | None
 Range: TypeAlias = tuple[float, float] | float | None
 
 
-def _short_traceback(function: Callable[P, R]) -> Callable[P, R]:
-    """Let our errors show the caller's line and the sentence, without the lines of this library between them."""
+def _public(function: Callable[P, R]) -> Callable[P, R]:
+    """Let our errors show the caller's line and the sentence, without the lines of this library between them.
+
+    And compute as if torch's default device was the CPU, see `default_on_cpu`.
+    """
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return function(*args, **kwargs)
+            with default_on_cpu():
+                return function(*args, **kwargs)
         except BigBiGANError as error:
             raise error.with_traceback(None) from None
 
     return call
 
 
-@_short_traceback
+@_public
 def load(
     checkpoint: str | os.PathLike[str] | None = None,
     device: Device = None,
@@ -140,7 +145,7 @@ def encode(
 # fmt: on
 
 
-@_short_traceback
+@_public
 def encode(
     images: ImageInput,
     model: Source = None,
@@ -211,7 +216,7 @@ def encode(
     return (found, kept) if paths else found
 
 
-@_short_traceback
+@_public
 def list_images(path: str | os.PathLike[str]) -> list[str]:
     """List the images that a path names, in the order in which `encode` reads them. Raises InputError.
 
@@ -222,7 +227,7 @@ def list_images(path: str | os.PathLike[str]) -> list[str]:
     return names_of(path)
 
 
-@_short_traceback
+@_public
 def as_tensor(
     images: ImageInput,
     model: BigBiGAN | str | os.PathLike[str] | None = None,
@@ -249,7 +254,7 @@ def as_tensor(
     return torch.cat(x)
 
 
-@_short_traceback
+@_public
 def neighbours(
     query: Tensor | np.ndarray,
     features: Tensor | np.ndarray | str | os.PathLike[str],
@@ -277,7 +282,7 @@ def neighbours(
     return search(query, features, k, metric, output, index)
 
 
-@_short_traceback
+@_public
 def generate(
     z: int | Tensor | np.ndarray,
     model: Source = None,
@@ -323,7 +328,7 @@ def generate(
     return torch.cat(parts)
 
 
-@_short_traceback
+@_public
 def reconstruct(
     images: ImageInput,
     model: Source = None,
@@ -353,7 +358,7 @@ def reconstruct(
     return generate(z, model, classes=classes, batch_size=batch_size, device=device, seed=seed)
 
 
-@_short_traceback
+@_public
 def discriminate(
     images: ImageInput,
     z: Tensor | np.ndarray,
@@ -411,7 +416,7 @@ def discriminate(
     return {name: torch.cat(parts) for name, parts in collected.items()}
 
 
-@_short_traceback
+@_public
 def to_pil(images: Tensor | np.ndarray) -> list[Image.Image] | Image.Image:
     """Turn float images in [−1, 1] into PIL images of the same pixels: (N, 3, S, S) into a list, (3, S, S) into one.
 
@@ -423,7 +428,7 @@ def to_pil(images: Tensor | np.ndarray) -> list[Image.Image] | Image.Image:
     return pictures[0] if images.ndim == 3 else pictures
 
 
-@_short_traceback
+@_public
 def grid(images: Tensor | np.ndarray, columns: int | None = None, scale: int | None = None) -> Image.Image:
     """Draw float images (N, 3, S, S), or one (3, S, S), in [−1, 1] as one PIL image, row by row.
 

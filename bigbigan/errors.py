@@ -111,8 +111,8 @@ def warn_caller(message: str) -> None:
 
 
 def _wraps(file: str) -> bool:
-    """Return whether a file is torch's that holds the frame of a function decorated with `torch.no_grad`."""
-    return file.endswith(os.path.join("torch", "utils", "_contextlib.py"))
+    """Return whether a file holds the frame of a decorated function: torch's of `no_grad`, or Python's contextlib."""
+    return os.path.basename(file) in ("_contextlib.py", "contextlib.py")
 
 
 def _sentence(error: Exception) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bigbigan.config import Model
 from bigbigan.distributed import local_only
+from bigbigan.distributed.device import default_on_cpu
 from bigbigan.errors import InputError
 from bigbigan.files import expanded
 from bigbigan.latents import Posterior
@@ -213,6 +214,7 @@ class BigBiGAN(nn.Module, ModelHubMixin):
         write_card(self, save_directory)
 
     @classmethod
+    @default_on_cpu()
     def _from_pretrained(cls, *, model_id: str, **options: Any) -> "BigBiGAN":
         from bigbigan.release.format import read_release_or_hub
 

@@ -1,7 +1,23 @@
 """Copy to a device and read from it without making the host wait."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
+
+
+@contextmanager
+def default_on_cpu() -> Iterator[None]:
+    """Create tensors on the CPU where a line names no device, whatever `torch.set_default_device` says.
+
+    Functions of the API run in it, since they put each tensor where it belongs themselves; also a decorator.
+    """
+    if torch.get_default_device().type == "cpu":
+        yield
+    else:
+        with torch.device("cpu"):
+            yield
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

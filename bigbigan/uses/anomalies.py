@@ -25,6 +25,7 @@ from torch import Tensor
 
 from bigbigan.api import as_tensor, encode, grid, neighbours
 from bigbigan.config.bounds import AtLeastOne, Share, check_argument
+from bigbigan.distributed.device import default_on_cpu
 from bigbigan.errors import InputError, warn_caller
 from bigbigan.model import BigBiGAN
 from bigbigan.uses.arguments import images_of, picture_values
@@ -48,6 +49,7 @@ class AnomalyScores(NamedTuple):
     discriminator: Tensor | None
 
 
+@default_on_cpu()
 @torch.no_grad()
 def anomaly_scores(
     model: BigBiGAN,
@@ -107,6 +109,7 @@ def _logit(model: BigBiGAN, scores: dict[str, Tensor]) -> Tensor:
     return torch.stack([score for name, score in scores.items() if name not in left_out]).sum(0)
 
 
+@default_on_cpu()
 def baselines(model: BigBiGAN, train: Tensor, x: Tensor) -> dict[str, Tensor]:
     """Return scores (N,) of images x by methods without G and D, fitted on normal images; high for anomalies.
 
@@ -126,6 +129,7 @@ def baselines(model: BigBiGAN, train: Tensor, x: Tensor) -> dict[str, Tensor]:
     }
 
 
+@default_on_cpu()
 def aurocs(
     model: BigBiGAN, train: Tensor, normal: Tensor, anomalous: Tensor, weight: float = WEIGHT
 ) -> dict[str, float]:

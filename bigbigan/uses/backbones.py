@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from bigbigan.api import load
+from bigbigan.distributed.device import default_on_cpu
 from bigbigan.errors import InputError
 from bigbigan.model import BigBiGAN, unwrapped
 from bigbigan.networks.encoder import REVNET, Encoder, automatic_stem, plain_timm
@@ -15,6 +16,7 @@ from bigbigan.networks.ordinary import Backbone
 Source: TypeAlias = BigBiGAN | Encoder | str | os.PathLike[str] | None
 
 
+@default_on_cpu()
 def backbone(model: Source = None, trainable: bool = False, device: torch.device | str | None = None) -> Backbone:
     """Return a copy of E's trunk as an ordinary network: x (N, 3, S, S) in [−1, 1] → AvePool feature (N, C).
 
@@ -30,6 +32,7 @@ def backbone(model: Source = None, trainable: bool = False, device: torch.device
     return network if device is None else network.to(device)
 
 
+@default_on_cpu()
 def to_timm(model: BigBiGAN | str | os.PathLike[str] | None = None) -> nn.Module:
     """Return E's trunk as timm's own network, made by `timm.create_model` with `num_classes=0`, with E's weights.
 

@@ -32,6 +32,7 @@ from torch import Tensor
 
 from bigbigan.api import encode, generate, grid, to_pil
 from bigbigan.config.bounds import AtLeastOne, Bounds, Positive, check_argument
+from bigbigan.distributed.device import default_on_cpu
 from bigbigan.errors import InputError
 from bigbigan.files import write_whole
 from bigbigan.metrics.reconstruction import relative_error
@@ -65,6 +66,7 @@ class Coder(NamedTuple):
     stddev: np.ndarray
 
     @classmethod
+    @default_on_cpu()
     def fit(cls, rows: Tensor | np.ndarray) -> "Coder":
         """Fit the model to training rows (n, Z), n ≥ 2. Raises InputError."""
         rows = _rows(rows)
@@ -72,6 +74,7 @@ class Coder(NamedTuple):
             raise InputError(f"rows: expected at least two, (n, Z), found the shape {rows.shape}")
         return cls(rows.mean(0), np.maximum(rows.std(0), 1e-9))
 
+    @default_on_cpu()
     def quantise(self, rows: Tensor | np.ndarray, step: float) -> np.ndarray:
         """Return the whole numbers round((row − mean)/step), int64 (N, Z). Raises InputError."""
         check_argument("step", step, Positive)
@@ -116,6 +119,7 @@ class Point(NamedTuple):
     images: Tensor
 
 
+@default_on_cpu()
 def compress(model: BigBiGAN, x: Tensor, coder: Coder, step: float, *, classes: Tensor | None = None) -> Point:
     """Quantise the latents of images and draw them again; bits an image and the reconstructions at G's size.
 
@@ -129,6 +133,7 @@ def compress(model: BigBiGAN, x: Tensor, coder: Coder, step: float, *, classes: 
     return Point("G and E", f"Δ = {step:g}", float(coder.bits(numbers, step).mean()), images)
 
 
+@default_on_cpu()
 def principal_components(train: Tensor, x: Tensor, steps: tuple[float, ...]) -> list[Point]:
     """Compress images by their principal components, quantised and coded as `compress` does with latents.
 
@@ -150,6 +155,7 @@ def principal_components(train: Tensor, x: Tensor, steps: tuple[float, ...]) -> 
     return points
 
 
+@default_on_cpu()
 def files(x: Tensor, kind: str, qualities: tuple[int, ...] = QUALITIES, together: bool = False) -> list[Point]:
     """Compress images as files of Pillow, "JPEG" or "WebP"; bits are those of whole files, with headers.
 

@@ -29,6 +29,7 @@ from tqdm.auto import trange
 from bigbigan.api import grid
 from bigbigan.config import ImagesGiven
 from bigbigan.config.bounds import AtLeastOne, AtLeastTwo, Bounds, NotNegative, Positive, Strength, check_argument
+from bigbigan.distributed.device import default_on_cpu
 from bigbigan.errors import InputError
 from bigbigan.model import BigBiGAN
 from bigbigan.uses.arguments import direction_of, images_of, labels_of, latents_of, numbers
@@ -101,6 +102,7 @@ class Discovery:
     reconstructor: Reconstructor
 
 
+@default_on_cpu()
 def discover(
     model: BigBiGAN,
     count: int | None = None,
@@ -203,6 +205,7 @@ def _measured(pairs: _Pairs, r: Reconstructor, n: int) -> Discovery:
     return Discovery(found, accuracy, float(torch.cat(errors).mean()), pairs.largest_shift, r)
 
 
+@default_on_cpu()
 def sefa(model: BigBiGAN, count: int | None = None, layer: int | None = None) -> Directions:
     """Return the directions that move the first layers' outputs most, in closed form (Shen & Zhou, CVPR 2021: SeFa).
 
@@ -248,6 +251,7 @@ def sefa(model: BigBiGAN, count: int | None = None, layer: int | None = None) ->
     return Directions(vectors, names, strengths)
 
 
+@default_on_cpu()
 @torch.no_grad()
 def strongest(model: BigBiGAN, count: int | None = None) -> Directions:
     """Return the directions along which G's image changes most, strongest first, for any G without classes.
@@ -282,6 +286,7 @@ def _with_fixed_sign(vector: Tensor) -> Tensor:
     return vector * (1 if vector[vector.abs().argmax()] > 0 else -1)
 
 
+@default_on_cpu()
 def from_labels(
     z: Tensor, labels: Tensor, kind: Literal["means", "linear"] = "means", names: list[str] | None = None
 ) -> Directions:
@@ -326,6 +331,7 @@ def from_labels(
     return Directions(vectors.float(), called, torch.tensor(shares))
 
 
+@default_on_cpu()
 def traverse(model: BigBiGAN, z: Tensor, direction: Tensor, shifts: Tensor, classes: Tensor | None = None) -> Tensor:
     """Return G(z + s·direction) for each z and shift s: (N, T, 3, S, S) in [−1, 1]; gradients pass.
 
@@ -342,6 +348,7 @@ def traverse(model: BigBiGAN, z: Tensor, direction: Tensor, shifts: Tensor, clas
     return model.eval().generate(moved.flatten(0, 1), repeated).unflatten(0, (len(z), -1))
 
 
+@default_on_cpu()
 @torch.no_grad()
 def share_along(
     model: BigBiGAN,
@@ -362,12 +369,14 @@ def share_along(
     return (called == wanted).mean(0)
 
 
+@default_on_cpu()
 def classifier_of(model: BigBiGAN, x: Tensor, labels: Tensor) -> Callable[[Tensor], np.ndarray]:
     """Fit a linear classifier on E's AvePool features of labelled images, and return a function images → classes.
 
     x: (N, 3, S, S) in [−1, 1]; labels: int (N,).  Images of any size are resized to E's.  Raises InputError.
     """
 
+    @default_on_cpu()
     @torch.no_grad()
     def features(images: Tensor) -> np.ndarray:
         parts = [at_encoder_size(model, part) for part in images_of(model, images).split(256)]

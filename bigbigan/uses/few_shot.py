@@ -24,6 +24,7 @@ from torch import Tensor
 
 from bigbigan.api import encode, generate, grid
 from bigbigan.config.bounds import AtLeastOne, Bounds, NotNegative, check_argument
+from bigbigan.distributed.device import default_on_cpu
 from bigbigan.errors import InputError
 from bigbigan.model import BigBiGAN
 from bigbigan.uses.arguments import labels_of, signed_values
@@ -41,6 +42,7 @@ from bigbigan.uses.command_line import (
 NEAR, FAR = 0.2, 0.5  # σ of GenRep's views and of LASIUM's members, in units of the prior N(0, I)
 
 
+@default_on_cpu()
 def variations(
     model: BigBiGAN, x: Tensor, count: int = 20, noise: float = NEAR, *, seed: int = 0, classes: Tensor | None = None
 ) -> Tensor:
@@ -57,6 +59,7 @@ def variations(
     return _near(model, z, count, noise, seed, classes)
 
 
+@default_on_cpu()
 def tasks(
     model: BigBiGAN, ways: int = 5, shots: int = 1, noise: float = FAR, *, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
@@ -101,6 +104,7 @@ def accuracy(labelled: np.ndarray, y: np.ndarray, more: np.ndarray, x_test: np.n
     return float(fitted.score(x_test, y_test))
 
 
+@default_on_cpu()
 def draw_labelled(y: Tensor, shots: int, seed: int) -> Tensor:
     """Return the places of `shots` images of each class, drawn at random: int64 (K·shots,), in the order of classes.
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from bigbigan.api import grid
 from bigbigan.config.bounds import AtLeastOne, AtLeastTwo, NotNegative, check_argument
+from bigbigan.distributed.device import default_on_cpu
 from bigbigan.errors import InputError
 from bigbigan.model import BigBiGAN
 from bigbigan.uses.arguments import images_of, numbers
@@ -64,6 +65,7 @@ def slerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
     return torch.where(line, lerp(a, b, t), direction * lerp(*lengths, t))
 
 
+@default_on_cpu()
 def latent_path(a: Tensor, b: Tensor, steps: int = 9, path: Literal["lerp", "slerp"] = "slerp") -> Tensor:
     """Return `steps` latents from a to b, both ends included: (N, steps, Z). a, b: (N, Z). Raises InputError."""
     if path not in ("lerp", "slerp"):
@@ -87,6 +89,7 @@ def usual_path(prior: str) -> Literal["lerp", "slerp"]:
     return "slerp" if prior in SPHERICAL else "lerp"
 
 
+@default_on_cpu()
 def interpolate(
     model: BigBiGAN,
     x1: Tensor,
@@ -119,6 +122,7 @@ def pixel_blend(film: Tensor) -> Tensor:
     return lerp(film[:, :1], film[:, -1:], t)
 
 
+@default_on_cpu()
 @torch.no_grad()
 def smoothness(model: BigBiGAN, film: Tensor) -> dict[str, float]:
     """Measure how long and how even paths of images are, in pixels and in E's AvePool feature.
@@ -144,6 +148,7 @@ def smoothness(model: BigBiGAN, film: Tensor) -> dict[str, float]:
     return figures
 
 
+@default_on_cpu()
 @torch.no_grad()
 def distance_to_real(model: BigBiGAN, x: Tensor, real: Tensor) -> Tensor:
     """Return the L2 distance (N,) of each image's AvePool feature to the nearest of those of real images.

@@ -21,6 +21,7 @@ from tqdm.auto import trange
 
 from bigbigan.api import grid
 from bigbigan.config.bounds import AtLeastOne, AtLeastTwo, NotNegative, Positive, Strength, check_argument
+from bigbigan.distributed.device import default_on_cpu
 from bigbigan.errors import InputError
 from bigbigan.metrics.reconstruction import error_of_random_pairs
 from bigbigan.model import BigBiGAN
@@ -65,6 +66,7 @@ class Inversion:
     errors: Tensor
 
 
+@default_on_cpu()
 def invert(
     model: BigBiGAN,
     x: Tensor,

@@ -26,6 +26,7 @@ from tqdm.auto import trange
 
 from bigbigan.api import grid
 from bigbigan.config.bounds import AtLeastOne, AtLeastTwo, NotNegative, Positive, Strength, check_argument
+from bigbigan.distributed.device import default_on_cpu
 from bigbigan.errors import InputError
 from bigbigan.files import expanded, printable
 from bigbigan.model import BigBiGAN
@@ -56,6 +57,7 @@ def grey(x: Tensor) -> Tensor:
     return (x * x.new_tensor(LUMA).view(3, 1, 1)).sum(1)
 
 
+@default_on_cpu()
 def direction_masks(
     model: BigBiGAN,
     z: Tensor,
@@ -99,6 +101,7 @@ def _edges(x: Tensor) -> Tensor:
     return (gradients.square().sum(1) + 1e-6).sqrt()
 
 
+@default_on_cpu()
 def optimise_direction(
     model: BigBiGAN,
     steps: int = 300,
@@ -138,6 +141,7 @@ def optimise_direction(
     return F.normalize(direction.detach(), dim=0)
 
 
+@default_on_cpu()
 @torch.no_grad()
 def choose_direction(model: BigBiGAN, vectors: Tensor, shift: float, n: int = 128, seed: int = 0) -> Tensor:
     """Return the one of the vectors and their opposites, (Z,), with the lowest `foreground_loss` on n samples.
@@ -155,12 +159,14 @@ def choose_direction(model: BigBiGAN, vectors: Tensor, shift: float, n: int = 12
     return candidates[int(np.argmin(losses))]
 
 
+@default_on_cpu()
 def usual_shift(model: BigBiGAN, seed: int = 0) -> float:
     """Return the length of a shift that changes images clearly: 6 · ‖z‖/√128, see `directions.discover`."""
     check_argument("seed", seed, NotNegative)
     return RELATIVE_SHIFT * float(draw_latents(model, 1000, "discover, length", seed).norm(dim=1).mean())
 
 
+@default_on_cpu()
 def clean(masks: Tensor, shifted: Tensor) -> tuple[Tensor, Tensor]:
     """Remove small components, and say which masks are worth learning from: (masks, bool (N,)).
 
@@ -210,6 +216,7 @@ class SmallUNet(nn.Module):
         return self.last(h).squeeze(1)
 
 
+@default_on_cpu()
 def train_segmenter(
     model: BigBiGAN,
     direction: Tensor,
@@ -269,6 +276,7 @@ def _latents(model: BigBiGAN, n: int, step: int, latents: Tensor | None, noise: 
     return chosen + noise * torch.from_numpy(rng.standard_normal(chosen.shape)).to(chosen)
 
 
+@default_on_cpu()
 @torch.no_grad()
 def segment(network: nn.Module, x: Tensor, batch_size: int = 256) -> Tensor:
     """Return the masks, bool (N, S, S), that a segmenter gives to images (N, 3, S, S) in [−1, 1]. Raises InputError."""
@@ -277,6 +285,7 @@ def segment(network: nn.Module, x: Tensor, batch_size: int = 256) -> Tensor:
     return torch.cat([network(part.to(weight)) > 0 for part in picture_values(x).split(batch_size)])
 
 
+@default_on_cpu()
 def otsu(x: Tensor) -> Tensor:
     """Return masks by Otsu's threshold, bool (N, S, S): the baseline. The smaller of the two parts is the object.
 

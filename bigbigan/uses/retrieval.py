@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from bigbigan.api import encode, grid, neighbours
 from bigbigan.config.bounds import AtLeastOne, Bounds, NotNegative, check_argument
+from bigbigan.distributed.device import default_on_cpu
 from bigbigan.errors import InputError
 from bigbigan.features.search import Neighbours
 from bigbigan.model import BigBiGAN
@@ -44,6 +45,7 @@ TABLE = 2**22  # distances at a time, 32 MiB
 BATCH = 64
 
 
+@default_on_cpu()
 def retrieve(
     model: BigBiGAN, queries: Tensor, gallery: Tensor, k: int = 10, output: str = "avepool_feat"
 ) -> Neighbours:
@@ -71,6 +73,7 @@ class Retrieved(NamedTuple):
     by_class: np.ndarray
 
 
+@default_on_cpu()
 def measure(
     queries: Tensor, query_labels: Tensor, gallery: Tensor, gallery_labels: Tensor, k: int = 10, p: int = 1
 ) -> Retrieved:
@@ -110,6 +113,7 @@ def measure(
     return Retrieved(*figures.mean(0).tolist(), by_class)
 
 
+@default_on_cpu()
 def untrained_features(model: BigBiGAN, train: Tensor, parts: tuple[Tensor, ...], seed: int = 0) -> list[Tensor]:
     """Return AvePool features (n, C) of images by the same encoder with random weights: what training did not teach.
 

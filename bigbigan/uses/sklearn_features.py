@@ -11,6 +11,7 @@ from sklearn.utils.validation import validate_data
 from torch import Tensor
 
 from bigbigan.api import OUTPUTS, _ready, encode  # _ready keeps the model that a path names
+from bigbigan.distributed.device import default_on_cpu
 from bigbigan.errors import InputError, UnreadableImage
 from bigbigan.files import printable
 from bigbigan.model import BigBiGAN
@@ -86,6 +87,7 @@ class BigBiGANFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         if not isinstance(self.output, str) or self.output not in OUTPUTS:
             raise InputError(f"output: expected one of {', '.join(OUTPUTS)}; found {printable(repr(self.output))}")
 
+    @default_on_cpu()
     def _width(self) -> int:
         """Return C, which the model says."""
         self._check_output()
