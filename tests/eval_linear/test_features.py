@@ -226,7 +226,7 @@ def test_the_adam_probe_trains_each_rate_as_if_alone():
         layer = torch.nn.Linear(6, 4)
         torch.nn.init.zeros_(layer.weight), torch.nn.init.zeros_(layer.bias)
         adam = torch.optim.Adam(layer.parameters(), lr=rate)
-        average = torch.zeros(6, 4)
+        average, bias = torch.zeros(6, 4), torch.zeros(4)
         batches = shuffled(x, y, 0, 64)
         for _ in range(40):
             a, b = next(batches)
@@ -234,8 +234,10 @@ def test_the_adam_probe_trains_each_rate_as_if_alone():
             torch.nn.functional.cross_entropy(layer(a), b).backward()
             adam.step()
             average = EMA * average + (1 - EMA) * layer.weight.detach().T
+            bias = EMA * bias + (1 - EMA) * layer.bias.detach()
         assert torch.allclose(together.weights[i][:-1], layer.weight.T, atol=1e-6)
         assert torch.allclose(together.averages[i][:-1], average, atol=1e-8)
+        torch.testing.assert_close(together.logits(x, i), x @ average + bias, rtol=1e-3, atol=1e-7)
     x_test, y_test = blobs(400, seed=1)
     assert judge(together.logits(x_test, together.best(x, y)), y_test).top1 > 0.6
 

@@ -2,6 +2,7 @@
 
 import itertools
 import socket
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -259,7 +260,9 @@ def test_reference_statistics_are_cached_under_their_key(sets, tmp_path):
     evaluate(sets, SmallNet(), cache=tmp_path, size=8, sample=lambda at: other[torch.from_numpy(at)])
     evaluate(sets, SmallNet(), cache=tmp_path, split_name="test")
     evaluate((sets[0], sets[1][:-1]), SmallNet(), cache=tmp_path)
-    assert len(list(tmp_path.iterdir())) == 5
+    brighter = replace(as_images(sets[1]), value_range=(0.0, 100.0))  # which pictures of 16 bits would be read by
+    evaluate(sets, SmallNet(), cache=tmp_path, reals=brighter)
+    assert len(list(tmp_path.iterdir())) == 6
 
 
 def test_a_cache_that_cannot_be_written_is_a_warning(sets, tmp_path, caplog):

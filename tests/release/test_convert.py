@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 
+import bigbigan
 from bigbigan.errors import ConversionError
-from bigbigan.release.convert import generator_from_biggan, load_biggan
+from bigbigan.release.convert import convert_biggan, generator_from_biggan, load_biggan
 
 WIDTHS = {3: [4, 4, 4, 4], 4: [16, 16, 8, 4, 2], 5: [16, 16, 8, 4, 2, 1]}
 
@@ -183,6 +184,20 @@ def test_eps_is_the_callers():
     with torch.no_grad():
         torch.testing.assert_close(generator(z, y), peer(z, y, 1e-2, 1e-1), rtol=1e-9, atol=1e-9)
         assert not torch.allclose(generator(z, y), peer(z, y, 1e-2, 1e-2), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["attention, 64 px", "tables"])
+def test_a_release_draws_as_the_file_with_its_own_eps(kind, tmp_path):
+    """The difference of eps is in the variances, since a release has one eps for all."""
+    torch.manual_seed(0)
+    peer = Peer(**KINDS[kind]).eval()
+    z, y = draw(peer).float(), torch.zeros(2, dtype=torch.long)
+    torch.save(peer.state_dict(), tmp_path / "G_ema.pth")
+    convert_biggan(tmp_path / "G_ema.pth", tmp_path / "release", 1e-2, 1e-1)
+    with torch.no_grad():
+        found = bigbigan.load(tmp_path / "release", "cpu").generate(z, y)
+        torch.testing.assert_close(found, peer(z, y, 1e-2, 1e-1), rtol=1e-3, atol=1e-4)
+        assert not torch.allclose(found, peer(z, y), atol=1e-2)
 
 
 def test_a_converted_generator_can_be_trained_on():

@@ -3,12 +3,14 @@
 import json
 
 import pytest
+import torch
 
 from bigbigan.errors import CheckpointError
 from bigbigan.training import checkpoint
 from bigbigan.training.checkpoint import complete
 from bigbigan.training.guard import CollapseProbe, Guard
-from bigbigan.training.state import GuardMemory
+from bigbigan.training.guard.recovery import RecoveryPolicy
+from bigbigan.training.state import GuardMemory, Recovery
 from bigbigan.training.trainer import Trainer
 from tests.conftest import train
 from tests.runs.test_train import same, stats, weights
@@ -232,6 +234,24 @@ def test_an_older_half_life_that_cannot_be_is_named(tmp_path, value):
     state = edited(tmp_path, lambda content: content["config"].update({"optim.ema_half_life": value}))
     with pytest.raises(CheckpointError, match="ema_half_life: expected a number of images above 0"):
         checkpoint.resume(tmp_path, state, CONFIG)
+
+
+def test_after_a_collapse_the_signs_that_its_checkpoint_knows_raise_an_alarm_again(tmp_path):
+    """As where none is so old as the last look without a sign; and images that were skipped before stay skipped."""
+    (state, step), said = make_state(), []
+    advance(state, step, 1)
+    state.guard.known = {"scores"}
+    path = checkpoint.save(tmp_path, state, CONFIG, keep=2)
+    policy = RecoveryPolicy(state, CONFIG, tmp_path, torch.device("cpu"), lambda *note: said.append(note[:2]))
+    for times, factor in ((1, 0.5), (2, 0.25)):
+        advance(state, step, 2)
+        policy.after_collapse("they are all alike", path)
+        assert state.images_seen == 16 and state.guard == GuardMemory(good_at=16, rolled_back_to=16)
+        assert state.recovery == Recovery(times, 32 * times, {"encoder": factor, "generator": factor})
+        written = json.loads((path / "state.json").read_text())
+        assert written["recovery"] == state.recovery.to_json() and written["guard"] == state.guard.to_json()
+    assert said[0] == ("recovery", f"at 48 images they are all alike; back to {path}, and past 32 images")
+    assert said[3] == ("recovery", "rates now × 0.25 of the encoder, 0.25 of the generator") and len(said) == 4
 
 
 def test_a_copy_of_a_checkpoint_keeps_what_it_was_copied_with(tmp_path):
