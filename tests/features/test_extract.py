@@ -18,6 +18,7 @@ import torch
 from datasets import Dataset, load_dataset
 
 import bigbigan
+from bigbigan.data import open_images
 from bigbigan.errors import FeatureError
 from bigbigan.extract import Output
 from bigbigan.features import extraction, shards
@@ -143,6 +144,13 @@ def test_a_kill_leaves_neither_a_hole_nor_a_duplicate(kill, whole, release, phot
     run(release, photos, tmp_path / "f", owner=owner, at=at, when=when)
     run(release, photos, tmp_path / "f")
     same(tmp_path / "f", whole)
+
+
+def test_unreadable_images_of_files_that_are_there_count_among_a_process_s_own(whole, release, photos):
+    model, images = bigbigan.load(release, "cpu"), open_images(str(photos), test_share=0)
+    for rank, processes, broken in ((0, 1, 2), (0, 2, 2), (1, 2, 0)):
+        again = extraction.Extraction(model, images, whole, shards.read_manifest(whole), rank=rank, processes=processes)
+        assert not again.missing and again.broken == broken
 
 
 def test_many_kills_of_one_extraction(whole, release, photos, tmp_path):
