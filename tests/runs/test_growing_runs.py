@@ -148,6 +148,10 @@ def test_lsgan_noise_follows_how_sure_d_is():
         d = float(step.discriminator_update(batch(m, seed=seed))["confidence_d"])
         values.append(f.confidence.item())
         assert values[-1] == pytest.approx(0.9 * values[-2] + 0.1 * min(max(d, 0), 1))
+    broken = batch(m, seed=3)
+    broken.x[0, 0, 0, 0] = torch.nan
+    step.discriminator_update(broken)
+    assert f.confidence.item() == values[-1], "a void update moves nothing"
     f.confidence.fill_(0.9)
     layer, seen = f.last[1], []
     layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))

@@ -1,6 +1,7 @@
 """A run that was stopped or killed decides as one that was not: what the guard remembers is in its checkpoints."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -252,6 +253,17 @@ def test_after_a_collapse_the_signs_that_its_checkpoint_knows_raise_an_alarm_aga
         assert written["recovery"] == state.recovery.to_json() and written["guard"] == state.guard.to_json()
     assert said[0] == ("recovery", f"at 48 images they are all alike; back to {path}, and past 32 images")
     assert said[3] == ("recovery", "rates now × 0.25 of the encoder, 0.25 of the generator") and len(said) == 4
+
+
+@pytest.mark.parametrize(("good_at", "kept"), [(0, 16), (16, 16), (31, 16), (32, 32), (100, 48)])
+def test_the_checkpoint_from_before_may_be_of_the_moment_of_the_last_good_look(tmp_path, good_at, kept):
+    for seen in (16, 32, 48):
+        (tmp_path / f"{seen:012d}").mkdir()
+        (tmp_path / f"{seen:012d}" / "state.json").write_text("{}")
+    state, log = make_state()[0], SimpleNamespace(note=None)
+    guards = [Guard(state, CONFIG, at, torch.device("cpu"), log, None) for at in (tmp_path, tmp_path / "none")]
+    state.guard.good_at = good_at
+    assert [guard._from_before() for guard in guards] == [tmp_path / f"{kept:012d}", None]
 
 
 def test_a_copy_of_a_checkpoint_keeps_what_it_was_copied_with(tmp_path):
