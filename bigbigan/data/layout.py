@@ -383,8 +383,15 @@ def _images_and_copies(folders: list[Folder]) -> tuple[Folder, list[Folder]] | N
     others = [f for f in folders if f not in pictures]
     if len(pictures) != 1 or not others:
         return None
-    stems = [{os.path.splitext(path[len(f.path) :])[0] for path in f.images()} for f in (*pictures, *others)]
-    return (pictures[0], others) if all(names <= stems[0] for names in stems[1:]) else None
+    stem = lambda f, path: os.path.splitext(path[len(f.path) :])[0]  # noqa: E731
+    names = {stem(pictures[0], path) for path in pictures[0].images()}
+    drawn = all(not names.isdisjoint(_with_less(stem(f, path))) for f in others for path in f.images())
+    return (pictures[0], others) if drawn else None
+
+
+def _with_less(stem: str) -> list[str]:
+    """Return a name and what is left of it without its last word: 1_post_target, 1_post."""
+    return [stem, LAST_WORD.sub("", stem)]
 
 
 def _are_drawn_after(masks: list[Folder], others: list[Folder]) -> bool:
@@ -682,7 +689,7 @@ def _splits_below(top: Folder, where: str, left_out: list[str]) -> list[Part]:
         return []
     without = [f.name for f in top.folders if f.name not in found]
     deep = [n for n, parts in found.items() if any(len(unwrap(f, []).folders) > 1 for p in parts for _, f in p.folders)]
-    if all(re.fullmatch(r"(?i)\d+(k|m|p|px)", name) for name in found):  # sizes: 100k, 10k; 256px, 512px
+    if all(re.fullmatch(r"(?i)\d+(k|m|p|px)|png|jpe?g|tiff?|bmp", name) for name in found):  # sizes, formats
         deep = list(found)
     if deep:
         raise DataError(

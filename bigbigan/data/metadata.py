@@ -5,6 +5,7 @@ may hold labels. Images below a folder with such a file are those that it names.
 ImageNet has beside its validation images, is read in the same way, and so is the `dataset.json` of StyleGAN's data.
 """
 
+import functools
 import itertools
 import json
 import logging
@@ -142,10 +143,15 @@ def _file_column(rows: list[dict], path: str) -> str:
     best = [n for n in names if n == "file_name"] + [n for n in names if n.endswith("_file_name")]
     best = sorted(best, key=is_mask)  # which keeps the order otherwise
     if not best:
-        log.warning("%s: not read, since it has no column file_name", printable(path))
+        _say_not_read(printable(path))
     elif len(best) > 1:
         log.warning("%s: images are named by column %r, not by %s", printable(path), best[0], ", ".join(best[1:]))
     return best[0] if best else ""
+
+
+@functools.cache  # once for a process, which opens its data more than once
+def _say_not_read(path: str) -> None:
+    log.warning("%s: not read, since it has no column file_name", path)
 
 
 def read_rows(path: Path) -> list[dict]:

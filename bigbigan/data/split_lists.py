@@ -118,6 +118,8 @@ def part_of_list(root: Folder, path: Path, request: Request) -> Part:
     images, unknown = _listed(str(path), names)
     if not images:
         raise DataError(f"{printable(path)}: expected lines that name images in {printable(folder)}, found none")
+    if unknown and path.suffix.lower() in (".csv", ".tsv") and any(unknown[0] in line for line in read_lines(path, 1)):
+        unknown = unknown[1:]  # names of columns
     if unknown:
         log.warning(
             "%s: %s lines name no image that is here, such as %s",

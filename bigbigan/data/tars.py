@@ -237,6 +237,11 @@ def _samples(request: Request, files: list[Path]) -> tuple[pa.Table, str, np.nda
     table = _joined(tables)
     shards = np.repeat(np.arange(len(tables)), [len(part) for part in tables])
     suffixes = [column.removeprefix(OFFSET) for column in table.column_names if column.startswith(OFFSET)]
+    if not suffixes:
+        raise DataError(
+            f"{printable(request.location)}: expected images in tar files, found none in {printable(files[0].name)}; "
+            "if it holds other tars, as ImageNet's do, unpack each into a folder of its name"
+        )
     suffix = choose_image_column(suffixes, suffixes, request.image_column, printable(request.location))
     rows = np.flatnonzero(table.column(OFFSET + suffix).is_valid().to_numpy())
     return table.take(pa.array(rows)), suffix, shards[rows], len(table) - len(rows)

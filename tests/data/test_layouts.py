@@ -273,6 +273,10 @@ AMBIGUOUS = {
         ["one folder for the split 'train'", "--data.split ./DIV2K_train_HR --data.test_split ./DIV2K_valid_HR"],
         ({"train": "./DIV2K_train_HR", "test": "./DIV2K_valid_HR"}, [2, 2]),
     ),
+    "the same images in two formats": (  # roads of Massachusetts
+        [f"{kind}/{of}/*2.png" for kind in ("png", "tiff") for of in ("train", "train_labels", "val", "val_labels")],
+        ["several", "--data.subset png"], ({"subset": "png"}, [2, 2]),
+    ),
     "a large set and a small one": (  # BDD100K
         [f"bdd100k/images/{size}/{split}.jpg" for size in ("100k", "10k") for split in ("train/*3", "val/*2")],
         ["several", "--data.subset 100k"], ({"subset": "10k"}, [3, 2]),

@@ -544,9 +544,10 @@ def test_a_copy_of_a_folder_whose_name_differs_in_case_alone_counts_once(tmp_pat
     assert open_images(str(tmp_path / "letters"), test_share=0).per_class() == [("A", 4), ("a", 4)]
 
 
-def test_what_lies_beside_images_under_their_names_is_drawn_after_them(tmp_path, caplog):
-    for folder, suffix in (("images", "jpg"), ("stuffthingmaps_trainval2017", "png")):  # COCO-Stuff
-        make(tmp_path, *(f"{folder}/{s}2017/{i}.{suffix}" for s, n in (("train", 4), ("val", 2)) for i in range(n)))
+@pytest.mark.parametrize("word", ["", "_target"])  # COCO-Stuff, xView2
+def test_what_lies_beside_images_under_their_names_is_drawn_after_them(tmp_path, caplog, word):
+    for folder, suffix in (("images", ".jpg"), ("stuffthingmaps_trainval2017", f"{word}.png")):
+        make(tmp_path, *(f"{folder}/{s}2017/{i}{suffix}" for s, n in (("train", 4), ("val", 2)) for i in range(n)))
     train, test = both(tmp_path)
     assert (len(train), len(test), train.labels) == (4, 2, None)
     assert (

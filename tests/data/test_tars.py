@@ -288,3 +288,12 @@ def test_a_column_of_labels_that_is_not_there_is_named_without_an_empty_list(tmp
     pack(tmp_path / "a.tar", {f"{k}.jpg": encoded(k)["bytes"] for k in range(2)})
     with pytest.raises(DataError, match="a column of labels 'x', found no column that could hold any; see"):
         open_images(str(tmp_path / "a.tar"), label_column="x")
+
+
+def test_a_tar_of_tars_says_what_to_do(tmp_path):
+    for name, suffix in (("ILSVRC2012_img_train", "tar"), ("ILSVRC2012_img_val", "JPEG")):
+        with tarfile.open(tmp_path / f"{name}.tar", "w") as tar:
+            info = tarfile.TarInfo(f"n01440764.{suffix}")
+            tar.addfile(info, io.BytesIO())
+    with pytest.raises(DataError, match="found none in ILSVRC2012_img_train.tar; if it holds other tars"):
+        open_images(str(tmp_path))
