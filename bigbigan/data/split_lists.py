@@ -111,7 +111,8 @@ def part_of_list(root: Folder, path: Path, request: Request) -> Part:
     pictures = top_of(root, request.subset, [])
     names = ImageNames(pictures.images(), folder).of(str(path))
     lists = os.path.relpath(path, folder)
-    if (read := _reader_of(str(path))) and len(splits := read(names)) > 1:
+    by_name = path.stem != CELEBA and read_name(path.stem).split  # train.csv lists what is trained on, whatever it says
+    if not by_name and (read := _reader_of(str(path))) and len(splits := read(names)) > 1:
         kinds = [kind for kind in ((TEST, VAL) if request.test else (TRAIN,)) if kind in splits]
         if kinds:
             return Part(name, kinds[0], [("", only(pictures, splits[kinds[0]]))], lists=f"{lists} ({kinds[0]})")
