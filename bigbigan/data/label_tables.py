@@ -45,17 +45,21 @@ def read_label_tables(
             f"{origin}: expected metadata.csv, or another .csv, .tsv or .txt file beside the images, with the column "
             f"{column!r} of --data.label_column, found {there}"
         )
+    without: list[DataError] = []  # of tables that name no image, as of the classes
     for path in tables:
         table, here = TextTable.read(path), names.of(path)
         asked = columns_asked(column, table.columns)
         by = _column_of_names(table, here, asked, path)
         if by is None:
             _refuse_unclear(table, here, path)
-            raise DataError(
-                f"{printable(path)}: expected a column with names of the images, such as "
-                f"{printable(os.path.relpath(min(images), folder))!r}, with or without their folders and suffixes, "
-                f"found none{of_folders(table, here)}; its columns begin {_beginnings(table)}"
+            without.append(
+                DataError(
+                    f"{printable(path)}: expected a column with names of the images, such as "
+                    f"{printable(os.path.relpath(min(images), folder))!r}, with or without their folders and suffixes, "
+                    f"found none{of_folders(table, here)}; its columns begin {_beginnings(table)}"
+                )
             )
+            continue
         if not quiet:
             log.warning(
                 "%s: labels are read from column %r, and the names of images from %s",
@@ -71,6 +75,10 @@ def read_label_tables(
                     f"{printable(path)}: expected one label for each image in column {column!r}, found "
                     f"{found.labels[image]!r} and {label!r} for {printable(image)}"
                 )
+    if without and not found.labels:
+        raise without[0]
+    for error in without if not quiet else ():
+        log.warning("%s; no labels are read from it", error)
     found.folders = sorted({os.path.dirname(image) for image in found.labels})
     return found
 

@@ -568,6 +568,7 @@ def _splits_here(top: Folder, asked: str, where: str, left_out: list[str]) -> li
     plain = all(read_name(f.name).plain or is_mask(f.name) for f in others)
     flat = not any(f.folders for f, _ in splits)
     if TRAIN not in kinds:
+        _check_no_splits_below(Folder(top.name, top.path, top.files, others), where)
         _refuse(
             where, f"{found} beside {beside}",
             f"{found} is a split and the training images are {beside}", "--data.split rest",

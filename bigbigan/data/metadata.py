@@ -151,7 +151,11 @@ def _file_column(rows: list[dict], path: str) -> str:
 
 @functools.cache  # once for a process, which opens its data more than once
 def _say_not_read(path: str) -> None:
-    log.warning("%s: not read, since it has no column file_name", path)
+    log.warning(
+        "%s: not read, since it has no column file_name; where another one names the images, --data.label_column takes "
+        "a column of labels",
+        path,
+    )  # fmt: skip
 
 
 def read_rows(path: Path) -> list[dict]:

@@ -203,3 +203,12 @@ def test_a_table_whose_names_all_mean_several_images_says_so(tmp_path, table, cu
     with pytest.raises(DataError, match="expected names of one image each in column 'image', found '00000") as error:
         open_images(str(tmp_path), "all", label_column="Class", test_share=0)
     assert cure in str(error.value) and ("as in train.csv" in str(error.value)) == bool(cure)
+
+
+def test_a_table_of_the_classes_is_passed_over(ham, caplog):
+    write(ham / "classes.csv", ("dx", "name"), [(kind, kind.upper()) for kind in KINDS])  # as in Open Images
+    with pytest.raises(DataError, match="classes.csv: expected a column with names of the images"):
+        found(ham)
+    write(ham / "labels.csv", ("image", "dx"), LABELS.items())
+    assert found(ham) == LABELS
+    assert caplog.text.count("its columns begin 'dx': 'nv', 'name': 'NV'; no labels are read from it") == 1

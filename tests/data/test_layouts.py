@@ -287,6 +287,10 @@ AMBIGUOUS = {
         ["several, each with splits and classes of its own", "--data.subset cifar"],
         ({"subset": "svhn"}, [{"1": 1, "2": 1}, {"1": 1, "2": 1}]),
     ),
+    "a data set with splits beside its test images": (  # New Plant Diseases of Kaggle
+        ["Plant/Plant/train/a/*2.jpg", "Plant/Plant/train/b/*2.jpg", "Plant/Plant/valid/a/*1.jpg", "test/test/*2.jpg"],
+        ["train and test in", "Plant/Plant, beside other images", "--data.path"], None,
+    ),
     "splits beside a folder of figures": (
         ["data/train/*2.png", "data/test/*1.png", "docs/*1.png"], ["train and test", "docs"], None,
     ),
