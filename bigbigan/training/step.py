@@ -208,8 +208,11 @@ class Step:
         """Return L_EG, q(z|x), None without E, and the terms of L_EG that are not adversarial; `compile` makes a graph
         of this."""
         pairs, posterior = self.pairs(chunk)
-        encoder_pairs, generator_pairs = self.scores(pairs)
-        loss = self.objective.encoder_generator_loss(None if posterior is None else encoder_pairs, generator_pairs)
+        if posterior is None:  # D's scores of real images reach nothing that is trained here
+            generator_pairs = self.objective.select(self.model.discriminator(*pairs.halves()[1]))
+            loss = self.objective.encoder_generator_loss(None, generator_pairs)
+        else:
+            loss = self.objective.encoder_generator_loss(*self.scores(pairs))
         return self.coupling.complete(loss, posterior, pairs, chunk, self.model)
 
     def pairs(self, chunk: Batch) -> tuple[Pairs, Posterior | None]:

@@ -103,6 +103,22 @@ def test_the_eg_gradient_is_that_of_the_written_out_objective():
         torch.testing.assert_close(captured[name], gradient, msg=name)
 
 
+def test_the_g_update_of_a_gan_shows_d_its_samples_alone():
+    """Real images have no part in L_G = −mean s_x(G(z)): D is shown N images in it, and 2N in its own update."""
+    model, step = make(encoder="none")
+    batch, seen, captured = make_batch(), [], []
+    shown = model.discriminator.f.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    step.optimizers.encoder_generator.step = lambda: captured.extend(p.grad.clone() for p in parameters)
+    parameters = list(model.generator.parameters())
+    step.discriminator_update(batch)
+    step.encoder_generator_update(batch)
+    shown.remove()
+    assert seen == [16, 8]
+    gradients = torch.autograd.grad(-model.discriminator(model.generator(batch.z)).x.mean(), parameters)
+    for got, expected in zip(captured, gradients, strict=True):
+        torch.testing.assert_close(got, expected)
+
+
 def test_a_d_update_raises_encoder_pairs_over_generator_pairs():
     model, step = make()
     batch = make_batch(32)
