@@ -44,7 +44,7 @@ from bigbigan.metrics import (
 )
 from bigbigan.metrics.generation import at_score
 from bigbigan.metrics.ms_ssim import WEIGHTS
-from bigbigan.metrics.neighbours import nearest
+from bigbigan.metrics.neighbours import memorisation, nearest
 from bigbigan.metrics.reference import real_statistics
 from bigbigan.noise import uniforms
 from tests.helpers.children import context
@@ -294,6 +294,11 @@ def test_near_duplicates_keep_their_distances(random):
     values, at = nearest(torch.from_numpy(fake), torch.from_numpy(real))
     assert np.array_equal(at[:, 0], apart(fake, real).argmin(1)) and values.dtype == torch.float32
     np.testing.assert_allclose(values[:, 0], apart(fake, real).min(1), rtol=1e-4)
+
+
+def test_memorising_is_measured_by_medians():
+    training, samples, held_out = (torch.tensor(x)[:, None] for x in ([0.0, 10], [1.0, -2, 100], [3.0, 14, 5]))
+    assert memorisation(samples, held_out, training) == pytest.approx(2 / 4), "of 1, 2, 90 and of 3, 4, 5"
 
 
 def test_truncation_curve(sets):
