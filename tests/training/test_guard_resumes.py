@@ -255,6 +255,15 @@ def test_after_a_collapse_the_signs_that_its_checkpoint_knows_raise_an_alarm_aga
     assert said[3] == ("recovery", "rates now × 0.25 of the encoder, 0.25 of the generator") and len(said) == 4
 
 
+def test_a_layer_grows_from_one_look_to_the_next(tmp_path):
+    spectra = iter([1.0, 1.5, 2.5, 6.25])
+    probe = SimpleNamespace(measure=lambda: ({"generator.linear": [next(spectra)]}, HEALTHY))
+    log = SimpleNamespace(note=None, write=lambda *_: None)
+    guard = Guard(make_state()[0], CONFIG, tmp_path, torch.device("cpu"), log, lambda: probe)
+    assert [guard._new_signs() for _ in range(3)] == [[], [], []]
+    assert guard._new_signs() == ["σ0 of generator.linear is 2.5 times what it was at the look before"]
+
+
 @pytest.mark.parametrize(("good_at", "kept"), [(0, 16), (16, 16), (31, 16), (32, 32), (100, 48)])
 def test_the_checkpoint_from_before_may_be_of_the_moment_of_the_last_good_look(tmp_path, good_at, kept):
     for seen in (16, 32, 48):

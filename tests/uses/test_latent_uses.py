@@ -238,6 +238,20 @@ def test_the_pairs_of_discovery_are_shifted_along_one_column_by_no_less_than_a_t
     assert k.bincount().min() > 1200
 
 
+def test_the_reconstructor_of_a_discovery_names_directions_in_their_order(digits):
+    torch.manual_seed(0)
+    a, r = torch.nn.Linear(5, 12, bias=False), directions.Reconstructor(5, 8).eval()
+    torch.nn.init.normal_(r.which.bias)
+    pairs = directions._Pairs(digits, a, 5, 6.0, 0)
+    found = directions._measured(pairs, r, 100)
+    with torch.no_grad():
+        x, shifted, k, _ = pairs.draw(0, 100, "discover, test")
+        named = found.reconstructor(x, shifted)[0].argmax(1)
+    right = (found.directions.vectors[named] == a.weight.T[k]).all(1)
+    assert float(right.float().mean()) == pytest.approx(found.accuracy) and 0 < found.accuracy < 1
+    assert len(found.directions.strengths.unique()) > 1, "an order that is to be kept"
+
+
 def test_discovery_runs_on_any_model_and_leaves_it_alone(any_model):
     before = state_of(any_model)
     found = directions.discover(any_model, count=3, steps=2, batch_size=4, test_pairs=10)
