@@ -84,6 +84,29 @@ def test_rotation_and_leftovers(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == [f"{48:012d}", f"{64:012d}"]
 
 
+def test_a_checkpoint_ahead_pushes_out_none_of_those_before_it(tmp_path):
+    """As one does that was damaged when the run resumed from the one before."""
+    state, _ = make_state()
+    for state.images_seen in (48, 16, 32):
+        checkpoint.save(tmp_path, state, CONFIG, keep=1)
+    assert [int(path.name) for path in checkpoint.complete(tmp_path)] == [32, 48]
+
+
+def test_a_snapshot_stays_as_it_is_while_the_run_goes_on(tmp_path):
+    state, step = make_state()
+    advance(state, step, 1)
+    state.recovery.times, state.recovery.factors = 1, {"encoder": 0.5}
+    state.guard.spectra, state.guard.known = {"generator.linear": [1.0]}, {"scores"}
+    taken = checkpoint.snapshot(state, CONFIG)
+    content, tensors = json.dumps(taken.content), {k: v.clone() for k, v in taken.tensors["model.safetensors"].items()}
+    advance(state, step, 1)
+    state.recovery.factors["encoder"] = 0.25
+    state.guard.spectra["generator.linear"].append(2.0)
+    state.guard.known.add("diversity")
+    assert json.dumps(taken.content) == content
+    assert all(torch.equal(taken.tensors["model.safetensors"][k], v) for k, v in tensors.items())
+
+
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tmp_path, caplog):
     state, step = make_state()
     for _ in range(2):
