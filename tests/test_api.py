@@ -788,6 +788,16 @@ def test_the_same_pictures_have_the_same_features(model, tmp_path_factory, pixel
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
 
 
+def test_the_classes_of_pairs_are_those_of_their_places_in_all_batches():
+    conditional = tiny_model(classes=10).eval()
+    x, z, classes = FLOATS[:1].expand(5, -1, -1, -1), torch.ones(5, 8), torch.arange(5)
+    found = bigbigan.discriminate(x, z, conditional, classes=classes, batch_size=2)["score_x"]
+    with torch.no_grad():
+        expected = conditional.discriminator(x, z, classes).x
+    torch.testing.assert_close(found, expected)
+    assert len(found.unique()) == 5, "of one image, so that the class alone tells the scores apart"
+
+
 @pytest.mark.parametrize(("factor", "found"), [(127.5, "from -127.5 to 127.5"), (-3, "from -3 to 3")])
 def test_pictures_far_beyond_the_range_are_refused(factor, found):
     for draw in (bigbigan.to_pil, bigbigan.grid):
