@@ -425,7 +425,7 @@ def test_the_same_split_to_train_on_and_to_evaluate_on_is_refused(tmp_path, name
 @pytest.mark.parametrize(
     "values, said",
     [
-        ([True, False] * 3, "which holds neither words nor whole numbers; write train, val and test"),
+        ([True, False] * 3, "whose values True, False are not train, val and test"),
         ([b"train", b"test"] * 3, "which holds neither words nor whole numbers; write train, val and test"),
         ([0, 1, 2, 3, 4, 0], "whose values 0, 1, 2, 3, 4 are not train, val and test"),
         (["a", "b"] * 3, "whose values a, b are not train, val and test"),
@@ -435,6 +435,11 @@ def test_a_column_of_splits_that_says_something_else_is_named(tmp_path, values, 
     table(6, split=values).to_parquet(tmp_path / "a.parquet")
     assert len(open_images(str(tmp_path), test_share=0)) == 6
     assert f"no splits are read from column 'split', {said}" in caplog.text
+
+
+def test_a_column_of_yes_and_no_gives_splits(tmp_path):
+    table(6, is_valid=[True, False, False] * 2).to_parquet(tmp_path / "a.parquet")
+    assert [len(images) for images in open_splits(Data(path=str(tmp_path)))] == [4, 2]
 
 
 @pytest.mark.parametrize("asked", ["", "images"])
