@@ -11,6 +11,7 @@ from pathlib import Path
 from bigbigan.errors import InputError, Outside
 
 LARGEST_TEXT = 2**20  # largest JSON or YAML file we read, in bytes; our own have a few thousand
+SHOWN = 6  # names that a message lists
 
 
 def cache_folder() -> Path:
@@ -95,6 +96,13 @@ def printable(name: str | os.PathLike) -> str:
     return "".join(
         c.encode("unicode_escape").decode() if unicodedata.category(c) in ("Cc", "Cs") else c for c in characters
     )
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return the first names and the number of the others: "a, b and 3 more"."""
+    names = [printable(name) for name in names]
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
 
 
 def path_within(folder: str | os.PathLike, path: str | os.PathLike) -> bytes:

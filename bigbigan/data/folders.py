@@ -14,13 +14,15 @@ from bigbigan.data.columns import classes_of, tally
 from bigbigan.data.images import Found, Images, Request
 from bigbigan.data.label_tables import read_label_tables, say_which_tables
 from bigbigan.data.links import linked, real_paths, second_paths
+from bigbigan.data.mask_folders import pictures, without_copies, without_mask_files
 from bigbigan.data.metadata import Metadata, read_metadata
 from bigbigan.data.pictures import EXTENSIONS, open_picture
 from bigbigan.data.shards import are_bands, are_shards
 from bigbigan.data.split_lists import part_of_list, parts_of_lists
+from bigbigan.data.split_names import ALL, REST, TEST, VAL, choose_parts
 from bigbigan.data.walk import INSTALL_HEIF, Census, Folder, Listing, walk
 from bigbigan.errors import DataError
-from bigbigan.files import counted, paths_within, printable, state_of
+from bigbigan.files import counted, listed, paths_within, printable, state_of
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +35,9 @@ def open_folder(request: Request) -> Found | None:
     if not folder.is_dir():
         return None
     root, census = _walk(folder, request.follow_links, request.test, request.listing)
-    root = layout.without_copies(root, notes := [])
+    root = without_copies(root, notes := [])
     metadata = _metadata(request, root, census)
-    root = layout.without_mask_files(root, notes)
+    root = without_mask_files(root, notes)
     for phrase in notes if not request.test else ():
         log.warning("%s: left out: %s", where, phrase)
     if request.by_path:
@@ -48,7 +50,7 @@ def open_folder(request: Request) -> Found | None:
         log.warning("%s: left out: %s", where, phrase)
     reader = _Reader(folder, census, metadata, found.parts, notes + found.left_out)
     kinds = {part.name: part.split for part in found.parts}
-    own, other, whole = layout.choose_parts(request, kinds, reader.labelled, where)
+    own, other, whole = choose_parts(request, kinds, reader.labelled, where)
     parts = {part.name: part for part in reader.parts}
     unused = [part for part in found.parts if part.name not in (own, other)]
     images = reader.images(parts[own], unused, None if request.test or own == other else parts.get(other))
@@ -78,12 +80,12 @@ def _part_by_path(request: Request, root: Folder, where: str) -> layout.Part:
 def _read_layout(request: Request, root: Folder, census: Census, where: str) -> layout.Layout:
     """Return the splits that folders say or, where they say none, files that list images. Raises DataError."""
     found = layout.read_folder(root, request.train_split, request.subset, where)
-    if len(found.parts) > 1 or request.train_split in (layout.ALL, layout.REST):
+    if len(found.parts) > 1 or request.train_split in (ALL, REST):
         return found
     only, top = found.parts[0], found.parts[0].folders[0][1]
     parts = parts_of_lists(top, census, request, where)
     if not parts:
-        if only.split in (layout.VAL, layout.TEST) and not request.test:
+        if only.split in (VAL, TEST) and not request.test:
             log.warning("%s: the only split is %s, so these images are trained on", where, only.paths())
         return found
     if unlisted := len(top) - sum(part.images for part in parts):
@@ -98,7 +100,7 @@ def _metadata(request: Request, root: Folder, census: Census) -> Metadata:
     if not column or found.folders:
         return found
     tables = [*(path for path in census.metadata if path.endswith(".csv")), *census.tables]
-    images = set(layout.pictures(root, []))  # masks have the names of their images
+    images = set(pictures(root, []))  # masks have the names of their images
     return read_label_tables(tables, images, request.location, column, where, quiet=request.test)
 
 
@@ -264,7 +266,7 @@ class _Reader:
         if part.lists:
             return printable(part.lists)
         found = [os.path.relpath(folder.path, self.folder) + "/" for _, folder in part.folders]
-        return "" if found == ["./"] else layout.listed(found)
+        return "" if found == ["./"] else listed(found)
 
 
 class Files:

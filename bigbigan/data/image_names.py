@@ -4,8 +4,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from bigbigan.data.layout import read_name
 from bigbigan.data.pictures import EXTENSIONS
+from bigbigan.data.split_names import read_name
 
 
 def is_image_name(name: str) -> bool:

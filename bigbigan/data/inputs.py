@@ -19,7 +19,6 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler, SubsetRandomSampler, WeightedRandomSampler
 
-from bigbigan.data import layout
 from bigbigan.data.ahead import decoding_threads
 from bigbigan.data.arrays import (
     Ranges,
@@ -46,6 +45,7 @@ from bigbigan.data.pictures import (
     to_signed,
     why,
 )
+from bigbigan.data.split_names import ALL
 from bigbigan.data.tables import SUFFIXES, Columns, from_table, open_tables
 from bigbigan.data.tars import all_samples, is_tar
 from bigbigan.errors import DataError, InputError, Outside, UnreadableImage, warn_caller
@@ -152,7 +152,7 @@ def _all_rows(location: Path) -> Images | None:
 
     Raises DataError or Outside.
     """
-    found = open_tables(Request(str(location), layout.ALL, "", "", False, "", False, no_labels=True))
+    found = open_tables(Request(str(location), ALL, "", "", False, "", False, no_labels=True))
     return None if found is None else found.images
 
 

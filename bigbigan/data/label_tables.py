@@ -12,13 +12,12 @@ from pathlib import Path
 
 from bigbigan.data.columns import LABEL_NAMES, columns_asked, the_one
 from bigbigan.data.image_names import ImageNames, NamesIn
-from bigbigan.data.layout import listed
 from bigbigan.data.metadata import Metadata, typed
 from bigbigan.data.split_columns import split_columns
 from bigbigan.data.text_tables import SAMPLE, TextTable, columns_of, of_folders, worth_reading
 from bigbigan.data.walk import Folder
 from bigbigan.errors import DataError
-from bigbigan.files import printable
+from bigbigan.files import listed, printable
 
 log = logging.getLogger(__name__)
 

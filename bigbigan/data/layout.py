@@ -1,12 +1,7 @@
-"""Say which folder or file of a data set is which split and which folders are classes.
+"""Say which folder of a data set is which split and which folders are classes.
 
-This is the only place that reads meaning into the names of folders and table files.
-
-A *split word* is train, val or test, or a synonym (`SPLIT_WORDS`), between characters that are no letters or at a
-change from lower to upper case: `seg_train`, `train2017`, `ISIC_2019_Training_Input`, `trainA`. A name with words of
-two splits has none.
-
-Folders are read from the top down:
+Split words are those of `split_names`, masks those of `mask_folders`; table files are read by `table_files`. Folders
+are read from the top down:
 
 1. A folder whose only content is one folder is a wrapper, and is entered, any number of times. So is `images` beside
    `masks`. Folders that differ in a number alone and are called parts (`images_001`, `part_2`) are one folder.
@@ -21,104 +16,37 @@ Everything else is refused with its two readings and the flags that choose betwe
 `test` beside classes, the same class folders below several others, several data sets in one folder.
 `--data.split all` takes all splits together, or all folders as classes where there are none. `--data.split rest` trains
 on what is no split, and `--data.split ./NAME` names a folder or file. `--data.subset` names one of several data sets.
-
-Table files are read by the same words, in the file's name or in the names of the folders above it. What is left of the
-name and path, without shard numbers, tells configurations apart; several are never joined.
 """
 
-import filecmp
-import operator
-import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bigbigan.data.columns import MASK_WORDS, is_mask, words
-from bigbigan.data.images import Request, spread
-from bigbigan.data.walk import Folder
+from bigbigan.data.columns import is_mask, words
+from bigbigan.data.mask_folders import pictures, without_mask_folders
+from bigbigan.data.split_names import (
+    ALL,
+    LABELLED,
+    PART_WORDS,
+    PLAIN_WORDS,
+    REST,
+    SPLIT_WORDS,
+    TEST,
+    TRAIN,
+    UNLABELLED,
+    VAL,
+    Name,
+    name_words,
+    read_name,
+)
+from bigbigan.data.walk import Folder, merge
 from bigbigan.errors import DataError
-from bigbigan.files import counted, printable
+from bigbigan.files import counted, listed, printable
 
-TRAIN, VAL, TEST = "train", "val", "test"
-SPLIT_WORDS = {
-    **dict.fromkeys(("train", "training", "trainset", "trainval", "trn"), TRAIN),
-    **dict.fromkeys(("val", "valid", "validation", "validate", "valset", "dev"), VAL),
-    **dict.fromkeys(("test", "testing", "testset", "tst", "eval", "evaluation", "holdout", "heldout"), TEST),
-}
-SHORT_WORDS = {"tr": TRAIN, "te": TEST, "ts": TEST, "va": VAL}  # count only where the other splits are there too
-ALL, REST = "all", "rest"  # names of splits that say how to read the folders; see above
-# Words that say whether images have labels; a folder that is named by them alone is no class.
-UNLABELLED = {"unlabeled", "unlabelled", "unsup", "unsupervised", "nolabel", "nolabels", "unannotated"}
-LABELLED = {"labeled", "labelled", "annotated", "supervised"}
-# Words that say nothing about what a folder holds.
-PLAIN_WORDS = UNLABELLED | LABELLED | {
-    "image", "images", "img", "imgs", "pic", "pics", "picture", "pictures", "photo", "photos", "jpg", "jpeg", "png",
-    "jpegs", "jpegimages", "data", "dataset", "datasets", "set", "split", "input", "inputs", "sample", "samples",
-    "full", "raw", "original", "originals", "rgb", "frames", "part", "parts", "batch", "batches", "chunk", "shard",
-    "archive", "folder", "files", "x", "px",
-}  # fmt: skip
-IMAGE_WORDS = {
-    "image", "images", "img", "imgs", "pictures", "photos", "jpegimages", "input", "inputs", "rgb", "frames",
-    "original", "originals", "jpg", "jpeg", "png",
-}  # fmt: skip
-SURE_IMAGES = {"image", "images", "img", "imgs", "jpegimages"}  # which name no class
-# Words of folders that hold the same things seen otherwise: at another time, from another side, by another sensor.
-VIEW_WORDS = IMAGE_WORDS | {
-    "before", "after", "pre", "post", "left", "right", "first", "second", "old", "new", "past", "present", "time",
-    "view", "event", "disaster", "date", "visible", "vis", "infrared", "ir", "nir", "thermal", "tir", "red", "green",
-    "blue", "sar", "optical", "photo",
-}  # fmt: skip
-# Words that name what is drawn after an image and can hardly name a class; and those that can, unless they come last.
-DRAWN_WORDS = {"gt", "groundtruth", "truth", "annotation", "annotations", "annot", "trimap", "trimaps", "bboxes"}
-DRAWN_WORDS |= {"seg", "segmentation", "segmentations", "semantic"}
-CLASS_WORDS = {"edge", "edges", "depth", "alpha", "overlay"}
-PART_WORDS = {
-    "image", "images", "img", "imgs", "photos", "pictures", "part", "parts", "batch", "batches", "chunk", "shard",
-    "archive", "folder", "files", "data",
-}  # fmt: skip
-LAST_WORD = re.compile(r"[-_. ]+\(?([A-Za-z]+)\)?$")
-MAYBE_MASK = re.compile(rf"(?i)[-_. ](\w*[-_. ])?({'|'.join(sorted(MASK_WORDS))})[^/]*$")
 PATIENTS = ("patient", "pat", "case", "study", "exam", "visit", "scan", "series")
 FOLDS = {"fold", "folds", "kfold"}
-LOOKED_AT = 8  # files by which folders are compared
-SHOWN = 6  # names that a message lists
 IF_CLASSES = "; if these folders are classes: --data.split all"
-
-
-@dataclass(frozen=True)
-class Name:
-    """Hold what a name says: its split (None without one), and its other words.  short: by a two-letter word."""
-
-    split: str | None
-    rest: tuple[str, ...]
-    short: bool = False
-
-    @property
-    def plain(self) -> bool:
-        """Whether the other words say nothing."""
-        return all(word in PLAIN_WORDS or word.isdigit() for word in self.rest)
-
-
-def _words(name: str) -> list[str]:
-    """Return a name's words, in which train and val beside each other are one: trainval."""
-    parts = words(name)
-    for i in range(len(parts) - 1):
-        if SPLIT_WORDS.get(parts[i]) == TRAIN and SPLIT_WORDS.get(parts[i + 1]) == VAL:
-            return [*parts[:i], "trainval", *parts[i + 2 :]]
-    return parts
-
-
-def read_name(name: str) -> Name:
-    """Return the split that a file's or folder's name stands for. "train_val" is a training split, as in VOC."""
-    parts = _words(name)
-    for table, short in ((SPLIT_WORDS, False), (SHORT_WORDS, True)):
-        found = {table[word] for word in parts if word in table}
-        if len(found) == 1:
-            return Name(found.pop(), tuple(word for word in parts if word not in table), short)
-        if found:
-            break
-    return Name(None, tuple(parts))
 
 
 @dataclass
@@ -154,96 +82,6 @@ class Layout:
 
     parts: list[Part]
     left_out: list[str] = field(default_factory=list)
-
-
-def listed(names: Iterable[str]) -> str:
-    """Return the first names and the number of the others: "a, b and 3 more"."""
-    names = [printable(name) for name in names]
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
-
-
-def split_names(train: str, test: str, evaluate: bool) -> tuple[str, str]:
-    """Return the name of the split that is wanted, for evaluation or for training, and that of the other one.
-
-    "all" has no splits, so it is read the same way for both: a share is held out.
-    """
-    test = ALL if train == ALL and test in ("test", "") else test
-    return (test, train) if evaluate else (train, test)
-
-
-def choose_parts(
-    request: Request, parts: dict[str, str | None], labelled: Callable[[str], bool], where: str
-) -> tuple[str, str, bool]:
-    """Return the name of the part that is asked for, that of the other one, and whether they share one part.
-
-    The other one is that of evaluation where the request is for training, and the reverse; "" if there is none.  Where
-    the data have nothing to evaluate on, both are the training part, True: a share of it is to be held out.
-    parts: names → their split.  labelled: tells of a part whether it has labels; asked only where that decides.
-    A part is chosen by its name; or it is the one that means the same; for evaluation on "test", the default, one with
-    labels if there is any, so that a val with labels is preferred to a test without.  Raises DataError.
-    """
-    parts = _without_copies(parts, request.train_split, request.test_split)
-    if len(parts) == 1:
-        return next(iter(parts)), next(iter(parts)), True
-    train = _named(request.train_split, parts)
-    tests = [name for name in _alike(request.test_split, parts) if name != train]
-    default = request.test_split in ("test", "")
-    if default and not tests and train:
-        return train, train, True
-    if default and len(tests) > 1 and len({parts[name] for name in tests}) == len(tests):
-        test = next((name for name in tests if labelled(name)), tests[0])
-    else:
-        test = _named(request.test_split, {n: k for n, k in parts.items() if n != train} if default else parts)
-    own, other = (test, train) if request.test else (train, test)
-    if own and own == other and not request.nothing_held_out:
-        raise DataError(
-            f"{where}: expected different images to train on and to evaluate on, found {printable(own)} for both "
-            f"--data.split {printable(request.train_split)} and --data.test_split {printable(request.test_split)}; "
-            f"name another of {listed(parts)}, or leave one of the flags out"
-        )
-    if not own:
-        same = [name for name in _alike(request.split, parts) if name != other] or list(parts)
-        if request.split == ALL:
-            raise DataError(
-                f"{where}: expected images of one split, found {listed(same)}; name one, by its folder or by "
-                f"--data.split {same[0]}"
-            )
-        raise DataError(
-            f"{where}: expected a split {request.split!r}, found {listed(same)}; "
-            "choose with --data.split and --data.test_split"
-        )
-    return own, other, False
-
-
-def _without_copies(parts: dict[str, str | None], train: str, test: str) -> dict[str, str | None]:
-    """Return the parts without trainval or, where it is what the run trains on, without val, which it holds.
-
-    train, test: the names that were asked for; a part of that very name stays.
-    """
-    joined = [name for name in parts if "trainval" in _words(name)]
-    val = [name for name, split in parts.items() if split == VAL]
-    if not joined or not val:
-        return parts
-    others = [name for name, split in parts.items() if split == TRAIN and name not in joined]
-    trained_on = not others or any(name.lower() == train.lower() for name in joined)
-    copies = [name for name in (val if trained_on else joined) if name.lower() not in (train.lower(), test.lower())]
-    return {name: split for name, split in parts.items() if name not in copies}
-
-
-def _alike(asked: str, parts: dict[str, str | None]) -> list[str]:
-    """Return the parts that the name may mean: that of the name first, then its split's, then val for test."""
-    wanted = read_name(asked).split
-    order = {TEST: (TEST, VAL), VAL: (VAL, TEST), TRAIN: (TRAIN,)}.get(wanted, ())
-    exact = [name for name in parts if name.lower() == asked.lower()]
-    return list(dict.fromkeys([*exact, *(name for kind in order for name in parts if parts[name] == kind)]))
-
-
-def _named(asked: str, parts: dict[str, str | None]) -> str:
-    """Return the one part that a name means, "" if there is none or there are several."""
-    alike = _alike(asked, parts)
-    same = [name for name in alike if parts[name] == parts[alike[0]]]
-    return alike[0] if alike and (alike[0].lower() == asked.lower() or len(same) == 1) else ""
 
 
 def read_folder(root: Folder, split: str, subset: str, where: str) -> Layout:
@@ -337,7 +175,7 @@ def unwrap(folder: Folder, left_out: list[str], classes: Iterable[str] = (), cer
             folder = folders[0]
             continue
         known = {f.name for f in folders} & set(classes)
-        pictures = _without_masks(folders, left_out, folder.name, None if certain or known else IF_CLASSES)
+        pictures = without_mask_folders(folders, left_out, folder.name, None if certain or known else IF_CLASSES)
         if pictures is not None:
             folder = Folder(folder.name, folder.path, [], pictures)
         elif (numbered_parts([f.name for f in folders]) or _are_folds(folders)) and not known:
@@ -348,136 +186,6 @@ def unwrap(folder: Folder, left_out: list[str], classes: Iterable[str] = (), cer
         else:
             break
     return folder
-
-
-def _without_masks(folders: list[Folder], left_out: list[str], above: str, doubt: str | None) -> list[Folder] | None:
-    """Return the folders of images where the others, by their names, hold masks; None where that is not so.
-
-    doubt: what to add to the phrase for masks beside folders that no word calls images; None takes these for no masks.
-    left_out: gets the phrases.  above: the name of the folder that they lie in.
-    """
-    masks = [f for f in folders if is_mask(f.name)]
-    pictures = [f for f in folders if not is_mask(f.name) and set(words(f.name)) & IMAGE_WORDS]
-    others = [f for f in folders if f not in masks and f not in pictures]
-    place = f"{printable(above)}/" if above else ""
-    if doubt is not None and not masks and (found := _images_and_copies(folders)):
-        pictures, copies = found
-        named = " and ".join(f"{place}{printable(f.name)}/" for f in copies)
-        count = counted(sum(map(len, copies)))
-        left_out.append(f"{named} ({count} of the same names as those of {printable(pictures.name)}/{doubt})")
-        return [pictures]
-    if masks and not pictures and doubt is not None and _are_drawn_after(masks, others):
-        named, seen = (" and ".join(f"{place}{printable(f.name)}/" for f in some) for some in (masks, others))
-        left_out.append(f"{named} ({sum(map(len, masks)):,} masks or the like of {seen}, by their names{doubt})")
-        return [others[0] if len(others) == 1 else merge(others[0], others)]
-    if not masks or not pictures or (others and len(pictures) > 1):
-        return None
-    left_out.extend(f"{place}{printable(f.name)}/ ({len(f):,} masks or the like, by its name)" for f in masks)
-    left_out.extend(f"{place}{printable(f.name)}/ ({counted(len(f))}, beside those and masks)" for f in others)
-    return pictures
-
-
-def _images_and_copies(folders: list[Folder]) -> tuple[Folder, list[Folder]] | None:
-    """Return the folder `images` and those beside it, if all of these hold files of its names alone; else None."""
-    pictures = [f for f in folders if set(words(f.name)) & SURE_IMAGES and read_name(f.name).plain]
-    others = [f for f in folders if f not in pictures]
-    if len(pictures) != 1 or not others:
-        return None
-    stem = lambda f, path: os.path.splitext(path[len(f.path) :])[0]  # noqa: E731
-    names = {stem(pictures[0], path) for path in pictures[0].images()}
-    drawn = all(not names.isdisjoint(_with_less(stem(f, path))) for f in others for path in f.images())
-    return (pictures[0], others) if drawn else None
-
-
-def _with_less(stem: str) -> list[str]:
-    """Return a name and what is left of it without its last word: 1_post_target, 1_post."""
-    return [stem, LAST_WORD.sub("", stem)]
-
-
-def _are_drawn_after(masks: list[Folder], others: list[Folder]) -> bool:
-    """Return whether flat folders hold files of the same names: views of the same things, and masks (A, B, label).
-
-    Classes may have files of the same names too. They are told by names such as Edge-Ring, by a pair of the kind of
-    mask and nomask, and by several folders whose names are no views: Center, Donut, Edge.
-    """
-    stems = [{Path(path).stem for path in folder.files} for folder in (*masks, *others)]
-    flat = not any(folder.folders for folder in (*masks, *others))
-    if not (flat and len(masks) < len(stems) and all(stems) and all(one == stems[0] for one in stems)):
-        return False
-    found = [words(f.name) for f in masks]
-    denied = re.compile(
-        rf"(?i)(no|non|un|not|without)[-_. ]*({'|'.join(word for name in found for word in name)})(ed)?"
-    )
-    if any(denied.fullmatch(f.name) for f in others) or any(map(_names_a_class, found)):
-        return False
-    return len(others) == 1 or all(DRAWN_WORDS & set(name) for name in found) or all(_is_view(f.name) for f in others)
-
-
-def _names_a_class(name: list[str]) -> bool:
-    """Return whether the words of a name with a word for masks are rather those of a class: edge ring."""
-    saying = [word for word in name if word not in PLAIN_WORDS | {"map", "maps"} and not word.isdigit()]
-    return set(saying) & MASK_WORDS <= CLASS_WORDS and saying[-1] not in MASK_WORDS
-
-
-def _is_view(name: str) -> bool:
-    """Return whether a name is one of several views of the same things: A, t1, im2, before."""
-    return all(word.isdigit() or len(word) < 3 or word in VIEW_WORDS for word in words(name))
-
-
-def without_copies(folder: Folder, left_out: list[str]) -> Folder:
-    """Return the folder without copies of its subfolders: of names that differ in case alone, with the same files.
-
-    A data set that was packed where case does not count may have both. left_out: gets a phrase for each.
-    """
-    first: dict[str, Folder] = {}
-    folders = []
-    for child in folder.folders:
-        before = first.setdefault(child.name.lower(), child)
-        if before is not child and _same_files(before, child):
-            left_out.append(f"{printable(child.name)}/ ({counted(len(child))}, a copy of {printable(before.name)}/)")
-        else:
-            folders.append(without_copies(child, left_out))
-    same = len(folders) == len(folder.folders) and all(map(operator.is_, folders, folder.folders))
-    return folder if same else Folder(folder.name, folder.path, folder.files, folders)
-
-
-def _same_files(one: Folder, other: Folder) -> bool:
-    """Return whether two folders hold files of the same names and, in those that are looked at, the same bytes."""
-    paths = [sorted(folder.images()) for folder in (one, other)]
-    if [path[len(one.path) :] for path in paths[0]] != [path[len(other.path) :] for path in paths[1]]:
-        return False
-    return all(filecmp.cmp(paths[0][i], paths[1][i], shallow=False) for i in spread(len(paths[0]), LOOKED_AT))
-
-
-def without_mask_files(folder: Folder, left_out: list[str]) -> Folder:
-    """Return the folder without the masks that lie beside their images: `1_mask.png` beside `1.jpg` or `1_sat.jpg`.
-
-    left_out: gets one phrase for all of them, with the first.
-    """
-    found: list[str] = []
-    kept = _without_mask_files(folder, found)
-    if found:
-        left_out.append(f"{len(found):,} masks or the like beside their images, such as {printable(found[0])}")
-    return kept if found else folder
-
-
-def _without_mask_files(folder: Folder, found: list[str]) -> Folder:
-    stems = {path: Path(path).stem for path in folder.files if MAYBE_MASK.search(path)}
-    masks = []
-    if stems:
-        others = {Path(path).stem for path in folder.files if path not in stems}
-        others |= {re.sub(r"[^A-Za-z0-9]+[A-Za-z]+$", "", stem) for stem in others}  # 1_sat → 1
-        for path, stem in stems.items():
-            image, word = re.sub(r"[-_. ]*\d*$", "", stem), ""
-            while (match := LAST_WORD.search(image)) and is_mask(match[1]):  # a_manual_mask_1
-                image, word = image[: match.start()], match[1]
-            masks += [path] if word and image and image in others else []
-    found += masks
-    folders = [_without_mask_files(child, found) for child in folder.folders]
-    if not masks and all(map(operator.is_, folders, folder.folders)):
-        return folder
-    left = set(masks)
-    return Folder(folder.name, folder.path, [path for path in folder.files if path not in left], folders)
 
 
 def are_dates(names: Sequence[str]) -> bool:
@@ -536,16 +244,6 @@ def _leaves(folder: Folder) -> list[Folder]:
         return [folder]
     below = [leaf for child in folder.folders for leaf in _leaves(child)]
     return [Folder(f"{folder.name}/{leaf.name}", leaf.path, leaf.files, leaf.folders) for leaf in below]
-
-
-def merge(folder: Folder, parts: list[Folder]) -> Folder:
-    """Return one folder with the images of all parts; subfolders of one name are joined."""
-    joined: dict[str, list[Folder]] = {}
-    for part in parts:
-        for child in part.folders:
-            joined.setdefault(child.name, []).append(child)
-    children = [same[0] if len(same) == 1 else merge(same[0], same) for _, same in sorted(joined.items())]
-    return Folder(folder.name, folder.path, [path for part in parts for path in part.files], children)
 
 
 def _splits_here(top: Folder, asked: str, where: str, left_out: list[str]) -> list[Part]:
@@ -653,7 +351,7 @@ def _flags(splits: list[tuple[Folder, Name]], where: str) -> str:
 
 def _leave_out_copies(kinds: dict[str, list[tuple[Folder, Name]]], left_out: list[str]) -> None:
     """Take away trainval where train and val are there too; else val, which trainval holds. Say so in `left_out`."""
-    both = [(f, name) for f, name in kinds.get(TRAIN, []) if "trainval" in _words(f.name)]
+    both = [(f, name) for f, name in kinds.get(TRAIN, []) if "trainval" in name_words(f.name)]
     if not both or VAL not in kinds:
         return
     if len(both) < len(kinds[TRAIN]):
@@ -795,13 +493,6 @@ def items_of(part: Part, known: set[str] | None, left_out: list[str], where: str
     return [("", path) for path in inner.files] + below
 
 
-def pictures(folder: Folder, left_out: list[str]) -> list[str]:
-    """Return the images in a folder and below, without those in folders of masks beside folders of images."""
-    kept = _without_masks(folder.folders, left_out, folder.name, "")
-    folders = folder.folders if kept is None else kept
-    return [*folder.files, *(path for child in folders for path in pictures(child, left_out))]
-
-
 def known_classes(parts: list[Part], where: str) -> dict[str, set[str]]:
     """Return the class folders of each split: those of a split with at least two, and no image beside them."""
     found = {}
@@ -820,111 +511,3 @@ def find_folder(root: Folder, path: str) -> Folder | None:
             return None
         root = found[0]
     return root
-
-
-def read_tables(paths: list[Path], root: Path, subset: str) -> dict[str, list[Path]]:
-    """Return the table files of each split by its name ("all" without one). Raises DataError.
-
-    subset: the configuration to take where there are several, or "".
-    """
-    years = _are_years(paths)
-    files = [_place(path, root, years) for path in paths]
-    _name_splits_by_folder(files)
-    common = _common([file.folders for file in files])
-    rests = {file.rest for file in files if file.split}
-    configs: dict[str, dict[str, list[Path]]] = {}
-    for file in files:
-        rest = " ".join(file.rest)
-        config = "/".join([*file.folders[common:], *([rest] if rest and file.split and len(rests) > 1 else [])])
-        split = "trainval" if file.joined else file.split or rest or ALL
-        configs.setdefault(config, {}).setdefault(split, []).append(file.path)
-    return _one_config({name or "default": parts for name, parts in configs.items()}, root, subset)
-
-
-@dataclass
-class TableFile:
-    """Hold what the path of a table file says.
-
-    split: train, val or test, or another folder's name beside those of splits, or None.  above: the folders over the
-    one that names the split.  folders: those that may tell configurations apart.  rest: the other words of its name.
-    joined: whether the split is trainval.
-    """
-
-    path: Path
-    split: str | None
-    above: tuple[str, ...] | None
-    folders: list[str]
-    rest: tuple[str, ...]
-    joined: bool
-
-
-def _name_splits_by_folder(files: list[TableFile]) -> None:
-    """Let folders beside `train/` and `test/` be splits too, such as `unsupervised/`."""
-    places = {file.above for file in files if file.above is not None}
-    for file in files:
-        for place in places if file.split is None else ():
-            depth = len(place)
-            if tuple(file.folders[:depth]) == place and len(file.folders) > depth:
-                file.split = file.folders.pop(depth)
-                break
-
-
-def _one_config(configs: dict, root: Path, subset: str) -> dict[str, list[Path]]:
-    names = {name.lower(): name for name in configs}
-    if len(configs) == 1:
-        return next(iter(configs.values()))
-    for asked in (subset.lower(), subset.lower().replace("_", " ").replace("-", " ")):
-        if asked in names:
-            return configs[names[asked]]
-    raise DataError(
-        f"{printable(root)}: expected one configuration, found {len(configs)}: {listed(sorted(configs))}; "
-        "choose one with --data.subset, or name files with --data.split ./FILE and --data.test_split ./FILE"
-    )
-
-
-SHARD = re.compile(r"[-_.]?\d+[-_]of[-_]\d+.*$")
-
-
-def _place(path: Path, root: Path, years: bool) -> TableFile:
-    """Return what a table file's path says; years: its number is a year, not a shard's. Raises DataError."""
-    stem = SHARD.sub("", path.stem)
-    if not years:
-        stem = re.sub(r"(?:[-_.]\d+)+$", "", stem)
-        stem = re.sub(rf"(?i)(^|[^a-z])({'|'.join(SPLIT_WORDS)})\d+$", r"\1\2", stem)
-    name, folders = read_name(stem), list(path.relative_to(root).parts[:-1])
-    split, above, joined = name.split, None, "trainval" in _words(stem)
-    if split is None and len({SPLIT_WORDS[w] for w in words(stem) if w in SPLIT_WORDS}) > 1:
-        raise DataError(
-            f"{printable(path)}: expected a name with one split, found {printable(path.name)}; choose with "
-            f"--data.split ./{printable(path.relative_to(root))} and --data.test_split"
-        )
-    if split is None:
-        for i in reversed(range(len(folders))):
-            named = read_name(folders[i])
-            if named.split and not named.short:
-                split, above, joined = named.split, tuple(folders[:i]), "trainval" in _words(folders[i])
-                folders[i] = " ".join(word for word in named.rest if word not in PLAIN_WORDS)
-                break
-    folders = [f for f in folders if f and "=" not in f and not _numbered(f)]
-    rest = tuple(word for word in name.rest if word not in PLAIN_WORDS)
-    rest = () if all(map(str.isdigit, rest)) and not years else rest
-    return TableFile(path, split, above, folders, rest, joined)
-
-
-def _numbered(folder: str) -> bool:
-    """Return whether a folder is a numbered part, such as part_3, or says nothing, such as data."""
-    letters = [word for word in words(folder) if not word.isdigit()]
-    return bool(letters) and set(letters) <= PART_WORDS
-
-
-def _are_years(paths: list[Path]) -> bool:
-    """Return whether the files' numbers are years of several editions, rather than of shards."""
-    found = [re.search(r"\d+$", path.stem) for path in paths if not SHARD.search(path.stem)]
-    numbers = {match.group() for match in found if match}
-    return len(numbers) > 1 and all(re.fullmatch(r"(19|20)\d\d", number) for number in numbers)
-
-
-def _common(folders: list[list[str]]) -> int:
-    """Return the number of leading folders that all have in common."""
-    shortest = min(map(len, folders), default=0)
-    return next((i for i in range(shortest) if len({f[i] for f in folders}) > 1), shortest)

@@ -8,7 +8,6 @@ from contextlib import suppress
 import numpy as np
 
 from bigbigan.config import Data, check_value_range
-from bigbigan.data import layout
 from bigbigan.data.classes import match_classes, without_ids
 from bigbigan.data.digits import open_digits
 from bigbigan.data.fingerprint import files_of
@@ -16,6 +15,7 @@ from bigbigan.data.folders import open_folder
 from bigbigan.data.hub import WILDCARDS, open_hub
 from bigbigan.data.images import Found, Images, Request
 from bigbigan.data.pictures import EXTENSIONS, how_to_read
+from bigbigan.data.split_names import ALL, REST, TEST, VAL, read_name, split_names
 from bigbigan.data.splits import hold_out
 from bigbigan.data.tables import open_tables
 from bigbigan.data.tars import open_tars
@@ -76,7 +76,7 @@ def open_whole_split(data: Data) -> Found:
 
     Where the data have no splits, these are all images, and `whole` is True.
     """
-    test = layout.read_name(data.split).split in (layout.VAL, layout.TEST)
+    test = read_name(data.split).split in (VAL, TEST)
     other = data.test_split if not test else "train"
     columns = data.image_column, data.label_column
     request = Request(
@@ -99,7 +99,7 @@ def open_splits(data: Data, common_classes: bool = True) -> tuple[Images, Images
     """
 
     columns, listing = (data.image_column, data.label_column), Listing()
-    split, other = layout.split_names(data.split, data.test_split, evaluate=False)
+    split, other = split_names(data.split, data.test_split, evaluate=False)
     request = Request(data.path, split, *columns, False, data.subset, data.follow_links, other, listing)
     train, test = _open_both(request, data.value_range, data.test_share, data.split_rule)
     return train, match_classes(train, test) if common_classes else test
@@ -113,7 +113,7 @@ def _open_both(request: Request, value_range: tuple[float, ...], share: float, r
     """
     names = request.train_split, request.test_split
     for_train = dataclasses.replace(request, test=False, split=names[0], other_split=names[1])
-    split, other = layout.split_names(*names, evaluate=True)
+    split, other = split_names(*names, evaluate=True)
     for_test = dataclasses.replace(request, test=True, split=split, other_split=other)
     default = for_train.test_split in ("test", "")
     found = _open(for_train, value_range)
@@ -138,7 +138,7 @@ def _open_both(request: Request, value_range: tuple[float, ...], share: float, r
                 test.source or test.origin,
             )  # fmt: skip
         return train, test
-    if not default and for_test.split not in (layout.ALL, layout.REST):
+    if not default and for_test.split not in (ALL, REST):
         log.warning(
             "%s: found no split %r of --data.test_split; a share of all images is held out (--data.test_share)",
             found.images.origin, for_test.split,

@@ -9,8 +9,8 @@ import numpy as np
 
 from bigbigan.data.columns import Tally, words
 from bigbigan.data.images import Found, Images, Request
-from bigbigan.data.layout import ALL, TEST, TRAIN, VAL, choose_parts, listed, read_name
-from bigbigan.files import counted, printable
+from bigbigan.data.split_names import ALL, TEST, TRAIN, VAL, choose_parts, read_name
+from bigbigan.files import counted, listed, printable
 
 log = logging.getLogger(__name__)
 # Words in the name of a column of splits.

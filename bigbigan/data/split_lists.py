@@ -25,13 +25,14 @@ from pathlib import Path
 
 from bigbigan.data.image_names import ImageNames, NamesIn
 from bigbigan.data.images import Request
-from bigbigan.data.layout import TEST, TRAIN, VAL, Part, listed, read_name, top_of
+from bigbigan.data.layout import Part, top_of
 from bigbigan.data.metadata import columns_in, read_rows
 from bigbigan.data.split_columns import NUMBERED, columns_of_split_words, kinds_of, split_columns
+from bigbigan.data.split_names import TEST, TRAIN, VAL, read_name
 from bigbigan.data.text_tables import SAMPLE, TextTable, columns_of, most_named, of_folders, read_lines, worth_reading
 from bigbigan.data.walk import METADATA, Census, Folder
 from bigbigan.errors import DataError
-from bigbigan.files import counted, printable
+from bigbigan.files import counted, listed, printable
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 
-from bigbigan.data import layout
 from bigbigan.data.array_columns import array_type, encoded_arrays
 from bigbigan.data.columns import (
     Tally,
@@ -30,9 +29,11 @@ from bigbigan.data.columns import (
 from bigbigan.data.images import Found, Images, Request
 from bigbigan.data.pictures import PictureError, open_picture
 from bigbigan.data.split_columns import choose_by_column
+from bigbigan.data.split_names import choose_parts, read_name
+from bigbigan.data.table_files import read_tables
 from bigbigan.data.walk import METADATA, is_image, is_system, walk
 from bigbigan.errors import DataError
-from bigbigan.files import check_inside, path_within, printable, state_of
+from bigbigan.files import check_inside, listed, path_within, printable, state_of
 
 log = logging.getLogger(__name__)
 SUFFIXES = (".parquet", ".arrow")
@@ -73,7 +74,7 @@ def open_tables(request: Request) -> Found | None:
         if not named[request.split]:
             raise DataError(f"{printable(location)}: expected tables at {request.split}, found none")
     else:
-        named = layout.read_tables(paths, location, request.subset)
+        named = read_tables(paths, location, request.subset)
     sources = {name: _sources([p.relative_to(location) for p in files]) for name, files in named.items()}
     found = found_in_tables(request, _readers(named), sources, location, _stamps(named, location))
     note = (f"{beside:,} image files beside the tables",) if beside else ()
@@ -152,8 +153,8 @@ def found_in_tables(
         every = lambda: _named(images(name, quiet=request.test), sources, name, ())  # noqa: E731
         if found := choose_by_column(request, every, partial(_values, table()), table().features):
             return found
-    kinds = {name: layout.read_name(name).split for name in tables}
-    own, other, whole = layout.choose_parts(request, kinds, lambda name: images(name).labels is not None, where)
+    kinds = {name: read_name(name).split for name in tables}
+    own, other, whole = choose_parts(request, kinds, lambda name: images(name).labels is not None, where)
     unused = [f"{sources.get(name) or name} (another split)" for name in tables if name not in (own, other)]
     return Found(_named(images(own, other, quiet=request.test), sources, own, unused), whole)
 
@@ -198,7 +199,7 @@ def _read_tables(paths: list[Path]):
     if len({path.suffix for path in paths}) > 1:
         raise DataError(
             f"{printable(paths[0].parent)}: expected .parquet or .arrow files, found both for one split, which may be "
-            f"two copies: {layout.listed(path.name for path in paths)}; keep one kind"
+            f"two copies: {listed(path.name for path in paths)}; keep one kind"
         )
     kind = {".parquet": "parquet", ".arrow": "arrow"}[paths[0].suffix]
     try:

@@ -26,7 +26,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bigbigan.data import layout
 from bigbigan.data.columns import (
     LABEL_NAMES,
     Tally,
@@ -40,6 +39,8 @@ from bigbigan.data.columns import (
 from bigbigan.data.images import Found, Images, Request
 from bigbigan.data.pictures import EXTENSIONS, PictureError, open_picture
 from bigbigan.data.split_columns import choose_by_column
+from bigbigan.data.split_names import ALL, choose_parts, read_name
+from bigbigan.data.table_files import read_tables
 from bigbigan.data.walk import is_system, walk
 from bigbigan.errors import DataError
 from bigbigan.files import (
@@ -47,6 +48,7 @@ from bigbigan.files import (
     cache_folder,
     check_inside,
     counted,
+    listed,
     path_within,
     printable,
     state_of,
@@ -80,9 +82,9 @@ def all_samples(path: Path) -> Images | None:
 
     Raises DataError or Outside.
     """
-    request = Request(str(path), layout.ALL, "", "", False, "", False, no_labels=True)
+    request = Request(str(path), ALL, "", "", False, "", False, no_labels=True)
     found = _find(request)
-    return None if found is None else _images(request, {layout.ALL: found[0]}, layout.ALL, found[1])
+    return None if found is None else _images(request, {ALL: found[0]}, ALL, found[1])
 
 
 def _find(request: Request) -> tuple[list[Path], Path] | None:
@@ -179,7 +181,7 @@ def _check_no_folders(keys: list[str], path: Path, where: str) -> None:
     if len(folders) > 1:
         raise DataError(
             f"{where}: expected samples as WebDataset packs them, found images without labels in folders: "
-            f"{layout.listed(folder or '.' for folder in folders)}; unpack the tar, so that folders are splits and "
+            f"{listed(folder or '.' for folder in folders)}; unpack the tar, so that folders are splits and "
             f"classes: tar -xf {_quoted(path)}; or take all images, without labels: --data.split all"
         )
 
@@ -197,7 +199,7 @@ def _choose(request: Request, found: list[Path], root: Path) -> Found:
         if not named[request.split]:
             raise DataError(f"{where}: expected tar files at {request.split}, found none")
         return Found(_images(request, named, request.split, root), whole=False)
-    named = layout.read_tables(found, root, request.subset)
+    named = read_tables(found, root, request.subset)
     if len(named) == 1:
         name, files = next(iter(named.items()))
         table, *_ = _samples(request, files)
@@ -205,9 +207,9 @@ def _choose(request: Request, found: list[Path], root: Path) -> Found:
         every = lambda: _images(request, named, name, root)  # noqa: E731
         if by_column := choose_by_column(request, every, lambda column: _typed(table.column(column)), columns):
             return by_column
-    kinds = {name: layout.read_name(name).split for name in named}
+    kinds = {name: read_name(name).split for name in named}
     labelled = lambda name: _images(request, named, name, root).labels is not None  # noqa: E731
-    own, other, whole = layout.choose_parts(request, kinds, labelled, where)
+    own, other, whole = choose_parts(request, kinds, labelled, where)
     unused = [f"{name} (another split)" for name in named if name not in (own, other)]
     images = _images(request, named, own, root, other)
     return Found(replace(images, notes=(*images.notes, *unused)), whole)
@@ -224,7 +226,7 @@ def _images(request: Request, named: dict[str, list[Path]], name: str, root: Pat
     places = [table.column(kind + suffix).to_numpy() for kind in (OFFSET, SIZE)]
     beside = [_joined([read_index(path) for path in named[other]])] if other and other != name else []
     labels, names = (None, None) if request.no_labels else _labels(table, beside, request, where)
-    if labels is None and layout.ALL not in (request.split, request.other_split) and not request.nothing_held_out:
+    if labels is None and ALL not in (request.split, request.other_split) and not request.nothing_held_out:
         _check_no_folders(table.column(KEY).to_pylist(), files[0], where)
     items = Tars(files, root, shards, *places, [f"{key}.{suffix}" for key in table.column(KEY).to_pylist()])
     source = files[0].name if len(files) == 1 else f"{files[0].name} … {files[-1].name} ({len(files)} files)"

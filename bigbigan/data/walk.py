@@ -65,6 +65,16 @@ class Folder:
         return len(self.files) + sum(map(len, self.folders))
 
 
+def merge(folder: Folder, parts: list[Folder]) -> Folder:
+    """Return one folder with the images of all parts; subfolders of one name are joined."""
+    joined: dict[str, list[Folder]] = {}
+    for part in parts:
+        for child in part.folders:
+            joined.setdefault(child.name, []).append(child)
+    children = [same[0] if len(same) == 1 else merge(same[0], same) for _, same in sorted(joined.items())]
+    return Folder(folder.name, folder.path, [path for part in parts for path in part.files], children)
+
+
 @dataclass
 class Census:
     """Count what a walk did not take.

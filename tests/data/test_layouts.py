@@ -10,7 +10,7 @@ import pytest
 
 from bigbigan.data import open_images
 from bigbigan.data.describe import data_rows
-from bigbigan.data.layout import read_name
+from bigbigan.data.split_names import read_name
 from bigbigan.errors import DataError
 from tests.conftest import picture
 
