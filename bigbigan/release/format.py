@@ -162,15 +162,18 @@ def write_release(
 
 
 def write_weights(model: BigBiGAN, folder: Path) -> None:
-    """Write model.safetensors and config.json into `folder`. Raises ExportError for a model that lacks a network."""
+    """Write model.safetensors and config.json into `folder`.
+
+    Raises ExportError for a model that lacks a network, or that its config does not describe.
+    """
     if model.left_out:
         raise ExportError(
             f"{folder}: expected a whole model to write, found one that was loaded without its "
             f"{' and '.join(model.left_out)}; load it without parts"
         )
-    weights = folder / "model.safetensors"
+    tensors, weights = _described(model, folder), folder / "model.safetensors"
     try:
-        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, weights, metadata=MARK)
+        save_file({k: v.contiguous() for k, v in tensors.items()}, weights, metadata=MARK)
     except SafetensorError as error:  # its name for a full disk
         raise OSError(f"{weights}: {error}") from None
     give_usual_rights(weights)
@@ -183,6 +186,27 @@ def write_weights(model: BigBiGAN, folder: Path) -> None:
     if model.discriminator is None:
         config["discriminator"] = False
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _described(model: BigBiGAN, folder: Path) -> dict[str, Tensor]:
+    """Return the tensors of a model by the names that networks of its config have. Raises ExportError for others.
+
+    A network inside torch.compile has another prefix, which is left out: reading it would find unknown names.
+    """
+    cure = "save its weights by torch.save(model.state_dict(), ...)"
+    if model.config is None:
+        raise ExportError(f"{folder}: expected networks of this library, found a model of your own networks; {cure}")
+    tensors = {name.replace("_orig_mod.", ""): tensor for name, tensor in model.state_dict().items()}
+    try:
+        with torch.device("meta"):
+            own = BigBiGAN.from_config(model.config, model.discriminator is not None).state_dict()
+    except RuntimeError:  # of a backbone that computes with its initial weights
+        return tensors
+    try:
+        check_weights(own, tensors, str(folder))
+    except ValueError as error:
+        raise ExportError(f"{error}; a changed network could not be read again: {cure}") from None
+    return tensors
 
 
 def write_card(model: BigBiGAN, folder: Path) -> None:

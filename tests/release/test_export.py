@@ -389,3 +389,35 @@ def test_a_release_that_the_run_has_left_behind_is_doubted(run_folder, tmp_path,
     newest.rename(newest.with_name(f"{int(newest.name) + 24:012d}"))
     bigbigan.load(tmp_path / "run", "cpu")
     assert "its release is loaded, of 240 images; the run has gone on to 264" in caplog.text
+
+
+def test_a_compiled_network_is_saved_as_the_network_inside(tmp_path):
+    model = tiny_model().eval()
+    x = torch.rand(2, 3, 8, 8) * 2 - 1
+    expected = model.encode(x)["z_mean"]
+    model.encoder = torch.compile(model.encoder, backend="eager")
+    model.save_pretrained(tmp_path)
+    assert torch.equal(bigbigan.load(tmp_path, "cpu").encode(x)["z_mean"], expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: setattr(m, "config", None), "found a model of your own networks; save its weights by torch.save"),
+        (
+            lambda m: setattr(m.encoder, "linear", torch.nn.Linear(32, 5)),
+            "encoder.linear.bias has shape .*could not be",
+        ),
+        (
+            lambda m: m.encoder.register_buffer("mean", torch.zeros(1)),
+            "encoder.mean is unknown; a changed network could",
+        ),
+        (lambda m: torch.nn.utils.parametrizations.weight_norm(m.encoder.linear), "linear.weight is missing"),
+    ],
+)
+def test_what_could_not_be_read_again_is_not_written(change, message, tmp_path):
+    model = tiny_model()
+    change(model)
+    with pytest.raises(ExportError, match=message):
+        model.save_pretrained(tmp_path)
+    assert not list(tmp_path.iterdir())
