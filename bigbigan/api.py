@@ -179,7 +179,7 @@ def encode(
     on_error: "skip" leaves out images that cannot be decoded, and a warning lists them; "raise" raises UnreadableImage.
     paths: also return the images' paths, or the names of those that have none: (the outputs, list of N strings). With
     nothing skipped they are those of `list_images`.
-    Raises InputError for images in another range or shape.
+    Raises InputError for images in another range or shape; warns of outputs that are NaN or infinite.
     """
     _check_on_error(on_error)
     names = dict.fromkeys(_names(outputs))
@@ -212,6 +212,8 @@ def encode(
             kept += batch.names
     _check_found(len(kept), skipped, classes)
     joined = {name: torch.cat(parts) for name, parts in collected.items()}
+    for name, values in joined.items():
+        _doubt_finite(values, name, encoder)
     found = joined[outputs] if isinstance(outputs, str) else joined
     return (found, kept) if paths else found
 
@@ -325,7 +327,9 @@ def generate(
             .cpu()
             for i, part in enumerate(torch.split(latents, batch_size))
         ]
-    return torch.cat(parts)
+    images = torch.cat(parts)
+    _doubt_finite(images, "pixels", generator)
+    return images
 
 
 @_public
@@ -413,7 +417,10 @@ def discriminate(
             done += len(x)
     if done != len(z):
         raise InputError(f"expected as many images as latents, found {done} images and {len(z)} latents")
-    return {name: torch.cat(parts) for name, parts in collected.items()}
+    joined = {name: torch.cat(parts) for name, parts in collected.items()}
+    for name, values in joined.items():
+        _doubt_finite(values, name, discriminator)
+    return joined
 
 
 @_public
@@ -442,6 +449,23 @@ def grid(images: Tensor | np.ndarray, columns: int | None = None, scale: int | N
             raise InputError(f"{name}: expected a whole number of at least 1, or None, found {printable(repr(value))}")
     columns = columns or math.ceil(math.sqrt(len(tensor)))
     return sheet(tensor, int(columns), int(scale or math.ceil(TILE / tensor.shape[-1])))
+
+
+def _doubt_finite(values: Tensor, name: str, network: Any) -> None:
+    """Warn of NaN and infinity in what a network computed, values (N, ...), since its inputs were finite."""
+    if all(
+        bool(end.isfinite()) for end in torch.aminmax(values.detach())
+    ):  # in no memory of its own; NaN if there is any
+        return
+    bad = ~values.isfinite().flatten(1).all(1) if values.ndim > 1 else ~values.isfinite()
+    broken = any(not bool(p.isfinite().all()) for p in network.state_dict().values() if p.is_floating_point())
+    dtype = weights_dtype(network)
+    why = "its weights hold such values" if broken else f"its weights are {dtype}"
+    cure = "load the model again" if broken else "compute in float32: model.float()"
+    warn_caller(
+        f"{name}: NaN or infinity in {int(bad.sum()):,} of {len(bad):,} rows, the first of them row "
+        f"{int(bad.nonzero()[0])}: the {type(network).__name__} computed it, and {why}; {cure}"
+    )
 
 
 def _image_size(model: BigBiGAN) -> int:

@@ -644,6 +644,23 @@ def test_pictures_in_the_unit_range_are_doubted_when_drawn():
             draw(np.broadcast_to(FLOATS[:1].numpy()[..., ::-1], (2, 3, 8, 8)))
 
 
+@pytest.mark.parametrize("broken", [True, False])
+def test_what_a_network_computed_as_nan_is_warned_of(broken):
+    """By weights that hold NaN, or by float16, which ends at 65,504."""
+    model = tiny_model().eval()
+    with torch.no_grad():
+        if broken:
+            model.encoder.linear.bias.fill_(torch.nan)
+        else:
+            model.encoder.half().trunk.stem.conv.weight.fill_(6e4)
+        model.generator.linear.bias[0] = torch.nan
+    said = "its weights hold such values; load" if broken else r"its weights are torch.float16; .*: model.float\(\)"
+    with pytest.warns(UserWarning, match=f"NaN or infinity in 4 of 4 rows, .* row 0: the Encoder .*{said}"):
+        bigbigan.encode(FLOATS[:4], model)
+    with pytest.warns(UserWarning, match="pixels: NaN or infinity in 3 of 3 rows, .*: the Generator computed it"):
+        bigbigan.generate(3, model)
+
+
 def test_whole_numbers_are_told_the_range_that_fits(model):
     for values, said in (
         (range(17), r"\(0, 16\)"),
