@@ -184,7 +184,7 @@ def encode(
     _check_on_error(on_error)
     names = dict.fromkeys(_names(outputs))
     batch_size = check_batch_size(batch_size)
-    _check_seed(seed)
+    check_seed(seed)
     model, device = _ready(model, device, ("encoder",))
     encoder = model.require("encoder")
     classes = _class_labels(classes, model)
@@ -303,7 +303,7 @@ def generate(
     Raises InputError.
     """
     batch_size = check_batch_size(batch_size)
-    _check_seed(seed)
+    check_seed(seed)
     fraction = isinstance(z, (bool, float, np.floating, np.bool_))
     if fraction or (isinstance(z, (int, np.integer)) and z < 1):
         raise InputError(f"z: expected a whole number of at least 1, or latents (N, Z), found {z}")
@@ -460,8 +460,11 @@ def _doubt_finite(values: Tensor, name: str, network: Any) -> None:
     bad = ~values.isfinite().flatten(1).all(1) if values.ndim > 1 else ~values.isfinite()
     broken = any(not bool(p.isfinite().all()) for p in network.state_dict().values() if p.is_floating_point())
     dtype = weights_dtype(network)
-    why = "its weights hold such values" if broken else f"its weights are {dtype}"
-    cure = "load the model again" if broken else "compute in float32: model.float()"
+    why, cure = "its weights hold such values", "load the model again"
+    if not broken and dtype in (torch.float16, torch.bfloat16):
+        why, cure = f"its weights are {dtype}", "compute in float32: model.float()"
+    elif not broken:
+        why, cure = "its weights are finite", "look for very large numbers among its inputs"
     warn_caller(
         f"{name}: NaN or infinity in {int(bad.sum()):,} of {len(bad):,} rows, the first of them row "
         f"{int(bad.nonzero()[0])}: the {type(network).__name__} computed it, and {why}; {cure}"
@@ -547,7 +550,8 @@ def _check_found(kept: int, skipped: list[UnreadableImage], classes: Tensor | No
         warn_caller(f"{len(skipped):,} of {count:,} images cannot be read and are left out:\n  {listed}")
 
 
-def _check_seed(seed: object) -> None:
+def check_seed(seed: object) -> None:
+    """Raise InputError unless a seed is a whole number of 64 bits, which may be negative."""
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not -(2**63) <= seed < 2**64:
         raise InputError(f"seed: expected a whole number of 64 bits, found {printable(repr(seed))}")
 

@@ -659,6 +659,8 @@ def test_what_a_network_computed_as_nan_is_warned_of(broken):
         bigbigan.encode(FLOATS[:4], model)
     with pytest.warns(UserWarning, match="pixels: NaN or infinity in 3 of 3 rows, .*: the Generator computed it"):
         bigbigan.generate(3, model)
+    with pytest.warns(UserWarning, match="its weights are finite; look for very large numbers among its inputs"):
+        bigbigan.generate(torch.full((2, 8), 1e30), tiny_model())
 
 
 def test_whole_numbers_are_told_the_range_that_fits(model):

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from bigbigan.data import Images, evaluation_batches, spread, to_signed
+from bigbigan.errors import MetricsError
 from bigbigan.metrics.neighbours import nearest
 from bigbigan.model import BigBiGAN
 from bigbigan.networks.layers import pool_to
@@ -27,8 +28,10 @@ def squared_error(a: Tensor, b: Tensor) -> Tensor:
 def error_of_random_pairs(x: Tensor) -> Tensor:
     """Return the mean squared L2 distance of two different rows of x (N, ...), N ≥ 2: that of all N (N − 1) / 2 pairs.
 
-    It takes one pass, since Σ_{i<j} ‖x_i − x_j‖² = N Σ_i ‖x_i − mean‖².
+    It takes one pass, since Σ_{i<j} ‖x_i − x_j‖² = N Σ_i ‖x_i − mean‖².  Raises MetricsError for fewer rows.
     """
+    if len(x) < 2:
+        raise MetricsError(f"expected at least two images, of which random pairs can be made, found {len(x)}")
     return 2 / (len(x) - 1) * squared_error(x, x.mean(0, keepdim=True)).sum()
 
 
@@ -36,7 +39,11 @@ def relative_error(x: Tensor, reconstructions: Tensor) -> float:
     """Return the mean squared error of reconstructions over that of random pairs of images.
 
     0 is perfect, 1 is no better than another image. x, reconstructions: (N, 3, S, S), N ≥ 2.
+    Raises MetricsError for others.
     """
+    if x.shape != reconstructions.shape:
+        found = f"{tuple(x.shape)} and {tuple(reconstructions.shape)}"
+        raise MetricsError(f"expected images and reconstructions of one shape, found {found}")
     return float(squared_error(x, reconstructions).mean() / error_of_random_pairs(x))
 
 

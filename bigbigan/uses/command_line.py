@@ -128,7 +128,7 @@ def draw_classes(model: BigBiGAN, count: int, seed: int = 0) -> Tensor | None:
     """Return random classes (count,) for a conditional model, None for one without classes."""
     if not model.classes:
         return None
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(int(seed))
     return torch.randint(model.classes, (count,), generator=generator).to(device_of(model))
 
 

@@ -22,8 +22,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from bigbigan.api import encode, generate, grid
-from bigbigan.config.bounds import AtLeastOne, Bounds, NotNegative, check_argument
+from bigbigan.api import check_seed, encode, generate, grid
+from bigbigan.config.bounds import AtLeastOne, Bounds, check_argument
 from bigbigan.distributed.device import default_on_cpu
 from bigbigan.errors import InputError
 from bigbigan.model import BigBiGAN
@@ -78,7 +78,7 @@ def _check(noise: float, seed: int, **counts: int) -> None:
     """Raise InputError for a noise or seed that cannot be, or a count below 1."""
     for name, count in counts.items():
         check_argument(name, count, AtLeastOne)
-    check_argument("noise", noise, Annotated[float, Bounds(least=0)]), check_argument("seed", seed, NotNegative)
+    check_argument("noise", noise, Annotated[float, Bounds(least=0)]), check_seed(seed)
 
 
 def _near(model: BigBiGAN, z: Tensor, count: int, noise: float, seed: int, classes: Tensor | None) -> Tensor:
@@ -110,7 +110,7 @@ def draw_labelled(y: Tensor, shots: int, seed: int) -> Tensor:
 
     y: (n,) classes; −1 is none.  shots: at least 1.  Raises InputError for a class with fewer images.
     """
-    check_argument("shots", shots, AtLeastOne), check_argument("seed", seed, NotNegative)
+    check_argument("shots", shots, AtLeastOne), check_seed(seed)
     y = labels_of(y, len(y), "y")
     if not bool((y >= 0).any()):
         raise InputError("y: expected at least one class, found none")

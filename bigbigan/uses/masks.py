@@ -24,7 +24,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 from tqdm.auto import trange
 
-from bigbigan.api import grid
+from bigbigan.api import check_seed, grid
 from bigbigan.config.bounds import AtLeastOne, AtLeastTwo, NotNegative, Positive, Strength, check_argument
 from bigbigan.distributed.device import default_on_cpu
 from bigbigan.errors import InputError
@@ -150,8 +150,7 @@ def choose_direction(model: BigBiGAN, vectors: Tensor, shift: float, n: int = 12
     vectors: (K, Z) unit vectors, such as `directions.discover` returns; shift: above 0, in the unit of z.
     Raises InputError.
     """
-    check_argument("n", n, AtLeastOne), check_argument("shift", shift, Positive)
-    check_argument("seed", seed, NotNegative)
+    check_argument("n", n, AtLeastOne), check_argument("shift", shift, Positive), check_seed(seed)
     vectors = latents_of(model, vectors, "vectors")
     z, classes = draw_latents(model, n, "masks, choice", seed), draw_classes(model, n, seed)
     candidates = torch.cat([vectors, -vectors])
@@ -162,7 +161,7 @@ def choose_direction(model: BigBiGAN, vectors: Tensor, shift: float, n: int = 12
 @default_on_cpu()
 def usual_shift(model: BigBiGAN, seed: int = 0) -> float:
     """Return the length of a shift that changes images clearly: 6 · ‖z‖/√128, see `directions.discover`."""
-    check_argument("seed", seed, NotNegative)
+    check_seed(seed)
     return RELATIVE_SHIFT * float(draw_latents(model, 1000, "discover, length", seed).norm(dim=1).mean())
 
 

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
-from bigbigan.api import encode, grid, neighbours
+from bigbigan.api import check_seed, encode, grid, neighbours
 from bigbigan.config.bounds import AtLeastOne, Bounds, NotNegative, check_argument
 from bigbigan.distributed.device import default_on_cpu
 from bigbigan.errors import InputError
@@ -122,7 +122,7 @@ def untrained_features(model: BigBiGAN, train: Tensor, parts: tuple[Tensor, ...]
     """
     if model.config is None:
         raise InputError("model: expected one of this library's networks, which can be built anew; found your own")
-    check_argument("seed", seed, NotNegative)
+    check_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(seed))
         fresh = BigBiGAN.from_config(model.config, parts=("encoder",))

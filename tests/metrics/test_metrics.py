@@ -539,3 +539,12 @@ def test_random_pairs_are_all_pairs(shape):
     assert relative_error(x, x.roll(1, 0) + 1) == pytest.approx(
         float(((x - x.roll(1, 0) - 1) ** 2).flatten(1).sum(1).mean()) / np.mean(pairs)
     )
+
+
+def test_pairs_and_reconstructions_that_cannot_be_compared_are_a_sentence():
+    """Of one image there is no random pair; one image more would be broadcast to all."""
+    x = torch.zeros(3, 3, 4, 4)
+    with pytest.raises(MetricsError, match="expected at least two images, .* found 1"):
+        error_of_random_pairs(x[:1])
+    with pytest.raises(MetricsError, match=r"one shape, found \(3, 3, 4, 4\) and \(1, 3, 4, 4\)"):
+        relative_error(x, x[:1])

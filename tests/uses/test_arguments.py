@@ -211,7 +211,7 @@ def test_latents_may_be_arrays_of_any_type(model):
         (lambda m: few_shot.variations(m, images(), 1.5), "count: expected a whole number of at least 1, found 1.5"),
         (
             lambda m: few_shot.variations(m, images(), seed="x"),
-            "seed: expected a whole number of at least 0, found 'x'",
+            "seed: expected a whole number of 64 bits, found 'x'",
         ),
         (lambda m: few_shot.draw_labelled(torch.full((3,), -1), 1, 0), "y: expected at least one class, found none"),
         (
