@@ -84,7 +84,7 @@ def load(
     parts: names of the networks to load, of "encoder", "generator" and "discriminator", such as ("encoder",) to encode
     images only; None for all. A network that was not loaded is None, and what needs it raises InputError.
     """
-    place, names = _device(device), _part_names(parts)
+    place, names = checked_device(device), _part_names(parts)
     if checkpoint is not None and not isinstance(checkpoint, (str, os.PathLike)):
         raise CheckpointError(f"checkpoint: {EXPECTED}, found {type(checkpoint).__name__}")
     source = _default_model() if checkpoint is None else checkpoint
@@ -632,7 +632,7 @@ def _labels_at(classes: Tensor | None, places: np.ndarray, device: torch.device)
     return classes[torch.from_numpy(places)].to(device)
 
 
-def _device(device: Device) -> torch.device | None:
+def checked_device(device: Device) -> torch.device | None:
     """Return a device that this machine has; None for None. Raises InputError."""
     if device is None:
         return None
@@ -674,7 +674,7 @@ def _ready(model: Source, device: Device, parts: Collection[str] = PARTS) -> tup
 
     Of a model given by its path the networks `parts` are loaded, and kept for the next call.
     """
-    device = _device(device)
+    device = checked_device(device)
     model = _default_model() if model is None else model
     if not isinstance(model, (BigBiGAN, str, os.PathLike)):
         found = f"{type(model).__name__}{unwrapped(model)}"

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bigbigan.config.bounds import AtLeastOne, NotNegative, check_argument
 from bigbigan.errors import InputError
 from bigbigan.losses import Scores
 from bigbigan.networks.interface import DiscriminatorInterface
@@ -114,6 +115,8 @@ class Discriminator(nn.Module, DiscriminatorInterface):
         architecture: str = "biggan",
     ):
         super().__init__()
+        check_argument("latent_dim", latent_dim, AtLeastOne), check_argument("width", width, AtLeastOne)
+        check_argument("classes", classes, NotNegative), check_argument("mlp_width", mlp_width, AtLeastOne)
         self.image_size, self.latent_dim, self.classes = image_size, latent_dim, classes
         self.f = ImageTrunk(image_size, width, attention, deep=is_deep(architecture))
         self.score_x = SNLinear(self.f.features, 1)  # θ_x

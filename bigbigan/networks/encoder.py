@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from bigbigan.config.bounds import AtLeastOne, Positive, check_argument
 from bigbigan.distributed import local_only
+from bigbigan.errors import InputError
 from bigbigan.latents import Posterior
 from bigbigan.networks.growing import Growing
 from bigbigan.networks.layers import CrossReplicaBatchNorm, ResidualMLP, WindowConv2d
@@ -82,6 +84,8 @@ class Encoder(nn.Module):
         form: TrunkForm = TrunkForm(),
     ):
         super().__init__()
+        check_argument("latent_dim", latent_dim, AtLeastOne), check_argument("image_size", image_size, AtLeastOne)
+        check_argument("width", width, Positive), check_argument("mlp_width", mlp_width, AtLeastOne)
         if posterior not in POSTERIORS:
             raise ValueError(f"posterior: expected one of {', '.join(POSTERIORS)}; found {posterior!r}")
         self.latent_dim, self.full_size, self.posterior = latent_dim, image_size, posterior
@@ -90,6 +94,11 @@ class Encoder(nn.Module):
                 backbone, width, automatic_stem(image_size) if stem == "auto" else stem, image_size, blocks
             )
             apply_form(backbone, form)
+        if not hasattr(backbone, "num_features"):
+            raise InputError(
+                "backbone: expected a name or a network (N, 3, S, S) → (N, num_features) with this attribute, found "
+                f"{type(backbone).__name__}"
+            )
         self.trunk: Any = backbone  # a network (N, 3, S, S) → (N, num_features)
         self.features: int = self.trunk.num_features
         # Normalises the BN+CReLU features only; z does not depend on it.

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bigbigan.config.bounds import AtLeastOne, NotNegative, check_argument
 from bigbigan.errors import InputError
 from bigbigan.networks.interface import GeneratorInterface
 from bigbigan.networks.layers import (
@@ -92,6 +93,8 @@ class Generator(nn.Module, GeneratorInterface):
         grey: bool = False,
     ):
         super().__init__()
+        check_argument("latent_dim", latent_dim, AtLeastOne), check_argument("width", width, AtLeastOne)
+        check_argument("classes", classes, NotNegative), check_argument("embedding_dim", embedding_dim, AtLeastOne)
         self.deep = is_deep(architecture)
         if self.deep and not (shared_embedding and skip_z):
             raise ValueError("biggan_deep: expected shared_embedding and skip_z, which are factors of biggan alone")

@@ -6,9 +6,10 @@ from typing import TypeAlias
 import torch
 from torch import nn
 
-from bigbigan.api import load
+from bigbigan.api import checked_device, load
 from bigbigan.distributed.device import default_on_cpu
 from bigbigan.errors import InputError
+from bigbigan.files import printable
 from bigbigan.model import BigBiGAN, unwrapped
 from bigbigan.networks.encoder import REVNET, Encoder, automatic_stem, plain_timm
 from bigbigan.networks.ordinary import Backbone
@@ -27,6 +28,9 @@ def backbone(model: Source = None, trainable: bool = False, device: torch.device
     It has `num_features` (C), `image_size` (S) and `forward_features`, and is in evaluation mode: call `.train()`.
     Raises InputError, or CheckpointError for a path.
     """
+    if not isinstance(trainable, bool):
+        raise InputError(f"trainable: expected True or False, found {printable(repr(trainable))}")
+    device = checked_device(device)
     encoder = model if isinstance(model, Encoder) else _loaded(model, device).require("encoder")
     network = Backbone(encoder, trainable)
     return network if device is None else network.to(device)

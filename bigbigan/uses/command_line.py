@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from bigbigan.api import load
+from bigbigan.api import checked_device, load
 from bigbigan.config import ImagesGiven
 from bigbigan.config.command import say
 from bigbigan.config.parsing import parse_options
@@ -65,6 +65,7 @@ def ready(model: BigBiGAN | str | os.PathLike | None, device: torch.device | str
     if not isinstance(model, BigBiGAN):
         found = f"{type(model).__name__}{unwrapped(model)}"
         raise InputError(f"model: expected a BigBiGAN, a path or a hub id, found {found}")
+    device = checked_device(device)
     return (model if device is None else model.to(device)).eval()
 
 

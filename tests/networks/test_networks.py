@@ -306,3 +306,24 @@ def test_a_grey_generator_has_one_plane_in_three_channels(architecture):
         assert grey.conv.weight.shape[0] == 1 and coloured.conv.weight.shape[0] == 3
     x.square().mean().backward()
     assert all(p.grad is not None for p in grey.parameters())
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Generator("16", 32, 8), "latent_dim: expected a whole number of at least 1, found '16'"),
+        (lambda: Generator(16, 32, 0), "width: expected a whole number of at least 1, found 0"),
+        (lambda: Generator(16, 32, 8, -1), "classes: expected a whole number of at least 0, found -1"),
+        (lambda: Discriminator(0, 32, 8), "latent_dim: expected a whole number of at least 1, found 0"),
+        (lambda: Discriminator(16, 32, -4), "width: expected a whole number of at least 1, found -4"),
+        (lambda: Encoder(0, "resnetv2_18", 32), "latent_dim: expected a whole number of at least 1, found 0"),
+        (lambda: Encoder(8, "resnetv2_18", -1), "image_size: expected a whole number of at least 1, found -1"),
+        (lambda: Encoder(8, "resnetv2_18", 32, -1), "width: expected a number above 0, found -1"),
+        (lambda: Encoder(8, torch.nn.Conv2d(3, 8, 3), 32), "backbone: expected .* with this attribute, found Conv2d"),
+        (lambda: Encoder(8, None, 32), "backbone: expected .*, found NoneType"),
+    ],
+)
+def test_sizes_that_no_network_has_are_refused(build, message):
+    """Encoder(8, width=-1) was built with the narrowest layers, Encoder(0) and Discriminator(0) without a latent."""
+    with pytest.raises(ValueError, match=message):
+        build()

@@ -176,6 +176,21 @@ def test_what_has_no_backbone_is_a_sentence(wrong, message):
         bigbigan.backbone("no/such/model")
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "gpu"}, "device: expected one of this machine, .* found 'gpu'"),
+        ({"device": "meta"}, "device: .* found 'meta', which holds no values"),
+        ({"trainable": "yes"}, "trainable: expected True or False, found 'yes'"),
+    ],
+)
+def test_options_of_a_backbone_are_checked(options, message):
+    model = tiny_model()
+    for source in (model, model.encoder):
+        with pytest.raises(InputError, match=message):
+            bigbigan.backbone(source, **options)
+
+
 TIMM = {
     "stride1": ({}, ("resnetv2_18", {"width_factor": 0.125})),
     "stride2": ({"encoder_image_size": 64}, ("resnetv2_18", {"width_factor": 0.125})),
