@@ -98,6 +98,14 @@ def test_every_kind_of_input_is_the_same_image(model, pictures, tmp_path):
     torch.testing.assert_close(bigbigan.encode(uint8[2], model, "avepool_feat"), expected[2:3], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("mode", ["La", "RGBa"])
+def test_premultiplied_pictures_are_the_plain_ones(model, mode):
+    plain = picture(1, (8, 8), mode.upper())
+    plain.putalpha(128)
+    found = bigbigan.encode([plain.convert(mode), plain], model, "z_mean")
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0.02)  # of 8 bits times an alpha
+
+
 @pytest.mark.parametrize("size", [(8, 8), (31, 20), (5, 40)])
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
 def test_size_and_mode_are_the_librarys_business(model, size, mode):

@@ -118,7 +118,9 @@ def named_by(path: str | os.PathLike) -> "list[str] | Images":
             return matches
         if location.is_file() and not is_tar(location) and location.suffix not in SUFFIXES:
             if advice := how_to_read(location):
-                raise InputError(f"{printable(location)}: expected an image or a folder of images, found{advice}")
+                raise InputError(
+                    f"{printable(location)}: expected an image or a folder of images, found a file{advice}"
+                )
             return [str(location)]
         if location.is_dir():
             try:

@@ -263,7 +263,7 @@ def to_rgb(image: Image.Image, value_range: tuple[float, float] | None = None) -
         image.load()  # decodes now, where callers expect a broken file to raise
         return image  # the common case needs no copy
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
+        image = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")  # Pillow knows no direct way
         if tiff:
             _check_transparency(image)
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
@@ -396,7 +396,7 @@ def scale_to_8_bits(values: np.ndarray, limits: tuple[float, float] | None, what
             "give --data.value_range, or value_range= in Python, such as 0 1, or scale it to 8 bits first"
         )
     if not finite:
-        raise PictureError(f"expected {what} with finite values, {found}; mend it first")
+        raise PictureError(f"expected {what} with finite values, found NaN or infinity; mend it first")
     black, white = limits
     if not cut and not black <= low <= high <= white:
         raise ValuesError(

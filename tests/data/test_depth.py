@@ -122,7 +122,7 @@ def test_floats_are_refused_without_a_range(most):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_values_that_are_no_numbers_are_refused_with_a_range_too(value):
-    with pytest.raises(ValueError, match="with finite values, found values from"):
+    with pytest.raises(ValueError, match="with finite values, found NaN or infinity"):
         to_rgb(Image.fromarray(np.array([[0, value]], np.float32)), (0, 1))
 
 

@@ -290,9 +290,13 @@ def test_encode_reads_tables_and_says_what_other_files_are(tmp_path):
     model = tiny_model()
     for path in (tmp_path / "x.parquet", tmp_path):
         assert bigbigan.encode(str(path), model, "z_mean").shape[0] == 3
-    for name, said in (("x.npy", "pass the array in it"), ("x.zip", "unpack it"), ("x.dcm", "PNG files of 16 bits")):
+    for name, said in (
+        ("x.npy", "pass the array in it"),
+        ("x.zip", "unpack it"),
+        ("x.dcm", "PNG files of 16 bits"),
+    ):
         (tmp_path / name).write_bytes(b"\0")
-        with pytest.raises(InputError, match=f"expected an image or a folder of images, found \\(.*{said}"):
+        with pytest.raises(InputError, match=f"expected an image or a folder of images, found a file \\(.*{said}"):
             bigbigan.encode(str(tmp_path / name), model)
 
 
