@@ -42,7 +42,8 @@ def to_timm(model: BigBiGAN | str | os.PathLike[str] | None = None) -> nn.Module
 
     model: a `BigBiGAN`, or what `bigbigan.load` takes.
     The stem of a ResNet-v2 for images below 128 px is ours, one convolution. `timm.data.resolve_model_data_config`
-    tells how images are prepared. It is in evaluation mode.
+    tells how images are prepared. timm's transform resizes before it crops and ours after: crop pictures to squares
+    before it, or use `bigbigan.as_tensor`. The network is in evaluation mode.
     Raises InputError for an encoder whose trunk is not timm's: RevNet, BiGAN's MLP, a network that grows, your own.
     """
     model = _loaded(model)
