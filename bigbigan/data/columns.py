@@ -266,7 +266,7 @@ def _of_several(values: list) -> list[str]:
 @functools.cache  # once for a process, which reads the labels of both splits
 def _say_several(origin: str, column: str, example: str) -> None:
     log.warning(
-        "%s: column %r has several labels for some images, such as %r, which count as one class of its own",
+        "%s: column %r has labels that are made of others, such as %r; each counts as one class of its own",
         origin, column, example,
     )  # fmt: skip
 

@@ -251,7 +251,12 @@ class _Reader:
         if len(names) >= MANY and len(names) > len(paths) / 2 and not set(names) & known:
             return f"{len(names):,} folders hold {len(paths):,} images, as those of patients or scenes do"
         if layout.are_dates(names):
-            return f"the {len(names)} folders, such as {printable(names[0])}, are named by dates or years"
+            return f"the {len(names)} folders, such as {printable(names[0])}, are named by dates"
+        places = zip(tops, (os.path.basename(os.path.dirname(path)) for path in paths), strict=True)
+        if layout.are_editions(names) and not set(names) & known and any(top != place for top, place in places):
+            return f"the {len(names)} folders, such as {printable(names[0])}, are named by years"
+        if layout.are_folds(names) and not set(names) & known:
+            return f"the {len(names)} folders, such as {printable(names[0])}, are named as folds"
         if layout.are_patients(names) and not set(names) & known:
             return f"the {len(names)} folders, such as {printable(names[0])}, are named by the numbers of patients"
         if are_bands(tops, paths):

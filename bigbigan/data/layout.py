@@ -44,7 +44,8 @@ from bigbigan.data.walk import Folder, merge
 from bigbigan.errors import DataError
 from bigbigan.files import counted, listed, printable
 
-PATIENTS = ("patient", "pat", "case", "study", "exam", "visit", "scan", "series")
+PATIENTS, VISITS = ("patient", "pat"), ("case", "study", "exam", "visit", "scan", "series")
+MANY_VISITS = 8  # folders called case1, series2 or the like, from which on they are no classes
 FOLDS = {"fold", "folds", "kfold"}
 IF_CLASSES = "; if these folders are classes: --data.split all"
 
@@ -178,30 +179,36 @@ def unwrap(folder: Folder, left_out: list[str], classes: Iterable[str] = (), cer
         pictures = without_mask_folders(folders, left_out, folder.name, None if certain or known else IF_CLASSES)
         if pictures is not None:
             folder = Folder(folder.name, folder.path, [], pictures)
-        elif (numbered_parts([f.name for f in folders]) or _are_folds(folders)) and not known:
+        elif (numbered_parts([f.name for f in folders]) or _hold_folds(folders)) and not known:
             folder = merge(folder, [unwrap(f, left_out, classes, certain) for f in folders])
         elif _initials(folders):
             joined = merge(folder, folders)
-            folder = Folder(folder.name, folder.path, joined.files, [c for f in joined.folders for c in _leaves(f)])
+            uneven = any(f.files for f in joined.folders)  # abbey/1.jpg beside bazaar/indoor/1.jpg
+            found = [c for f in joined.folders for c in _leaves(f)] if uneven else joined.folders
+            folder = Folder(folder.name, folder.path, joined.files, found)
         else:
             break
     return folder
 
 
 def are_dates(names: Sequence[str]) -> bool:
-    """Return whether folders are named by dates or years: "2019", "2019-05 Rome". They hold photographs, no classes.
+    """Return whether folders are named by dates or years: "2019", "2019-05 Rome". They hold photographs, no classes."""
+    return len(names) > 1 and all(re.match(r"(19|20)\d\d(?!\d)([-_. ]|$)", name) for name in names)
 
-    So do editions of one data set: "VOC2007", "VOC2012".
-    """
-    if len(names) > 1 and all(re.match(r"(19|20)\d\d(?!\d)([-_. ]|$)", name) for name in names):
-        return True
+
+def are_editions(names: Sequence[str]) -> bool:
+    """Return whether folders are named by the years of one thing: "VOC2007", "VOC2012"; but so are models of a car."""
     editions = [re.fullmatch(r"(.*\D)(19|20)\d\d", name) for name in names]
     return len(names) > 1 and all(editions) and len({found[1] for found in editions if found}) == 1
 
 
-def are_patients(names: Sequence[str]) -> bool:
-    """Return whether folders are named by numbers of patients or of their visits: patient00001, study2."""
-    kind = rf"({'|'.join(PATIENTS)})[-_. ]?\d+([-_. ]+[a-z]*[-_. ]?\d+)*"
+def are_patients(names: Sequence[str], sure: bool = True) -> bool:
+    """Return whether folders are named by numbers of patients or of their visits: patient00001, study2.
+
+    sure: whether a few visits count only if their numbers begin with 0, since classes may be called series3, series5.
+    """
+    visits = not sure or len(names) >= MANY_VISITS or any(re.search(r"\D0\d", name) for name in names)
+    kind = rf"({'|'.join(PATIENTS + VISITS * visits)})[-_. ]?\d+([-_. ]+[a-z]*[-_. ]?\d+)*"
     return len(names) > 1 and all(re.fullmatch(kind, name.lower()) for name in names)
 
 
@@ -216,16 +223,24 @@ def numbered_parts(names: Sequence[str]) -> bool:
     )
 
 
-def _are_folds(folders: list[Folder]) -> bool:
-    """Return whether folders are the folds of one data set (fold0, fold1); with splits in each they share images."""
-    found = [words(f.name) for f in folders]
+def _hold_folds(folders: list[Folder]) -> bool:
+    """Return whether folders hold the classes of a fold each; with splits in each they share images."""
+    return (
+        are_folds([f.name for f in folders])
+        and not any(f.files for f in folders)
+        and not any(read_name(child.name).split for f in folders for child in f.folders)
+    )
+
+
+def are_folds(names: Sequence[str]) -> bool:
+    """Return whether folders are named as the folds of one data set: fold0, fold1."""
+    found = [words(name) for name in names]
     letters = {tuple(word for word in name if not word.isdigit()) for name in found}
     return (
-        len(folders) > 1
+        len(names) > 1
         and len(letters) == 1
         and bool(set(next(iter(letters))) & FOLDS)
         and all(any(map(str.isdigit, name)) for name in found)
-        and not any(read_name(child.name).split for f in folders for child in f.folders)
     )
 
 
@@ -289,7 +304,7 @@ def _recognised(named: list[tuple[Folder, Name]]) -> list[tuple[Folder, Name]]:
 
     A longer name counts if its other words say nothing, or are the same for training and evaluation, or the same as in
     a folder of images or data (`data_large`, `val_large`), or if all names have split words and another split's has no
-    other word (`train_mini`, `val`).
+    other word (`train_mini`, `val`; but `train_cats`, `train_dogs` are classes).
     """
     rests = {
         side: {name.rest for _, name in named if name.split and (name.split == TRAIN) == side} for side in (True, False)
@@ -299,12 +314,13 @@ def _recognised(named: list[tuple[Folder, Name]]) -> list[tuple[Folder, Name]]:
     complete = both and all(name.split for _, name in named)
     alone = {name.split for _, name in named if name.split and not name.rest}  # val beside train_mini
     without = [name.rest for _, name in named if not name.split and set(name.rest) & PLAIN_WORDS]  # data_large
+    several = sum(name.split == TRAIN for _, name in named) > 1
     alike = {tuple(word for word in rest if word not in PLAIN_WORDS) for rest in without}
 
     def counts(name: Name) -> bool:
         if not name.split or (name.short and not (both and (complete or name.rest in pairs and name.rest))):
             return False
-        if complete and alone and name.split not in alone:
+        if complete and alone and name.split not in alone and not (several and name.split == TRAIN):
             return True
         return name.plain or name.rest in pairs or name.rest in alike or (bool(pairs) and is_mask(" ".join(name.rest)))
 
@@ -323,7 +339,7 @@ def _group(splits: list[tuple[Folder, Name]], where: str, left_out: list[str]) -
     if all(len(found) == 1 for found in kinds.values()):
         return [Part(found[0][0].name, kind, [("", found[0][0])]) for kind, found in kinds.items()]
     rests = [{name.rest for _, name in found} for found in kinds.values()]
-    sizes = any({"hr", "lr"} & set(name.rest) for _, name in splits)  # DIV2K_train_HR, DIV2K_train_LR
+    sizes = all({"hr", "lr"} & set(name.rest) for _, name in splits)  # DIV2K_train_HR, DIV2K_train_LR
     if all(rest == rests[0] for rest in rests) and not (sizes or any(name.plain for _, name in splits)):
         return [Part(kind, kind, [(" ".join(name.rest), f) for f, name in found]) for kind, found in kinds.items()]
     parts = []
@@ -388,8 +404,13 @@ def _splits_below(top: Folder, where: str, left_out: list[str]) -> list[Part]:
         return []
     without = [f.name for f in top.folders if f.name not in found]
     deep = [n for n, parts in found.items() if any(len(unwrap(f, []).folders) > 1 for p in parts for _, f in p.folders)]
-    if all(re.fullmatch(r"(?i)\d+(k|m|p|px)|png|jpe?g|tiff?|bmp", name) for name in found):  # sizes, formats
-        deep = list(found)
+    versions = all(re.fullmatch(r"(?i)\d+(k|px)|\d{3,}p|png|jpe?g|tiff?|bmp", name) for name in found)  # sizes, formats
+    if versions and len(found) > 1 and not deep:
+        _refuse(
+            where, f"train and test within each of {listed(found)}",
+            "these are several versions of a data set", f"--data.subset {printable(next(iter(found)))}",
+            "they are classes", "rename them, or take all splits together: --data.split all",
+        )  # fmt: skip
     if deep:
         raise DataError(
             f"{where}: expected one data set, found several, each with splits and classes of its own: "
@@ -440,7 +461,7 @@ def _check_classes_once(top: Folder, where: str) -> None:
         return
     distinct, largest = set.union(*below.values()), max(below.values(), key=len)
     shared = [name for name in distinct if sum(name in names for names in below.values()) > 0.5 * len(below)]
-    if len(shared) > 1 and len(distinct) <= 1.5 * len(largest) and not are_patients(shared):
+    if len(shared) > 1 and len(distinct) <= 1.5 * len(largest) and not are_patients(shared, sure=False):
         _refuse(
             where, f"the folders {listed(sorted(shared))} below each of {listed(sorted(below))}",
             f"{listed(sorted(below))} are versions or groups of the same classes",

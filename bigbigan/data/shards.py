@@ -46,7 +46,12 @@ def are_shards(folders: Sequence[str], paths: Sequence[str]) -> bool:
 
 
 def are_bands(folders: Sequence[str], paths: Sequence[str]) -> bool:
-    """Return whether each folder is one scene, and its images are named after it and a band: `S2A_87_48_B8A.tif`."""
+    """Return whether each folder is one scene, and its images are named after it and a band: `S2A_87_48_B8A.tif`.
+
+    A scene has a number in its name; `wall/wall_B1.png` is of a class.
+    """
+    if not all(re.search(r"\d", folder) for folder in set(folders)):
+        return False
     stems = [os.path.splitext(os.path.basename(path))[0] for path in paths]
     bands = [stem.removeprefix(folder) for folder, stem in zip(folders, stems, strict=True)]
     return len(set(bands)) > 1 and all(re.fullmatch(r"[-_.]B\d{1,2}A?", band) for band in bands)

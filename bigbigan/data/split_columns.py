@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from bigbigan.data.columns import Tally, words
+from bigbigan.data.columns import LABEL_NAMES, Tally, words
 from bigbigan.data.images import Found, Images, Request
 from bigbigan.data.split_names import ALL, TEST, TRAIN, VAL, choose_parts, read_name
 from bigbigan.files import counted, listed, printable
@@ -26,7 +26,9 @@ def split_columns(columns: Iterable[str]) -> list[str]:
 
 def _asks(column: str) -> str | None:
     """Return the split that a column of yes and no is about, as `is_valid` of fastai; None for other columns."""
-    return read_name(column).split if words(column)[:1] == ["is"] else None
+    if words(column)[:1] != ["is"]:
+        return None
+    return name.split if (name := read_name(" ".join(words(column)[1:]))).plain else None
 
 
 def _answers(counts: Mapping[str, int], split: str) -> dict[str, str | None]:
@@ -44,14 +46,18 @@ def _answers(counts: Mapping[str, int], split: str) -> dict[str, str | None]:
 
 
 def columns_of_split_words(columns: Iterable[tuple[str, Iterable[str]]]) -> list[str]:
-    """Return the columns that hold train, val and test and nothing else, whatever they are called.
+    """Return the columns that hold train, val and test and nothing else, whatever they are called, but for labels.
 
     columns: name and values of each.
     """
     found = []
     for name, values in columns:
         said = [read_name(value) for value in {value.strip() for value in values} - {""}]
-        if said and all(one.split and not one.rest and not one.short for one in said):
+        if (
+            name.lower() not in LABEL_NAMES
+            and said
+            and all(one.split and not one.rest and not one.short for one in said)
+        ):
             found.append(name)
     return found
 

@@ -23,6 +23,7 @@ from functools import partial
 from itertools import combinations
 from pathlib import Path
 
+from bigbigan.data.columns import columns_asked
 from bigbigan.data.image_names import ImageNames, NamesIn
 from bigbigan.data.images import Request
 from bigbigan.data.layout import Part, top_of
@@ -76,7 +77,7 @@ def parts_of_lists(images: Folder, census: Census, request: Request, where: str)
     """
     kept, total = request.listing.lists, len(images)
     if images.path not in kept:
-        every = _find(images, census, request.location)
+        every = _find(images, census, request.location, request.label_column)
         kept[images.path] = [lists for lists in every if lists.complete]
         for lists in [] if kept[images.path] or request.test else every:
             if count := lists.in_two:
@@ -113,7 +114,7 @@ def part_of_list(root: Folder, path: Path, request: Request) -> Part:
     names = ImageNames(pictures.images(), folder).of(str(path))
     lists = os.path.relpath(path, folder)
     by_name = path.stem != CELEBA and read_name(path.stem).split  # train.csv lists what is trained on, whatever it says
-    if not by_name and (read := _reader_of(str(path))) and len(splits := read(names)) > 1:
+    if not by_name and (read := _reader_of(str(path), request.label_column)) and len(splits := read(names)) > 1:
         kinds = [kind for kind in ((TEST, VAL) if request.test else (TRAIN,)) if kind in splits]
         if kinds:
             return Part(name, kinds[0], [("", only(pictures, splits[kinds[0]]))], lists=f"{lists} ({kinds[0]})")
@@ -146,12 +147,12 @@ def _say_how_to_take(found: list[Lists], total: int, where: str) -> None:
     log.warning("%s: no splits are read from %s, since %s%s", where, named, why, printable(how))
 
 
-def _find(images: Folder, census: Census, folder: Path) -> list[Lists]:
+def _find(images: Folder, census: Census, folder: Path, label_column: str) -> list[Lists]:
     """Return everything that gives splits of the images, whether complete or not."""
     tables = [path for path in worth_reading(census.tables) if _is_text(path)]
     known = [path for path in tables if Path(path).stem == CELEBA or os.path.basename(path) == CUB]
     lists = [p for p in tables if p not in known and (name := read_name(Path(p).stem)).split and not name.short]
-    readers = {path: read for path in (*tables, *census.metadata) if (read := _reader_of(path)) is not None}
+    readers = {path: read for path in (*tables, *census.metadata) if (read := _reader_of(path, label_column))}
     if not (lists or readers):
         return []
     names = ImageNames(images.images(), folder)
@@ -160,14 +161,17 @@ def _find(images: Folder, census: Census, folder: Path) -> list[Lists]:
     return of_one_file + _by_name([path for path in lists if not found.get(path)], names, folder)
 
 
-def _reader_of(path: str) -> Callable[[NamesIn], dict[str, set[str]]] | None:
-    """Return what reads the images of each split from a file that says the splits of images, None of other files."""
+def _reader_of(path: str, label_column: str) -> Callable[[NamesIn], dict[str, set[str]]] | None:
+    """Return what reads the images of each split from a file that says the splits of images, None of other files.
+
+    label_column: the column that holds labels, so no splits.
+    """
     if Path(path).stem == CELEBA:
         return partial(_celeba, path)
     if os.path.basename(path) == CUB:
         return partial(_cub, path)
     table = _of_metadata(path) if os.path.basename(path) in METADATA else _with_splits(path)
-    return None if table is None else partial(_by_column, table, path)
+    return None if table is None else partial(_by_column, table, path, columns_asked(label_column, table.columns))
 
 
 def _with_splits(path: str) -> TextTable | None:
@@ -204,11 +208,17 @@ def _of_metadata(path: str) -> TextTable | None:
     return TextTable(columns, [[text(row.get(name)) for name in columns] for row in rows])
 
 
-def _by_column(table: TextTable, path: str, names: NamesIn) -> dict[str, set[str]]:
-    """Return the images of each split by a column of splits, {} without one. Log values that name no split."""
+def _by_column(table: TextTable, path: str, labels: list[str], names: NamesIn) -> dict[str, set[str]]:
+    """Return the images of each split by a column of splits, {} without one. Log values that name no split.
+
+    labels: the columns of labels, which say no splits.
+    """
     by_name = split_columns(table.columns)
-    for column in [*by_name, *(name for name in _of_words(table) if name not in by_name)]:
+    for column in dict.fromkeys([*by_name, *_of_words(table)]):
         values = Counter(value.strip() for value in table.column(column) if value.strip())
+        said = {read_name(value).split for value in values}
+        if column in labels or (column not in by_name and not (TRAIN in said and len(said) > 1)):
+            continue
         if not (kinds := kinds_of(values, column, printable(path))):
             continue
         try:

@@ -150,6 +150,14 @@ LAYOUTS = {
     "one class in val": (
         ["train/a/*2.png", "train/b/*2.png", "val/b/*2.png"], {"a": 2, "b": 2}, {"b": 2},
     ),
+    "classes of which one is called hr": (
+        [f"{split}_{name}/*2.png" for split in ("train", "test") for name in ("de", "en", "hr")],
+        {"de": 2, "en": 2, "hr": 2}, {"de": 2, "en": 2, "hr": 2},
+    ),
+    "coins": (
+        [f"{coin}/{split}/*2.png" for coin in ("1p", "2p", "50p") for split in ("train", "test")],
+        {"1p": 2, "2p": 2, "50p": 2}, {"1p": 2, "2p": 2, "50p": 2},
+    ),
     "iNaturalist 2021, mini": (
         ["train_mini/00_bee/*3.jpg", "train_mini/01_ant/*2.jpg", "val/00_bee/*1.jpg", "val/01_ant/*1.jpg",
          "public_test/*3.jpg"], {"00_bee": 3, "01_ant": 2}, {"00_bee": 1, "01_ant": 1},
@@ -188,6 +196,10 @@ WHOLE = {
         ["data_large/a/abbey/*1.jpg", "data_large/a/airport/*2.jpg", "data_large/b/bakery/*1.jpg",
          "data_large/t/train_station/*1.jpg"],
         {"abbey": 1, "airport": 2, "bakery": 1, "train_station": 1},
+    ),
+    "initials of classes with groups": (
+        [f"{name}/*1.jpg" for name in ("a/apple/red", "a/apple/green", "b/banana/raw", "b/banana/ripe")],
+        {"apple": 2, "banana": 2},
     ),
     "SUN397": (
         ["SUN397/a/abbey/*1.jpg", "SUN397/b/bazaar/indoor/*2.jpg", "SUN397/b/bazaar/outdoor/*1.jpg"],
@@ -263,6 +275,10 @@ AMBIGUOUS = {
         ["test-jpg, train-jpg beside", "--data.split ./planet/train-jpg --data.test_split ./planet/test-jpg"],
         ({"train": "./planet/train-jpg", "test": "./planet/test-jpg"}, [2, 1]),
     ),
+    "training classes beside a test": (
+        ["train_cats/*3.jpg", "train_dogs/*2.jpg", "test/*2.jpg"], ["test beside train_cats", "--data.split rest"],
+        ({"train": "rest"}, [{"train_cats": 3, "train_dogs": 2}, 2]),
+    ),
     "two test splits": (
         ["all/train/*3.jpg", "all/test_stg1/*2.jpg", "all/test_stg2/*1.jpg"],
         ["one folder for the split 'test'", "--data.split ./all/train --data.test_split ./all/test_stg1"],
@@ -279,7 +295,7 @@ AMBIGUOUS = {
     ),
     "a large set and a small one": (  # BDD100K
         [f"bdd100k/images/{size}/{split}.jpg" for size in ("100k", "10k") for split in ("train/*3", "val/*2")],
-        ["several", "--data.subset 100k"], ({"subset": "10k"}, [3, 2]),
+        ["several", "--data.subset 100k", "they are classes", "--data.split all"], ({"subset": "10k"}, [3, 2]),
     ),
     "several data sets": (
         ["cifar/train/a/*2.png", "cifar/train/b/*2.png", "cifar/test/a/*1.png", "cifar/test/b/*1.png",

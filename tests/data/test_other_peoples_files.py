@@ -116,7 +116,7 @@ def test_masks_beside_their_images_are_left_out_and_counted(tmp_path, name, capl
         ([f"{2019 + i // 3}/IMG_{i}.jpg" for i in range(9)], "the 3 folders, such as 2019, are named by dates"),
         ([f"{y}/{m:02}/{i}.jpg" for y in (2019, 2020) for m in (1, 2) for i in range(3)], "are named by dates"),
         ([f"2021-0{1 + i // 3} Rome/{i}.jpg" for i in range(9)], "are named by dates"),
-        ([f"VOC{y}/JPEGImages/{i}.jpg" for y in (2007, 2012) for i in range(4)], "are named by dates or years"),
+        ([f"VOC{y}/JPEGImages/{i}.jpg" for y in (2007, 2012) for i in range(4)], "are named by years"),
         (
             [f"patient{i:05}/study{k}/view{v}.jpg" for i in range(9) for k in (1, 2) for v in (1, 2)],  # CheXpert
             "the 9 folders, such as patient00000, are named by the numbers of patients",
@@ -124,6 +124,14 @@ def test_masks_beside_their_images_are_left_out_and_counted(tmp_path, name, capl
         (
             [f"S2A_{i}_48/S2A_{i}_48_B{b}.tif" for i in range(3) for b in ("01", "02", "8A")],  # BigEarthNet
             "the images are single bands of satellite images",
+        ),
+        (
+            [f"fold{k}/{k}{i}.png" for k in range(3) for i in range(3)],
+            "the 3 folders, such as fold0, are named as folds",
+        ),
+        (
+            [f"case_{i:05}/slice{k}.png" for i in range(3) for k in range(3)],  # KiTS
+            "the 3 folders, such as case_00000, are named by the numbers of patients",
         ),
         (
             [f"patient_{i:03}_node_{i}/patch_{k}.png" for i in (4, 9, 10) for k in range(3)],  # Camelyon17 of WILDS
@@ -521,6 +529,7 @@ def test_body_parts_above_patients_are_classes(tmp_path):
 def test_folds_are_parts_of_one_data_set(tmp_path):
     make(tmp_path, *(f"{c}/fold{k}/{c}{k}{i}.png" for c in ("flat",) for k in range(3) for i in range(3)))
     assert open_images(str(tmp_path / "flat"), test_share=0).labels is None
+    assert open_images(str(tmp_path / "flat"), "all", test_share=0).per_class()[0] == ("fold0", 3)
     make(tmp_path, *(f"deep/fold_{k}/{c}/{k}{i}.png" for k in range(3) for c in ("cat", "dog") for i in range(3)))
     assert open_images(str(tmp_path / "deep"), test_share=0).per_class() == [("cat", 9), ("dog", 9)]
     parts = (("train", (0, 1)), ("test", (2,)))
@@ -568,6 +577,32 @@ def test_several_labels_in_one_are_said_once(tmp_path, caplog):
         tmp_path / "data.csv", "image,finding,name", *(f'{i:02}.png,{labels[i % 4]},"tench, Tinca"' for i in range(12))
     )
     both(tmp_path, label_column="finding")
-    assert caplog.text.count("'finding' has several labels for some images, such as 'Edema|Mass'") == 1
+    assert caplog.text.count("'finding' has labels that are made of others, such as 'Edema|Mass'") == 1
     both(tmp_path, label_column="name")
-    assert caplog.text.count("several labels") == 1
+    assert caplog.text.count("made of others") == 1
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["Golf2007", "Golf2012"],
+        ["Series 3", "Series 5", "Series 7"],
+        ["case-40", "case-44"],
+        ["scan1", "scan2"],
+    ],
+)
+def test_a_few_folders_of_models_and_sizes_are_classes(tmp_path, names):
+    make(tmp_path, *(f"{name}/{i}.png" for name in names for i in range(4)))
+    assert open_images(str(tmp_path), test_share=0).per_class() == [(name, 4) for name in names]
+
+
+@pytest.mark.parametrize("names, inside", [(["Golf2007", "Golf2012"], "photos/"), (["fold1", "fold2"], "")])
+def test_folders_of_both_splits_are_classes_whatever_they_are_called(tmp_path, names, inside):
+    make(tmp_path, *(f"{s}/{name}/{inside}{s}{i}.png" for s in ("train", "test") for name in names for i in range(2)))
+    for images in both(tmp_path):
+        assert images.per_class() == [(name, 2) for name in names]
+
+
+def test_images_that_are_named_after_their_class_and_a_number_are_no_bands(tmp_path):
+    make(tmp_path, *(f"{name}/{name}-B{i}.png" for name in ("floor", "wall") for i in range(1, 5)))
+    assert open_images(str(tmp_path), test_share=0).per_class() == [("floor", 4), ("wall", 4)]

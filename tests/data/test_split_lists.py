@@ -364,3 +364,23 @@ def test_names_of_columns_are_no_lines_without_an_image_and_a_file_is_said_once_
         not any(said in caplog.text for said in ("no image that is here", "no splits are read"))
         and caplog.text.count("it has no column file_name") == 1
     )
+
+
+@pytest.mark.parametrize(
+    "column, asked, words",
+    [
+        ("vehicle", "vehicle", ("train", "test")),  # the user said that these are labels
+        ("label", "", ("train", "test")),
+        ("is_valid", "is_valid", ("False", "True", "False")),
+        ("is_train_station", "", ("False", "True", "False")),
+        ("is_test_positive", "", ("False", "True", "False")),
+        ("reviewer", "", ("val", "dev")),  # first names
+        ("vehicle", "", ("train",)),
+    ],
+)
+def test_columns_of_labels_and_of_other_things_give_no_splits(tmp_path, column, asked, words, caplog):
+    make(tmp_path, *(f"{i:03}.png" for i in range(12)))
+    write(tmp_path / "a.csv", f"file,{column}", *(f"{i:03}.png,{words[i % len(words)]}" for i in range(12)))
+    train, test = open_splits(Data(path=str(tmp_path), label_column=asked))
+    assert "held out of" in test.source and "splits are read" not in caplog.text
+    assert (train.class_names == sorted(set(words))) if asked else train.labels is None
