@@ -257,7 +257,8 @@ class _Reader:
             return f"the {len(names)} folders, such as {printable(names[0])}, are named by years"
         if layout.are_folds(names) and not set(names) & known:
             return f"the {len(names)} folders, such as {printable(names[0])}, are named as folds"
-        if layout.are_patients(names) and not set(names) & known:
+        several = layout.are_patients(names) or layout.are_patients([*names, *known])  # a test split may have few
+        if several and not set(names) & known:
             return f"the {len(names)} folders, such as {printable(names[0])}, are named by the numbers of patients"
         if are_bands(tops, paths):
             return "the images are single bands of satellite images; save the three to see of each as one picture"

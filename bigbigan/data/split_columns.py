@@ -20,8 +20,10 @@ NUMBERED = {"0": TRAIN, "1": VAL, "2": TEST}  # as in CelebA and WILDS
 
 
 def split_columns(columns: Iterable[str]) -> list[str]:
-    """Return the columns whose names say that they may hold splits."""
-    return [name for name in columns if set(words(name)) & COLUMNS or _asks(name)]
+    """Return the columns whose names say that they may hold splits; those of yes and no come last."""
+    columns = list(columns)
+    named = [name for name in columns if set(words(name)) & COLUMNS and not _asks(name)]
+    return named + [name for name in columns if _asks(name)]
 
 
 def _asks(column: str) -> str | None:

@@ -606,3 +606,8 @@ def test_folders_of_both_splits_are_classes_whatever_they_are_called(tmp_path, n
 def test_images_that_are_named_after_their_class_and_a_number_are_no_bands(tmp_path):
     make(tmp_path, *(f"{name}/{name}-B{i}.png" for name in ("floor", "wall") for i in range(1, 5)))
     assert open_images(str(tmp_path), test_share=0).per_class() == [("floor", 4), ("wall", 4)]
+
+
+def test_few_scans_of_a_test_split_are_no_classes_beside_many_of_training(tmp_path):
+    make(tmp_path, *(f"{'train' if k < 10 else 'test'}/scan{k}/{i}.png" for k in range(1, 13) for i in range(3)))
+    assert [images.labels for images in both(tmp_path)] == [None, None]

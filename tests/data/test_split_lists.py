@@ -384,3 +384,10 @@ def test_columns_of_labels_and_of_other_things_give_no_splits(tmp_path, column, 
     train, test = open_splits(Data(path=str(tmp_path), label_column=asked))
     assert "held out of" in test.source and "splits are read" not in caplog.text
     assert (train.class_names == sorted(set(words))) if asked else train.labels is None
+
+
+def test_a_column_called_split_goes_before_one_of_yes_and_no(tmp_path):
+    make(tmp_path, *(f"{i:03}.png" for i in range(8)))
+    rows = (f"{i:03}.png,{i % 3 == 0},{'train' if i < 5 else 'test'}" for i in range(8))
+    write(tmp_path / "a.csv", "file,is_valid,split", *rows)
+    assert both(tmp_path) == [numbers(0, 5), numbers(5, 8)]
