@@ -240,6 +240,7 @@ def are_folds(names: Sequence[str]) -> bool:
         len(names) > 1
         and len(letters) == 1
         and bool(set(next(iter(letters))) & FOLDS)
+        and set(next(iter(letters))) <= FOLDS | PLAIN_WORDS | {"cv"}  # Galaxy Fold 3 is a class
         and all(any(map(str.isdigit, name)) for name in found)
     )
 

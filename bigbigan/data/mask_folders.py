@@ -29,6 +29,7 @@ DRAWN_WORDS |= {"seg", "segmentation", "segmentations", "semantic"}
 CLASS_WORDS = {"edge", "edges", "depth", "alpha", "overlay"}
 LAST_WORD = re.compile(r"[-_. ]+\(?([A-Za-z]+)\)?$")
 MAYBE_MASK = re.compile(rf"(?i)[-_. ](\w*[-_. ])?({'|'.join(sorted(MASK_WORDS))})[^/]*$")
+NO_IMAGES = re.compile(r"(?i)(no|non|not|without)[-_. ]*(image|img)")  # the other class of a pair
 LOOKED_AT = 8  # files by which folders are compared
 
 
@@ -72,7 +73,7 @@ def _images_and_copies(folders: list[Folder]) -> tuple[Folder, list[Folder]] | N
     """Return the folder `images` and those beside it, if all of these hold files of its names alone; else None."""
     pictures = [f for f in folders if set(words(f.name)) & SURE_IMAGES and read_name(f.name).plain]
     others = [f for f in folders if f not in pictures]
-    if len(pictures) != 1 or not others:
+    if len(pictures) != 1 or not others or any(NO_IMAGES.match(f.name) for f in others):
         return None
     stem = lambda f, path: os.path.splitext(path[len(f.path) :])[0]  # noqa: E731
     names = {stem(pictures[0], path) for path in pictures[0].images()}

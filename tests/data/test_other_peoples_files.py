@@ -589,6 +589,8 @@ def test_several_labels_in_one_are_said_once(tmp_path, caplog):
         ["Series 3", "Series 5", "Series 7"],
         ["case-40", "case-44"],
         ["scan1", "scan2"],
+        ["Galaxy Fold 3", "Galaxy Fold 4"],
+        ["image", "no_image"],
     ],
 )
 def test_a_few_folders_of_models_and_sizes_are_classes(tmp_path, names):
