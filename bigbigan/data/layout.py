@@ -46,6 +46,7 @@ from bigbigan.files import counted, listed, printable
 
 PATIENTS, VISITS = ("patient", "pat"), ("case", "study", "exam", "visit", "scan", "series")
 MANY_VISITS = 8  # folders called case1, series2 or the like, from which on they are no classes
+EDITION_WORDS = {"mini", "tiny", "small", "medium", "large", "big", "subset", "stg", "stage", "phase", "round"}
 FOLDS = {"fold", "folds", "kfold"}
 IF_CLASSES = "; if these folders are classes: --data.split all"
 
@@ -304,8 +305,8 @@ def _recognised(named: list[tuple[Folder, Name]]) -> list[tuple[Folder, Name]]:
     """Return the same list, where a split word that does not stand for a split by what lies beside it counts as none.
 
     A longer name counts if its other words say nothing, or are the same for training and evaluation, or the same as in
-    a folder of images or data (`data_large`, `val_large`), or if all names have split words and another split's has no
-    other word (`train_mini`, `val`; but `train_cats`, `train_dogs` are classes).
+    a folder of images or data (`data_large`, `val_large`), or if they say how large or which edition it is and all
+    names have split words (`train_mini`, `val`); `train` beside `test_tube` is a class.
     """
     rests = {
         side: {name.rest for _, name in named if name.split and (name.split == TRAIN) == side} for side in (True, False)
@@ -313,15 +314,15 @@ def _recognised(named: list[tuple[Folder, Name]]) -> list[tuple[Folder, Name]]:
     pairs = rests[True] & rests[False]
     both = rests[True] and rests[False]
     complete = both and all(name.split for _, name in named)
-    alone = {name.split for _, name in named if name.split and not name.rest}  # val beside train_mini
+    alone = {name.split for _, name in named if name.split and not name.rest}  # train beside train_mini
     without = [name.rest for _, name in named if not name.split and set(name.rest) & PLAIN_WORDS]  # data_large
-    several = sum(name.split == TRAIN for _, name in named) > 1
     alike = {tuple(word for word in rest if word not in PLAIN_WORDS) for rest in without}
 
     def counts(name: Name) -> bool:
         if not name.split or (name.short and not (both and (complete or name.rest in pairs and name.rest))):
             return False
-        if complete and alone and name.split not in alone and not (several and name.split == TRAIN):
+        edition = all(word in EDITION_WORDS | PLAIN_WORDS or word.isdigit() for word in name.rest)
+        if complete and edition and name.split not in alone:
             return True
         return name.plain or name.rest in pairs or name.rest in alike or (bool(pairs) and is_mask(" ".join(name.rest)))
 

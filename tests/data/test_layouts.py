@@ -279,6 +279,10 @@ AMBIGUOUS = {
         ["train_cats/*3.jpg", "train_dogs/*2.jpg", "test/*2.jpg"], ["test beside train_cats", "--data.split rest"],
         ({"train": "rest"}, [{"train_cats": 3, "train_dogs": 2}, 2]),
     ),
+    "a class with a split word beside a split": (
+        ["train/*3.jpg", "test_tube/*2.jpg"], ["train beside test_tube", "--data.split all"],
+        ({"train": "all", "test_share": 0}, [{"test_tube": 2, "train": 3}, {"test_tube": 0, "train": 0}]),
+    ),
     "two test splits": (
         ["all/train/*3.jpg", "all/test_stg1/*2.jpg", "all/test_stg2/*1.jpg"],
         ["one folder for the split 'test'", "--data.split ./all/train --data.test_split ./all/test_stg1"],
