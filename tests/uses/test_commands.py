@@ -11,7 +11,7 @@ from bigbigan import uses
 COMMANDS = [
     module.name
     for module in pkgutil.iter_modules(uses.__path__)
-    if module.name not in ("demo", "demo_page", "command_line", "backbones", "sklearn_features")
+    if module.name not in ("demo", "demo_page", "command_line", "arguments", "backbones", "sklearn_features")
 ]
 
 
