@@ -1,7 +1,9 @@
 """Open the images that `--data.path` names, by the first reader that takes the path."""
 
 import dataclasses
+import functools
 import logging
+import re
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -21,9 +23,11 @@ from bigbigan.data.tables import open_tables
 from bigbigan.data.tars import open_tars
 from bigbigan.data.walk import Listing
 from bigbigan.errors import DataError, Outside
-from bigbigan.files import printable
+from bigbigan.files import counted, printable
 
 log = logging.getLogger(__name__)
+# The beginning of a path that names a patient or subject: scans/patient00001/..., sub-01_T1.png.
+SUBJECT = re.compile(r"(?i)(?:.*?[/_. -])?(?:patient|subject|subj|sub|pat)[-_. ]?\d+")
 
 # Each returns the images of a path of its kind, and None of any other path. They are asked from the top down.
 # Another kind of data is a new file with such a function, and a row here.
@@ -176,7 +180,24 @@ def _without(train: Images, test: Images) -> Images:
 def _hold_out(images: Images, share: float, rule: str) -> tuple[Images, Images]:
     """Return the images to train on and those held out, which say what they are a part of."""
     train, test = hold_out(without_ids(images), share, rule)
+    if both := sorted(_subjects(train) & _subjects(test)):
+        _say_in_both(images.origin, both[0], len(both))
     return train, dataclasses.replace(test, source=f"held out of {images.source or 'the training images'}")
+
+
+def _subjects(images: Images) -> set[str]:
+    """Return the beginnings of the images' paths that name a patient or another subject by a number."""
+    found = {SUBJECT.match(path) for path in images.paths() if path}
+    return {match.group() for match in found if match}
+
+
+@functools.cache  # once for a process, which opens both splits
+def _say_in_both(origin: str, example: str, count: int) -> None:
+    log.warning(
+        "%s: images of %s, such as %s, are both trained on and held out; to keep those of one together put them in "
+        "folders train and test, or list them: --data.split ./train.txt --data.test_split ./test.txt",
+        origin, counted(count, "patient"), printable(example),
+    )  # fmt: skip
 
 
 def _open(request: Request, value_range: tuple[float, ...] = ()) -> Found:

@@ -185,3 +185,25 @@ def test_pictures_of_one_colour_are_split_like_others(tmp_path):
     features = Features({"image": ImageFeature(), "label": ClassLabel(names=list(colours))})
     Dataset.from_dict({"image": cells, "label": labels}, features=features).to_parquet(tmp_path / "a.parquet")
     assert 4 <= len(open_images(str(tmp_path / "a.parquet"), test=True)) <= 40
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ("images/patient{:03}/{}.png", "such as images/patient00"),
+        ("sub-{:02}_T1_{}.png", "such as sub-0"),
+        ("train/Subject {}/{}.png", "such as train/Subject "),
+        ("submarine{}/{}.png", ""),
+        ("IMG_{}_{}.png", ""),
+    ],
+)
+def test_one_patient_on_both_sides_is_said_once(tmp_path, caplog, form, said):
+    for patient in range(2):
+        for i in range(20):
+            path = tmp_path / form.format(patient, i)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture(20 * patient + i, (8, 8)).save(path)
+    for _ in range(2):
+        sides(tmp_path)
+    found = [record.getMessage() for record in caplog.records if "both trained on" in record.getMessage()]
+    assert len(found) == bool(said) and all(said in text for text in found), caplog.text
