@@ -58,13 +58,14 @@ def go_on(root, seen: int, *flags, end: int = 96) -> None:
 
 @pytest.fixture
 def at(monkeypatch):
-    """Do something when a run has seen so many images; the last wish counts."""
+    """Do something when a run has seen so many images and written its checkpoints; the last wish counts."""
     before = Trainer.log_means
 
     def do(images_seen: int, what) -> None:
         def log(self, values):
             before(self, values)
             if self.state.images_seen == images_seen:
+                self.writer.wait()  # for a checkpoint that is written beside training
                 what()
 
         monkeypatch.setattr(Trainer, "log_means", log)
