@@ -26,10 +26,10 @@ if __name__ == "__main__":
     prepare_process()
 
 import torch
-from bigan_mnist import PAPER, both, hidden, pixels, reconstruction
 from torch import Tensor
 
 import bigbigan
+from benchmarks.bigan_mnist import PAPER, both, hidden, pixels, reconstruction
 from bigbigan.config import Config, Data, find_config, read_yaml
 from bigbigan.data import open_splits
 from bigbigan.losses import latent_loss
