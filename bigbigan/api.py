@@ -453,9 +453,8 @@ def grid(images: Tensor | np.ndarray, columns: int | None = None, scale: int | N
 
 def _doubt_finite(values: Tensor, name: str, network: Any) -> None:
     """Warn of NaN and infinity in what a network computed, values (N, ...), since its inputs were finite."""
-    if all(
-        bool(end.isfinite()) for end in torch.aminmax(values.detach())
-    ):  # in no memory of its own; NaN if there is any
+    low, high = torch.aminmax(values.detach())  # takes no memory; both are NaN if there is any
+    if bool(low.isfinite()) and bool(high.isfinite()):
         return
     bad = ~values.isfinite().flatten(1).all(1) if values.ndim > 1 else ~values.isfinite()
     broken = any(not bool(p.isfinite().all()) for p in network.state_dict().values() if p.is_floating_point())

@@ -44,7 +44,8 @@ from bigbigan.data.walk import Folder, merge
 from bigbigan.errors import DataError
 from bigbigan.files import counted, listed, printable
 
-PATIENTS, VISITS = ("patient", "pat"), ("case", "study", "exam", "visit", "scan", "series")
+PATIENTS = ("patient", "pat", "subject", "subj", "sub", "participant")  # and a number
+VISITS = ("case", "study", "exam", "visit", "scan", "series")
 MANY_VISITS = 8  # folders called case1, series2 or the like, from which on they are no classes
 EDITION_WORDS = {"mini", "tiny", "small", "medium", "large", "big", "subset", "stg", "stage", "phase", "round"}
 FOLDS = {"fold", "folds", "kfold"}

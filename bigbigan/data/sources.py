@@ -16,6 +16,7 @@ from bigbigan.data.fingerprint import files_of
 from bigbigan.data.folders import open_folder
 from bigbigan.data.hub import WILDCARDS, open_hub
 from bigbigan.data.images import Found, Images, Request
+from bigbigan.data.layout import PATIENTS
 from bigbigan.data.pictures import EXTENSIONS, how_to_read
 from bigbigan.data.split_names import ALL, REST, TEST, VAL, read_name, split_names
 from bigbigan.data.splits import hold_out
@@ -27,7 +28,7 @@ from bigbigan.files import counted, printable
 
 log = logging.getLogger(__name__)
 # The beginning of a path that names a patient or subject: scans/patient00001/..., sub-01_T1.png.
-SUBJECT = re.compile(r"(?i)(?:.*?[/_. -])?(?:patient|subject|subj|sub|pat)[-_. ]?\d+")
+PATIENT = re.compile(rf"(?i)(?:.*?[/_. -])?(?:{'|'.join(PATIENTS)})[-_. ]?\d+")
 
 # Each returns the images of a path of its kind, and None of any other path. They are asked from the top down.
 # Another kind of data is a new file with such a function, and a row here.
@@ -180,14 +181,15 @@ def _without(train: Images, test: Images) -> Images:
 def _hold_out(images: Images, share: float, rule: str) -> tuple[Images, Images]:
     """Return the images to train on and those held out, which say what they are a part of."""
     train, test = hold_out(without_ids(images), share, rule)
-    if both := sorted(_subjects(train) & _subjects(test)):
+    classes = any(map(PATIENT.fullmatch, images.class_names or ()))  # which are to be told apart
+    if not classes and (both := sorted(_patients(train) & _patients(test))):
         _say_in_both(images.origin, both[0], len(both))
     return train, dataclasses.replace(test, source=f"held out of {images.source or 'the training images'}")
 
 
-def _subjects(images: Images) -> set[str]:
+def _patients(images: Images) -> set[str]:
     """Return the beginnings of the images' paths that name a patient or another subject by a number."""
-    found = {SUBJECT.match(path) for path in images.paths() if path}
+    found = {PATIENT.match(path) for path in images.paths() if path}
     return {match.group() for match in found if match}
 
 

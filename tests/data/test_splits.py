@@ -193,6 +193,7 @@ def test_pictures_of_one_colour_are_split_like_others(tmp_path):
         ("images/patient{:03}/{}.png", "such as images/patient00"),
         ("sub-{:02}_T1_{}.png", "such as sub-0"),
         ("train/Subject {}/{}.png", "such as train/Subject "),
+        ("participant_{}/{}.png", "such as participant_"),
         ("submarine{}/{}.png", ""),
         ("IMG_{}_{}.png", ""),
     ],
@@ -207,3 +208,11 @@ def test_one_patient_on_both_sides_is_said_once(tmp_path, caplog, form, said):
         sides(tmp_path)
     found = [record.getMessage() for record in caplog.records if "both trained on" in record.getMessage()]
     assert len(found) == bool(said) and all(said in text for text in found), caplog.text
+
+
+def test_patients_who_are_the_classes_may_be_on_both_sides(tmp_path, caplog):
+    folder_of(tmp_path, {"subject1": 20, "subject2": 20})
+    assert open_images(str(tmp_path)).labels is None and "named by the numbers of patients" in caplog.text
+    caplog.clear()
+    assert open_images(str(tmp_path), split="all").class_names == ["subject1", "subject2"]
+    assert "both trained on" not in caplog.text
