@@ -90,6 +90,11 @@ def counted(n: int, noun: str = "image", plural: str = "s") -> str:
     return f"{n:,} {noun}{plural if n != 1 else ''}"
 
 
+def significant(number: float, digits: int = 3) -> str:
+    """Return a number of any size with that many significant digits, at most six: 3.68 or 1,480, not 1.48e+03."""
+    return f"{float(f'{number:.{digits}g}'):,g}"
+
+
 def printable(name: str | os.PathLike) -> str:
     """Return a file's name with control characters and bytes that are not UTF-8 escaped, safe for a terminal."""
     characters = os.fsdecode(name)

@@ -3,6 +3,7 @@
 It stands in `release`, beside the file that writes the card, and not in `report`, which is on a floor above.
 """
 
+from bigbigan.files import significant
 from eval_linear.result import GenerationResult, PairFigure, ProbeResult, Row
 
 PROTOCOLS = ("linear", "k-NN, cosine")  # the beginnings of the protocols that a card shows
@@ -38,7 +39,7 @@ def headline(result: ProbeResult) -> dict[str, str]:
             beside = ", ".join([f"untrained {untrained}"] * bool(untrained) + pixels)
             found[f"linear probe, {feature}, top-1 %"] = value + f" ({beside})" * bool(beside)
     figures = [item for part in result.generation.results for item in part.figures.items()] if result.generation else []
-    found |= {name: f"{value:.4g}" for name, value in figures if name.startswith("fid_classifier_")}
+    found |= {name: significant(value, 4) for name, value in figures if name.startswith("fid_classifier_")}
     for pair in result.bidirectional or []:
         if pair.name == "reconstruction from z_mean, pixels" and pair.value is not None and pair.baseline:
             found["reconstruction error, of random pairs"] = f"{pair.value / pair.baseline:.3f}"
@@ -55,11 +56,13 @@ def _row(row: Row) -> list[str]:
 
 
 def _pair(pair: PairFigure) -> str:
-    beside = "" if pair.baseline is None else f" ({pair.baseline_name} {pair.baseline:.4g})"
-    value, n = "" if pair.value is None else f"{pair.value:.4g}", "" if pair.n is None else f"{pair.n:,}"
+    beside = "" if pair.baseline is None else f" ({pair.baseline_name} {significant(pair.baseline, 4)})"
+    value, n = "" if pair.value is None else significant(pair.value, 4), "" if pair.n is None else f"{pair.n:,}"
     return f"| {pair.name}{beside} | | | {value} | {n} |"
 
 
 def _generation(generation: GenerationResult | None) -> list[str]:
     figures = [item for result in generation.results for item in result.figures.items()] if generation else []
-    return [f"| {name} | | | {value:.4g} | |" for name, value in figures if name.startswith(("fid_", "is_"))]
+    return [
+        f"| {name} | | | {significant(value, 4)} | |" for name, value in figures if name.startswith(("fid_", "is_"))
+    ]

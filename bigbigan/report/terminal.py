@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from bigbigan.files import significant
 from eval_linear.result import CurvePoint, Figure, GenerationResult, PairFigure, ProbeResult, Row, TruncationCurve
 
 ORDER = ("trained", "supervised", "untrained", "none")
@@ -81,7 +82,7 @@ def _generation(generation: GenerationResult | None) -> list[str]:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
+    return "-" if value is None else significant(value, 4)
 
 
 def _absent(name: str, curve: TruncationCurve) -> str:
@@ -99,7 +100,7 @@ def _pairs(figures: list[PairFigure] | None) -> list[str]:
         return []
     lines = ["", "encoder and generator together"]
     for f in figures:
-        beside = f"{f.baseline_name} {f.baseline:.4g}" if f.baseline is not None else ""
+        beside = f"{f.baseline_name} {_number(f.baseline)}" if f.baseline is not None else ""
         lines.append(f"  {f.name:<86}{_number(f.value):>9}  ({beside}, n = {_count(f.n)})")
     return lines
 

@@ -10,7 +10,7 @@ import torch
 
 from bigbigan.distributed import all_reduce, world_size
 from bigbigan.errors import ConfigError
-from bigbigan.files import counted
+from bigbigan.files import counted, significant
 from bigbigan.training.outline import Cost, Outline
 from bigbigan.training.start import block
 
@@ -143,13 +143,8 @@ def flops(number: float) -> str:
     """Return a number of FLOPs in the unit of its size, such as 3.68 GFLOP."""
     for unit, size in (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9)):
         if number >= size:
-            return f"{three_digits(number / size)} {unit}FLOP"
-    return f"{three_digits(number / 1e6)} MFLOP"
-
-
-def three_digits(number: float) -> str:
-    """Return a number with three significant digits and no exponent, such as 3.68 or 1,480."""
-    return f"{float(f'{number:.3g}'):,g}"
+            return f"{significant(number / size)} {unit}FLOP"
+    return f"{significant(number / 1e6)} MFLOP"
 
 
 def duration(seconds: float) -> str:
@@ -160,7 +155,7 @@ def duration(seconds: float) -> str:
     if minutes < 90:
         return f"{minutes} min"
     hours = round(minutes / 60)
-    return f"{minutes // 60} h {minutes % 60} min" if hours < 48 else f"{three_digits(hours / 24)} days"
+    return f"{minutes // 60} h {minutes % 60} min" if hours < 48 else f"{significant(hours / 24)} days"
 
 
 def gib(size: float) -> str:

@@ -1,5 +1,6 @@
 """Tell the kinds of lines of stats.jsonl apart, and describe the figures that training writes there."""
 
+from bigbigan.files import significant
 from eval_linear.result import FigureInfo
 
 KINDS = ("training", "spectra", "alarm", "recovery", "evaluation", "closing")
@@ -61,4 +62,4 @@ SHORT = {
 def figure_in_words(name: str, value: float) -> str:
     """Return a figure of an evaluation for a line of the terminal, such as "k-NN 91.4 %"; others by their own name."""
     short = next((word for key, word in SHORT.items() if name == key or name.startswith(f"{key}_")), name)
-    return f"{short} {100 * value:.1f} %" if name.startswith("top1") else f"{short} {value:.4g}"
+    return f"{short} {100 * value:.1f} %" if name.startswith("top1") else f"{short} {significant(value, 4)}"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from bigbigan.distributed import all_gather_rows, all_reduce, cores, world_size
+from bigbigan.files import significant
 from bigbigan.training.outline import outline_images
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def measured(trainer: "Trainer", most: int) -> tuple[int, str]:
         seconds = time_passes(trainer, count, (1,), 1)[1]
     time_passes(trainer, count, (most,), 1)  # warms up the other threads
     times = time_passes(trainer, count, (1, most), ROUNDS)
-    said = ", ".join(f"{n} → {1e3 * t:.3g} ms" for n, t in times.items())
+    said = ", ".join(f"{n} → {significant(1e3 * t)} ms" for n, t in times.items())
     return (most if times[1] > MARGIN * times[most] else 1), f"measured: {said} for {count} images"
 
 

@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bigbigan.config import Config, find_config, presets, read_yaml
 from bigbigan.config.cli import DEFAULT_PRESET
 from bigbigan.config.help import header, hours_by_device
+from bigbigan.files import significant
 from bigbigan.training.batch import Drawer
 from bigbigan.training.bill import duration, flops
 from bigbigan.training.outline import CountedFlops, Outline, SavedBytes, outline_images
@@ -116,3 +117,12 @@ def test_durations(seconds, text):
 )
 def test_flops_are_written_without_an_exponent(number, text):
     assert flops(number) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "digits", "text"),
+    [(1_234.6, 3, "1,230"), (0.15371, 4, "0.1537"), (23_456.7, 4, "23,460"), (999.96, 4, "1,000"), (0, 3, "0"),
+     (float("nan"), 4, "nan")],
+)  # fmt: skip
+def test_significant_digits_need_no_exponent(number, digits, text):
+    assert significant(number, digits) == text
