@@ -196,8 +196,8 @@ def _patients(images: Images) -> set[str]:
 @functools.cache  # once for a process, which opens both splits
 def _say_in_both(origin: str, example: str, count: int) -> None:
     log.warning(
-        "%s: images of %s, such as %s, are both trained on and held out; to keep those of one together put them in "
-        "folders train and test, or list them: --data.split ./train.txt --data.test_split ./test.txt",
+        "%s: images of %s, such as %s, are both trained on and held out; to keep the images of each patient together, "
+        "put them in folders train and test, or list them: --data.split ./train.txt --data.test_split ./test.txt",
         origin, counted(count, "patient"), printable(example),
     )  # fmt: skip
 
