@@ -7,6 +7,7 @@ from bigbigan.config.cli import DEFAULT_PRESET
 from bigbigan.config.presets import merged, preset_list, write_yaml
 from bigbigan.errors import ConfigError
 from bigbigan.model import BigBiGAN
+from tests.helpers.settings import read_preset
 
 GROUPS = {
     "": ["digits", "own"],
@@ -51,7 +52,7 @@ def test_every_preset_builds_its_networks(name):
         mock.patch("bigbigan.networks.discriminator.initialise"),
         torch.device("meta"),
     ):
-        model = BigBiGAN.from_config(read_yaml(find_config(name), Config()).model)
+        model = BigBiGAN.from_config(read_preset(name).model)
     assert model.encoder.latent_dim == model.generator.latent_dim
 
 
@@ -150,7 +151,7 @@ def test_a_wrong_flag_is_one_message_and_status_2(flags, message, capsys):
     assert message in " ".join(text.replace("│", " ").split())
 
 
-@pytest.mark.parametrize("name", [name for name in presets() if not read_yaml(find_config(name), Config()).data.path])
+@pytest.mark.parametrize("name", [name for name in presets() if not read_preset(name).data.path])
 def test_a_preset_that_needs_a_path_asks_for_it_with_the_command(name, capsys):
     with pytest.raises(SystemExit) as stop:
         parse(["--config", name])
@@ -162,7 +163,7 @@ def test_a_preset_that_needs_a_path_asks_for_it_with_the_command(name, capsys):
 
 def test_no_preset_names_images_that_only_the_user_has():
     """A path is a data set's name that every reader of the preset can have, or it is left to be given."""
-    paths = {read_yaml(find_config(name), Config()).data.path for name in presets()}
+    paths = {read_preset(name).data.path for name in presets()}
     assert all(path in ("", "digits") or path.count("/") == 1 for path in paths), paths
 
 

@@ -12,6 +12,7 @@ import torch
 from bigbigan.config import Config, Model, find_config, flatten, lineage, parse, preset_name, presets, read_yaml
 from bigbigan.errors import ConfigError
 from bigbigan.model import BigBiGAN
+from tests.helpers.settings import read_preset
 
 # row → backbone, times the base's channels, E px, q(z|x), E's rate over G's, G's channels, G px, s_x, s_z, p(z), as in
 # the paper.
@@ -54,11 +55,6 @@ SHOWN = {
 ROWS = [(group, row) for group in GROUPS for row in PAPER if group in ("table1", "table1_cifar") or row in SMALL]
 
 
-@cache
-def read(name: str) -> Config:
-    return read_yaml(find_config(name), Config())
-
-
 def columns(group: str, config: Config) -> tuple:
     """The config as a line of the paper's table."""
     sizes, widths, backbone, channels = GROUPS[group]
@@ -87,7 +83,7 @@ def test_every_group_has_its_rows():
 
 @pytest.mark.parametrize(("group", "row"), ROWS)
 def test_a_row_has_the_papers_columns_and_differs_by_nothing_else(group, row):
-    config, base = read(f"{group}/{row}"), read(f"{group}/base")
+    config, base = read_preset(f"{group}/{row}"), read_preset(f"{group}/base")
     config.validate()
     expected = PAPER[row]
     if group in ("table1_mnist", "table1_digits"):  # E has the base's pixels in every row
@@ -109,7 +105,7 @@ def test_the_papers_base_is_imagenet128_and_the_older_presets_are_rows():
         "revnet_x4_e_lr": "imagenet128_revnet50x4",
     }  # fmt: skip
     for row, preset in same.items():
-        assert flatten(read(f"table1/{row}")) == flatten(read(preset)), row
+        assert flatten(read_preset(f"table1/{row}")) == flatten(read_preset(preset)), row
 
 
 def generator_parameters(ch: int, pixels: int) -> int:
@@ -162,7 +158,7 @@ def parameters(network) -> int:
 
 @pytest.mark.parametrize(("group", "row"), ROWS)
 def test_every_row_builds(group, row):
-    model = built(tuple(asdict(read(f"{group}/{row}").model).items()))
+    model = built(tuple(asdict(read_preset(f"{group}/{row}").model).items()))
     assert (model.encoder is None) == (row == "no_e")
     if group == "table1":
         assert parameters(model.generator) == generator_parameters(PAPER[row][5], PAPER[row][6])
@@ -227,7 +223,7 @@ def test_files_stand_on_files_beside_them_and_on_presets(tmp_path):
     (tmp_path / "below" / "c.yaml").write_text("base: cifar10\nloss: {unary_x: false}\noptim: {betas: [0.1, 0.9]}\n")
     (tmp_path / "b.yaml").write_text("base: below/c.yaml\nmodel: {latent_dim: 7}\noptim: {eps: 1e-3}\n")
     (tmp_path / "a.yaml").write_text("base: b.yaml\nmodel: {latent_dim: 9}\noptim: {betas: [0.2, 0.8]}\n")
-    config, under = read_yaml(tmp_path / "a.yaml", Config()), read("cifar10")
+    config, under = read_yaml(tmp_path / "a.yaml", Config()), read_preset("cifar10")
     changed = {key: value for key, value in flatten(config).items() if flatten(under)[key] != value}
     assert changed == {"loss.unary_x": False, "optim.betas": (0.2, 0.8), "optim.eps": 1e-3, "model.latent_dim": 9}
 

@@ -6,14 +6,15 @@ from fnmatch import fnmatch
 
 import pytest
 
-from bigbigan.config import Config, differences, find_config, flatten, older_settings, parse, presets, read_yaml
+from bigbigan.config import Config, differences, flatten, older_settings, parse, presets, read_yaml
 from bigbigan.errors import ConfigError
 from bigbigan.training.schedule import Schedule, rates
 from tests.conftest import ROOT
+from tests.helpers.settings import read_preset
 
 
 def preset(name: str, **changes) -> Config:
-    config = read_yaml(find_config(name), Config())
+    config = read_preset(name)
     for key, value in changes.items():
         section, field = key.split("__")
         setattr(getattr(config, section), field, value)

@@ -14,6 +14,7 @@ from bigbigan.data.images import Arrays
 from bigbigan.data.inputs import image_batches
 from bigbigan.noise import uniforms
 from tests.conftest import tiny_model
+from tests.helpers.settings import read_preset
 
 BOUND = 2  # of 255: how far any path may be from Pillow
 
@@ -173,14 +174,14 @@ def test_images_that_no_tf_resnet_crop_fits_give_the_centre_square(size):
 
 
 def test_the_papers_presets_crop_as_the_paper_did():
-    from bigbigan.config import Config, find_config, presets, read_yaml
+    from bigbigan.config import Config, presets
 
     papers = [
         n for n in presets() if n.split("/")[-1].startswith(("imagenet1", "imagenet6")) or n.startswith("table1/")
     ]
     assert len(papers) >= 20 and Config().data.augment == "tf_resnet"
     for name in papers:
-        assert read_yaml(find_config(name), Config()).data.augment == "tf_resnet", name
+        assert read_preset(name).data.augment == "tf_resnet", name
 
 
 def test_encode_takes_floats_and_bytes_alike():

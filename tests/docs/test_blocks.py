@@ -24,13 +24,14 @@ import pytest
 from accelerate.state import AcceleratorState
 
 from bigbigan import errors
-from bigbigan.config import Config, find_config, flatten, presets, read_yaml
+from bigbigan.config import Config, flatten, presets, read_yaml
 from bigbigan.config.presets import ALIASES
 from bigbigan.extract import Extract
 from eval_linear.command import names
 from eval_linear.probe import Probe
 from tests.conftest import ROOT, picture
 from tests.helpers.documents import NO_CODE, Block, all_blocks, pages
+from tests.helpers.settings import read_preset
 from tests.helpers.shrunk import shrunk
 
 BLOCKS = all_blocks()
@@ -89,7 +90,7 @@ def toy_train(argv: list[str]) -> list[str]:
     """Return the arguments with flags before them that make the preset small; what the page itself sets stays."""
     preset = argv[argv.index("--config") + 1] if "--config" in argv else "digits"
     given = {word.split("=")[0].removeprefix("--") for word in argv if word.startswith("--")}
-    before, small = flatten(read_yaml(find_config(preset), Config())), flatten(shrunk(preset))
+    before, small = flatten(read_preset(preset)), flatten(shrunk(preset))
     changed = {name: value for name, value in small.items() if value != before[name]}
     changed.pop("run.choose_settings", None)
     if not before["data.path"]:  # a preset that asks for images

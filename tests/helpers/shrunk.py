@@ -5,7 +5,7 @@ from itertools import repeat
 
 import torch
 
-from bigbigan.config import Config, find_config, presets, read_yaml
+from bigbigan.config import Config, presets
 from bigbigan.data import RealImages
 from bigbigan.model import BigBiGAN
 from bigbigan.networks.factory import resolve_latent_dim
@@ -15,13 +15,14 @@ from bigbigan.training.ema import Averages
 from bigbigan.training.optim import build_optimizers
 from bigbigan.training.outline import outline_images
 from bigbigan.training.variants import build_step
+from tests.helpers.settings import read_preset
 
 BATCH = 8
 
 
 def shrunk(name: str) -> Config:
     """Return the settings of a preset in small. What decides the operations of an iteration stays as it is."""
-    config = read_yaml(find_config(name), Config())
+    config = read_preset(name)
     m = config.model
     ratio = m.encoder_image_size // m.image_size
     if m.family == "biggan":

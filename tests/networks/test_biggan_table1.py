@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import nn
 
 import bigbigan
-from bigbigan.config import Config, find_config, read_yaml
 from bigbigan.model import BigBiGAN
 from bigbigan.networks.discriminator import Discriminator
 from bigbigan.networks.generator import Generator
@@ -20,6 +19,7 @@ from bigbigan.networks.layers import (
     orthogonal_penalty,
 )
 from tests.conftest import make_step, tiny_model, train
+from tests.helpers.settings import read_preset
 from tests.training.test_step import make_batch
 
 F64 = torch.float64
@@ -143,7 +143,7 @@ def test_the_step_regularises_g_alone_and_no_embedding(strength):
 
 
 def test_the_sagan_preset():
-    config = read_yaml(find_config("sagan128"), Config())
+    config = read_preset("sagan128")
     with (
         mock.patch("bigbigan.networks.generator.initialise"),
         mock.patch("bigbigan.networks.discriminator.initialise"),

@@ -11,7 +11,6 @@ from safetensors.torch import save_file
 
 import bigbigan
 from bigbigan import api
-from bigbigan.config import Config, find_config, read_yaml
 from bigbigan.errors import CheckpointError, ExportError, InputError
 from bigbigan.model import BigBiGAN
 from bigbigan.release import load as release
@@ -21,6 +20,7 @@ from bigbigan.release.export import Export, export, lighter, main
 from bigbigan.release.format import write_release
 from eval_linear.result import ProbeResult
 from tests.conftest import picture, tiny_model, train
+from tests.helpers.settings import read_preset
 
 ABOUT = {"name": "tiny", "images_seen": 1234, "seed": 0, "data": {"path": "somewhere/digits", "split": "train"}}
 
@@ -231,7 +231,7 @@ def test_the_card_shows_each_figure_beside_its_baseline():
 
 
 def test_the_small_preset_fits_what_ships():
-    config = read_yaml(find_config("cifar10_small"), Config())
+    config = read_preset("cifar10_small")
     model = BigBiGAN.from_config(config.model, discriminator=False)
     tensors = lighter(model, "bf16", False).state_dict()
     assert sum(t.numel() * t.element_size() for t in tensors.values()) < 7.9e6

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from PIL import Image
 
 import bigbigan
-from bigbigan.config import Config, Grow, Loss, Model, Optim, Run, find_config, flatten, read_yaml
+from bigbigan.config import Config, Grow, Loss, Model, Optim, Run, flatten
 from bigbigan.data import Crop, Stream, open_images
 from bigbigan.distributed import all_reduce, barrier
 from bigbigan.errors import ConfigError, ProbeError
@@ -28,6 +28,7 @@ from bigbigan.training.step import Pairs
 from eval_linear.probe import Probe, run_probe
 from tests.conftest import make_step, train
 from tests.helpers.children import free_port
+from tests.helpers.settings import read_preset
 from tests.runs.test_distributed import spawn
 from tests.runs.test_train import same, stats, weights
 
@@ -425,12 +426,12 @@ ABLATION = {
 @pytest.mark.parametrize("row", ABLATION)
 def test_the_rows_of_the_ablation_differ_as_in_the_paper(row):
     before, changes = ABLATION[row]
-    old, new = (flatten(read_yaml(find_config(f"progan_{name}"), Config())) for name in (before, row))
+    old, new = (flatten(read_preset(f"progan_{name}")) for name in (before, row))
     assert {key: new[key] for key in new if new[key] != old[key]} == changes
 
 
 def test_the_baseline_of_the_ablation():
-    a = read_yaml(find_config("progan_a"), Config())
+    a = read_preset("progan_a")
     assert (a.data.batch_size, a.optim.d_steps, a.optim.betas, a.loss.drift, a.loss.penalty) == (
         64,
         5,
@@ -446,7 +447,7 @@ def test_the_baseline_of_the_ablation():
     [("progan_celebahq", [512, 512, 512, 512, 256, 128, 64, 32, 16], 23_079_115), ("progan_cifar10", [128] * 4, None)],
 )
 def test_the_published_networks(name, maps, parameters):
-    config = read_yaml(find_config(name), Config())
+    config = read_preset(name)
     with torch.device("meta"):
         built = BigBiGAN.from_config(config.model)
     assert [layer.in_channels for layer in built.generator.to_rgb] == maps and built.encoder is None

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from sklearn.neighbors import KNeighborsClassifier
 
 import bigbigan
-from bigbigan.config import Config, Loss, Model, Optim, find_config, flatten, read_yaml
+from bigbigan.config import Config, Loss, Model, Optim, flatten
 from bigbigan.errors import ConfigError
 from bigbigan.losses import latent_loss
 from bigbigan.metrics.bidirectional import scored_as_encoder_pairs
@@ -24,6 +24,7 @@ from bigbigan.training.optim import Optimizers, build_optimizers
 from bigbigan.training.schedule import rates
 from bigbigan.training.variants import build_step
 from tests.conftest import make_step, tiny_model, train
+from tests.helpers.settings import read_preset
 from tests.runs.test_train import same, stats, weights
 from tests.training.test_step import make_batch
 
@@ -62,7 +63,7 @@ def model64(**changes):
 
 def test_parameters_on_mnist():
     """784 pixels, 1,024 units twice, 50 latents, no biases: sums of products of widths."""
-    model = BigBiGAN.from_config(read_yaml(find_config("bigan_mnist"), Config()).model)
+    model = BigBiGAN.from_config(read_preset("bigan_mnist").model)
     assert count(model.generator) == 50 * 1024 + 1024 * 1024 + 50 * 1024 + 1024 * 784 == 1_953_792
     assert count(model.encoder) == 784 * 1024 + 1024 * 1024 + 1024 * 50 == 1_902_592
     assert count(model.discriminator) == 784 * 1024 + 1024 * 1024 + 50 * 1024 + 1024 == 1_903_616
@@ -79,7 +80,7 @@ def test_ten_updates_are_those_of_the_code():
     first update, and after the tenth.
     """
     expected = json.loads((FIXTURES / "bigan-code.json").read_text())
-    config = read_yaml(find_config("bigan/mnist"), Config())
+    config = read_preset("bigan/mnist")
     model = BigBiGAN.from_config(config.model).double().train()
     layers = {name: model.get_submodule(name) for name in expected["weights"]}
     random = np.random.RandomState(0)
@@ -343,7 +344,7 @@ def test_the_nearest_neighbour_is_that_of_scikit_learn():
 
 def test_the_presets():
     mnist, digits, ali, lr, jlr = (
-        flatten(read_yaml(find_config(name), Config()))
+        flatten(read_preset(name))
         for name in ("bigan_mnist", "bigan_digits", "ali_digits", "bigan_digits_lr", "bigan_digits_jlr")
     )
     published = {  # its train_mnist.sh and train_gan.py
@@ -380,7 +381,7 @@ def test_the_presets():
     assert changed(digits, lr) == {"model.joint": False}
     assert changed(lr, jlr) == {"loss.latent_weight": 0.25}
     for name in ("bigan_mnist", "bigan_digits", "ali_digits", "bigan_digits_lr", "bigan_digits_jlr"):
-        read_yaml(find_config(name), Config()).validate()
+        read_preset(name).validate()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from bigbigan.config import Config, find_config, presets, read_yaml
+from bigbigan.config import Config, find_config, presets
 from bigbigan.config.cli import DEFAULT_PRESET
 from bigbigan.config.help import header, hours_by_device
 from bigbigan.files import significant
@@ -14,6 +14,7 @@ from bigbigan.training.batch import Drawer
 from bigbigan.training.bill import duration, flops
 from bigbigan.training.outline import CountedFlops, Outline, SavedBytes, outline_images
 from tests.conftest import TINY_MODEL, make_step, tiny_model
+from tests.helpers.settings import read_preset
 
 UNITS = {"M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
 FREE = (DEFAULT_PRESET, "own")  # whose bills are measured, or depend on the images
@@ -68,7 +69,7 @@ def test_flops_of_a_product_and_bytes_that_are_kept():
 
 
 def test_a_growing_run_costs_less_than_its_full_size():
-    outline = Outline(read_yaml(find_config("progan/digits"), Config()))
+    outline = Outline(read_preset("progan/digits"))
     cost, whole = outline.cost(), outline.flops_to_the_end()
     assert 0.2 < whole / (outline.config.run.images * cost.flops / cost.images) < 0.95
 
@@ -84,7 +85,7 @@ def test_every_preset_carries_a_bill(name):
 def test_the_computed_bill_matches_the_code(name):
     text = header(find_config(name))["computed"]
     stated = re.match(r"([\d.]+) (\w)FLOP an iteration of ([\d,]+) images", text)
-    outline = Outline(read_yaml(find_config(name), Config()))
+    outline = Outline(read_preset(name))
     cost = outline.cost()
     advice = f"run: python benchmarks/bills.py {name} --write"
     assert int(stated[3].replace(",", "")) == cost.images, advice
