@@ -236,11 +236,12 @@ class Data:
     """Split to evaluate on; "test" also matches a split called val; without any, `test_share` of the images is held
     out."""
     test_share: Annotated[float, Bounds(above=0, below=1, expected="a share above 0 and below 1")] = 0.1
-    """Share of the images held out for evaluation if the data have no test split (of few images, by split_rule hash,
-    more or less than this share)."""
-    split_rule: Literal["hash", "permutation"] = "hash"
-    """How images are held out: hash: by a hash of an image's path or bytes, so that it stays on its side while
-    others are added; permutation: by a permutation of all images, as in runs of earlier versions."""
+    """Share of the images held out for evaluation if the data have no test split (of few images or patients,
+    more or less than this share, but by split_rule permutation)."""
+    split_rule: Literal["patient", "hash", "permutation"] = "patient"
+    """How images are held out: patient: all images of a patient or scan together, where paths name enough of them;
+    hash: each by a hash of its path or bytes, so that it stays on its side while others are added;
+    permutation: by a permutation of all images. Runs of earlier versions keep their rule."""
     image_column: str = ""
     """Column of the images in a table; when empty, `image` or another usual name."""
     label_column: str = ""

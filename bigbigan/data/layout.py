@@ -25,6 +25,7 @@ from pathlib import Path
 
 from bigbigan.data.columns import is_mask, words
 from bigbigan.data.mask_folders import pictures, without_mask_folders
+from bigbigan.data.patients import PATIENTS, VISITS
 from bigbigan.data.split_names import (
     ALL,
     LABELLED,
@@ -44,8 +45,6 @@ from bigbigan.data.walk import Folder, merge
 from bigbigan.errors import DataError
 from bigbigan.files import counted, listed, printable
 
-PATIENTS = ("patient", "pat", "subject", "subj", "sub", "participant")  # and a number
-VISITS = ("case", "study", "exam", "visit", "scan", "series")
 MANY_VISITS = 8  # folders called case1, series2 or the like, from which on they are no classes
 EDITION_WORDS = {"mini", "tiny", "small", "medium", "large", "big", "subset", "stg", "stage", "phase", "round"}
 FOLDS = {"fold", "folds", "kfold"}

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import logging
-import re
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -16,7 +15,7 @@ from bigbigan.data.fingerprint import files_of
 from bigbigan.data.folders import open_folder
 from bigbigan.data.hub import WILDCARDS, open_hub
 from bigbigan.data.images import Found, Images, Request
-from bigbigan.data.layout import PATIENTS
+from bigbigan.data.patients import certain_patients, patients_of
 from bigbigan.data.pictures import EXTENSIONS, how_to_read
 from bigbigan.data.split_names import ALL, REST, TEST, VAL, read_name, split_names
 from bigbigan.data.splits import hold_out
@@ -27,8 +26,6 @@ from bigbigan.errors import DataError, Outside
 from bigbigan.files import counted, printable
 
 log = logging.getLogger(__name__)
-# The beginning of a path that names a patient or subject: scans/patient00001/..., sub-01_T1.png.
-PATIENT = re.compile(rf"(?i)(?:.*?[/_. -])?(?:{'|'.join(PATIENTS)})[-_. ]?\d+")
 
 # Each returns the images of a path of its kind, and None of any other path. They are asked from the top down.
 # Another kind of data is a new file with such a function, and a row here.
@@ -53,7 +50,7 @@ def open_images(
     follow_links: bool = False,
     other_split: str = "",
     value_range: tuple[float, ...] = (),
-    split_rule: str = "hash",
+    split_rule: str = "patient",
 ) -> Images:
     """Return a split of the data set that `path` names. Raises DataError.
 
@@ -67,7 +64,7 @@ def open_images(
     other_split: the name of the split that is evaluated on, or with `test` that is trained on, since both decide how a
     folder is read; "" for "test" and "train".
     value_range: the values of black and white in grey pictures of more than 8 bits or of floats; see `Data`.
-    split_rule: how images are held out, "hash" or "permutation"; see `data.splits`.
+    split_rule: how images are held out, "patient", "hash" or "permutation"; see `data.splits`.
     """
     request = Request(path, split, image_column, label_column, test, subset, follow_links, other_split)
     if any(name.startswith("./") for name in (split, other_split)):  # which may lie in one another
@@ -181,16 +178,18 @@ def _without(train: Images, test: Images) -> Images:
 def _hold_out(images: Images, share: float, rule: str) -> tuple[Images, Images]:
     """Return the images to train on and those held out, which say what they are a part of."""
     train, test = hold_out(without_ids(images), share, rule)
-    classes = any(map(PATIENT.fullmatch, images.class_names or ()))  # which are to be told apart
-    if not classes and (both := sorted(_patients(train) & _patients(test))):
+    if both := sorted(certain_patients(train) & certain_patients(test)):
         _say_in_both(images.origin, both[0], len(both))
-    return train, dataclasses.replace(test, source=f"held out of {images.source or 'the training images'}")
+    source = f"held out of {images.source or 'the training images'}{_whole_patients(train, test)}"
+    return train, dataclasses.replace(test, source=source)
 
 
-def _patients(images: Images) -> set[str]:
-    """Return the beginnings of the images' paths that name a patient or another subject by a number."""
-    found = {PATIENT.match(path) for path in images.paths() if path}
-    return {match.group() for match in found if match}
+def _whole_patients(train: Images, test: Images) -> str:
+    """Return ", whole patients ..." where patients of several images are held out, each of them wholly; else ""."""
+    names = [name for name in patients_of(test) if name]
+    if len(set(names)) == len(names) or set(names) & set(patients_of(train)):
+        return ""
+    return f", whole patients or scans such as {printable(min(names))}"
 
 
 @functools.cache  # once for a process, which opens both splits

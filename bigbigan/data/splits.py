@@ -1,7 +1,8 @@
 """Hold out images: for tests where a data set has no splits of its own, and for choices during a run.
 
 Whether an image is held out is decided by a hash of what it is: its path within the data set, or the bytes of a table
-row's image. So an image stays on its side while others are added or deleted, and wherever the data set is moved.
+row's image; or of its patient, where paths name enough of them. So an image stays on its side while others are added or
+deleted, and wherever the data set is moved.
 """
 
 import logging
@@ -13,6 +14,7 @@ import numpy as np
 
 from bigbigan.data.fingerprint import fingerprint
 from bigbigan.data.images import Images, pixels_of
+from bigbigan.data.patients import patients_of
 from bigbigan.errors import DataError
 from bigbigan.files import cache_folder, printable, write_whole
 
@@ -22,26 +24,30 @@ MOST_FOR_CHOICES = 10_000  # images: the paper's train_val (BigBiGAN, section 3)
 log = logging.getLogger(__name__)
 
 
-def hold_out(images: Images, share: float, rule: str = "hash") -> tuple[Images, Images]:
+def hold_out(images: Images, share: float, rule: str = "patient") -> tuple[Images, Images]:
     """Divide the images into those to train on and a `share` of them to evaluate on: (train, test).
 
-    The result does not depend on the run or its seed.  rule: "hash", see `held_out`; or "permutation", a permutation of
-    all positions, which deals all images anew when one is added or deleted: the rule of runs of earlier versions.
+    The result does not depend on the run or its seed.  rule: "patient", see `held_out_patients`, and "hash" where paths
+    do not name enough patients; "hash", see `held_out`; or "permutation", a permutation of all positions, which deals
+    all images anew when one is added or deleted: the rule of runs of earlier versions.
     """
     if share > 0 and len(images) < 2:
         raise DataError(
             f"{images.origin}: expected two images or more, since one is held out for evaluation; found one"
         )
-    chosen = _permuted(len(images), share) if rule == "permutation" else held_out(images, share)
+    chosen = held_out_patients(images, share) if rule == "patient" else None
+    if chosen is None:
+        chosen = _permuted(len(images), share) if rule == "permutation" else held_out(images, share)
     return images.subset(np.flatnonzero(~chosen)), images.subset(np.flatnonzero(chosen))
 
 
-def hold_out_for_choices(images: Images, share: float) -> tuple[Images, Images]:
+def hold_out_for_choices(images: Images, share: float, rule: str = "patient") -> tuple[Images, Images]:
     """Return (the images to train on, those that choices during a run look at): the same ones whatever the run's seed.
 
     share: of the images that is held out, at most `MOST_FOR_CHOICES` and at least two. With labels every class gives
     the same share, up to one image, and keeps at least one to train on. Of each class the images with the lowest hashes
-    are held out, so that one image more or less changes at most a few of them.  Raises DataError.
+    are held out, so that one image more or less changes at most a few of them.  rule: "patient" holds out whole
+    patients instead, those with the lowest hashes, where paths name enough of them.  Raises DataError.
     """
     if len(images) < 4:
         raise DataError(
@@ -49,6 +55,13 @@ def hold_out_for_choices(images: Images, share: float) -> tuple[Images, Images]:
             f"of them out; found {len(images)}"
         )
     count = min(max(2, round(share * len(images))), MOST_FOR_CHOICES)
+    if rule == "patient" and (patients := _by_patient(images, share, "choices")):
+        _, of_image = patients
+        reached = np.cumsum(np.bincount(of_image))  # images of the patients up to each
+        out = np.arange(len(reached)) < max(np.searchsorted(reached, count, "right"), np.searchsorted(reached, 2) + 1)
+        chosen = _with_every_class(images, out, of_image)[of_image]
+        if chosen.sum() >= 2:
+            return images.subset(np.flatnonzero(~chosen)), images.subset(np.flatnonzero(chosen))
     _, order, ranks, sizes = _ranked(images, share, "choices")
     quantile = np.where(ranks < sizes - 1, (ranks + 0.5) / sizes, np.inf)  # of the hash within the class
     chosen = order[np.argsort(quantile, kind="stable")[: min(count, np.isfinite(quantile).sum())]]
@@ -73,6 +86,50 @@ def held_out(images: Images, share: float, purpose: str = "test") -> np.ndarray:
     chosen[order[ranks == 0]] = True
     chosen[order[ranks == sizes - 1]] = False
     return chosen
+
+
+def held_out_patients(images: Images, share: float, purpose: str = "test") -> np.ndarray | None:
+    """Return which images are held out, bool (n,), those of a patient together; each patient with probability `share`.
+
+    None where paths name fewer patients than `share` holds one of (ten for a tenth), or each class has one patient
+    alone. An image without a patient stands alone. Of each class with two patients or more, at least one is held out,
+    if those of other classes allow it, and of every class at least one is not. purpose: as of `held_out`.
+    """
+    patients = _by_patient(images, share, purpose)
+    if patients is None:
+        return None
+    place, of_image = patients
+    chosen = _with_every_class(images, place < share * 2.0**64, of_image)[of_image]
+    return chosen if chosen.any() else None
+
+
+def _by_patient(images: Images, share: float, purpose: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the hash of each patient, uint64 (p,), ascending, and which of them each image is of, int (n,).
+
+    None where there are fewer than 1 / share patients. An image whose path names none is a patient of its own.
+    """
+    names = patients_of(images)
+    if len(set(names) - {""}) * share < 1:
+        return None
+    named, place = names != "", np.empty(len(images), np.uint64)
+    place[named] = _digests((name.encode() for name in names[named]), purpose)
+    place[~named] = _kept(images.subset(np.flatnonzero(~named)), purpose)
+    return np.unique(place, return_inverse=True)
+
+
+def _with_every_class(images: Images, out: np.ndarray, of_image: np.ndarray) -> np.ndarray:
+    """Return which patients are held out, bool (p,), changed so that each class is on both sides, if it can be.
+
+    out: which would be, by ascending hash. of_image: which of them each image is of, int (n,).
+    """
+    labels = np.zeros(len(images), np.int64) if images.labels is None else images.labels
+    pairs = np.unique(np.stack([labels, of_image], axis=1), axis=0)  # (class, patient), by class and then by hash
+    first = np.flatnonzero(np.diff(pairs[:, 0], prepend=pairs[0, 0] - 1))
+    last = np.append(first[1:], len(pairs)) - 1
+    out, patients, several = out.copy(), pairs[:, 1], last > first
+    out[patients[first[several & ~np.logical_or.reduceat(out[patients], first)]]] = True
+    out[patients[last[np.logical_and.reduceat(out[patients], first)]]] = False
+    return out
 
 
 def _ranked(images: Images, share: float, purpose: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

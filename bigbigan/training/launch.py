@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 from accelerate.utils import DistributedType, InitProcessGroupKwargs, is_torch_xla_available
 
-from bigbigan.config import EARLIER, Config, Model
+from bigbigan.config import EARLIER, Config, Data, Model
 from bigbigan.config.command import say
 from bigbigan.data import Crop, Images, Stream, open_splits
 from bigbigan.data.ahead import decoding_processes
@@ -225,12 +225,12 @@ def open_data(config: Config, flags: Collection[str] = ()) -> tuple[Images, Imag
 
 
 def split_rule(config: Config, begun: dict | None) -> str:
-    """Return the rule by which this run holds test images out: it keeps a permutation that it began with.
+    """Return the rule by which this run holds test images out: it keeps an earlier version's that it began with.
 
     begun: the flat config of its newest checkpoint, None if it starts.
     """
-    rule = "" if begun is None else (EARLIER | begun)["data.split_rule"]
-    return rule if rule == "permutation" else config.data.split_rule
+    rule = config.data.split_rule
+    return (EARLIER | begun)["data.split_rule"] if begun and rule == Data.split_rule else rule
 
 
 def selection_share(config: Config, begun: dict | None) -> float:

@@ -93,7 +93,9 @@ class Trainer:
         data = {"train": record(self.train_images), "test": record(self.test_images)}
         self.selection_images: Images | None = None
         if share := config.run.selection_share:
-            self.train_images, self.selection_images = hold_out_for_choices(self.train_images, share)
+            self.train_images, self.selection_images = hold_out_for_choices(
+                self.train_images, share, config.data.split_rule
+            )
         self.model = self.build_model(initial)
         generator, encoder = self.model.generator, self.model.encoder
         self.averages = Averages(generator, encoder, config.optim.ema_decay, config.optim.ema_rampup)

@@ -33,7 +33,7 @@ def test_other_data_take_no_names_from_the_model(kind):
 
 
 def test_a_model_that_names_no_data():
-    assert data_of_model(ImagesGiven(), None).path == "" and data_of_model(ImagesGiven(), {}).split_rule == "hash"
+    assert data_of_model(ImagesGiven(), None).path == "" and data_of_model(ImagesGiven(), {}).split_rule == "patient"
 
 
 def test_runs_of_before_the_rule_was_written_down_held_out_by_a_permutation():

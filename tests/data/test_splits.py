@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -11,8 +12,10 @@ from datasets import ClassLabel, Dataset, Features
 from datasets import Image as ImageFeature
 from PIL import Image
 
-from bigbigan.data import open_images
+from bigbigan.config import Config, Data
+from bigbigan.data import hold_out_for_choices, open_images
 from bigbigan.release.load import load_model
+from bigbigan.training.launch import split_rule
 from eval_linear.probe import ProbeData, open_splits
 from tests.conftest import picture, train
 
@@ -170,7 +173,15 @@ def test_a_run_of_an_older_version_keeps_its_split(tmp_path):
     assert "split_rule: permutation" in (tmp_path / "old" / "config.yaml").read_text()
     train(tmp_path, *flags, "--run.name=new", "--run.images=48")
     _, err = train(tmp_path, *flags, "--run.name=new", "--run.images=96", "--data.split_rule=permutation", code=2)
-    assert "data.split_rule: hash → permutation" in err
+    assert "data.split_rule: patient → permutation" in err
+
+
+def test_a_run_keeps_the_rule_that_it_began_with_unless_a_flag_says_otherwise():
+    for saved in ("patient", "hash", "permutation"):
+        assert split_rule(Config(), {"data.split_rule": saved}) == saved
+        assert split_rule(Config(data=Data(split_rule="hash")), {"data.split_rule": saved}) == "hash"
+    assert split_rule(Config(), {"data.path": "digits"}) == "permutation", "of a run from before the setting"
+    assert split_rule(Config(), None) == "patient"
 
 
 def test_pictures_of_one_colour_are_split_like_others(tmp_path):
@@ -216,3 +227,83 @@ def test_patients_who_are_the_classes_may_be_on_both_sides(tmp_path, caplog):
     caplog.clear()
     assert open_images(str(tmp_path), split="all").class_names == ["subject1", "subject2"]
     assert "both trained on" not in caplog.text
+
+
+def write_all(root, names):
+    for i, name in enumerate(names):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture(i, (4, 4)).save(path)
+    return root
+
+
+def patients_in(images, pattern: str) -> set[str]:
+    return {re.search(pattern, path)[0] for path in images.paths()}
+
+
+@pytest.mark.parametrize(
+    ("form", "patient"),
+    [
+        ("images/patient{:03}/{}.png", r"patient\d+"),
+        ("sub-{:02}_T1_{}.png", r"sub-\d+"),
+        ("{1}/Subject {0}.png", r"Subject \d+"),  # each has images of four classes
+        ("case_{:05}/slice_{}.png", r"case_\d+"),
+        ("vol{}-{}.png", r"vol\d+"),
+    ],
+)
+def test_whole_patients_are_held_out_where_there_are_enough(tmp_path, caplog, form, patient):
+    write_all(tmp_path, [form.format(i, k) for i in range(30) for k in range(4)])
+    train_images, test_images = (open_images(str(tmp_path), test=t) for t in (False, True))
+    assert not patients_in(train_images, patient) & patients_in(test_images, patient)
+    assert len(train_images) + len(test_images) == 120 and 4 <= len(test_images) <= 40
+    assert ", whole patients or scans such as " in test_images.source and "both trained on" not in caplog.text
+    rest, chosen = hold_out_for_choices(train_images, 0.1)
+    assert not patients_in(rest, patient) & patients_in(chosen, patient)
+    assert len(rest) + len(chosen) == len(train_images) and 0 <= round(0.1 * len(train_images)) - len(chosen) < 4
+    one_by_one = (open_images(str(tmp_path), test=t, split_rule="hash") for t in (False, True))
+    assert set.intersection(*(patients_in(images, patient) for images in one_by_one)), "as asked for"
+    rest, chosen = hold_out_for_choices(train_images, 0.1, "hash")
+    assert patients_in(rest, patient) & patients_in(chosen, patient)
+
+
+def test_a_patient_stays_on_its_side(tmp_path):
+    names = [f"patient{i:02}/{k}.png" for i in range(60) for k in range(2)]
+    before = sides(write_all(tmp_path, names))
+    shutil.rmtree(tmp_path / sorted(before[1])[0].parent)
+    write_all(tmp_path, [f"patient{i:02}/new{k}.png" for i in range(40, 80) for k in range(3)])
+    after = sides(tmp_path)
+    assert not before[0] & after[1] and not before[1] & after[0]
+    assert not {path.parent for path in after[0]} & {path.parent for path in after[1]}
+
+
+@pytest.mark.parametrize("share", [0.03, 0.1, 0.5, 0.97])
+def test_each_class_of_two_patients_is_on_both_sides(tmp_path, share):
+    counts = {"ant": 30, "bee": 2, "cow": 1, "dog": 8}  # patients of each class alone, of three images
+    of_class = [name for name, count in counts.items() for _ in range(count)]
+    write_all(tmp_path, [f"{name}/patient{i}-{k}.png" for i, name in enumerate(of_class) for k in range(3)])
+    found = [open_images(str(tmp_path), test=test, test_share=share) for test in (False, True)]
+    assert not set.intersection(*(patients_in(images, r"patient\d+") for images in found))
+    classes = [{images.class_names[k] for k in images.labels} for images in found]
+    assert classes == [set(counts), set(counts) - {"cow"}]
+    for small in (0.1, share):
+        kept, chosen = hold_out_for_choices(found[0], small)
+        assert {kept.class_names[k] for k in kept.labels} == classes[0] and len(chosen) >= 2
+
+
+def test_where_each_class_is_one_patients_images_are_held_out_one_by_one(tmp_path, caplog):
+    write_all(tmp_path, [f"kind {c}/patient{i}/{k}.png" for i, c in enumerate("abcdefghijkl") for k in range(5)])
+    found = [open_images(str(tmp_path), test=test) for test in (False, True)]
+    assert all(len(set(images.labels)) == 12 for images in found) and "images of 12 patients" in caplog.text
+    assert len(hold_out_for_choices(found[0], 0.1)[1]) >= 2
+
+
+def test_classes_and_images_with_numbers_are_no_patients(tmp_path):
+    write_all(tmp_path / "classes", [f"Series {i}/{k}.png" for i in (1, 3, 5, 7) for k in range(20)])
+    assert {name.parent.name for name in sides(tmp_path / "classes")[1]} == {f"Series {i}" for i in (1, 3, 5, 7)}
+    write_all(tmp_path / "scans", [f"scan{i:04}.png" for i in range(60)])
+    test_images = open_images(str(tmp_path / "scans"), test=True)
+    assert 1 <= len(test_images) <= 16 and "patients" not in test_images.source
+    mixed = [f"patient{i}/{k}.png" for i in range(12) for k in range(3)] + [f"IMG_{k}.png" for k in range(100)]
+    test = sides(write_all(tmp_path / "mixed", mixed))[1]
+    alone = [path for path in test if path.name.startswith("IMG")]
+    assert 2 <= len(alone) <= 22 and len(test - set(alone)) % 3 == 0, "an image without a patient stands alone"
