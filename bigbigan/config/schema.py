@@ -239,7 +239,7 @@ class Data:
     """Share of the images held out for evaluation if the data have no test split (of few images or patients,
     more or less than this share, but by split_rule permutation)."""
     split_rule: Literal["patient", "hash", "permutation"] = "patient"
-    """How images are held out: patient: all images of a patient or scan together, where paths name enough of them;
+    """How images are held out: patient: all images of a patient or scan together, where enough are named;
     hash: each by a hash of its path or bytes, so that it stays on its side while others are added;
     permutation: by a permutation of all images. Runs of earlier versions keep their rule."""
     image_column: str = ""

@@ -12,7 +12,7 @@ import numpy as np
 from bigbigan.data import layout
 from bigbigan.data.columns import classes_of, tally
 from bigbigan.data.images import Found, Images, Request
-from bigbigan.data.label_tables import read_label_tables, say_which_tables
+from bigbigan.data.label_tables import patients_in_tables, read_label_tables, say_which_tables
 from bigbigan.data.links import linked, real_paths, second_paths
 from bigbigan.data.mask_folders import pictures, without_copies, without_mask_files
 from bigbigan.data.metadata import Metadata, read_metadata
@@ -42,7 +42,7 @@ def open_folder(request: Request) -> Found | None:
         log.warning("%s: left out: %s", where, phrase)
     if request.by_path:
         part = _part_by_path(request, root, where)
-        images = _Reader(folder, census, metadata, [part], notes).images(part)
+        images = _with_patients(_Reader(folder, census, metadata, [part], notes).images(part), census, root)
         _say_which_tables(request, images, census, root)
         return Found(images, whole=False)
     found = _read_layout(request, root, census, where)
@@ -54,8 +54,18 @@ def open_folder(request: Request) -> Found | None:
     parts = {part.name: part for part in reader.parts}
     unused = [part for part in found.parts if part.name not in (own, other)]
     images = reader.images(parts[own], unused, None if request.test or own == other else parts.get(other))
+    images = _with_patients(images, census, root)
     _say_which_tables(request, images, census, root)
     return Found(images, whole)
+
+
+def _with_patients(images: Images, census: Census, root: Folder) -> Images:
+    """Return the images with the patients that tables beside them name."""
+    tables = [*(path for path in census.metadata if path.endswith((".csv", ".jsonl", ".parquet"))), *census.tables]
+    found = patients_in_tables(tables, set(pictures(root, [])), Path(images.items.folder)) if tables else {}
+    if not found:
+        return images
+    return replace(images, patients=np.array([found.get(path, "") for path in images.items.paths], object))
 
 
 def _say_which_tables(request: Request, images: Images, census: Census, root: Folder) -> None:

@@ -34,6 +34,7 @@ class Images:
     source: the folder or files, within the data set, that this split is; notes: what was not taken; for the start of a
     run.
     value_range: the values of black and white in pictures of more than 8 bits or of floats; see `pictures.to_rgb`.
+    patients: what a column of a table calls the patient of each image, (n,) texts, "" for none; None without a column.
     note: what `data.classes.match_classes` found to differ between the classes of the two splits, "" for nothing.
     """
 
@@ -46,6 +47,7 @@ class Images:
     notes: tuple[str, ...] = ()
     value_range: tuple[float, float] | None = None
     note: str = ""
+    patients: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.items)
@@ -83,8 +85,8 @@ class Images:
 
     def subset(self, indices: np.ndarray) -> "Images":
         """Return the images at `indices`, (m,), in that order, with their labels."""
-        labels = None if self.labels is None else self.labels[indices]
-        return replace(self, items=_Selection(self.items, indices), labels=labels)
+        labels, patients = (None if of is None else of[indices] for of in (self.labels, self.patients))
+        return replace(self, items=_Selection(self.items, indices), labels=labels, patients=patients)
 
     def base(self) -> tuple[object, np.ndarray]:
         """Return the reader's items, and which of them these images are, int (n,): (items, indices)."""

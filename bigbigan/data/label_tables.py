@@ -4,15 +4,17 @@ Which column names the images is found by its values. Several columns, `MEL,NV,B
 holds the 1. `metadata` reads the files that `datasets` knows, whose column of names is known.
 """
 
+import contextlib
 import difflib
 import logging
 import os
 import re
 from pathlib import Path
 
-from bigbigan.data.columns import LABEL_NAMES, columns_asked, the_one
+from bigbigan.data.columns import LABEL_NAMES, columns_asked, is_missing, the_one
 from bigbigan.data.image_names import ImageNames, NamesIn
-from bigbigan.data.metadata import Metadata, typed
+from bigbigan.data.metadata import Metadata, columns_in, read_rows, typed
+from bigbigan.data.patients import patient_column
 from bigbigan.data.split_columns import split_columns
 from bigbigan.data.text_tables import SAMPLE, TextTable, columns_of, of_folders, worth_reading
 from bigbigan.data.walk import Folder
@@ -80,6 +82,38 @@ def read_label_tables(
         log.warning("%s; no labels are read from it", error)
     found.folders = sorted({os.path.dirname(image) for image in found.labels})
     return found
+
+
+def patients_in_tables(paths: list[str], images: set[str], folder: Path) -> dict[str, str]:
+    """Return path of an image → its patient, by the tables that name images and have a column of patients.
+
+    The labels that are asked for have no part in it, since it decides which images are held out. Arguments: as of
+    `read_label_tables`.
+    """
+    found: dict[str, str] = {}
+    names = None
+    for path in worth_reading(paths):
+        with contextlib.suppress(DataError):  # no labels are asked for
+            metadata = path.endswith((".jsonl", ".parquet"))
+            if not metadata and not patient_column(columns_of(path)):
+                continue
+            table = _text_table(read_rows(Path(path))) if metadata else TextTable.read(path)
+            if not (column := patient_column(table.columns)):
+                continue
+            names = names or ImageNames(images, folder)
+            here = names.of(path)
+            if (by := table.column_of_names(here, but=[column])) is None:
+                continue
+            for name, patient in zip(table.column(by), table.column(column), strict=True):
+                if (image := here.find(name)) is not None and not is_missing(patient):
+                    found.setdefault(image, patient.strip())
+    return found
+
+
+def _text_table(rows: list[dict]) -> TextTable:
+    """Return the rows of a metadata file as those of a text."""
+    columns = columns_in(rows)
+    return TextTable(columns, [["" if row.get(c) is None else str(row[c]) for c in columns] for row in rows])
 
 
 def _column_of_names(table: TextTable, names: NamesIn, asked: list[str], path: str) -> str | None:

@@ -1,7 +1,7 @@
 """Hold out images: for tests where a data set has no splits of its own, and for choices during a run.
 
 Whether an image is held out is decided by a hash of what it is: its path within the data set, or the bytes of a table
-row's image; or of its patient, where paths name enough of them. So an image stays on its side while others are added or
+row's image; or of its patient, where enough of them are named. So an image stays on its side while others are added or
 deleted, and wherever the data set is moved.
 """
 
@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 def hold_out(images: Images, share: float, rule: str = "patient") -> tuple[Images, Images]:
     """Divide the images into those to train on and a `share` of them to evaluate on: (train, test).
 
-    The result does not depend on the run or its seed.  rule: "patient", see `held_out_patients`, and "hash" where paths
-    do not name enough patients; "hash", see `held_out`; or "permutation", a permutation of all positions, which deals
+    The result does not depend on the run or its seed.  rule: "patient", see `held_out_patients`, and "hash" where too
+    few patients are named; "hash", see `held_out`; or "permutation", a permutation of all positions, which deals
     all images anew when one is added or deleted: the rule of runs of earlier versions.
     """
     if share > 0 and len(images) < 2:
@@ -47,7 +47,7 @@ def hold_out_for_choices(images: Images, share: float, rule: str = "patient") ->
     share: of the images that is held out, at most `MOST_FOR_CHOICES` and at least two. With labels every class gives
     the same share, up to one image, and keeps at least one to train on. Of each class the images with the lowest hashes
     are held out, so that one image more or less changes at most a few of them.  rule: "patient" holds out whole
-    patients instead, those with the lowest hashes, where paths name enough of them.  Raises DataError.
+    patients instead, those with the lowest hashes, where enough of them are named.  Raises DataError.
     """
     if len(images) < 4:
         raise DataError(
@@ -91,7 +91,7 @@ def held_out(images: Images, share: float, purpose: str = "test") -> np.ndarray:
 def held_out_patients(images: Images, share: float, purpose: str = "test") -> np.ndarray | None:
     """Return which images are held out, bool (n,), those of a patient together; each patient with probability `share`.
 
-    None where paths name fewer patients than `share` holds one of (ten for a tenth), or each class has one patient
+    None where fewer patients are named than `share` holds one of (ten for a tenth), or each class has one patient
     alone. An image without a patient stands alone. Of each class with two patients or more, at least one is held out,
     if those of other classes allow it, and of every class at least one is not. purpose: as of `held_out`.
     """

@@ -27,6 +27,7 @@ from bigbigan.data.columns import (
     tally,
 )
 from bigbigan.data.images import Found, Images, Request
+from bigbigan.data.patients import patient_column
 from bigbigan.data.pictures import PictureError, open_picture
 from bigbigan.data.split_columns import choose_by_column
 from bigbigan.data.split_names import choose_parts, read_name
@@ -256,6 +257,7 @@ def from_table(
     with _muted(columns.quiet):
         column = choose_image_column(_image_columns(table), list(table.features), columns.image, origin)
         labels, names = (None, None) if columns.label is None else _table_labels(table, column, columns, origin)
+    patients = _patients(table, column)
     if files is None:
         files = [(b"table", table._fingerprint)]
     if (dtype := array_type(table.features[column])) is not None:
@@ -269,7 +271,7 @@ def from_table(
         ) from None
     with contextlib.suppress(PictureError):
         items.source(0) if len(items) else None  # refuses a table of paths that lead out of the folder at once
-    return Images(items, labels, names, origin, f"column {column!r}")
+    return Images(items, labels, names, origin, f"column {column!r}", patients=patients)
 
 
 def _check_one_picture_a_row(table, asked: str, origin: str) -> None:
@@ -346,6 +348,14 @@ def _table_labels(table, image: str, columns: Columns, origin: str) -> tuple[np.
             say_which_labels(name, list(features), declared, origin)
         return found
     return None, None
+
+
+def _patients(table, image: str) -> np.ndarray | None:
+    """Return what the column of patients calls that of each row, (n,) texts; None without such a column."""
+    name = patient_column([name for name in table.features if name != image])
+    if not name or isinstance(values := _rows(table, name), list):
+        return None
+    return np.array(["" if value is None else str(value).strip() for value in values.to_pylist()], object)
 
 
 def _rows(table, name: str):

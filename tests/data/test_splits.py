@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from datasets import ClassLabel, Dataset, Features
+from datasets import ClassLabel, Dataset, Features, Value
 from datasets import Image as ImageFeature
 from PIL import Image
 
 from bigbigan.config import Config, Data
 from bigbigan.data import hold_out_for_choices, open_images
+from bigbigan.data.patients import patient_column
 from bigbigan.release.load import load_model
 from bigbigan.training.launch import split_rule
 from eval_linear.probe import ProbeData, open_splits
@@ -264,6 +265,59 @@ def test_whole_patients_are_held_out_where_there_are_enough(tmp_path, caplog, fo
     assert set.intersection(*(patients_in(images, patient) for images in one_by_one)), "as asked for"
     rest, chosen = hold_out_for_choices(train_images, 0.1, "hash")
     assert patients_in(rest, patient) & patients_in(chosen, patient)
+
+
+ROWS = [{"file_name": f"{i:03}.png", "Patient ID": 7 * (i % 40), "kind": "xy"[i // 9 % 2]} for i in range(120)]
+
+
+def write_rows(root, kind: str) -> None:
+    """Write the images of ROWS into `root`, in a table or beside one."""
+    if kind == "table":
+        names = ClassLabel(names=["x", "y"])
+        features = Features({"image": ImageFeature(), "Patient ID": Value("int64"), "kind": names})
+        rows = [{"image": encoded(i), **{k: row[k] for k in ("Patient ID", "kind")}} for i, row in enumerate(ROWS)]
+        Dataset.from_list(rows, features=features).to_parquet(root / "a.parquet")
+        return
+    write_all(root, [row["file_name"] for row in ROWS])
+    if kind == "metadata.jsonl":
+        (root / kind).write_text("\n".join(map(json.dumps, ROWS)))
+    elif kind == "metadata.parquet":
+        Dataset.from_list(ROWS).to_parquet(root / kind)
+    else:
+        names = ROWS if kind == "metadata.csv" else [row | {"file_name": row["file_name"][:-4]} for row in ROWS]
+        lines = [",".join(map(str, row.values())) for row in names]
+        header = "file_name,Patient ID,kind" if kind == "metadata.csv" else "image_name,Patient ID,kind"
+        (root / kind).write_text("\n".join([header, *lines]))
+
+
+@pytest.mark.parametrize("kind", ["table", "metadata.csv", "metadata.jsonl", "metadata.parquet", "labels.csv"])
+def test_a_column_of_patients_keeps_them_together_whatever_the_labels_are(tmp_path, kind, caplog):
+    write_rows(tmp_path, kind)
+    found = [open_images(str(tmp_path), test=test) for test in (False, True)]
+    patients = [set(images.patients) for images in found]
+    assert not patients[0] & patients[1] and patients[0] | patients[1] == {str(7 * i) for i in range(40)}
+    assert len(found[0]) == 3 * len(patients[0]) and len(found[1]) == 3 * len(patients[1])
+    assert "whole patients" in found[1].source and "both trained on" not in caplog.text
+    assert not set.intersection(*(set(images.patients) for images in hold_out_for_choices(found[0], 0.1)))
+    labelled = open_images(str(tmp_path), test=True, label_column="kind")
+    assert set(labelled.labels) == {0, 1} and list(labelled.patients) == list(found[1].patients)
+
+
+def test_the_columns_of_patients_are_known_by_their_names():
+    for name in ("patient", "patient_id", "PatientID", "Patient ID", "patientId", "subject_id", "lesion_id", "Case No"):
+        assert patient_column(["image", "label", name]) == name
+    for name in ("subject", "case", "patient_age", "Patient Gender", "study", "slide_type", "id", "image_id", "label"):
+        assert patient_column(["image", name]) == ""
+    assert patient_column(["study_id", "subject_id", "PatientID"]) == "PatientID", "the largest unit"
+
+
+def test_patients_who_are_the_labels_may_be_on_both_sides(tmp_path, caplog):
+    rows = [{"image": encoded(i), "subject_id": i % 12} for i in range(120)]
+    Dataset.from_list(rows, features=Features({"image": ImageFeature(), "subject_id": Value("int64")})).to_parquet(
+        tmp_path / "faces.parquet"
+    )
+    found = [open_images(str(tmp_path), test=test, label_column="subject_id") for test in (False, True)]
+    assert all(len(set(images.labels)) == 12 for images in found) and "both trained on" not in caplog.text
 
 
 def test_a_patient_stays_on_its_side(tmp_path):
