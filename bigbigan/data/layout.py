@@ -25,7 +25,7 @@ from pathlib import Path
 
 from bigbigan.data.columns import is_mask, words
 from bigbigan.data.mask_folders import pictures, without_mask_folders
-from bigbigan.data.patients import PATIENTS, VISITS
+from bigbigan.data.patients import COLLECTED, PATIENTS, VISITS
 from bigbigan.data.split_names import (
     ALL,
     LABELLED,
@@ -209,8 +209,8 @@ def are_patients(names: Sequence[str], sure: bool = True) -> bool:
     sure: whether a few visits count only if their numbers begin with 0, since classes may be called series3, series5.
     """
     visits = not sure or len(names) >= MANY_VISITS or any(re.search(r"\D0\d", name) for name in names)
-    kind = rf"({'|'.join(PATIENTS + VISITS * visits)})[-_. ]?\d+([-_. ]+[a-z]*[-_. ]?\d+)*"
-    return len(names) > 1 and all(re.fullmatch(kind, name.lower()) for name in names)
+    kind = rf"({'|'.join(PATIENTS + VISITS * visits)})[-_. (#=]*\d+\)?([-_. ]+[a-z]*[-_. ]?\d+)*"
+    return len(names) > 1 and all(re.fullmatch(kind, name.lower()) or COLLECTED.match(name) for name in names)
 
 
 def numbered_parts(names: Sequence[str]) -> bool:

@@ -20,10 +20,23 @@ ID_WORDS = {"id", "ids", "no", "nr", "num", "number", "code", "key", "uid"}
 
 
 def _numbered(words: tuple[str, ...]) -> re.Pattern:
-    return re.compile(rf"(?i)(?<![^/_. -])(?:{'|'.join(words)})[-_. ]?\d+")
+    return re.compile(rf"(?i)(?<![^/_. -])(?:{'|'.join(words)})(?:[-_. ]?(?:id|no|nr))?[-_. (#=]*\d+")
 
 
 PATIENT, SCAN = _numbered(PATIENTS), _numbered(SCANS)
+# The numbers of patients in TCGA, LIDC-IDRI, ADNI, OASIS and BraTS.
+COLLECTED = re.compile(
+    r"(?i)(?<![^/_. -])(?:TCGA-\w{2}-\w{4}|LIDC-IDRI-\d+|\d{3}_S_\d{4}|OAS\d+_\d+|BraTS[\w-]{1,40}?[-_]\d{3,})"
+    r"(?![^/_. -])"
+)
+SIDE = re.compile(r"(?i)(?<=\d)[-_. ](?:left|right|od|os)(?![^/_. -])")  # of eyes, 10_left.jpeg, or of a stereo camera
+# The patterns in the order in which they are tried, with texts of which a match has one.
+HINTS = {
+    PATIENT: PATIENTS,
+    COLLECTED: ("tcga-", "lidc-idri-", "_s_", "oas", "brats"),
+    SIDE: ("left", "right", "od", "os"),
+    SCAN: SCANS,
+}
 
 
 def patient_column(columns: Sequence[str]) -> str:
@@ -37,25 +50,27 @@ def patient_column(columns: Sequence[str]) -> str:
 
 
 def patients_of(images: Images) -> np.ndarray:
-    """Return what names the patient of each image, (n,) texts: a table's column, or its path; "" for none.
+    """Return what names the patient of each image, (n,) texts: a table's column or, without one, its path; "" for none.
 
     "elbow/patient00001/view1.png" is of "patient00001", as "wrist/patient00001/view1.png" is, and "sub-01_T1.png" of
-    "sub-01". Where no patient is named, "site2/scan7/slice3.png" is of "site2/scan7": each folder counts its own scans.
+    "sub-01"; "10_left.jpeg" and "10_right.jpeg" are of "10". Where no patient is named, "site2/scan7/slice3.png" is of
+    "site2/scan7": each folder counts its own scans.
     """
+    if images.patients is not None:
+        return images.patients
     paths = _paths(images, PATIENT, SCAN)
-    found = np.array([_patient(path) or _up_to(SCAN, path) for path in paths], object)
-    return found if images.patients is None else np.where(images.patients != "", images.patients, found)
+    patterns = _worth_a_look(paths)
+    return np.array([_patient(path, patterns) for path in paths] if patterns else [""] * len(paths), object)
 
 
-def certain_patients(images: Images) -> set[str]:
-    """Return the patients of images without scans, and those of one number in two folders apart.
+def certain_patients(images: Images, by_column: bool) -> set[str]:
+    """Return the patients of a table's column; else those that paths name, without scans and those of folders apart.
 
     None where each class is one patient.
     """
-    found = {_up_to(PATIENT, path) for path in _paths(images, PATIENT)}
-    if images.patients is not None and not _classes_are_patients(images):
-        found.update(images.patients)
-    return found - {""}
+    if by_column:
+        return set() if _classes_are_patients(images) else set(images.patients) - {""}
+    return {_up_to(PATIENT, path) for path in _paths(images, PATIENT)} - {""}
 
 
 def _classes_are_patients(images: Images) -> bool:
@@ -73,8 +88,19 @@ def _paths(images: Images, *patterns: re.Pattern) -> list[str]:
     return [path or "" for path in images.paths()]
 
 
-def _patient(path: str) -> str:
-    return found.group().lower() if (found := PATIENT.search(path)) else ""
+def _worth_a_look(paths: list[str]) -> list[re.Pattern]:
+    """Return the patterns whose words are in some path: most data sets have none, and patterns take long."""
+    text = "\n".join(paths).lower()
+    return [pattern for pattern, hints in HINTS.items() if any(hint in text for hint in hints)]
+
+
+def _patient(path: str, patterns: list[re.Pattern]) -> str:
+    for pattern in patterns:
+        if found := pattern.search(path):
+            if pattern is SCAN:
+                return path[: found.end()]
+            return path[: found.start()].rpartition("/")[2].lower() if pattern is SIDE else found.group().lower()
+    return ""
 
 
 def _up_to(pattern: re.Pattern, path: str) -> str:

@@ -177,19 +177,17 @@ def _without(train: Images, test: Images) -> Images:
 
 def _hold_out(images: Images, share: float, rule: str) -> tuple[Images, Images]:
     """Return the images to train on and those held out, which say what they are a part of."""
-    train, test = hold_out(without_ids(images), share, rule)
-    if both := sorted(certain_patients(train) & certain_patients(test)):
-        _say_in_both(images.origin, both[0], len(both))
-    source = f"held out of {images.source or 'the training images'}{_whole_patients(train, test)}"
+    images = without_ids(images)
+    train, test = hold_out(dataclasses.replace(images, patients=patients_of(images)), share, rule)
+    source = f"held out of {images.source or 'the training images'}"
+    in_test = [name for name in test.patients if name]
+    if set(in_test) & set(train.patients):
+        both = set.intersection(*(certain_patients(side, images.patients is not None) for side in (train, test)))
+        if both:
+            _say_in_both(images.origin, min(both), len(both))
+    elif len(set(in_test)) < len(in_test):
+        source += f", whole patients or scans such as {printable(min(in_test))}"
     return train, dataclasses.replace(test, source=source)
-
-
-def _whole_patients(train: Images, test: Images) -> str:
-    """Return ", whole patients ..." where patients of several images are held out, each of them wholly; else ""."""
-    names = [name for name in patients_of(test) if name]
-    if len(set(names)) == len(names) or set(names) & set(patients_of(train)):
-        return ""
-    return f", whole patients or scans such as {printable(min(names))}"
 
 
 @functools.cache  # once for a process, which opens both splits

@@ -250,6 +250,10 @@ def patients_in(images, pattern: str) -> set[str]:
         ("{1}/Subject {0}.png", r"Subject \d+"),  # each has images of four classes
         ("case_{:05}/slice_{}.png", r"case_\d+"),
         ("vol{}-{}.png", r"vol\d+"),
+        ("Patient ({})/{}.png", r"Patient \(\d+"),
+        ("TCGA-{0:02}-A{0:03}-01Z/tile {1}.png", r"TCGA-\d\d-A\d{3}"),
+        ("LIDC-IDRI-{:04}/slice{}.png", r"LIDC-IDRI-\d+"),
+        ("BraTS20_Training_{:03}/BraTS_flair{}.png", r"Training_\d+"),
     ],
 )
 def test_whole_patients_are_held_out_where_there_are_enough(tmp_path, caplog, form, patient):
@@ -318,6 +322,12 @@ def test_patients_who_are_the_labels_may_be_on_both_sides(tmp_path, caplog):
     )
     found = [open_images(str(tmp_path), test=test, label_column="subject_id") for test in (False, True)]
     assert all(len(set(images.labels)) == 12 for images in found) and "both trained on" not in caplog.text
+
+
+def test_both_eyes_are_on_one_side(tmp_path):
+    write_all(tmp_path, [f"{(i + eye) % 3}/{i}_{('left', 'right')[eye]}.jpeg" for i in range(40) for eye in (0, 1)])
+    found = [open_images(str(tmp_path), test=test) for test in (False, True)]
+    assert not patients_in(found[0], r"\d+(?=_)") & patients_in(found[1], r"\d+(?=_)") and len(found[1]) % 2 == 0
 
 
 def test_a_patient_stays_on_its_side(tmp_path):
