@@ -26,6 +26,8 @@ from bigbigan.data.text_tables import TextTable
 from bigbigan.errors import DataError
 from bigbigan.files import printable
 
+# With a point, or whole beside others with one: 1, 1.5 and 1e-05, as programs write a column of floats. 007 is none.
+NUMBER = re.compile(r"-?(?:\d+\.\d*|\.\d+|0|[1-9]\d*)(?:[eE][-+]?\d+)?")
 log = logging.getLogger(__name__)
 
 
@@ -229,7 +231,7 @@ def typed(rows: list[dict[str, str]]) -> list[dict]:
             row[column] = (row.get(column) or "").strip()
         values = [row[column] for row in rows if row[column] and not is_missing(row[column])]
         whole = values and all(re.fullmatch(r"-?(0|[1-9]\d*)", v) for v in values)
-        number = values and all(re.fullmatch(r"-?\d+\.\d*(e-?\d+)?", v) for v in values)
+        number = all(map(NUMBER.fullmatch, values)) and any("." in v for v in values)
         for row in rows:
             text = row[column]
             nothing = not text or ((whole or number) and is_missing(text))

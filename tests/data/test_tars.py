@@ -122,6 +122,63 @@ def test_masks_samples_without_an_image_and_other_members(tmp_path):
     assert np.array_equal(np.asarray(masks[2].convert("RGB")), np.asarray(picture(92, (8, 8))))
 
 
+def test_equal_names_in_two_folders_and_suffixes_in_capitals_are_samples(tmp_path):
+    members = {}
+    for k, folder in enumerate("ab"):
+        for i in range(6):
+            members |= {f"{folder}/{i}.PNG": encoded(6 * k + i)["bytes"], f"{folder}/{i}.CLS": folder.encode()}
+    images = open_images(str(pack(tmp_path / "a.tar", members)), test_share=0)
+    assert images.class_names == ["a", "b"] and images.labels.tolist() == [0] * 6 + [1] * 6
+    for i in range(12):
+        assert np.array_equal(np.asarray(images[i].convert("RGB")), np.asarray(picture(i, (8, 8))))
+
+
+def test_of_two_members_of_one_name_the_first_counts(tmp_path):
+    path = pack(tmp_path / "a.tar", samples(0, 4))
+    with tarfile.open(path, "a") as tar:
+        for name, content in (("0002.png", encoded(9)["bytes"]), ("0002.cls", b"7")):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    images = open_images(str(path), test_share=0)
+    assert images.labels.tolist() == [0, 1, 2, 0]
+    assert np.array_equal(np.asarray(images[2].convert("RGB")), np.asarray(picture(2, (8, 8))))
+
+
+def test_a_sample_without_an_image_moves_no_other_to_another_tar(tmp_path):
+    first = samples(0, 6)
+    del first["0001.png"]
+    pack(tmp_path / "0.tar", first), pack(tmp_path / "1.tar", samples(6, 12))
+    images, kept = open_images(str(tmp_path), test_share=0), [0, *range(2, 12)]
+    assert images.labels.tolist() == [i % 3 for i in kept]
+    for at, i in enumerate(kept):
+        assert np.array_equal(np.asarray(images[at].convert("RGB")), np.asarray(picture(i, (8, 8))))
+
+
+def test_a_field_of_json_gives_splits(tmp_path):
+    members = {}
+    for i in range(10):
+        fields = {"label": "ab"[i % 2], "split": "train" if i % 5 else "test"}
+        members |= {f"{i}.png": encoded(i)["bytes"], f"{i}.json": json.dumps(fields).encode()}
+    train_images, test_images = open_splits(Data(path=str(pack(tmp_path / "a.tar", members))))
+    assert train_images.labels.tolist() == [1, 0, 1, 0, 0, 1, 0, 1] and test_images.labels.tolist() == [0, 1]
+    assert np.array_equal(np.asarray(test_images[1].convert("RGB")), np.asarray(picture(5, (8, 8))))
+
+
+def test_a_split_by_its_folder_has_no_tar_of_a_folder_whose_name_begins_alike(tmp_path):
+    pack(tmp_path / "a" / "0.tar", samples(0, 6)), pack(tmp_path / "ab" / "0.tar", samples(6, 14))
+    assert [len(open_images(str(tmp_path), split, test_share=0)) for split in ("./a", "./ab")] == [6, 8]
+
+
+def test_a_tar_without_a_mark_at_its_end_may_lack_images_and_says_so(tmp_path, caplog):
+    path = pack(tmp_path / "a.tar", samples(0, 6))
+    with tarfile.open(path) as tar:
+        third = tar.getmembers()[4].offset  # from where on a copy is missing
+    path.write_bytes(path.read_bytes()[:third])
+    assert len(open_images(str(path), test_share=0)) == 2
+    assert "a.tar: has no mark at its end; if it was cut short, images are missing" in caplog.text
+
+
 def test_unreadable_members_are_counted(tmp_path, caplog):
     path = pack(tmp_path / "a.tar", samples(0, 20) | {"0003.png": b"no picture"})
     images = open_images(str(path), test_share=0)
@@ -158,13 +215,18 @@ def test_sides_stay_when_a_shard_is_added(tmp_path):
     assert not before[0] & after[1] and not before[1] & after[0] and all(before)
 
 
-@pytest.mark.parametrize("damage", ["cut", "cut in an image", "empty", "no tar"])
+@pytest.mark.parametrize("damage", ["cut", "cut in an image", "a header", "empty", "no tar"])
 def test_a_damaged_tar_is_one_sentence(tmp_path, damage):
     path = pack(tmp_path / "a.tar", samples(0, 60))
     content = path.read_bytes()
-    path.write_bytes(
-        {"cut": content[:20_700], "cut in an image": content[:21_300], "empty": b"", "no tar": b"words" * 400}[damage]
-    )
+    damaged = {
+        "cut": content[:20_700],
+        "cut in an image": content[:21_300],
+        "a header": content.replace(b"0030.png", b"0x30.png"),  # its checksum is that of before
+        "empty": b"",
+        "no tar": b"words" * 400,
+    }
+    path.write_bytes(damaged[damage])
     with pytest.raises(DataError, match="a.tar: expected a (readable|whole) tar file.*cut short"):
         open_images(str(path))
 
