@@ -3,7 +3,7 @@
 import importlib
 import math
 import pkgutil
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import get_type_hints
 
 import numpy as np
@@ -12,7 +12,7 @@ import pytest
 import bigbigan.uses
 import eval_linear
 from bigbigan.config import Config, parse
-from bigbigan.config.bounds import AtLeastOne, Bounds, Positive, check_argument, check_numbers
+from bigbigan.config.bounds import AtLeastOne, Bounds, Positive, check_argument, check_bounds, check_numbers
 from bigbigan.errors import ConfigError, InputError
 from bigbigan.extract import Extract
 from bigbigan.release.export import Export
@@ -106,11 +106,35 @@ def test_a_setting_out_of_bounds_is_named_with_what_was_expected(section, name, 
         (Bounds(least=1, most=65_536), (1, 65_536), (0, 65_537), "from 1 to 65,536"),
         (Bounds(least=2, most=1_000, even=True), (2, 1_000), (0, 3, 1_002), "an even number from 2 to 1,000"),
         (Bounds(least=0, below=1, expected="a share"), (0, 0.5, (0.1, 0.9)), (1, (0.5, 1.0), -0.1), "a share"),
+        (Bounds(above=0, most=0.5), (0.1, 0.5), (0, 0.6), "a number above 0 and at most 0.5"),
         (Bounds(least=1, lengths=(0, 4)), ((), (1, 2, 3, 4)), ((1, 2), (0, 1, 1, 1)), "at least 1"),
     ],
 )
 def test_bounds(bounds, inside, beyond, words):
     assert all(map(bounds.accepts, inside)) and not any(map(bounds.accepts, beyond)) and bounds.words() == words
+
+
+@dataclass
+class Inner:
+    k: AtLeastOne = 1
+    rates: tuple[float, ...] = ()
+
+
+@dataclass
+class Outer:
+    inner: Inner
+    words: tuple[str, ...] = ()
+
+
+@pytest.mark.parametrize(
+    ("inner", "flag"),
+    [(Inner(k=0), "k 0: expected at least 1"), (Inner(rates=(1.0, math.inf)), "rates inf: expected a")],
+)
+def test_settings_within_settings_and_parts_of_several_are_checked_too(inner, flag):
+    with pytest.raises(ConfigError, match=f"^--run.inner.{flag}"):
+        check_numbers(Outer(inner), "run.")
+    with pytest.raises(ConfigError, match=r"^--run.words 'a\\\\x00b': expected text that can be printed"):
+        check_bounds("run", Outer(Inner(), ("a", "a\0b")))
 
 
 def test_help_shows_plain_types_and_every_description(capsys):
