@@ -34,7 +34,9 @@ from bigbigan.metrics import (
     gaussian_distance,
     in_domain_extractor,
     kernel_distance,
+    kid,
     laplacian_pyramid,
+    manifold,
     manifold_figures,
     ms_ssim,
     pairs_ms_ssim,
@@ -43,9 +45,10 @@ from bigbigan.metrics import (
     truncation_curve,
 )
 from bigbigan.metrics.generation import at_score
-from bigbigan.metrics.ms_ssim import WEIGHTS
+from bigbigan.metrics.ms_ssim import WEIGHTS, scales
 from bigbigan.metrics.neighbours import memorisation, nearest
 from bigbigan.metrics.reference import real_statistics
+from bigbigan.metrics.sets import Comparison, Statistics
 from bigbigan.noise import uniforms
 from tests.helpers.children import context
 
@@ -245,6 +248,23 @@ def test_manifold_figures_equal_a_dense_computation(monkeypatch, random):
     assert 0 < found.precision < 1 and 0 < found.coverage < 1
 
 
+def test_figures_of_kept_features_have_the_papers_neighbours_and_subsets(monkeypatch, random, caplog):
+    """An image has its neighbours among the others of its set, so that five neighbours need six images."""
+    fake, real = (torch.from_numpy(random.normal(size=(n, 4))) for n in (6, 9))
+
+    def measured(module, n):
+        return module.measure(
+            Comparison(Statistics(None, (1, 0), fake[:n]), Statistics(None, (1, 0), real), "x", "t", n)
+        )
+
+    assert measured(manifold, 6) == {f"{k}_x_t_n6": v for k, v in vars(manifold_figures(fake, real, 3, 5)).items()}
+    with caplog.at_level("INFO"):
+        assert measured(manifold, 5) == {} and "expected more than 5 images, found 5" in caplog.text
+    monkeypatch.setattr(kid, "SUBSET", 4)
+    mean, sd = kernel_distance(fake, real, subset_size=4)
+    assert measured(kid, 6) == {"kid_x_t_n6": mean, "kid_sd_x_t_n6": sd}
+
+
 def test_reference_statistics_are_cached_under_their_key(sets, tmp_path):
     nets = [SmallNet() for _ in range(5)]
     first = evaluate(sets, nets[0], cache=tmp_path)
@@ -421,6 +441,29 @@ def test_ms_ssim_of_pairs():
     assert pairs_ms_ssim(as_tensor(pictures(7, 0, 8))) < 1  # 8 px: its own scale alone
 
 
+def test_ms_ssim_of_opposites_is_0_and_five_scales_need_16_px():
+    a = as_tensor(pictures(3, 0, 16)).float()
+    assert ms_ssim(a, 255 - a).tolist() == [0, 0, 0]
+    assert [scales(size) for size in (8, 15, 16, 32)] == [1, 1, 5, 5]
+
+
+def test_each_image_is_in_one_pair_at_most(monkeypatch):
+    images, seen = torch.arange(7, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 8, 8), []
+
+    def similarity(a, b):
+        seen.extend(a[:, 0, 0, 0].tolist() + b[:, 0, 0, 0].tolist())
+        return torch.arange(len(a)) / 4
+
+    monkeypatch.setitem(pairs_ms_ssim.__globals__, "ms_ssim", similarity)
+    assert pairs_ms_ssim(images, batch_size=2) == (0 + 0.25 + 0) / 3
+    assert len(seen) == len(set(seen)) == 6
+
+
+def test_images_of_one_colour_have_a_sliced_wasserstein_distance():
+    flat, noise = torch.full((3, 3, 8, 8), 77, dtype=torch.uint8), as_tensor(pictures(3, 1, 8))
+    assert sliced_wasserstein(flat, flat) == {8: 0} and 0 < sliced_wasserstein(flat, noise)[8] < 1e4
+
+
 def test_pixel_figures_have_honest_names(sets, caplog):
     images = {size: as_tensor(pictures(40, 1, size)) for size in (8, 32)}
 
@@ -440,6 +483,9 @@ def test_pixel_figures_have_honest_names(sets, caplog):
         "ms_ssim_n20",
         "ms_ssim_real_test_n20",
     }
+    for name, made in (("ms_ssim_n20", images[32][:20]), ("ms_ssim_real_test_n20", as_tensor(pictures(20, 3, 32)))):
+        assert large[name] == pytest.approx(pairs_ms_ssim(made)), name
+    assert large["ms_ssim_n20"] != pytest.approx(large["ms_ssim_real_test_n20"], rel=0.01)
     assert large["swd_mean_test_n20"] == pytest.approx((large["swd_32px_test_n20"] + large["swd_16px_test_n20"]) / 2)
 
 
@@ -518,6 +564,7 @@ def test_bad_input_is_a_sentence(sets, random):
             lambda: sliced_wasserstein(as_tensor(sets[0]), as_tensor(sets[1])),
             "as many generated images as real ones, found 230 and 180",
         ),
+        (lambda: sliced_wasserstein(*(as_tensor(pictures(3, 0, n)) for n in (8, 9))), "uint8 images of one shape"),
         (lambda: sliced_wasserstein(*[as_tensor(pictures(3, 0, 6))] * 2), "at least 7 px"),
     ]
     for call, sentence in cases:
