@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from bigbigan.config import Config, Grow, Model
 from bigbigan.networks.growing import fade_in, grown_like, phase, set_level
 from bigbigan.networks.layers import spectral_layers, split_size
 from bigbigan.networks.progressive import GrowingDiscriminator, GrowingGenerator, GrowingTrunk
@@ -204,8 +205,11 @@ def test_a_level_travels_with_the_weights():
     other.load_state_dict(g.state_dict())
     assert other.level == 1.375
     assert grown_like(small(), g).level == 1.375
-    with pytest.raises(ValueError, match=r"level 3: expected 0 … 2"):
-        set_level(3, g)
+    for level in (3, -0.5):
+        with pytest.raises(ValueError, match=rf"level {level}: expected 0 … 2"):
+            set_level(level, g)
+        with pytest.raises(ValueError, match=rf"level {float(level)}: expected 0 … 2; the file is damaged"):
+            g.load_state_dict(g.state_dict() | {"_extra_state": torch.tensor(level)})
     for size in (4, 9, 2048, 22):
         with pytest.raises(ValueError, match=f"image_size {size}: expected b·2\\^k"):
             split_size(size, 1024)
@@ -219,6 +223,19 @@ def test_the_schedule():
     assert [phase(level) for level in (0, 0.2, 1, 1.9, 2)] == [(0, 0), (0, 1), (1, 1), (1, 2), (2, 2)]
     assert GrowthSchedule(0, 3, 0, 0, (7,)).level(0) == 3
     assert GrowthSchedule(1, 2, 10, 0, (7,)).level(10) == 2, "without a fade it grows at once"
+
+
+def test_a_schedule_of_settings_that_begins_above_the_smallest_size():
+    model = Model(family="progressive", encoder="progressive", image_size=32)
+    config = Config(model=model, grow=Grow(8, 100, 50, (16, 8)))
+    s = GrowthSchedule.from_config(config)
+    assert s == GrowthSchedule(1, 3, 100, 50, (16, 8)) and s.full_size_at == 2 * 150
+    assert [s.batch_size(n) for n in (0, 100, 101, 260, 10**6)] == [16, 16, 8, 8, 8]
+    config.grow.batch_sizes, config.data.batch_size = (), 24
+    assert GrowthSchedule.from_config(config).batch_sizes == (24,)
+    config.grow.first_size = 0
+    assert GrowthSchedule.from_config(config) == GrowthSchedule(0, 3, 0, 0, (24,)), "full size from the start"
+    assert GrowthSchedule.from_config(Config()).level(0) == 0, "BigGAN's networks have no levels"
 
 
 def test_the_published_schedule_of_1024_px():
@@ -238,6 +255,19 @@ def test_the_published_schedule_of_1024_px():
     ]
     assert s.level(12_400_000) == 7.5 and s.level(12_800_000) == 8
     assert [s.batch_size(n) for n in (0, 8_800_001, 9_600_000, 10_400_001, 19_000_000)] == [16, 14, 14, 6, 3]
+
+
+def test_real_images_are_prepared_for_the_level():
+    g, x = small(), torch.randn(2, 3, 16, 16, dtype=torch.float64)
+    set_level(0.25, g)
+    torch.testing.assert_close(g.prepare(x), 0.25 * down(x) + 0.75 * up(down(down(x))))
+
+
+def test_the_confidence_that_lsgan_follows_stays_within_0_and_1():
+    t = small(GrowingTrunk, drop=True)
+    for given, found in ((3.0, 0.1), (-1.0, 0.09), (0.5, 0.131)):
+        t.follow(torch.tensor(given))
+        assert t.confidence.item() == pytest.approx(found)
 
 
 def test_rates_ramp_up():

@@ -287,6 +287,23 @@ def test_directions_by_labels_lead_to_the_class(kind):
         directions.from_labels(z, torch.zeros(300))
 
 
+def test_strengths_of_directions_by_labels_are_balanced_accuracies_half_way_between_the_groups():
+    """Nine at 0 and one at 0.4 against one at 1: 0.52 lies half-way between the means 0.04 and 1, and parts them."""
+    z = torch.tensor([0.0] * 9 + [0.4, 1.0, 7.0])[:, None]
+    labels = torch.tensor([0] * 10 + [2, -1])  # the last is of no class
+    found = directions.from_labels(z, labels, names=["a", "b", "c"])
+    assert found.vectors.tolist() == [[-1], [1]] and found.names == ["a", "c"] and found.strengths.tolist() == [1, 1]
+    labels[0] = 2  # the middle is now 0.27: a zero of class c is on the wrong side, and so is the 0.4 of a
+    assert directions.from_labels(z, labels).strengths.tolist() == pytest.approx([(8 / 9 + 1 / 2) / 2] * 2)
+
+
+def test_shares_along_a_direction_are_those_of_each_shift():
+    model, z = squares(), torch.tensor([[-2.0, 0, 0, 0], [0.5, 0, 0, 0], [3.0, 0, 0, 0]])
+    lit = lambda x: (x[:, 0, 3, 4] > 0).long().numpy()  # noqa: E731
+    found = directions.share_along(model, lit, z, torch.eye(4)[0], torch.tensor([-1.0, 0.0, 1.0, 4.0]), 1)
+    assert found.tolist() == pytest.approx([1 / 3, 2 / 3, 2 / 3, 1])
+
+
 def test_a_direction_by_labels_changes_what_a_classifier_says(digits):
     train, _ = directions.open_data(directions.ImagesGiven(), digits)
     x, labels = directions.read_images(train, 8, 600)
@@ -365,6 +382,31 @@ def test_a_model_of_lit_objects_is_segmented_without_labels():
     assert unchanged(model, before)
     with pytest.raises(InputError, match="expected one with clean masks"):
         masks.train_segmenter(model, torch.eye(4)[3], 1.0, steps=10, batch_size=16)
+
+
+def test_a_segmenter_learns_from_the_given_latents_with_noise_and_the_given_kind_of_masks(monkeypatch):
+    given, seen = torch.tensor([[10.0, 0, 0, 0], [-10.0, 0, 0, 0]]), []
+
+    def first_masks(model, z, *_, both_ways):
+        seen.append((z, both_ways))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(masks, "direction_masks", first_masks)
+    for noise, both_ways in ((0.25, True), (0.0, False)):
+        with pytest.raises(KeyboardInterrupt):
+            masks.train_segmenter(
+                squares(), torch.eye(4)[0], 1.0, 1, 500, both_ways=both_ways, latents=given, noise=noise
+            )
+        z, kind = seen.pop()
+        chosen = z[:, 0].sign()[:, None] * given[:1]
+        assert kind is both_ways and 0.4 < float((chosen[:, 0] > 0).float().mean()) < 0.6
+        assert float((z - chosen).std()) == pytest.approx(noise, rel=0.05)
+
+
+def test_masks_that_are_both_empty_agree():
+    none, some = torch.zeros(2, 4, 4, dtype=torch.bool), torch.zeros(2, 4, 4, dtype=torch.bool)
+    some[1, 0, 0] = True
+    assert masks.iou(none, some).tolist() == [1, 0]
 
 
 def squares():
