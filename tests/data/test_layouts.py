@@ -652,7 +652,10 @@ def test_the_labels_of_stylegan(content, classes, tmp_path):
         assert [int(name[-5]) % 3 for name in map(images.name, range(len(images)))] == images.labels.tolist()
 
 
-@pytest.mark.parametrize("content", ['{"labels": [["0000', '{"a": 1}\n{"a": 2}', '{"labels": [["left", "right"]]}'])
+@pytest.mark.parametrize(
+    "content",
+    ['{"labels": [["0000', '{"a": 1}\n{"a": 2}', '{"labels": [["left", "right"]]}', '{"labels": [["a", 1, 2]]}'],
+)
 def test_another_file_of_stylegans_name_stops_nothing(content, tmp_path, caplog):
     make(tmp_path, "cat/*2.png", "dog/*2.png")
     (tmp_path / "dataset.json").write_text(content)

@@ -6,6 +6,8 @@ import pytest
 
 from bigbigan.config import Data
 from bigbigan.data import open_images, open_splits
+from bigbigan.data.split_lists import only
+from bigbigan.data.walk import Folder
 from bigbigan.errors import DataError
 from tests.helpers.folders import make, write
 
@@ -324,6 +326,29 @@ def test_a_table_of_splits_is_chosen_among_several_by_its_path(tmp_path, caplog)
         for thing in ("cap", "pcb"):
             wanted = [{f"{c}{thing}{i:03}" for c in TWO for i in part} for part in (range(first), range(first, 6))]
             assert both(tmp_path, subset=thing, **chosen) == wanted
+
+
+def test_a_table_chosen_by_its_path_gives_training_its_train_and_evaluation_its_test(tmp_path):
+    celeba(tmp_path)  # whose name has a split word
+    rows = (f"{i:03}.jpg,{('train', 'val', 'test')[i % 3]}" for i in range(9))
+    write(tmp_path / "thirds.csv", "file,split", *rows)
+    thirds = [{f"{i:03}" for i in range(first, 9, 3)} for first in (0, 2)]
+    for name, wanted in (("list_eval_partition.txt", [numbers(0, 5), numbers(7, 9)]), ("thirds.csv", thirds)):
+        assert both(tmp_path, split=f"./{name}", test_split=f"./{name}") == wanted
+
+
+def test_a_list_that_is_there_twice_counts_once(tmp_path):
+    make(tmp_path, *(f"{i:03}.png" for i in range(8)))
+    for name, part in (("train.txt", range(6)), ("train.csv", range(6)), ("test.txt", range(6, 8))):
+        write(tmp_path / name, *(f"{i:03}.png" for i in part))
+    assert both(tmp_path) == [numbers(0, 6), numbers(6, 8)]
+
+
+def test_listed_images_are_kept_with_the_folders_above_them():
+    deep = Folder("b", "d/a/b", ["d/a/b/0.png", "d/a/b/1.png"], [])
+    tree = Folder("d", "d", ["d/2.png"], [Folder("a", "d/a", [], [deep]), Folder("c", "d/c", ["d/c/3.png"], [])])
+    kept = only(tree, {"d/a/b/1.png"})
+    assert kept == Folder("d", "d", [], [Folder("a", "d/a", [], [Folder("b", "d/a/b", ["d/a/b/1.png"], [])])])
 
 
 @pytest.mark.parametrize(

@@ -429,12 +429,21 @@ def test_the_same_split_to_train_on_and_to_evaluate_on_is_refused(tmp_path, name
         ([b"train", b"test"] * 3, "which holds neither words nor whole numbers; write train, val and test"),
         ([0, 1, 2, 3, 4, 0], "whose values 0, 1, 2, 3, 4 are not train, val and test"),
         (["a", "b"] * 3, "whose values a, b are not train, val and test"),
+        (["train", "x"] * 3, "whose values train, x are not train, val and test"),
+        (["val", "test"] * 3, "whose values val, test are not train, val and test"),
+        ([0, 1] * 3, "whose values 0, 1 are not train, val and test"),
     ],
 )
 def test_a_column_of_splits_that_says_something_else_is_named(tmp_path, values, said, caplog):
     table(6, split=values).to_parquet(tmp_path / "a.parquet")
     assert len(open_images(str(tmp_path), test_share=0)) == 6
     assert f"no splits are read from column 'split', {said}" in caplog.text
+
+
+def test_a_column_of_split_words_that_was_asked_for_as_labels_is_one_of_labels(tmp_path):
+    table(6, split=["train", "test"] * 3).to_parquet(tmp_path / "a.parquet")
+    images = open_images(str(tmp_path), label_column="split", test_share=0)
+    assert images.class_names == ["test", "train"] and images.labels.tolist() == [1, 0] * 3
 
 
 def test_a_column_of_yes_and_no_gives_splits(tmp_path):

@@ -170,6 +170,15 @@ def test_a_split_by_its_folder_has_no_tar_of_a_folder_whose_name_begins_alike(tm
     assert [len(open_images(str(tmp_path), split, test_share=0)) for split in ("./a", "./ab")] == [6, 8]
 
 
+def test_tars_in_folders_of_archivers_and_behind_links_are_no_part_of_a_data_set(tmp_path):
+    pack(tmp_path / "s" / "0.tar", samples(0, 6)), pack(tmp_path / "s" / "__MACOSX" / "1.tar", samples(6, 9))
+    assert len(open_images(str(tmp_path / "s"), test_share=0)) == 6
+    (tmp_path / "s" / "2.tar").symlink_to(pack(tmp_path / "elsewhere" / "2.tar", samples(9, 12)))
+    with pytest.raises(DataError, match="follow it with --data.follow_links True"):
+        open_images(str(tmp_path / "s"), test_share=0)
+    assert len(open_images(str(tmp_path / "s"), test_share=0, follow_links=True)) == 9
+
+
 def test_a_tar_without_a_mark_at_its_end_may_lack_images_and_says_so(tmp_path, caplog):
     path = pack(tmp_path / "a.tar", samples(0, 6))
     with tarfile.open(path) as tar:
