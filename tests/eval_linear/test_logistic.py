@@ -236,6 +236,14 @@ def test_constant_features_and_large_means():
         assert solution.weight[:, [3, 7]].abs().max() < 1e-6
 
 
+def test_what_rounding_leaves_of_a_constant_is_no_deviation():
+    x, y = problem(n=301, features=40)
+    x[:, 1:] = torch.linspace(0.1, 3e6, 39, dtype=torch.float64)
+    rows = logistic_rows.Rows(x, y, 4, True)
+    assert (rows.mean[1:] != x[0, 1:]).any(), "some means are rounded"
+    assert (rows.scale[1:] == 1).all() and not rows.variance[1:].any() and rows.scale[0] != 1
+
+
 @pytest.mark.parametrize("rows", [2, 3, 6])
 @pytest.mark.parametrize("seed", range(4))
 def test_a_few_rows_of_many_mostly_constant_features(rows, seed):
@@ -247,6 +255,11 @@ def test_a_few_rows_of_many_mostly_constant_features(rows, seed):
     (one,), (exact,) = logistic_path(x, y, 2, [0.1], 1e-8), logistic_path(x.double(), y, 2, [0.1], 1e-8)
     assert one.converged
     torch.testing.assert_close(one.weight, exact.weight.float(), rtol=1e-2, atol=1e-4)
+
+
+def test_strengths_are_solved_once_each_and_in_their_order():
+    x, y = problem(n=60, features=3)
+    assert [solution.strength for solution in logistic_path(x, y, 4, [1.0, 0.1, 1.0, 0.01])] == [0.01, 0.1, 1.0]
 
 
 def test_what_cannot_be_solved_is_said():
@@ -262,6 +275,7 @@ def test_what_cannot_be_solved_is_said():
         (r"expected \(n, D\) floats", {"y": y.double()}),
         ("expected classes ≥ 2", {"classes": 1, "y": torch.zeros_like(y)}),
         ("expected finite numbers above 0", {"strengths": [1.0, 0.0]}),
+        ("expected finite numbers above 0", {"strengths": [1.0, np.inf]}),
         ("expected finite numbers above 0", {"strengths": []}),
     ]
     for message, changes in cases:

@@ -120,6 +120,15 @@ def test_sizes_of_the_paper(width, features, parameters):
     assert count == expected == parameters
 
 
+def test_convolutions_begin_with_the_variance_that_keeps_that_of_gradients():
+    """He et al. 2015, section 2.2: 2 over the outputs of a weight's input, k² · channels."""
+    torch.manual_seed(0)
+    network = RevNet(0.25, (1,))
+    block = network.stages[0].blocks[0]
+    for conv, outputs in ((network.stem.conv, 49 * 64), (block.conv1, 8), (block.conv3, 32)):
+        assert conv.weight.std().item() == pytest.approx((2 / outputs) ** 0.5, rel=0.15)
+
+
 def test_zeros_go_to_both_sides_and_odd_edges_are_means_of_what_is_there():
     x = torch.arange(18.0).view(1, 2, 3, 3)
     y = pool_and_double(x)
@@ -197,8 +206,9 @@ def test_what_would_be_repeated_wrongly_is_refused():
     (gradient,) = torch.autograd.grad(stage(x).square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()
-    with pytest.raises(ValueError, match="encoder width 0.02: expected a multiple of 1/32 for a RevNet"):
-        RevNet(0.02)
+    for width in (0.02, 10 / 256, 1 / 64):
+        with pytest.raises(ValueError, match=f"encoder width {width}: expected a multiple of 1/32 for a RevNet"):
+            RevNet(width)
     with pytest.raises(ValueError, match="at least one block in each stage"):
         Encoder(8, "revnet50", 32, 0.25, blocks=(1, 0, 1, 1))
 
