@@ -221,6 +221,11 @@ def _stylegan(path: Path) -> list[dict]:
     return [{"file_name": name, "label": label} for name, label in pairs]
 
 
+def are_measurements(values: list[str]) -> bool:
+    """Return whether all texts are numbers, and some of them have a point."""
+    return all(map(NUMBER.fullmatch, values)) and any("." in v for v in values)
+
+
 def typed(rows: list[dict[str, str]]) -> list[dict]:
     """Turn the columns of a CSV file that hold only whole numbers into int, or only numbers into float; "" to None.
 
@@ -231,7 +236,7 @@ def typed(rows: list[dict[str, str]]) -> list[dict]:
             row[column] = (row.get(column) or "").strip()
         values = [row[column] for row in rows if row[column] and not is_missing(row[column])]
         whole = values and all(re.fullmatch(r"-?(0|[1-9]\d*)", v) for v in values)
-        number = all(map(NUMBER.fullmatch, values)) and any("." in v for v in values)
+        number = are_measurements(values)
         for row in rows:
             text = row[column]
             nothing = not text or ((whole or number) and is_missing(text))

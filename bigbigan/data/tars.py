@@ -37,6 +37,7 @@ from bigbigan.data.columns import (
     tally,
 )
 from bigbigan.data.images import Found, Images, Request
+from bigbigan.data.metadata import are_measurements
 from bigbigan.data.pictures import EXTENSIONS, PictureError, open_picture
 from bigbigan.data.split_columns import choose_by_column
 from bigbigan.data.split_names import ALL, choose_parts, read_name
@@ -296,11 +297,14 @@ def _check_one_class(found: Tally, name: str, where: str) -> None:
 
 
 def _typed(column: pa.ChunkedArray) -> Tally:
-    """Return the values of a column; words that are all whole numbers are numbers."""
+    """Return the values of a column; words that are all numbers are numbers, whole ones or measurements."""
     found = tally(column) if is_plain(column.type) else tally(column.to_pylist())
     words = [v for v in found.values if v is not None]
-    if words and all(isinstance(v, str) and re.fullmatch(r"-?\d{1,18}", v) for v in words):
-        found = Tally([None if v is None else int(v) for v in found.values], found.codes)
+    if words and all(isinstance(v, str) for v in words):
+        whole = all(re.fullmatch(r"-?\d{1,18}", v) for v in words)
+        if whole or are_measurements(words):
+            kind = int if whole else float
+            found = Tally([None if v is None else kind(v) for v in found.values], found.codes)
     return found
 
 

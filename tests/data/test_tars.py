@@ -342,6 +342,15 @@ def test_several_classes_in_one_label_are_no_label(tmp_path, text, caplog):
         open_images(str(tmp_path / "a.tar"), label_column="cls")
 
 
+def test_measurements_in_cls_are_no_classes(tmp_path, caplog):
+    members = {}
+    for k in range(12):
+        members |= {f"{k}.jpg": encoded(k)["bytes"], f"{k}.cls": f"{k % 3 / 2:g}".encode()}
+    pack(tmp_path / "a.tar", members)
+    assert open_images(str(tmp_path / "a.tar"), test_share=0).labels is None
+    assert "expected classes in column 'cls', found numbers such as 0.5" in caplog.text
+
+
 @pytest.mark.parametrize("some", [False, True])
 def test_a_list_of_labels_in_json_is_named_before_another_field_is_taken(tmp_path, some, caplog):
     members = {}
