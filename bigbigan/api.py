@@ -68,6 +68,7 @@ def _public(function: Callable[P, R]) -> Callable[P, R]:
 
 
 @_public
+@torch.inference_mode(False)  # for `.to(device)`, which makes tensors
 def load(
     checkpoint: str | os.PathLike[str] | None = None,
     device: Device = None,
@@ -668,6 +669,7 @@ def _default_model() -> Path:
     return found.folder
 
 
+@torch.inference_mode(False)  # so that a model that is moved, or kept for the next call, can be trained
 def _ready(model: Source, device: Device, parts: Collection[str] = PARTS) -> tuple[BigBiGAN, torch.device]:
     """Return the model in evaluation mode and its device.
 

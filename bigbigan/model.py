@@ -215,6 +215,7 @@ class BigBiGAN(nn.Module, ModelHubMixin):
 
     @classmethod
     @default_on_cpu()
+    @torch.inference_mode(False)
     def _from_pretrained(cls, *, model_id: str, **options: Any) -> "BigBiGAN":
         from bigbigan.release.format import read_release_or_hub
 

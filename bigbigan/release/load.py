@@ -30,11 +30,13 @@ log = logging.getLogger(__name__)
 EXPECTED = "expected a run folder, checkpoint, release or hub id"  # `known_names` adds the names
 
 
+@torch.inference_mode(False)
 def load_model(source: str | os.PathLike[str], parts: Collection[str] | None = None) -> BigBiGAN:
     """Load the averaged E and G from a run, checkpoint or release folder, a name or a hub id, in evaluation mode.
 
     From a run folder its release is loaded, or its newest checkpoint while there is no release. A name is that of a
-    model that comes with the package; a folder of that name here comes first if it holds a model.
+    model that comes with the package; a folder of that name here comes first if it holds a model. Inside
+    `torch.inference_mode` the weights are ordinary tensors too, which can be trained later.
     parts: names of the networks to load, those that the model has of them; None for all. Raises CheckpointError.
     """
     folder = expanded(source)

@@ -18,6 +18,7 @@ Source: TypeAlias = BigBiGAN | Encoder | str | os.PathLike[str] | None
 
 
 @default_on_cpu()
+@torch.inference_mode(False)
 def backbone(model: Source = None, trainable: bool = False, device: torch.device | str | None = None) -> Backbone:
     """Return a copy of E's trunk as an ordinary network: x (N, 3, S, S) in [−1, 1] → AvePool feature (N, C).
 
@@ -31,12 +32,13 @@ def backbone(model: Source = None, trainable: bool = False, device: torch.device
     if not isinstance(trainable, bool):
         raise InputError(f"trainable: expected True or False, found {printable(repr(trainable))}")
     device = checked_device(device)
-    encoder = model if isinstance(model, Encoder) else _loaded(model, device).require("encoder")
+    encoder = model if isinstance(model, Encoder) else _loaded(model, device, ", its encoder").require("encoder")
     network = Backbone(encoder, trainable)
     return network if device is None else network.to(device)
 
 
 @default_on_cpu()
+@torch.inference_mode(False)
 def to_timm(model: BigBiGAN | str | os.PathLike[str] | None = None) -> nn.Module:
     """Return E's trunk as timm's own network, made by `timm.create_model` with `num_classes=0`, with E's weights.
 
@@ -62,11 +64,14 @@ def to_timm(model: BigBiGAN | str | os.PathLike[str] | None = None) -> nn.Module
     return network.to(next(trunk.parameters())).eval()
 
 
-def _loaded(model: Source, device: torch.device | str | None = None) -> BigBiGAN:
-    """Return the model itself, or the one that a path or hub id names. Raises InputError or CheckpointError."""
+def _loaded(model: Source, device: torch.device | str | None = None, further: str = "") -> BigBiGAN:
+    """Return the model itself, or the one that a path or hub id names. Raises InputError or CheckpointError.
+
+    further: what else the caller takes, for the message.
+    """
     if model is None or isinstance(model, (str, os.PathLike)):
         return load(model, device)
     if not isinstance(model, BigBiGAN):
         found = f"{type(model).__name__}{unwrapped(model)}"
-        raise InputError(f"model: expected a BigBiGAN, its encoder, a path or a hub id, found {found}")
+        raise InputError(f"model: expected a BigBiGAN{further}, a path or a hub id, found {found}")
     return model

@@ -216,3 +216,23 @@ def test_a_damaged_checkpoint_is_refused_with_another_one_of_the_run(tmp_path):
         with pytest.raises(CheckpointError, match=f"is damaged; the run has another checkpoint, {before}"):
             bigbigan.load(given)
     assert bigbigan.load(before).generator is not None
+
+
+@pytest.mark.parametrize("how", ["load", "encode", "from_pretrained", "backbone"])
+def test_a_model_loaded_in_inference_mode_can_be_trained(folder, images, how):
+    from bigbigan.api import _ready
+    from bigbigan.uses.backbones import backbone
+
+    with torch.inference_mode():
+        if how == "encode":
+            bigbigan.encode(images, folder, "z_mean", device="cpu")
+        loaded = {
+            "load": lambda: bigbigan.load(folder, "cpu"),
+            "encode": lambda: _ready(folder, "cpu")[0],  # the model that is kept for the next call
+            "from_pretrained": lambda: BigBiGAN.from_pretrained(str(folder)),
+            "backbone": lambda: backbone(folder, trainable=True, device="cpu"),
+        }[how]()
+    network = loaded if how == "backbone" else loaded.encoder.avepool
+    x = torch.zeros(2, 3, 8, 8)
+    network(x).sum().backward()
+    assert not any(tensor.is_inference() for tensor in (*loaded.parameters(), *loaded.buffers()))

@@ -244,3 +244,8 @@ def test_what_is_not_timms_is_refused(kind, named):
     own = tiny_model()
     with pytest.raises(InputError, match="found your own networks"):
         bigbigan.to_timm(bigbigan.BigBiGAN(own.generator, Encoder(8, RevNet(0.0625, (1, 1)), 8, mlp_width=8), None))
+
+
+def test_to_timm_does_not_ask_for_what_it_does_not_take(model):
+    with pytest.raises(InputError, match="expected a BigBiGAN, a path or a hub id, found Encoder"):
+        bigbigan.to_timm(model.encoder)
