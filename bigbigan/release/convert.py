@@ -62,10 +62,9 @@ def load_biggan(path: str | Path, eps: float = 1e-4, last_eps: float | None = No
         )
     except FileNotFoundError:
         raise ConversionError(f"{path}: expected a file of weights, found none") from None
-    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ConversionError(
-            f"{path}: expected a file of tensors, found: {str(error).strip().splitlines()[0]}"
-        ) from None
+    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ConversionError(f"{path}: expected a file of tensors, found: {reason}") from None
     except Exception as error:  # the unpickler refuses contents that could run code
         raise ConversionError(
             f"{path}: expected tensors alone, found other objects ({type(error).__name__}); save its state_dict() again"

@@ -11,7 +11,7 @@ import tyro
 from bigbigan.config.command import let_text_pass, say
 from bigbigan.config.parsing import parse_options
 from bigbigan.errors import ReportError, exit_with_a_sentence
-from bigbigan.files import printable
+from bigbigan.files import expanded, printable
 from bigbigan.report.page import write_page
 
 PARTS = ("config.yaml", "stats.jsonl", "samples", "reconstructions", "probe.json")  # of which a run folder has some
@@ -35,6 +35,7 @@ def _arguments(run: Annotated[Path, tyro.conf.Positional]) -> Path:
 
 def report(run: Path) -> Path:
     """Write the page of a run and return its path. Raises ReportError for what is no run folder."""
+    run = expanded(run)
     expected = f"{printable(run)}: expected a run folder, such as runs/NAME"
     if not run.is_dir():
         raise ReportError(f"{expected}, found {'a file' if run.exists() else 'no folder of this name'}")

@@ -238,6 +238,11 @@ def test_files_that_are_none(tmp_path):
     (tmp_path / "torn.pth").write_bytes(b"\x80\x02torn")
     with pytest.raises(ConversionError, match=r"torn.pth: expected"):
         load_biggan(tmp_path / "torn.pth")
+    (tmp_path / "empty.pth").touch()
+    (tmp_path / "folder.pth").mkdir()
+    for name, found in {"empty.pth": "EOFError", "folder.pth": ".*Is a directory"}.items():
+        with pytest.raises(ConversionError, match=f"{name}: expected a file of tensors, found: {found}"):
+            load_biggan(tmp_path / name)
     torch.save({"config": nn.ReLU()}, tmp_path / "state_dict.pth")
     with pytest.raises(ConversionError, match="expected tensors alone, found other objects"):
         load_biggan(tmp_path / "state_dict.pth")

@@ -337,6 +337,15 @@ def test_no_such_folder(tmp_path):
         write_page(tmp_path / "none")
 
 
+def test_the_command_takes_the_home_folder(run, tmp_path, monkeypatch, capsys):
+    from bigbigan.report.__main__ import main
+
+    shutil.copytree(run, tmp_path / "run")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    main(["~/run"])
+    assert str(tmp_path / "run" / "report.html") in capsys.readouterr().out
+
+
 def test_written_whole_or_not_at_all(run, tmp_path, monkeypatch):
     """A failure on the way leaves the page of before, and nothing beside it."""
     folder = shutil.copytree(run, tmp_path / "run")
