@@ -17,7 +17,7 @@ from torch import Tensor
 
 import bigbigan
 from bigbigan.data.images import spread
-from bigbigan.data.inputs import image_batches, named_by
+from bigbigan.data.inputs import named_by
 from bigbigan.errors import BigBiGANError, InputError
 from bigbigan.latents import sample_prior
 from bigbigan.model import BigBiGAN
@@ -46,7 +46,7 @@ class Gallery:
     """
 
     def __init__(self, model: BigBiGAN, images, of: str):
-        self.pictures, self.of = torch.cat(list(image_batches(images, model.encoder.image_size, 64))), of
+        self.pictures, self.of = bigbigan.as_tensor(images, model), of
         self.features = bigbigan.encode(self.pictures, model, "avepool_feat", value_range=(-1, 1), progress=False)
         self.errors = anomaly_scores(model, self.pictures, "reconstruction").total.sort().values
 
@@ -79,7 +79,7 @@ class Player:
             return None, None, "", self.start(0)
         found = bigbigan.encode(picture, self.model, ("avepool_feat", "z_mean"))
         again = bigbigan.generate(found["z_mean"], self.model)
-        x = next(image_batches(picture, self.model.encoder.image_size, 1))
+        x = bigbigan.as_tensor(picture, self.model)
         error = float(anomaly_scores(self.model, x, "reconstruction").total[0])
         near = self.gallery.nearest(found["avepool_feat"])
         share = self.gallery.share_below(error)
