@@ -61,6 +61,7 @@ Positive = Annotated[float, Bounds(above=0)]
 Strength = Annotated[float, Bounds(least=0, expected="a number above 0, or 0 for none")]
 BelowOne = Annotated[float, Bounds(least=0, below=1, expected="a number from 0 to below 1")]
 Share = Annotated[float, Bounds(least=0, most=1)]
+Finite = Annotated[float, Bounds(expected="a finite number")]
 
 
 def check_bounds(section: str, values: object) -> None:

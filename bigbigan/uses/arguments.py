@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bigbigan.api import doubt_unit_range, weights_dtype
+from bigbigan.api import _class_labels, doubt_unit_range, weights_dtype
 from bigbigan.data.arrays import SLACK, array_as_tensor
 from bigbigan.errors import InputError
 from bigbigan.model import BigBiGAN
 from bigbigan.uses.command_line import device_of
 
+UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 CURE = "bigbigan.as_tensor(images, model) returns images so"
 
 
@@ -72,6 +73,15 @@ def direction_of(model: BigBiGAN, direction: Tensor | np.ndarray) -> Tensor:
     return found.to(device_of(model), weights_dtype(model))
 
 
+def classes_of(model: BigBiGAN, classes: Tensor | np.ndarray | None, n: int) -> Tensor | None:
+    """Return the classes of n images, int64 (n,) or weights (n, K), on the model's device; None without any.
+
+    A model without classes ignores them, with a warning.
+    """
+    found = _class_labels(classes, model, n)
+    return None if found is None else found.to(device_of(model))
+
+
 def numbers(values: Tensor | np.ndarray, shape: str, name: str) -> Tensor:
     """Return an array or a tensor of finite real numbers as a tensor. shape: that the message says."""
     if not isinstance(values, (Tensor, np.ndarray)):
@@ -80,6 +90,8 @@ def numbers(values: Tensor | np.ndarray, shape: str, name: str) -> Tensor:
         found = array_as_tensor(values)
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
+    if found.dtype in UNSIGNED:  # with which torch does not compute
+        found = found.long()
     if not bool(found.isfinite().all()):
         raise InputError(f"{name}: expected finite numbers, found NaN or infinity")
     return found

@@ -133,6 +133,15 @@ def draw_classes(model: BigBiGAN, count: int, seed: int = 0) -> Tensor | None:
     return torch.randint(model.classes, (count,), generator=generator).to(device_of(model))
 
 
+def classes_for(model: BigBiGAN, labels: Tensor | None) -> Tensor | None:
+    """Return labels (N,) on the model's device for a conditional model, None for others. Raises InputError for none."""
+    if not model.classes:
+        return None
+    if labels is None:
+        raise InputError("--data.path: expected images with classes, since the model is conditional; found none")
+    return labels.to(device_of(model))
+
+
 def at_encoder_size(model: BigBiGAN, x: Tensor) -> Tensor:
     """Return images (N, 3, S, S) at the size that E takes, resized as `bigbigan.encode` does; gradients pass."""
     size = model.require("encoder").image_size

@@ -40,6 +40,7 @@ from bigbigan.model import BigBiGAN
 from bigbigan.uses.arguments import numbers, picture_values, signed_values
 from bigbigan.uses.command_line import (
     UseOptions,
+    classes_for,
     open_data,
     picture_path,
     read_images,
@@ -51,6 +52,7 @@ from bigbigan.uses.command_line import (
 TAIL = 0.01  # weight of the wide tail, so that no number costs an unbounded amount
 EXACT = 2.0**53  # whole numbers that float64 tells apart
 COMPONENTS = 256  # principal components, at most
+KINDS = ("JPEG", "WebP")  # names of Pillow
 QUALITIES = (1, 5, 10, 20, 40, 60, 80, 95)  # of JPEG and WebP
 SMALLEST = {"optimize": True, "method": 6}  # slower, for smaller files: `optimize` is JPEG's option, `method` WebP's
 SHEET = 256  # images that share a file, and so its header
@@ -160,8 +162,13 @@ def files(x: Tensor, kind: str, qualities: tuple[int, ...] = QUALITIES, together
     """Compress images as files of Pillow, "JPEG" or "WebP"; bits are those of whole files, with headers.
 
     x: (N, 3, S, S) in [−1, 1]; grey ones are written as grey.
-    together: write sheets of up to 256 images, which share a header.  Raises InputError.
+    qualities: of Pillow, 0 to 100.  together: write sheets of up to 256 images, which share a header.
+    Raises InputError.
     """
+    if kind not in KINDS:
+        raise InputError(f"kind: expected {' or '.join(KINDS)}, found {kind!r}")
+    for quality in qualities:
+        check_argument("qualities", quality, Annotated[int, Bounds(least=0, most=100)])
     x = picture_values(x).detach().cpu()
     grey = bool((x == x[:, :1]).all())
     per = SHEET if together else 1
@@ -235,12 +242,12 @@ def run(options: Compression) -> str:
     x_test, y_test = read_images(test, size, options.test_images)
     if len(x_test) < 2:
         raise InputError(f"--data.path: expected at least two held-out images, found {len(x_test)}")
-    classes = y_test if model.classes else None
+    classes = classes_for(model, y_test)
     coder = Coder.fit(encode(x, model, "z_mean", value_range=(-1, 1), progress=sys.stderr.isatty()))
     ours = [compress(model, x_test, coder, step, classes=classes) for step in options.steps]
     small, small_test = model.for_discriminator(x), model.for_discriminator(x_test)
     points = ours + principal_components(small, small_test, options.steps)
-    for kind in ("JPEG", "WebP"):
+    for kind in KINDS:
         points += files(small_test, kind) + files(small_test, kind, together=True)
     shown = sorted(ours, key=lambda point: point.bits)
     tiles = torch.cat([small_test[:8], *(point.images[:8] for point in shown)])

@@ -32,7 +32,7 @@ from bigbigan.config.bounds import AtLeastOne, AtLeastTwo, Bounds, NotNegative, 
 from bigbigan.distributed.device import default_on_cpu
 from bigbigan.errors import InputError
 from bigbigan.model import BigBiGAN
-from bigbigan.uses.arguments import direction_of, images_of, labels_of, latents_of, numbers
+from bigbigan.uses.arguments import classes_of, direction_of, images_of, labels_of, latents_of, numbers
 from bigbigan.uses.command_line import (
     UseOptions,
     at_encoder_size,
@@ -103,6 +103,7 @@ class Discovery:
 
 
 @default_on_cpu()
+@torch.inference_mode(False)  # it learns, whatever mode it is called in
 def discover(
     model: BigBiGAN,
     count: int | None = None,
@@ -343,6 +344,7 @@ def traverse(model: BigBiGAN, z: Tensor, direction: Tensor, shifts: Tensor, clas
     shifts = numbers(shifts, "(T,)", "shifts").to(z)
     if shifts.ndim != 1 or not len(shifts):
         raise InputError(f"shifts: expected the shape (T,), T at least 1, found {tuple(shifts.shape)}")
+    classes = classes_of(model, classes, len(z))
     moved = z[:, None] + shifts[None, :, None] * direction
     repeated = None if classes is None else classes.repeat_interleave(len(shifts), 0)
     return model.eval().generate(moved.flatten(0, 1), repeated).unflatten(0, (len(z), -1))
@@ -379,8 +381,9 @@ def classifier_of(model: BigBiGAN, x: Tensor, labels: Tensor) -> Callable[[Tenso
     @default_on_cpu()
     @torch.no_grad()
     def features(images: Tensor) -> np.ndarray:
+        encoder = model.eval().require("encoder")
         parts = [at_encoder_size(model, part) for part in images_of(model, images).split(256)]
-        return torch.cat([model.encoder.avepool(part) for part in parts]).float().cpu().numpy()
+        return torch.cat([encoder.avepool(part) for part in parts]).float().cpu().numpy()
 
     known = features(x)
     y = labels_of(labels, len(known)).numpy()
@@ -487,13 +490,15 @@ def _labelled(model: BigBiGAN, reach: float, options: DirectionsCommand) -> tupl
     train, test = open_data(options.data, model)
     size = model.require("encoder").image_size
     x, labels = read_images(train, size, 5000, options.seed)
-    if labels is None:
-        raise InputError("--data.path: expected images with classes, found none; use --method discover or sefa")
+    held_out, truth = read_images(test, size, 2000, options.seed)
+    if labels is None or truth is None:
+        raise InputError(
+            "--data.path: expected images with classes in both splits, found none; use --method discover or sefa"
+        )
     with torch.inference_mode():
         latents = torch.cat([model.infer(part.to(device_of(model))).mean for part in x.split(256)]).cpu()
     found = from_labels(latents, labels, options.kind, train.class_names)
     predict = classifier_of(model, x, labels)
-    held_out, truth = read_images(test, size, 2000, options.seed)
     n = 200
     z, classes = draw_latents(model, n, "directions, labels", options.seed), draw_classes(model, n, options.seed)
     shifts = torch.tensor([-reach, 0.0, reach])

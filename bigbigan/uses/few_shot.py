@@ -27,7 +27,7 @@ from bigbigan.config.bounds import AtLeastOne, Bounds, check_argument
 from bigbigan.distributed.device import default_on_cpu
 from bigbigan.errors import InputError
 from bigbigan.model import BigBiGAN
-from bigbigan.uses.arguments import labels_of, signed_values
+from bigbigan.uses.arguments import classes_of, labels_of, signed_values
 from bigbigan.uses.command_line import (
     UseOptions,
     bar,
@@ -56,7 +56,7 @@ def variations(
     """
     _check(noise, seed, count=count)
     z = encode(signed_values(x), model, "z_mean", value_range=(-1, 1), progress=False)
-    return _near(model, z, count, noise, seed, classes)
+    return _near(model, z, count, noise, seed, classes_of(model, classes, len(z)))
 
 
 @default_on_cpu()
@@ -84,7 +84,7 @@ def _check(noise: float, seed: int, **counts: int) -> None:
 def _near(model: BigBiGAN, z: Tensor, count: int, noise: float, seed: int, classes: Tensor | None) -> Tensor:
     """Return G of `count` latents near each of z (N, Z): (N, count, 3, S, S)."""
     shift = torch.randn(len(z), count, z.shape[1], generator=torch.Generator().manual_seed(int(seed)))
-    repeated = None if classes is None else classes.repeat_interleave(count)
+    repeated = None if classes is None else classes.repeat_interleave(count, 0)
     near = (z[:, None] + noise * shift).flatten(0, 1)
     near = near.clamp(-1, 1) if model.prior == "uniform" else near  # G has seen nothing beyond
     return generate(near, model, classes=repeated).unflatten(0, (len(z), count))

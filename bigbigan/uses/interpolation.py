@@ -6,7 +6,9 @@ BigBiGAN encodes both images, so real images can be the ends of the path. A GAN 
 of its prior: `latent_path` and `model.generate` do that.
 """
 
+import math
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Literal
 
@@ -24,10 +26,11 @@ from bigbigan.config.bounds import AtLeastOne, AtLeastTwo, NotNegative, check_ar
 from bigbigan.distributed.device import default_on_cpu
 from bigbigan.errors import InputError
 from bigbigan.model import BigBiGAN
-from bigbigan.uses.arguments import images_of, numbers
+from bigbigan.uses.arguments import classes_of, images_of, numbers
 from bigbigan.uses.command_line import (
     UseOptions,
     at_encoder_size,
+    classes_for,
     device_of,
     open_data,
     read_images,
@@ -44,8 +47,11 @@ NEARLY_PARALLEL = 1e-3  # sine of the angle below which slerp is computed as ler
 
 
 def lerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
-    """Return the point (1 − t)·a + t·b of the straight line. a, b: (..., Z); t: a number, or one that broadcasts."""
-    return a + (b - a) * t
+    """Return the point (1 − t)·a + t·b of the straight line.
+
+    a, b: (..., Z).  t: a finite number, or a tensor (..., 1); beyond 0 … 1 the line goes on.  Raises InputError.
+    """
+    return a + (b - a) * _checked(t)
 
 
 def slerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
@@ -53,9 +59,9 @@ def slerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
 
     The direction is sin((1 − t)Ω)/sin Ω · â + sin(tΩ)/sin Ω · b̂ with Ω the angle between a and b; the length goes
     linearly from ‖a‖ to ‖b‖. The line is taken where no arc is shortest: parallel or opposite vectors, and zeros.
-    a, b: (..., Z); t: a number, or one that broadcasts over (..., 1).
+    a, b, t: as of `lerp`.  Raises InputError.
     """
-    t = torch.as_tensor(t, dtype=a.dtype, device=a.device)
+    t = torch.as_tensor(_checked(t), dtype=a.dtype, device=a.device)
     one, two = F.normalize(a, dim=-1), F.normalize(b, dim=-1)
     cosine = (one * two).sum(-1, keepdim=True).clamp(-1, 1)
     lengths = [v.norm(dim=-1, keepdim=True) for v in (a, b)]
@@ -63,6 +69,18 @@ def slerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
     angle = torch.acos(torch.where(line, torch.zeros_like(cosine), cosine))
     direction = (torch.sin((1 - t) * angle) * one + torch.sin(t * angle) * two) / torch.sin(angle)
     return torch.where(line, lerp(a, b, t), direction * lerp(*lengths, t))
+
+
+def _checked(t: float | Tensor) -> float | Tensor:
+    """Return t. Raises InputError unless it is finite, and a number or of the shape (..., 1)."""
+    if isinstance(t, Real):
+        if not math.isfinite(t):
+            raise InputError(f"t: expected a finite number, found {t}")
+        return t
+    t = numbers(t, "(..., 1), or a number", "t")
+    if t.ndim and t.shape[-1] != 1:
+        raise InputError(f"t: expected a number, or the shape (..., 1), found {tuple(t.shape)}")
+    return t
 
 
 @default_on_cpu()
@@ -110,6 +128,7 @@ def interpolate(
     """
     size, _ = model.eval().require("encoder").image_size, model.require("generator")
     x1, x2 = images_of(model, x1, size, "x1"), images_of(model, x2, size, "x2")
+    classes = classes_of(model, classes, len(x1))
     kind = usual_path(model.prior) if path == "auto" else path
     z = latent_path(model.infer(x1, classes).mean, model.infer(x2, classes).mean, steps, kind)
     repeated = None if classes is None else classes.repeat_interleave(steps, 0)
@@ -161,7 +180,8 @@ def distance_to_real(model: BigBiGAN, x: Tensor, real: Tensor) -> Tensor:
 
 def _avepool(model: BigBiGAN, x: Tensor) -> Tensor:
     """Return the AvePool features (N, C) of images (N, 3, S, S) of any size, computed in batches, on their device."""
-    return torch.cat([model.encoder.avepool(at_encoder_size(model, part)).float() for part in x.split(BATCH)])
+    encoder = model.eval().require("encoder")
+    return torch.cat([encoder.avepool(at_encoder_size(model, part)).float() for part in x.split(BATCH)])
 
 
 @dataclass
@@ -198,11 +218,9 @@ def run(options: Interpolation) -> str:
     if n < 1:
         raise InputError(f"--data.path: expected at least two held-out images, found {len(x)}")
     one, two = x[:n].to(device), x[n : 2 * n].to(device)
-    classes = None if not model.classes or labels is None else labels[:n].to(device)
-    if model.classes and classes is None:
-        raise InputError("--data.path: expected images with classes, since the model is conditional; found none")
+    classes = classes_for(model, labels)
     parts = [part.split(max(1, BATCH // max(1, options.steps))) for part in (one, two)]
-    labelled = [None] * len(parts[0]) if classes is None else classes.split(len(parts[0][0]))
+    labelled = [None] * len(parts[0]) if classes is None else classes[:n].split(len(parts[0][0]))
     film = torch.cat(
         [
             interpolate(model, a, b, options.steps, path=options.path, classes=some)

@@ -25,11 +25,12 @@ from bigbigan.distributed.device import default_on_cpu
 from bigbigan.errors import InputError
 from bigbigan.metrics.reconstruction import error_of_random_pairs
 from bigbigan.model import BigBiGAN
-from bigbigan.uses.arguments import images_of, latents_of
+from bigbigan.uses.arguments import classes_of, images_of, latents_of
 from bigbigan.uses.command_line import (
     UseOptions,
     at_encoder_size,
     bar_settings,
+    classes_for,
     device_of,
     draw_latents,
     open_data,
@@ -67,6 +68,7 @@ class Inversion:
 
 
 @default_on_cpu()
+@torch.inference_mode(False)  # it learns, whatever mode it is called in
 def invert(
     model: BigBiGAN,
     x: Tensor,
@@ -104,6 +106,7 @@ def invert(
         check_argument(name, weight, Strength)
     network = generator if model.encoder is None else model.encoder
     x = images_of(model, x, network.image_size)
+    classes = classes_of(model, classes, len(x))
     if start is None:
         with torch.no_grad():
             model.require("encoder")
@@ -203,9 +206,7 @@ def run(options: InversionCommand) -> str:
     test = open_data(options.data, model)[1]
     x, labels = read_images(test, model.require("encoder").image_size, options.images, options.seed)
     x = x.to(device_of(model))
-    if model.classes and labels is None:
-        raise InputError("--data.path: expected images with classes, since the model is conditional; found none")
-    classes = labels.to(x.device) if model.classes else None
+    classes = classes_for(model, labels)
     shown = [step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000) if step < options.steps]
     settings = {
         "lr": options.lr,

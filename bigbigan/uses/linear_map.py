@@ -26,7 +26,15 @@ from bigbigan.api import encode, generate, grid
 from bigbigan.config.bounds import AtLeastOne, AtLeastTwo, Bounds, NotNegative, Positive, check_argument
 from bigbigan.errors import InputError
 from bigbigan.files import expanded
-from bigbigan.uses.command_line import UseOptions, open_data, read_images, ready, run_command, write_picture
+from bigbigan.uses.command_line import (
+    UseOptions,
+    classes_for,
+    open_data,
+    read_images,
+    ready,
+    run_command,
+    write_picture,
+)
 
 PENALTIES = tuple(10.0**power for power in range(-3, 7))  # λ that cross-validation chooses from
 COLUMNS = 8  # images a row of the picture
@@ -77,7 +85,10 @@ def fit_linear_map(
 
 def _matrix(values, name: str) -> np.ndarray:
     """Return a finite matrix in float64. Raises InputError."""
-    matrix = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+        values = values.double() if values.is_floating_point() else values  # NumPy knows no bfloat16
+    matrix = np.asarray(values)
     if matrix.ndim != 2 or matrix.dtype.kind not in "iuf" or 0 in matrix.shape:
         raise InputError(f"{name}: expected a matrix of numbers, a row for each image; found {matrix.shape}")
     matrix = matrix.astype(np.float64)
@@ -159,7 +170,7 @@ def run(options: LinearMapping) -> str:
         raise InputError("expected both --measurements and --test_measurements, or neither; found one")
     x, _ = read_images(train, size, None if given else options.pairs)
     x_test, y_test = read_images(test, size, None if given else options.test_pairs)
-    classes = y_test if model.classes else None
+    classes = classes_for(model, y_test)
     seen = sys.stderr.isatty()
     z, z_test = (encode(part, model, "z_mean", value_range=(-1, 1), progress=seen) for part in (x, x_test))
     if given:
@@ -205,8 +216,10 @@ def _load(path: str, rows: int) -> np.ndarray:
     try:
         file = expanded(path)
         matrix = np.load(file, allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path}: expected a .npy file of numbers; {error}") from None
+    if not isinstance(matrix, np.ndarray):
+        raise InputError(f"{path}: expected a .npy file of numbers, found an archive of arrays; save one by numpy.save")
     if matrix.ndim != 2 or len(matrix) != rows:
         raise InputError(f"{path}: expected a row for each of the {rows} images of the split; found {matrix.shape}")
     return matrix

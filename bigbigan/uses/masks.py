@@ -25,12 +25,12 @@ from torch import Tensor, nn
 from tqdm.auto import trange
 
 from bigbigan.api import check_seed, grid
-from bigbigan.config.bounds import AtLeastOne, AtLeastTwo, NotNegative, Positive, Strength, check_argument
+from bigbigan.config.bounds import AtLeastOne, AtLeastTwo, Finite, NotNegative, Positive, Strength, check_argument
 from bigbigan.distributed.device import default_on_cpu
 from bigbigan.errors import InputError
 from bigbigan.files import expanded, printable
 from bigbigan.model import BigBiGAN
-from bigbigan.uses.arguments import direction_of, latents_of, picture_values
+from bigbigan.uses.arguments import classes_of, direction_of, latents_of, picture_values
 from bigbigan.uses.command_line import (
     UseOptions,
     bar_settings,
@@ -71,10 +71,13 @@ def direction_masks(
 
     The mask is that of Voynov et al., section 3.2: M = [G(z + h) > G(z)] of the images' luma.
     both_ways: M = [G(z + h) > G(z − h)] instead, which also finds objects that are light already. This form is ours.
+    model: is put into evaluation mode.
     z: (N, Z); direction: (Z,), a unit vector; shift: in the unit of z; classes: (N,) of a conditional model.
     Raises InputError.
     """
+    check_argument("shift", shift, Finite)
     z, h = latents_of(model, z), shift * direction_of(model, direction)
+    classes = classes_of(model.eval(), classes, len(z))
     x, shifted = model.generate(z, classes), model.generate(z + h, classes)
     return x, shifted, grey(shifted) > grey(model.generate(z - h, classes) if both_ways else x)
 
@@ -102,6 +105,7 @@ def _edges(x: Tensor) -> Tensor:
 
 
 @default_on_cpu()
+@torch.inference_mode(False)  # it learns, whatever mode it is called in
 def optimise_direction(
     model: BigBiGAN,
     steps: int = 300,
@@ -216,6 +220,7 @@ class SmallUNet(nn.Module):
 
 
 @default_on_cpu()
+@torch.inference_mode(False)  # it learns, whatever mode it is called in
 def train_segmenter(
     model: BigBiGAN,
     direction: Tensor,
@@ -237,7 +242,7 @@ def train_segmenter(
     Raises InputError, also if hardly any mask is clean.
     """
     check_argument("steps", steps, NotNegative), check_argument("batch_size", batch_size, AtLeastTwo)
-    check_argument("noise", noise, Strength)
+    check_argument("noise", noise, Strength), check_argument("shift", shift, Finite)
     check_argument("seed", seed, NotNegative)
     if latents is not None:
         latents = latents_of(model, latents, "latents")
@@ -322,17 +327,26 @@ def read_scenes(path: str | os.PathLike, size: int) -> tuple[Tensor, Tensor]:
         raise InputError(
             f"--masks {printable(path)}: expected a Parquet file, or a folder with test.parquet, found none"
         )
-    table = load_dataset("parquet", data_files=str(file), split="train")
-    if missing := {"image", "mask"} - set(table.column_names):
-        raise InputError(f"--masks {printable(path)}: expected the columns image and mask, found no {sorted(missing)}")
     found = {}
-    for name, mode in (("image", "RGB"), ("mask", "L")):
-        pictures = table.cast_column(name, Image())[name]
-        arrays = np.stack([np.asarray(picture.convert(mode)) for picture in pictures])
-        if arrays.shape[1:3] != (size, size):
-            raise InputError(f"--masks: expected pictures of {size}×{size} pixels, found {arrays.shape[1:3]}")
-        found[name] = torch.from_numpy(arrays)
+    try:
+        table = load_dataset("parquet", data_files=str(file), split="train")
+        if missing := {"image", "mask"} - set(table.column_names):
+            raise InputError(f"expected the columns image and mask, found no {sorted(missing)}")
+        for name, mode in (("image", "RGB"), ("mask", "L")):
+            pictures = table.cast_column(name, Image())[name]
+            found[name] = torch.from_numpy(np.stack([_pixels(picture, mode, size) for picture in pictures]))
+    except Exception as error:  # those of Arrow, `datasets` and Pillow have many types
+        reason = str(error) if isinstance(error, InputError) else f"expected pictures, found {type(error).__name__}"
+        raise InputError(f"--masks {printable(path)}: {reason}") from None
     return found["image"].permute(0, 3, 1, 2).float() / 127.5 - 1, found["mask"] > 127
+
+
+def _pixels(picture, mode: str, size: int) -> np.ndarray:
+    """Return a picture of PIL, or None, as uint8 (size, size) or (size, size, 3). Raises InputError."""
+    found = "none in a row" if picture is None else f"one of {picture.width}×{picture.height}"
+    if picture is None or picture.size != (size, size):
+        raise InputError(f"expected pictures of {size}×{size} pixels, found {found}")
+    return np.asarray(picture.convert(mode))
 
 
 @dataclass

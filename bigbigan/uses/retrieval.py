@@ -120,15 +120,16 @@ def untrained_features(model: BigBiGAN, train: Tensor, parts: tuple[Tensor, ...]
     train: images (n, 3, S, S) whose statistics its batch norms take.  parts: images, (n, 3, S, S) each.
     Raises InputError for a model of your own networks, which cannot be built anew.
     """
+    encoder = model.require("encoder")
     if model.config is None:
         raise InputError("model: expected one of this library's networks, which can be built anew; found your own")
     check_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(seed))
         fresh = BigBiGAN.from_config(model.config, parts=("encoder",))
-    if hasattr(model.encoder.trunk, "level"):  # of a network that grows
-        fresh.encoder.trunk.level = model.encoder.trunk.level
-    size = model.require("encoder").image_size
+    if hasattr(encoder.trunk, "level"):  # of a network that grows
+        fresh.encoder.trunk.level = encoder.trunk.level
+    size = encoder.image_size
     train, *parts = (picture_values(x, size, name) for x, name in ((train, "train"), *((x, "parts") for x in parts)))
     device = device_of(model)
     network = backbone(fresh, trainable=True).to(device).train()
@@ -175,8 +176,10 @@ def run(options: Retrieval) -> str:
     size = model.require("encoder").image_size
     gallery, y = read_images(train, size, options.gallery)
     queries, y_test = read_images(test, size, options.queries)
+    if options.k > len(gallery):
+        raise InputError(f"--k {options.k}: expected at most the images of the gallery, {len(gallery)}")
     shown = queries[: options.rows]
-    found = retrieve(model, shown, gallery, min(options.k, len(gallery)))
+    found = retrieve(model, shown, gallery, options.k)
     tiles = torch.cat([shown[:, None], gallery[found.indices]], dim=1)
     picture = write_picture(grid(tiles.flatten(0, 1), columns=tiles.shape[1]), options.out)
     end = f"{len(queries):,} queries, {len(gallery):,} images in the gallery; picture: {picture}"

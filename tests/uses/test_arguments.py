@@ -196,6 +196,14 @@ def test_latents_may_be_arrays_of_any_type(model):
         (lambda m: directions.from_labels(latents(), [0, 1, 0, 2], names=["a", "b"]), r"names: .* 0 … 2, found 2"),
         (lambda m: directions.from_labels(latents() * torch.nan, [0, 1, 0, 1]), "z: expected finite numbers"),
         (lambda m: directions.classifier_of(m, images(), [1] * 4), "labels: expected at least two classes, found 1"),
+        (
+            lambda m: masks.direction_masks(m, latents(), latents()[0], float("nan")),
+            "shift: expected a finite number, found nan",
+        ),
+        (lambda m: masks.train_segmenter(m, latents()[0], "1", 2, 2), "shift: expected a finite number, found '1'"),
+        (lambda m: compression.files(images(), "PNG8"), "kind: expected JPEG or WebP, found 'PNG8'"),
+        (lambda m: compression.files(images(), "JPEG", (101,)), "qualities: .* whole number from 0 to 100, found 101"),
+        (lambda m: retrieval.untrained_features(tiny_model(encoder="none"), images(), ()), "found a GAN"),
         (lambda m: directions.discover(m, 2, 0, start="axis"), "start: expected random or axes, found 'axis'"),
         (lambda m: directions.sefa(m, 2.5), "count: expected a whole number from 1 to 8, found 2.5"),
         (lambda m: directions.sefa(m, layer="0"), "layer: expected a whole number from 0 to"),
@@ -230,6 +238,38 @@ def test_latents_may_be_arrays_of_any_type(model):
 def test_what_cannot_be_is_a_sentence(call, message, model):
     with pytest.raises(InputError, match=message):
         call(model)
+
+
+CLASS_USES = {
+    "traverse": lambda m, c: directions.traverse(m, latents(), latents()[0], torch.ones(2), c),
+    "direction_masks": lambda m, c: masks.direction_masks(m, latents(), latents()[0], 1.0, c)[1],
+    "interpolate": lambda m, c: interpolation.interpolate(m, images(), images(seed=1), 3, classes=c),
+    "invert": lambda m, c: inversion.invert(m, images(), 1, classes=c).images,
+    "variations": lambda m, c: few_shot.variations(m, images(), 2, classes=c),
+}
+
+
+@pytest.mark.parametrize("name", CLASS_USES)
+def test_classes_are_checked_and_may_be_arrays_or_weights(name, model):
+    conditional = tiny_model(classes=3).eval()
+    kinds = np.array([0, 2, 1, 0], np.uint16)
+    found = CLASS_USES[name](conditional, kinds)
+    assert torch.equal(found, CLASS_USES[name](conditional, torch.from_numpy(kinds.astype(np.int64))))
+    assert torch.allclose(found, CLASS_USES[name](conditional, np.eye(3, dtype=np.float32)[kinds]), atol=1e-5)
+    for wrong, message in (
+        (kinds[:3], r"expected the shape \(4,\)"),
+        (kinds + 1, "whole numbers from 0 to 2, found 3"),
+    ):
+        with pytest.raises(InputError, match=f"classes: .*{message}"):
+            CLASS_USES[name](conditional, wrong)
+    with pytest.warns(UserWarning, match="classes are ignored: the model is not conditional"):
+        CLASS_USES[name](model, kinds)
+
+
+def test_labels_may_be_of_unsigned_types():
+    kinds = np.array([0, 1, 0, 1], np.uint16)
+    found = retrieval.measure(latents(), kinds, latents(), kinds.astype(np.uint64), 2)
+    assert found.precision == retrieval.measure(latents(), kinds.tolist(), latents(), kinds.tolist(), 2).precision
 
 
 def test_methods_of_a_half_model_follow_each_other():

@@ -1,6 +1,7 @@
 """Interpolation, directions, masks and inversion: against formulas written anew, on every kind of model."""
 
 import copy
+import io
 
 import numpy as np
 import pytest
@@ -84,6 +85,39 @@ def test_slerp_of_parallel_latents_is_the_line_and_has_gradients(factor):
     assert a.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("point", [interpolation.lerp, interpolation.slerp])
+def test_the_share_of_a_path_is_checked(point):
+    a, b = torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0.0, 1.0, 0.0])
+    for t, message in {
+        float("nan"): "t: expected a finite number, found nan",
+        "0.5": "t: expected a tensor or an array .* or a number, found str",
+        torch.tensor([0.0, torch.inf])[:, None]: "t: expected finite numbers",
+        torch.linspace(
+            0, 1, 3
+        ): r"t: expected a number, or the shape \(..., 1\), found \(3,\)",  # one for each component
+    }.items():
+        with pytest.raises(InputError, match=message):
+            point(a, b, t)
+    path = point(a, b, torch.linspace(0, 1, 3)[:, None])
+    assert torch.allclose(path[[0, 2]], torch.stack([a, b])) and float(path[1, 0]) == float(path[1, 1]) > 0
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_what_learns_does_so_in_any_mode(mode):
+    model = bigbigan.load("digits", "cpu")
+    direction = torch.full((model.generator.latent_dim,), 0.2)
+    calls = {
+        "invert": lambda x: inversion.invert(model, x, steps=2, feature_weight=1.0, domain_weight=1.0).images,
+        "discover": lambda x: directions.discover(model, 3, steps=2, batch_size=4, test_pairs=8).directions.vectors,
+        "optimise": lambda x: masks.optimise_direction(model, steps=2, batch_size=2),
+        "segment": lambda x: masks.segment(masks.train_segmenter(model, direction, 6.0, steps=2), x),
+    }
+    expected = {name: call(images(model)) for name, call in calls.items()}
+    with mode():
+        found = {name: call(images(model)) for name, call in calls.items()}
+    assert all(torch.equal(found[name], expected[name]) for name in calls)
+
+
 def test_the_path_suits_the_prior():
     from bigbigan.latents import PRIORS
 
@@ -91,7 +125,21 @@ def test_the_path_suits_the_prior():
     assert paths["normal"] == "slerp" and paths["uniform"] == "lerp" and set(interpolation.SPHERICAL) <= set(PRIORS)
 
 
-@pytest.mark.parametrize("use", ["interpolate", "invert", "traverse", "strongest", "discover", "optimise", "segment"])
+@pytest.mark.parametrize(
+    "use",
+    [
+        "interpolate",
+        "invert",
+        "traverse",
+        "strongest",
+        "discover",
+        "optimise",
+        "segment",
+        "distance",
+        "classifier",
+        "masks",
+    ],
+)
 def test_a_model_in_training_mode_is_used_in_evaluation_mode(use):
     """G's batch norms keep their statistics, and a picture does not depend on those beside it."""
     model = bigbigan.load("digits", "cpu")
@@ -104,6 +152,11 @@ def test_a_model_in_training_mode_is_used_in_evaluation_mode(use):
         "discover": lambda: directions.discover(model, 3, steps=2, batch_size=4, test_pairs=8).directions.vectors,
         "optimise": lambda: masks.optimise_direction(model, steps=2),
         "segment": lambda: masks.train_segmenter(model, z[0] + 0.2, 6.0, steps=2)(images(model)),
+        "distance": lambda: interpolation.distance_to_real(model, images(model), images(model, seed=1)),
+        "classifier": lambda: torch.tensor(
+            directions.classifier_of(model, images(model, 8), torch.arange(8) % 2)(images(model, 64, seed=1))
+        ),
+        "masks": lambda: masks.direction_masks(model, torch.stack([z[0], z[0] + 1]), z[0] + 1, 1.0)[1],
     }
     expected, before = calls[use](), state_of(model)
     model.train()
@@ -458,7 +511,7 @@ def test_scenes_come_back_with_their_masks(tmp_path):
     write_scenes(tmp_path / "test.parquet", x, truth)
     read, masks_read = masks.read_scenes(tmp_path, 16)
     assert np.array_equal(masks_read.numpy(), truth) and np.abs(read[:, 0].numpy() - x).max() < 0.005
-    with pytest.raises(InputError, match=r"expected pictures of 8×8 pixels, found \(16, 16\)"):
+    with pytest.raises(InputError, match=r"expected pictures of 8×8 pixels, found one of 16×16"):
         masks.read_scenes(tmp_path / "test.parquet", 8)
     with pytest.raises(InputError, match="expected a Parquet file, or a folder"):
         masks.read_scenes(tmp_path / "nothing", 8)
@@ -557,6 +610,43 @@ def test_the_command_of_masks_compares_with_baselines(tmp_path, capsys):
     masks.main([*arguments, "--discover_steps", "2", "--optimise_steps", "2", "--segmenter_steps", "6"])
     printed = capsys.readouterr().out
     assert all(word in printed for word in ("Otsu", "random pixels", "optimised, both ways, U-Net")) and out.is_file()
+
+
+@pytest.mark.parametrize(
+    ("pictures", "found"),
+    [
+        ([8, 9], "pictures of 8×8 pixels, found one of 9×9"),
+        ([8, None], "pictures of 8×8 pixels, found none in a row"),
+        ([8, b"no picture"], "pictures, found UnidentifiedImageError"),
+        ([], "pictures, found "),
+    ],
+)
+def test_scenes_that_cannot_be_read_are_a_sentence(pictures, found, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def cell(content):
+        if isinstance(content, int):
+            with io.BytesIO() as file:
+                Image.new("RGB", (content, content)).save(file, "PNG")
+                content = file.getvalue()
+        return None if content is None else {"bytes": content, "path": None}
+
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    masks_of = [cell(8) for _ in pictures]
+    columns = {"image": pa.array(map(cell, pictures), kind), "mask": pa.array(masks_of, kind)}
+    pq.write_table(pa.table(columns), tmp_path / "test.parquet")
+    with pytest.raises(InputError, match=f"--masks .*: expected {found}"):
+        masks.read_scenes(tmp_path, 8)
+
+
+def test_directions_by_labels_need_labels_in_both_splits(tmp_path, capsys):
+    for name in ("train/a/1", "train/a/2", "train/b/1", "train/b/2", "test/1", "test/2"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), "red").save(tmp_path / f"{name}.png")
+    with pytest.raises(SystemExit):
+        directions.main(["digits", "--method", "labels", "--data.path", str(tmp_path), "--device", "cpu"])
+    assert "error: --data.path: expected images with classes in both splits, found none" in capsys.readouterr().err
 
 
 def test_the_command_of_masks_segments_images_without_masks(tmp_path, capsys):

@@ -105,3 +105,16 @@ def test_the_command_on_measurements_of_ones_own(tmp_path, capsys):
         with pytest.raises(SystemExit) as stop:
             linear_map.main(["digits", *wrong])
         assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_latents_may_be_of_a_half_precision():
+    m, z = NUMBERS.normal(0, 1, (9, 4)), torch.from_numpy(NUMBERS.normal(0, 1, (9, 2))).bfloat16()
+    np.testing.assert_array_equal(fit_linear_map(m, z).weights, fit_linear_map(m, z.double()).weights)
+
+
+def test_files_that_hold_no_matrix_are_a_sentence(tmp_path):
+    np.savez(tmp_path / "two.npz", a=np.ones((3, 2)), b=np.ones((3, 2)))
+    (tmp_path / "empty.npy").touch()
+    for name, found in {"two.npz": "found an archive of arrays", "empty.npy": "No data left"}.items():
+        with pytest.raises(InputError, match=rf"{name}: expected a .npy file of numbers[;,] {found}"):
+            linear_map._load(str(tmp_path / name), 3)

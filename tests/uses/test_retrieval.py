@@ -101,3 +101,10 @@ def test_a_folder_without_labels_has_no_figures(tmp_path, capsys):
         picture(i).save(tmp_path / "flat" / f"{i}.png")
     retrieval.main(["digits", "--data.path", str(tmp_path / "flat"), "--k", "3", "--out", str(tmp_path / "r.png")])
     assert "no labels: no figures" in capsys.readouterr().out
+
+
+def test_more_neighbours_than_images_are_refused_before_anything_is_drawn(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        retrieval.main(["digits", "--gallery", "5", "--out", str(tmp_path / "r.png")])
+    assert "--k 10: expected at most the images of the gallery, 5" in capsys.readouterr().err
+    assert not (tmp_path / "r.png").exists()
