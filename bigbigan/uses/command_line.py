@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import tyro
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -23,6 +23,8 @@ from bigbigan.errors import InputError, exit_with_a_sentence
 from bigbigan.files import check_writable, expanded, printable, write_whole
 from bigbigan.latents import sample_prior
 from bigbigan.model import BigBiGAN, unwrapped
+
+OURS = {"Software": "bigbigan"}  # in the PNG files of the commands, by which they know that they may replace one
 
 
 def run_command(options: type, run: Callable, name: str, argv: list[str] | None) -> None:
@@ -151,17 +153,37 @@ def at_encoder_size(model: BigBiGAN, x: Tensor) -> Tensor:
 
 
 def picture_path(path: str | os.PathLike, flag: str = "--out") -> Path:
-    """Return the path that a picture is written to. Raises InputError for one where no PNG file can be written."""
+    """Return the path that a picture is written to. Raises InputError for one where no PNG file can be written.
+
+    A picture of these commands is replaced; another file of its name is not.
+    """
     path = expanded(path)
     if path.suffix.lower() != ".png":
         raise InputError(f"{flag} {printable(path)}: expected the name of a PNG file, such as picture.png")
     check_writable(path, flag)
+    if path.exists() and not _is_ours(path):
+        raise InputError(
+            f"{flag} {printable(path)}: expected a new file, or a picture of these commands to replace, found another "
+            f"file; move it away, or give another name by {flag}"
+        )
     return path
+
+
+def _is_ours(path: Path) -> bool:
+    """Return whether a file is a picture that these commands wrote."""
+    try:
+        with Image.open(path, formats=("PNG",)) as picture:
+            return OURS.items() <= picture.info.items()
+    except (OSError, SyntaxError, ValueError):  # Pillow's ways of saying that a file is no picture
+        return False
 
 
 def write_picture(picture: Image.Image, path: str | os.PathLike) -> Path:
     """Write a picture as a PNG; the folders above it are created. Returns the path."""
     path = picture_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, lambda part: picture.save(part, format="png", optimize=True))
+    mark = PngImagePlugin.PngInfo()
+    for name, value in OURS.items():
+        mark.add_text(name, value)
+    write_whole(path, lambda part: picture.save(part, format="png", optimize=True, pnginfo=mark))
     return path

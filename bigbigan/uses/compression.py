@@ -39,6 +39,7 @@ from bigbigan.metrics.reconstruction import relative_error
 from bigbigan.model import BigBiGAN
 from bigbigan.uses.arguments import numbers, picture_values, signed_values
 from bigbigan.uses.command_line import (
+    OURS,
     UseOptions,
     classes_for,
     open_data,
@@ -297,7 +298,7 @@ def draw_curve(points: list[Point], x: Tensor, path: Path) -> str:
     axes.legend(fontsize="small")
     path = picture_path(path, "--curve")
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, lambda part: figure.savefig(part, format="png", dpi=100))
+    write_whole(path, lambda part: figure.savefig(part, format="png", dpi=100, metadata=OURS))
     return str(path)
 
 
