@@ -682,7 +682,7 @@ def _ready(model: Source, device: Device, parts: Collection[str] = PARTS) -> tup
         raise InputError(f"model: expected a BigBiGAN, a path or a hub id, found {found}")
     if not isinstance(model, BigBiGAN):
         folder = expanded(model)
-        kept = _cached(str(folder.absolute() if folder.exists() else model), _state_of(folder))
+        kept = _cached(os.fsdecode(model), str(folder.absolute()) if folder.exists() else "", _state_of(folder))
         model = kept.with_parts(parts).to(device or default_device())
     elif device is not None:
         model = model.to(device)
@@ -709,14 +709,15 @@ class _KeptModel:
 
 
 @functools.lru_cache(maxsize=2)
-def _cached(source: str, state: tuple[tuple[int, int], ...]) -> _KeptModel:
+def _cached(source: str, place: str, state: tuple[tuple[int, int], ...]) -> _KeptModel:
+    """Return what is kept of a model. place: where its path leads from this folder; "" for a name."""
     return _KeptModel(source)
 
 
 def _state_of(folder: Path) -> tuple[tuple[int, int], ...]:
     """Return what tells whether the files of a model have changed: their times and sizes."""
     try:
-        patterns = ("*.json", "*.safetensors", "release/*.json", "release/*.safetensors", "checkpoints/*")
+        patterns = ("*.json", "*.safetensors", "release/*.json", "release/*.safetensors", "checkpoints/*", "[0-9]*")
         files = [file.lstat() for pattern in patterns for file in sorted(folder.glob(pattern))]
         return tuple((file.st_mtime_ns, file.st_size) for file in files)
     except OSError:  # loading reports what is wrong

@@ -236,3 +236,19 @@ def test_a_model_loaded_in_inference_mode_can_be_trained(folder, images, how):
     x = torch.zeros(2, 3, 8, 8)
     network(x).sum().backward()
     assert not any(tensor.is_inference() for tensor in (*loaded.parameters(), *loaded.buffers()))
+
+
+def test_a_folder_beside_a_models_name_is_no_reason_for_encode_either(tmp_path, images, monkeypatch):
+    (tmp_path / "digits").mkdir()
+    monkeypatch.chdir(tmp_path)
+    expected = bigbigan.encode(images, bigbigan.load("digits", "cpu"), "z_mean")
+    assert torch.equal(bigbigan.encode(images, "digits", "z_mean", device="cpu"), expected)
+
+
+def test_the_best_checkpoint_of_a_run_is_read_anew(tmp_path):
+    before = api._state_of(tmp_path)
+    (tmp_path / "000000000048").mkdir()
+    first = api._state_of(tmp_path)
+    (tmp_path / "000000000048").rename(tmp_path / "000000000096")
+    (tmp_path / "000000000096" / "state.json").touch()
+    assert len({before, first, api._state_of(tmp_path)}) == 3
