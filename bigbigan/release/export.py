@@ -90,7 +90,10 @@ def export(options: Export) -> str:
         raise ExportError(
             f"{options.ckpt}: expected at most {options.limit_mb:g} MB, found {text}; make its networks narrower"
         )
-    probed = _probed(options.ckpt)
+    probed, seen, left_out = _probed(options.ckpt), model.card.get("images_seen"), ""
+    if probed is not None and probed.images_seen not in (None, seen):  # of the run before it went on
+        left_out = f"; no figures: probe.json is of {probed.images_seen} images seen, the model of {seen}"
+        probed = None
     figures = "" if probed is None else worth(probed)
     about = copy.deepcopy(model.card) or {"name": expanded(options.ckpt).name, "images_seen": 0, "seed": 0, "data": {}}
     about["name"] = options.name or about["name"]
@@ -110,7 +113,7 @@ def export(options: Export) -> str:
     with open(folder / "README.md", "a", encoding="utf-8") as file:
         file.write(f"\n{text}. What is below was measured {measured}.\n")
         file.write(figures + USE.format(size=small.config.image_size))
-    return f"{folder}: {text}"
+    return f"{folder}: {text}{left_out}"
 
 
 def lighter(model: BigBiGAN, precision: str, discriminator: bool) -> BigBiGAN:

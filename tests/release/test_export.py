@@ -93,6 +93,18 @@ def test_a_file_too_large_is_not_written(original, tmp_path):
     assert not (tmp_path / "small").exists()
 
 
+def test_figures_of_an_earlier_checkpoint_are_left_out(original, tmp_path):
+    run = shutil.copytree(original, tmp_path / "run")
+    seen = bigbigan.load(run, "cpu").card["images_seen"]
+    row = {"encoder": "trained", "feature": "AvePool", "protocol": "linear", "figures": {"top1": 0.987}}
+    for of, kept in ((seen, True), (seen + 1, False)):
+        (run / "probe.json").write_text(json.dumps({"images_seen": of, "n_test": 3, "rows": [row]}))
+        said = export(Export(str(run), str(tmp_path / "small")))
+        card = json.loads((tmp_path / "small" / "config.json").read_text())["card"]
+        assert ("98.7" in (tmp_path / "small" / "README.md").read_text()) == bool(card["worth"]) == kept
+        assert ("no figures: probe.json is of" in said) != kept
+
+
 @pytest.mark.parametrize("content", ["[]", "{}", '{"n_test": 3, "classes": "two", "rows": [{"protocol": 1}]}', "{"])
 def test_figures_of_another_form_are_one_sentence(original, tmp_path, capsys, content):
     shutil.copytree(original, tmp_path / "run")
