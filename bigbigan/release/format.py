@@ -6,6 +6,7 @@ averaged E and G with their sampling statistics, and D unless it was left out. N
 
 import copy
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -37,6 +38,7 @@ MARK = {"library_name": "bigbigan"}  # metadata of the weights of a release; two
 UNKNOWN = {"name": "BigBiGAN", "images_seen": 0, "seed": "unknown", "data": {}}  # what a model's card may lack
 SAMPLES = 64  # of the grid on the card
 MAPPED = 2**24  # bytes of a file that are mapped into memory at a time
+CHECKED = "\n<!-- {}: checksum of the text above. A card that is edited stays when the run is finished again. -->\n"
 HEAD = "---\nlibrary_name: bigbigan\n"  # of a card
 README = """---
 library_name: bigbigan
@@ -291,6 +293,24 @@ def read_release_or_hub(
     with suppress(EntryNotFoundError):  # a model without a card is one all the same
         model.readme = read_card(file("README.md"))
     return model
+
+
+def mark_card(folder: Path) -> None:
+    """Append its checksum to folder/README.md, in a comment: `changed_card` sees by it whether somebody edited it."""
+    text = read_card(folder / "README.md")
+    (folder / "README.md").write_text(text + CHECKED.format(checksum(text)), encoding="utf-8")
+
+
+def changed_card(folder: Path) -> str:
+    """Return the text of folder/README.md if it is not as `mark_card` left it, thus perhaps edited; else ""."""
+    text = read_card(folder / "README.md")
+    written, _, rest = text.rpartition(CHECKED.split("{")[0])
+    return "" if written and CHECKED.split("{")[0] + rest == CHECKED.format(checksum(written)) else text
+
+
+def checksum(text: str) -> str:
+    """Return the first digits of a text's SHA-256."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def read_card(path: Path) -> str:

@@ -1,5 +1,6 @@
 """What a finished run leaves behind: its release, its closing figures, a first probe, its page."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from bigbigan.data.classes import why_no_classes
 from bigbigan.metrics.reconstruction import reconstruction_figures
 from bigbigan.model import BigBiGAN
 from bigbigan.release.card import worth
-from bigbigan.release.format import write_readme, write_release
+from bigbigan.release.format import changed_card, mark_card, write_readme, write_release
 from bigbigan.release.load import card
 from bigbigan.report import closing_block, read_lead, read_probe, write_page
 from bigbigan.training import checkpoint
@@ -20,6 +21,8 @@ PROBE_LIMIT = 200_000  # training images up to which the first probe, on the CPU
 QUICK_LIMIT = 20_000  # training images up to which its other quick parts are a matter of seconds
 SMALL = 32  # px: side up to which a CPU trains a classifier of the data's own classes in seconds, and measures samples
 
+log = logging.getLogger(__name__)
+
 
 def finish(trainer: Trainer, probe: Callable[[Path, tuple[str, ...]], str]) -> None:
     """Write the release of averaged E and G, and the page of the run, and print what a person does next.
@@ -27,14 +30,22 @@ def finish(trainer: Trainer, probe: Callable[[Path, tuple[str, ...]], str]) -> N
     probe: (run folder, parts of the probe) → its table.
     """
     folder, config, model = trainer.folder, trainer.config, trainer.averaged_model()
-    write_release(folder / "release", model, card(flatten(config), trainer.state.images_seen))
+    release, edited = folder / "release", changed_card(folder / "release")
+    write_release(release, model, card(flatten(config), trainer.state.images_seen), readme=edited)
+    if edited:
+        log.warning("%s: was edited and stays as it is; delete it to have it written anew", release / "README.md")
+    else:
+        mark_card(release)
     figures = closing_figures(trainer, model)
-    write_readme(folder / "release", model, figures or "not measured")
+    if not edited:
+        write_readme(release, model, figures or "not measured")
+        mark_card(release)
     parts = probe_parts(trainer, model)
     table = probe(folder, parts) if parts else ""
     probed, _ = read_probe(folder)
-    if probed.images_seen == trainer.state.images_seen:  # not one of an earlier, shorter run
-        write_readme(folder / "release", model, figures or "below", worth(probed))
+    if not edited and probed.images_seen == trainer.state.images_seen:  # not one of an earlier, shorter run
+        write_readme(release, model, figures or "below", worth(probed))
+        mark_card(release)
     page = write_page(folder)
     best = best_checkpoint(folder / "best")
     closing = closing_block(folder, trainer.state.images_seen, read_lead(folder), page, best)

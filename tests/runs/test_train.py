@@ -61,6 +61,26 @@ def test_a_run_leaves_what_it_should(run_folder):
 
 
 @pytest.mark.run
+def test_a_card_that_was_edited_stays(tmp_path):
+    """One that nobody edited is written anew, with the figures of the longer run."""
+    flags, card = ("--run.name=cards", "--run.probe=False"), tmp_path / "cards" / "release" / "README.md"
+    train(tmp_path, *flags, "--run.images=48")
+    text = card.read_text()
+    train(tmp_path, *flags, "--run.images=48")
+    assert card.read_text() == text and "| 48 |" in text
+    train(tmp_path, *flags, "--run.images=96")
+    text = card.read_text()
+    assert "| 96 |" in text and "random pairs (n = 359)" in text
+    card.write_text(edited := text.replace("# cards", "# My model"))
+    for images in (96, 120):
+        train(tmp_path, *flags, f"--run.images={images}")
+        assert card.read_text() == edited
+    card.unlink()
+    train(tmp_path, *flags, "--run.images=120")
+    assert "| 120 |" in card.read_text()
+
+
+@pytest.mark.run
 def test_accelerate_launches_it_from_anywhere(tmp_path):
     command = ["-m", "accelerate.commands.launch", "--cpu", ROOT / "bigbigan" / "train.py"]
     out, _ = launch(*command, *TINY_RUN, "--run.images=24", "--run.probe=True", cwd=tmp_path)
