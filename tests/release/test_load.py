@@ -152,7 +152,7 @@ def test_parts_that_a_model_does_not_have_are_refused(folder, tmp_path):
 def test_a_path_loads_what_the_call_needs_and_adds_what_a_later_one_needs(folder, images):
     api._cached.cache_clear()
     latents = bigbigan.encode(images, str(folder), "z_mean", device="cpu")
-    kept = api._cached(str(folder.absolute()), api._state_of(folder))
+    kept = api._cached(str(folder), str(folder.absolute()), api._state_of(folder))
     encoder = kept.model.encoder
     assert kept.model.left_out == ("generator", "discriminator")
     whole = bigbigan.load(folder, "cpu")
