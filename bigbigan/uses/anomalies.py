@@ -225,14 +225,22 @@ def _images(options: Anomalies, model: BigBiGAN) -> tuple[Tensor, Tensor, Tensor
     if options.anomalies:
         asked = options.data.value_range or None  # else that of the model's training images, for them too
         return x, x_test, as_tensor(options.anomalies, model, value_range=asked)
-    names = (train.class_names or []) if y is not None and y_test is not None else []
+    if y is None or y_test is None:
+        where = "the test split" if y is not None else "the training split"
+        raise InputError(
+            f"--held_out {options.held_out}: expected data with classes, found {where} without; give the anomalous "
+            "images with --anomalies"
+        )
+    names = train.class_names or []
     if options.held_out not in names:
-        there = f"one of {', '.join(names)}" if names else "data with classes"
-        raise InputError(f"--held_out {options.held_out}: expected {there}")
+        raise InputError(f"--held_out {options.held_out}: expected one of {', '.join(names)}; found no such class")
     known = names.index(options.held_out)
     parts = x[y != known], x_test[y_test != known], x_test[y_test == known]
     if not all(map(len, parts)):
-        raise InputError(f"--held_out {options.held_out}: expected images of this class and of others in both splits")
+        raise InputError(
+            f"--held_out {options.held_out}: expected images of this class to test on, and of others to train and test "
+            "on, found {2}, {0} and {1}".format(*map(len, parts))
+        )
     return parts
 
 

@@ -148,6 +148,24 @@ def test_what_the_command_refuses(arguments, message, capsys):
     assert stop.value.code == 2 and message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ({"train": "", "test": ""}, "expected data with classes, found the training split without; give the anomalous"),
+        ({"train": "ab", "test": "a"}, "of others to train and test on, found 0, 9 and 9"),  # b: in no test image
+    ],
+)
+def test_a_class_needs_labels_and_images_on_both_sides(classes, message, tmp_path, capsys):
+    for split, names in classes.items():
+        for name in names or [""]:
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in range(9):
+                picture(i, (8, 8)).save(tmp_path / split / name / f"{i}.png")
+    with pytest.raises(SystemExit):
+        anomalies.main(["digits", "--data.path", str(tmp_path), "--held_out", "b", "--out", str(tmp_path / "a.png")])
+    assert message in capsys.readouterr().err
+
+
 def test_images_of_a_user_are_scored():
     model = bigbigan.load("digits", "cpu")
     x = bigbigan.as_tensor([picture(i) for i in range(3)], model)
