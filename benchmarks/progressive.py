@@ -6,8 +6,8 @@
 cost: FLOPs per image of one D and one G (and E) update at every stage and fade, counted by torch from shapes alone, and
 the sum over the schedule beside training at full size for the same images. --measure also times them on this device.
 quality: trains the preset with and without growing. For each checkpoint of each seed: the sliced Wasserstein distance
-of 1,438 samples of averaged G at full size (smaller ones enlarged) to the training images, and the linear probe of
-averaged E, against images and seconds of training. Prints JSON lines; finished runs are not repeated.
+of samples of averaged G at full size (smaller ones enlarged) to as many training images, at most 5,000, and the linear
+probe of averaged E, against images and seconds of training. Prints JSON lines; finished runs are not repeated.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.rates import synchronise
 from bigbigan.config import Config, find_config, read_yaml
-from bigbigan.data import Images, evaluation_batches, open_splits
+from bigbigan.data import Images, evaluation_batches, open_splits, spread
 from bigbigan.metrics.sampling import sampler
 from bigbigan.metrics.sliced_wasserstein import sliced_wasserstein
 from bigbigan.model import BigBiGAN
@@ -42,6 +42,7 @@ from eval_linear.linear.solvers import fit_linear
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = 200  # into which a schedule is cut to add up its cost
+SAMPLES = 5_000  # of which the sliced Wasserstein distance is taken, or as many as there are training images
 
 
 def make_step(config: Config, device: str) -> Step:
@@ -126,7 +127,8 @@ def cost(config: Config, measure: bool) -> None:
 def quality(config: Config, preset: str, seeds: list[int], out: Path, further: list[str]) -> None:
     size = config.model.image_size
     images, test = open_splits(config.data)
-    real = torch.cat([pixels for pixels, _ in evaluation_batches(images, size, 256, 1438)])
+    some = images.subset(spread(len(images), SAMPLES))
+    real = torch.cat([pixels for pixels, _ in evaluation_batches(some, size, 256)])
     for seed in seeds:
         for name, flags in (("growing", []), ("full size", ["--grow.first_size=0"])):
             folder = out / f"{name.split()[0]}-{seed}"
@@ -184,7 +186,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs") / "benchmark-progressive")
     at = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     o, further = parser.parse_args(sys.argv[1:at]), sys.argv[at + 1 :]
-    preset = o.config or {"cost": "progan_celebahq", "quality": "digits_progressive"}[o.what]
+    preset = o.config or {"cost": "progan/celebahq", "quality": "progan/digits"}[o.what]
     config = read_yaml(find_config(preset), Config())
     cost(config, o.measure) if o.what == "cost" else quality(config, preset, o.seeds, o.out, further)
 
