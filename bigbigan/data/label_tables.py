@@ -93,7 +93,7 @@ def patients_in_tables(paths: list[str], images: set[str], folder: Path) -> dict
     found: dict[str, str] = {}
     names = None
     for path in worth_reading(paths):
-        with contextlib.suppress(DataError):  # no labels are asked for
+        with contextlib.suppress(DataError):  # a table that cannot be read says nothing of patients
             metadata = path.endswith((".jsonl", ".parquet"))
             if not metadata and not patient_column(columns_of(path)):
                 continue

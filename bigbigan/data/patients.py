@@ -64,9 +64,10 @@ def patients_of(images: Images) -> np.ndarray:
 
 
 def certain_patients(images: Images, by_column: bool) -> set[str]:
-    """Return the patients of a table's column; else those that paths name, without scans and those of folders apart.
+    """Return the patients of a table's column, if by_column; else the beginnings of paths that name a patient.
 
-    None where each class is one patient.
+    Of paths, equal numbers in two folders count as two patients, and scans do not count. Where each class is one
+    patient, there are none.
     """
     if by_column:
         return set() if _classes_are_patients(images) else set(images.patients) - {""}

@@ -22,6 +22,7 @@ from bigbigan.data.columns import (
     choose_image_column,
     choose_label_columns,
     classes_of,
+    is_missing,
     is_plain,
     say_which_labels,
     tally,
@@ -353,9 +354,11 @@ def _table_labels(table, image: str, columns: Columns, origin: str) -> tuple[np.
 def _patients(table, image: str) -> np.ndarray | None:
     """Return what the column of patients calls that of each row, (n,) texts; None without such a column."""
     name = patient_column([name for name in table.features if name != image])
-    if not name or isinstance(values := _rows(table, name), list):
+    if not name:
         return None
-    return np.array(["" if value is None else str(value).strip() for value in values.to_pylist()], object)
+    values = rows if isinstance(rows := _rows(table, name), list) else rows.to_pylist()
+    missing = [value is None or value != value or is_missing(value) for value in values]  # NaN differs from itself
+    return np.array(["" if none else str(v).strip() for none, v in zip(missing, values, strict=True)], object)
 
 
 def _rows(table, name: str):

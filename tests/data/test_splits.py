@@ -307,6 +307,18 @@ def test_a_column_of_patients_keeps_them_together_whatever_the_labels_are(tmp_pa
     assert set(labelled.labels) == {0, 1} and list(labelled.patients) == list(found[1].patients)
 
 
+def test_images_without_a_patient_in_the_column_stand_alone(tmp_path):
+    for name, none in (("words", "NA"), ("numbers", None), ("floats", float("nan"))):
+        ids = [none if i % 2 else (str(i % 40) if name == "words" else i % 40) for i in range(240)]
+        rows = {"image": [encoded(i) for i in range(240)], "patient_id": ids}
+        kind = {"words": "string", "numbers": "int64", "floats": "float64"}[name]
+        features = Features({"image": ImageFeature(), "patient_id": Value(kind)})
+        Dataset.from_dict(rows, features=features).to_parquet(tmp_path / f"{name}.parquet")
+        found = [open_images(str(tmp_path / f"{name}.parquet"), test=test).patients for test in (False, True)]
+        assert set(found[0]) & set(found[1]) == {""} and len(set(found[0]) | set(found[1])) == 21
+        assert 3 <= sum(patient == "" for patient in found[1]) <= 25, "a tenth of the 120, one by one"
+
+
 def test_the_columns_of_patients_are_known_by_their_names():
     for name in ("patient", "patient_id", "PatientID", "Patient ID", "patientId", "subject_id", "lesion_id", "Case No"):
         assert patient_column(["image", "label", name]) == name
