@@ -374,6 +374,17 @@ def test_a_mistyped_checkpoint_is_one_sentence(run_folder, monkeypatch):
         bigbigan.load(run_folder.parent)
 
 
+def test_a_mistyped_run_is_asked_for_and_no_model_of_the_package(tmp_path, monkeypatch):
+    (tmp_path / "runs" / "digits" / "release").mkdir(parents=True)
+    (tmp_path / "runs" / "digits" / "config.yaml").write_text("")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        CheckpointError, match="runs here: runs/digits; did you mean runs/digits[?]; models that"
+    ) as refusal:
+        bigbigan.load("runs/digit")
+    assert str(refusal.value).count("did you mean") == 1
+
+
 def is_one_line(error: Exception) -> bool:
     """Whether a terminal shows one traceback that ends with one line, no chain of other libraries' errors."""
     text = "".join(traceback.format_exception(error))

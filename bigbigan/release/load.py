@@ -1,6 +1,7 @@
 """Load a model from anything that holds one: a run, a checkpoint, a release, or a Hugging Face hub id."""
 
 import dataclasses
+import difflib
 import logging
 import os
 import re
@@ -267,10 +268,14 @@ def _found(folder: Path) -> str:
         return f"found a run without a checkpoint in {where}; the command that began it goes on"
     if folder.exists():
         return f"found none of these in {where}"
-    return f"no such folder as {where}; {_runs()}; {known_names(folder.name)}"
+    name = folder.name if len(folder.parts) == 1 else ""  # a path is not mistaken for a name of the package's
+    return f"no such folder as {where}; {_runs(folder)}; {known_names(name)}"
 
 
-def _runs() -> str:
+def _runs(asked: Path) -> str:
+    """Return a phrase that names the runs below this folder, and asks for that whose name is most like `asked`."""
     runs = (p.parent for p in Path("runs").glob("*/config.yaml"))
     names = sorted(str(r) for r in runs if any(r.glob("checkpoints/*")) or (r / "release").is_dir())
-    return f"runs here: {', '.join(names)}" if names else "there are no runs here"
+    near = difflib.get_close_matches(str(asked), names, n=1)
+    question = f"; did you mean {near[0]}?" if near else ""
+    return f"runs here: {', '.join(names)}{question}" if names else "there are no runs here"
