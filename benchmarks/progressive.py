@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.rates import synchronise
-from bigbigan.config import Config, find_config, read_yaml
+from bigbigan.config import Config, parse
 from bigbigan.data import Images, evaluation_batches, open_splits, spread
 from bigbigan.metrics.sampling import sampler
 from bigbigan.metrics.sliced_wasserstein import sliced_wasserstein
@@ -187,7 +187,7 @@ def main() -> None:
     at = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     o, further = parser.parse_args(sys.argv[1:at]), sys.argv[at + 1 :]
     preset = o.config or {"cost": "progan/celebahq", "quality": "progan/digits"}[o.what]
-    config = read_yaml(find_config(preset), Config())
+    config, _ = parse(["--config", preset, *further])
     cost(config, o.measure) if o.what == "cost" else quality(config, preset, o.seeds, o.out, further)
 
 

@@ -2,17 +2,17 @@
 
 import json
 import subprocess
+import sys
 
 import pytest
 
 from benchmarks import progressive
-from bigbigan.config import Config, find_config, read_yaml
 from tests.conftest import train
 from tests.runs.test_growing_runs import GROWING
 
 
 @pytest.mark.run
-def test_both_forms_are_trained_and_their_checkpoints_measured(tmp_path, monkeypatch, capsys):
+def test_both_forms_are_trained_and_their_checkpoints_measured(tmp_path, image_folder, monkeypatch, capsys):
     other = subprocess.run  # of git, for the run's record
 
     def run(command, **options):
@@ -23,9 +23,13 @@ def test_both_forms_are_trained_and_their_checkpoints_measured(tmp_path, monkeyp
 
     monkeypatch.setattr(subprocess, "run", run)
     further = [*(flag for flag in GROWING if "first_size" not in flag), "--run.images=48", "--run.checkpoint_every=24"]
-    config = read_yaml(find_config("progan/digits"), Config())
-    monkeypatch.setattr(progressive, "SAMPLES", 64)
-    progressive.quality(config, "progan/digits", [0], tmp_path, further)
+    further += [f"--data.path={image_folder}", "--data.test_share=0.25"]
+    compared = []
+    distance = progressive.sliced_wasserstein
+    monkeypatch.setattr(progressive, "sliced_wasserstein", lambda a, b: compared.append(b) or distance(a, b))
+    monkeypatch.setattr(sys, "argv", ["progressive.py", "quality", "--seeds=0", f"--out={tmp_path}", "--", *further])
+    progressive.main()
+    assert {tuple(real.shape) for real in compared} == {(12, 3, 16, 16)}, "of the data that the flags name"
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
     assert [(row["form"], row["images"]) for row in rows] == [
         ("growing", 24), ("growing", 48), ("full size", 24), ("full size", 48),
