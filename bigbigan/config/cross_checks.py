@@ -12,7 +12,7 @@ from bigbigan.config.bounds import check_bounds
 from bigbigan.errors import ConfigError
 
 if TYPE_CHECKING:
-    from bigbigan.config.schema import Config, Model, Optim
+    from bigbigan.config.schema import Config, Data, Model, Optim
 
 AUGMENT_PARTS = {"none": (), "diffaugment": ("color", "translation", "cutout"), "ada": ("blit", "geom", "color")}
 OWN_ENCODERS = ("progressive", "mlp")  # values of model.encoder that belong to the family of that name
@@ -31,6 +31,7 @@ def check(config: "Config", processes: int = 1) -> None:
         check_bounds(section, getattr(config, section))
     check_model(config.model)
     check_value_range(config.data.value_range, "--data.value_range")
+    _check_groups(config.data)
     _check_batches(config, processes)
     _check_run(config, processes)
     _check_growth(config)
@@ -165,6 +166,14 @@ def _check_batches(config: "Config", processes: int) -> None:
                 f"--data.chunks {d.chunks}: expected at most {size // 2}, so that a chunk has two of the {size} images "
                 "of --data.batch_size or more, of which the batch norms take their statistics"
             )
+
+
+def _check_groups(d: "Data") -> None:
+    if d.group_column and d.split_rule != "patient":
+        raise ConfigError(
+            f"--data.group_column {d.group_column}: expected --data.split_rule patient, which holds out whole groups, "
+            f"found {d.split_rule}"
+        )
 
 
 def _check_run(config: "Config", processes: int) -> None:

@@ -18,6 +18,8 @@ class ImagesGiven:
     """Column of the images in a table; found by itself when empty."""
     label_column: str = ""
     """Column of the labels in a table, or in a .csv file beside images; found by itself in a table when empty."""
+    group_column: str = ""
+    """As --data.group_column in training; empty for that of the model's training images."""
     value_range: tuple[float, ...] = ()
     """As --data.value_range in training; empty for that of the model's training images."""
     follow_links: bool = False

@@ -249,6 +249,9 @@ class Data:
     `label` or another usual name, and of files beside images only metadata files are read.
 
     Of files beside images also several columns, "A,B,C": the label is the one that holds 1 where the others hold 0."""
+    group_column: str = ""
+    """Column of a table, or of a file beside images, whose equal values are held out together, such as a place or a
+    film; when empty, that of patients or scans."""
     value_range: tuple[float, ...] = ()
     """Values of black and white in grey pictures of more than 8 bits, such as 0 4095 for 12 bits in 16; floats need it.
 

@@ -12,7 +12,7 @@ import numpy as np
 from bigbigan.data import layout
 from bigbigan.data.columns import classes_of, tally
 from bigbigan.data.images import Found, Images, Request
-from bigbigan.data.label_tables import patients_in_tables, read_label_tables, say_which_tables
+from bigbigan.data.label_tables import groups_in_tables, read_label_tables, say_which_tables
 from bigbigan.data.links import linked, real_paths, second_paths
 from bigbigan.data.mask_folders import pictures, without_copies, without_mask_files
 from bigbigan.data.metadata import Metadata, read_metadata
@@ -40,32 +40,32 @@ def open_folder(request: Request) -> Found | None:
     root = without_mask_files(root, notes)
     for phrase in notes if not request.test else ():
         log.warning("%s: left out: %s", where, phrase)
+    groups = _groups(request, root, census)
     if request.by_path:
         part = _part_by_path(request, root, where)
-        images = _with_patients(_Reader(folder, census, metadata, [part], notes).images(part), census, root)
+        images = _Reader(folder, census, metadata, groups, [part], notes).images(part)
         _say_which_tables(request, images, census, root)
         return Found(images, whole=False)
     found = _read_layout(request, root, census, where)
     for phrase in found.left_out if not request.test else ():
         log.warning("%s: left out: %s", where, phrase)
-    reader = _Reader(folder, census, metadata, found.parts, notes + found.left_out)
+    reader = _Reader(folder, census, metadata, groups, found.parts, notes + found.left_out)
     kinds = {part.name: part.split for part in found.parts}
     own, other, whole = choose_parts(request, kinds, reader.labelled, where)
     parts = {part.name: part for part in reader.parts}
     unused = [part for part in found.parts if part.name not in (own, other)]
     images = reader.images(parts[own], unused, None if request.test or own == other else parts.get(other))
-    images = _with_patients(images, census, root)
     _say_which_tables(request, images, census, root)
     return Found(images, whole)
 
 
-def _with_patients(images: Images, census: Census, root: Folder) -> Images:
-    """Return the images with the patients that tables beside them name."""
+def _groups(request: Request, root: Folder, census: Census) -> dict[str, str]:
+    """Return path of an image → its patient, or what else is asked for, as tables beside the images name it."""
     tables = [*(path for path in census.metadata if path.endswith((".csv", ".jsonl", ".parquet"))), *census.tables]
-    found = patients_in_tables(tables, set(pictures(root, [])), Path(images.items.folder)) if tables else {}
-    if not found:
-        return images
-    return replace(images, patients=np.array([found.get(path, "") for path in images.items.paths], object))
+    asked, where = request.group_column, printable(request.location)
+    if not (tables or asked):
+        return {}
+    return groups_in_tables(tables, set(pictures(root, [])), request.location, asked, where)
 
 
 def _say_which_tables(request: Request, images: Images, census: Census, root: Folder) -> None:
@@ -141,10 +141,22 @@ def _say_what_is_left_out(folder: str, what: str) -> None:
 
 
 class _Reader:
-    """Turn the parts of one folder into images. left_out: gets phrases for what is not taken."""
+    """Turn the parts of one folder into images.
 
-    def __init__(self, folder: Path, census: Census, metadata: Metadata, parts: list[layout.Part], left_out: list[str]):
+    groups: path of an image → its group, by the column `group_column`.  left_out: gets phrases for what is not taken.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        census: Census,
+        metadata: Metadata,
+        groups: dict[str, str],
+        parts: list[layout.Part],
+        left_out: list[str],
+    ):
         self.folder, self.census, self.metadata, self.left_out = folder, census, metadata, left_out
+        self.groups = groups
         self.where, self.parts = printable(folder), parts
         if metadata.column:
             self.parts = parts = [replace(part, settled=True) for part in parts]
@@ -187,7 +199,9 @@ class _Reader:
         notes += self.metadata.missing_lines()
         notes += [*self.census.sentences(), *self.census.quiet()]
         only = part.folders[0][1].path if len(part.folders) == 1 else str(self.folder)
-        return Images(Files(paths, self.folder), labels, names, only, "", self._source(part), tuple(notes))
+        groups = np.array([self.groups.get(path, "") for path in paths], object) if self.groups else None
+        items, source = Files(paths, self.folder), self._source(part)
+        return Images(items, labels, names, only, "", source, tuple(notes), groups=groups)
 
     def _each_once(
         self, tops: list[str], paths: list[str], notes: list[str], test: layout.Part | None
@@ -255,8 +269,7 @@ class _Reader:
         number = {name: i for i, name in enumerate(names)}
         return np.asarray([number[top] for top in tops], dtype=np.int64), [printable(name) for name in names]
 
-    @staticmethod
-    def _why_no_classes(names: list[str], tops: list[str], paths: list[str], known: set[str]) -> str:
+    def _why_no_classes(self, names: list[str], tops: list[str], paths: list[str], known: set[str]) -> str:
         """Return why folders are no classes, "" if they may be. known: the classes of the other splits."""
         if len(names) >= MANY and len(names) > len(paths) / 2 and not set(names) & known:
             return f"{len(names):,} folders hold {len(paths):,} images, as those of patients or scenes do"
@@ -270,6 +283,9 @@ class _Reader:
         several = layout.are_patients(names) or layout.are_patients([*names, *known])  # a test split may have few
         if several and not set(names) & known:
             return f"the {len(names)} folders, such as {printable(names[0])}, are named by the numbers of patients"
+        named = self.groups and all(self.groups.get(path) == top for top, path in zip(tops, paths, strict=True))
+        if named and not set(names) & known:
+            return f"the {len(names)} folders, such as {printable(names[0])}, are the patients or groups of a table"
         if are_bands(tops, paths):
             return "the images are single bands of satellite images; save the three to see of each as one picture"
         if are_shards(tops, paths):

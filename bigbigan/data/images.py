@@ -34,7 +34,8 @@ class Images:
     source: the folder or files, within the data set, that this split is; notes: what was not taken; for the start of a
     run.
     value_range: the values of black and white in pictures of more than 8 bits or of floats; see `pictures.to_rgb`.
-    patients: what a column of a table calls the patient of each image, (n,) texts, "" for none; None without a column.
+    groups: what a column of a table says of the patient, place or film of each image, (n,) texts, "" for nothing; None
+    without such a column. group_column: that column, if --data.group_column named it, else "".
     note: what `data.classes.match_classes` found to differ between the classes of the two splits, "" for nothing.
     """
 
@@ -47,7 +48,8 @@ class Images:
     notes: tuple[str, ...] = ()
     value_range: tuple[float, float] | None = None
     note: str = ""
-    patients: np.ndarray | None = None
+    groups: np.ndarray | None = None
+    group_column: str = ""
 
     def __len__(self) -> int:
         return len(self.items)
@@ -85,8 +87,8 @@ class Images:
 
     def subset(self, indices: np.ndarray) -> "Images":
         """Return the images at `indices`, (m,), in that order, with their labels."""
-        labels, patients = (None if of is None else of[indices] for of in (self.labels, self.patients))
-        return replace(self, items=_Selection(self.items, indices), labels=labels, patients=patients)
+        labels, groups = (None if of is None else of[indices] for of in (self.labels, self.groups))
+        return replace(self, items=_Selection(self.items, indices), labels=labels, groups=groups)
 
     def base(self) -> tuple[object, np.ndarray]:
         """Return the reader's items, and which of them these images are, int (n,): (items, indices)."""
@@ -243,6 +245,7 @@ class Request:
     listing: Listing = field(default_factory=Listing, repr=False, compare=False)
     nothing_held_out: bool = False
     no_labels: bool = False
+    group_column: str = ""
 
     @property
     def train_split(self) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from bigbigan.data.columns import LABEL_NAMES, columns_asked, is_missing, the_one
 from bigbigan.data.image_names import ImageNames, NamesIn
 from bigbigan.data.metadata import Metadata, columns_in, read_rows, typed
-from bigbigan.data.patients import patient_column
+from bigbigan.data.patients import choose_group_column, patient_column
 from bigbigan.data.split_columns import split_columns
 from bigbigan.data.text_tables import SAMPLE, TextTable, columns_of, of_folders, worth_reading
 from bigbigan.data.walk import Folder
@@ -84,30 +84,70 @@ def read_label_tables(
     return found
 
 
-def patients_in_tables(paths: list[str], images: set[str], folder: Path) -> dict[str, str]:
-    """Return path of an image → its patient, by the tables that name images and have a column of patients.
+def groups_in_tables(
+    paths: list[str], images: set[str], folder: Path, asked: str = "", origin: str = ""
+) -> dict[str, str]:
+    """Return path of an image → its group, by the tables that name images, or their folders, and have such a column.
 
-    The labels that are asked for have no part in it, since it decides which images are held out. Arguments: as of
-    `read_label_tables`.
+    The labels that are asked for have no part in it, since groups decide which images are held out. Arguments: as of
+    `read_label_tables`; asked: --data.group_column, or "" for columns of patients.  Raises DataError if a column is
+    asked for that no table has, or only one that names no image.
     """
     found: dict[str, str] = {}
-    names = None
+    names, columns, without = None, [], []
     for path in worth_reading(paths):
-        with contextlib.suppress(DataError):  # a table that cannot be read says nothing of patients
+        passed_over = () if asked else (DataError,)  # a table that cannot be read says nothing of patients
+        with contextlib.suppress(*passed_over):
             metadata = path.endswith((".jsonl", ".parquet"))
-            if not metadata and not patient_column(columns_of(path)):
+            if not metadata and not _group_column(columns_of(path), asked, columns):
                 continue
             table = _text_table(read_rows(Path(path))) if metadata else TextTable.read(path)
-            if not (column := patient_column(table.columns)):
+            if not (column := _group_column(table.columns, asked, columns)):
                 continue
             names = names or ImageNames(images, folder)
-            here = names.of(path)
-            if (by := table.column_of_names(here, but=[column])) is None:
-                continue
-            for name, patient in zip(table.column(by), table.column(column), strict=True):
-                if (image := here.find(name)) is not None and not is_missing(patient):
-                    found.setdefault(image, patient.strip())
+            named = _images_named(table, names.of(path), column, images, path)
+            if not named:
+                without.append(printable(path))
+            for image, group in named:
+                if group and not is_missing(group) and found.setdefault(image, group) != group and asked:
+                    raise DataError(
+                        f"{printable(path)}: expected one value for each image in the column {asked!r} of "
+                        f"--data.group_column, found {found[image]!r} and {group!r} for {printable(image)}"
+                    )
+    if asked and not found:
+        if without:
+            raise DataError(
+                f"{without[0]}: expected a column that names images, or a row for each of their folders, beside the "
+                f"column {asked!r} of --data.group_column, found neither"
+            )
+        choose_group_column(list(dict.fromkeys(columns)), asked, origin)
     return found
+
+
+def _group_column(columns: list[str], asked: str, known: list[str]) -> str:
+    """Return the column of groups among a table's columns, which are added to the `known` ones; "" for none."""
+    known += columns
+    return (asked if asked in columns else "") if asked else patient_column(columns)
+
+
+def _images_named(table: TextTable, here: NamesIn, column: str, images: set[str], path: str) -> list[tuple[str, str]]:
+    """Return (image, value of the column) for the images that rows name, or that lie in folders that have a row each.
+
+    Where the column itself names folders, bare numbers beside it, as of years of age, name no images. Raises DataError.
+    """
+    values, by = list(map(str.strip, table.column(column))), _column_of_names(table, here, [column], path)
+    itself = table.names_folders(column, here)
+    if by is not None and (not itself or table.names_with_suffixes(by, here)):
+        pairs = ((here.find(name), value) for name, value in zip(table.column(by), values, strict=True))
+        return [(image, value) for image, value in pairs if image is not None]
+    if (by := column if itself else table.column_of_folders(here)) is None:
+        return []
+    of_folder = dict(named := set(zip(map(str.strip, table.column(by)), values, strict=True)))
+    if len(of_folder) < len(named):  # several values for a folder, as patients have for that of their class
+        return []
+    within = len(here.names.folder) + 1
+    folders = {path: next((f for f in path[within:].split(os.sep)[-2::-1] if f in of_folder), "") for path in images}
+    return [(path, of_folder[name]) for path, name in folders.items() if name]
 
 
 def _text_table(rows: list[dict]) -> TextTable:

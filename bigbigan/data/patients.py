@@ -1,15 +1,19 @@
 """Tell which images are of one patient, subject or scan, by a column of a table or the names of folders and files.
 
-Images of one patient on both sides of a split make a probe measure how well patients are recognised.
+Images of one patient on both sides of a split make a probe measure how well patients are recognised. What else images
+may have in common, such as a place or a film, is told by the column of --data.group_column.
 """
 
+import difflib
 import re
 from collections.abc import Sequence
 
 import numpy as np
 
-from bigbigan.data.columns import words
+from bigbigan.data.columns import is_missing, words
 from bigbigan.data.images import Images
+from bigbigan.errors import DataError
+from bigbigan.files import listed
 
 PATIENTS = ("patient", "pat", "subject", "subj", "sub", "participant")  # and a number
 VISITS = ("case", "study", "exam", "visit", "scan", "series")
@@ -49,15 +53,33 @@ def patient_column(columns: Sequence[str]) -> str:
     return ""
 
 
-def patients_of(images: Images) -> np.ndarray:
-    """Return what names the patient of each image, (n,) texts: a table's column or, without one, its path; "" for none.
+def choose_group_column(columns: Sequence[str], asked: str, origin: str) -> str:
+    """Return the column whose equal values stay together: that asked for, or else `patient_column`. Raises DataError.
+
+    asked: --data.group_column, or "".
+    """
+    if asked and asked not in columns:
+        near = "".join(f"; did you mean {name}?" for name in difflib.get_close_matches(asked, columns, 1))
+        found = listed(columns) if columns else "no column beside the images"
+        raise DataError(f"{origin}: expected the column {asked!r} of --data.group_column, found {found}{near}")
+    return asked or patient_column(columns)
+
+
+def group_names(values: Sequence[object]) -> np.ndarray:
+    """Return the values of a column of groups as texts, (n,), "" for none."""
+    missing = [value is None or value != value or is_missing(value) for value in values]  # NaN differs from itself
+    return np.array(["" if none else str(v).strip() for none, v in zip(missing, values, strict=True)], object)
+
+
+def groups_of(images: Images) -> np.ndarray:
+    """Return what names the group of each image, (n,) texts: a table's column or, without one, its path; "" for none.
 
     "elbow/patient00001/view1.png" is of "patient00001", as "wrist/patient00001/view1.png" is, and "sub-01_T1.png" of
     "sub-01"; "10_left.jpeg" and "10_right.jpeg" are of "10". Where no patient is named, "site2/scan7/slice3.png" is of
     "site2/scan7": each folder counts its own scans.
     """
-    if images.patients is not None:
-        return images.patients
+    if images.groups is not None:
+        return images.groups
     paths = _paths(images, PATIENT, SCAN)
     patterns = _worth_a_look(paths)
     return np.array([_patient(path, patterns) for path in paths] if patterns else [""] * len(paths), object)
@@ -70,15 +92,15 @@ def certain_patients(images: Images, by_column: bool) -> set[str]:
     patient, there are none.
     """
     if by_column:
-        return set() if _classes_are_patients(images) else set(images.patients) - {""}
+        return set() if classes_are_groups(images) else set(images.groups) - {""}
     return {_up_to(PATIENT, path) for path in _paths(images, PATIENT)} - {""}
 
 
-def _classes_are_patients(images: Images) -> bool:
-    """Return whether the images of each class have one patient in their column."""
+def classes_are_groups(images: Images) -> bool:
+    """Return whether the images of each class have one value in their column of groups."""
     if images.labels is None:
         return False
-    pairs = set(zip(images.labels.tolist(), images.patients, strict=True))
+    pairs = set(zip(images.labels.tolist(), images.groups, strict=True))
     return len(pairs) == len({label for label, _ in pairs})
 
 

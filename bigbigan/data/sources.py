@@ -15,7 +15,7 @@ from bigbigan.data.fingerprint import files_of
 from bigbigan.data.folders import open_folder
 from bigbigan.data.hub import WILDCARDS, open_hub
 from bigbigan.data.images import Found, Images, Request
-from bigbigan.data.patients import certain_patients, patients_of
+from bigbigan.data.patients import certain_patients, choose_group_column, classes_are_groups, groups_of
 from bigbigan.data.pictures import EXTENSIONS, how_to_read
 from bigbigan.data.split_names import ALL, REST, TEST, VAL, read_name, split_names
 from bigbigan.data.splits import hold_out
@@ -51,6 +51,7 @@ def open_images(
     other_split: str = "",
     value_range: tuple[float, ...] = (),
     split_rule: str = "patient",
+    group_column: str = "",
 ) -> Images:
     """Return a split of the data set that `path` names. Raises DataError.
 
@@ -65,8 +66,11 @@ def open_images(
     folder is read; "" for "test" and "train".
     value_range: the values of black and white in grey pictures of more than 8 bits or of floats; see `Data`.
     split_rule: how images are held out, "patient", "hash" or "permutation"; see `data.splits`.
+    group_column: the column whose equal values are held out together; "" for that of patients, if there is one.
     """
-    request = Request(path, split, image_column, label_column, test, subset, follow_links, other_split)
+    request = Request(
+        path, split, image_column, label_column, test, subset, follow_links, other_split, group_column=group_column
+    )
     if any(name.startswith("./") for name in (split, other_split)):  # which may lie in one another
         return _open_both(request, value_range, test_share, split_rule)[test]
     found = _open(request, value_range)
@@ -82,8 +86,9 @@ def open_whole_split(data: Data) -> Found:
     other = data.test_split if not test else "train"
     columns = data.image_column, data.label_column
     request = Request(
-        data.path, data.split, *columns, test, data.subset, data.follow_links, other, nothing_held_out=True
-    )
+        data.path, data.split, *columns, test, data.subset, data.follow_links, other,
+        nothing_held_out=True, group_column=data.group_column,
+    )  # fmt: skip
     found = _open(request, data.value_range)
     if found.whole and test:
         raise DataError(
@@ -102,8 +107,12 @@ def open_splits(data: Data, common_classes: bool = True) -> tuple[Images, Images
 
     columns, listing = (data.image_column, data.label_column), Listing()
     split, other = split_names(data.split, data.test_split, evaluate=False)
-    request = Request(data.path, split, *columns, False, data.subset, data.follow_links, other, listing)
+    request = Request(
+        data.path, split, *columns, False, data.subset, data.follow_links, other, listing,
+        group_column=data.group_column,
+    )  # fmt: skip
     train, test = _open_both(request, data.value_range, data.test_share, data.split_rule)
+    _say_common_groups(train, test)
     return train, match_classes(train, test) if common_classes else test
 
 
@@ -178,15 +187,16 @@ def _without(train: Images, test: Images) -> Images:
 def _hold_out(images: Images, share: float, rule: str) -> tuple[Images, Images]:
     """Return the images to train on and those held out, which say what they are a part of."""
     images = without_ids(images)
-    train, test = hold_out(dataclasses.replace(images, patients=patients_of(images)), share, rule)
+    train, test = hold_out(dataclasses.replace(images, groups=groups_of(images)), share, rule)
     source = f"held out of {images.source or 'the training images'}"
-    in_test = [name for name in test.patients if name]
-    if set(in_test) & set(train.patients):
-        both = set.intersection(*(certain_patients(side, images.patients is not None) for side in (train, test)))
+    in_test = [name for name in test.groups if name]
+    if set(in_test) & set(train.groups):
+        both = set.intersection(*(certain_patients(side, images.groups is not None) for side in (train, test)))
         if both:
             _say_in_both(images.origin, min(both), len(both))
     elif len(set(in_test)) < len(in_test):
-        source += f", whole patients or scans such as {printable(min(in_test))}"
+        kind = f"groups of column {images.group_column!r}" if images.group_column else "patients or scans"
+        source += f", whole {kind} such as {printable(min(in_test))}"
     return train, dataclasses.replace(test, source=source)
 
 
@@ -194,9 +204,22 @@ def _hold_out(images: Images, share: float, rule: str) -> tuple[Images, Images]:
 def _say_in_both(origin: str, example: str, count: int) -> None:
     log.warning(
         "%s: images of %s, such as %s, are both trained on and held out; to keep the images of each patient together, "
-        "put them in folders train and test, or list them: --data.split ./train.txt --data.test_split ./test.txt",
+        "name a column that tells them apart by --data.group_column, put them in folders train and test, or list them: "
+        "--data.split ./train.txt --data.test_split ./test.txt",
         origin, counted(count, "patient"), printable(example),
     )  # fmt: skip
+
+
+def _say_common_groups(train: Images, test: Images) -> None:
+    """Log a warning if the data's own splits have groups of --data.group_column in common."""
+    if not train.group_column or classes_are_groups(train) or classes_are_groups(test):
+        return
+    if common := (set(train.groups) & set(test.groups)) - {""}:
+        log.warning(
+            "%s: the splits have %s of column %r in common, such as %s, so test images have relatives among the "
+            "training images; put all images of a group into one split",
+            train.origin, counted(len(common), "group"), train.group_column, printable(min(common)),
+        )  # fmt: skip
 
 
 def _open(request: Request, value_range: tuple[float, ...] = ()) -> Found:
@@ -214,6 +237,9 @@ def _open(request: Request, value_range: tuple[float, ...] = ()) -> Found:
         raise DataError(f"{error}, or follow it with --data.follow_links True") from None
     if not len(found.images):
         raise DataError(f"--data.path {path}: expected images, found none")
+    if request.group_column and found.images.groups is None:
+        choose_group_column([], request.group_column, printable(path))
+    found.images.group_column = request.group_column
     found.images.value_range = limits
     return found
 

@@ -1,11 +1,12 @@
 """Hold out images: for tests where a data set has no splits of its own, and for choices during a run.
 
 Whether an image is held out is decided by a hash of what it is: its path within the data set, or the bytes of a table
-row's image; or of its patient, where enough of them are named. So an image stays on its side while others are added or
-deleted, and wherever the data set is moved.
+row's image; or of its group: its patient, where enough of them are named, or what --data.group_column says of it. So an
+image stays on its side while others are added or deleted, and wherever the data set is moved.
 """
 
 import logging
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from hashlib import blake2b, sha256
@@ -14,7 +15,7 @@ import numpy as np
 
 from bigbigan.data.fingerprint import fingerprint
 from bigbigan.data.images import Images, pixels_of
-from bigbigan.data.patients import patients_of
+from bigbigan.data.patients import groups_of
 from bigbigan.errors import DataError
 from bigbigan.files import cache_folder, printable, write_whole
 
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 def hold_out(images: Images, share: float, rule: str = "patient") -> tuple[Images, Images]:
     """Divide the images into those to train on and a `share` of them to evaluate on: (train, test).
 
-    The result does not depend on the run or its seed.  rule: "patient", see `held_out_patients`, and "hash" where too
+    The result does not depend on the run or its seed.  rule: "patient", see `held_out_groups`, and "hash" where too
     few patients are named; "hash", see `held_out`; or "permutation", a permutation of all positions, which deals
     all images anew when one is added or deleted: the rule of runs of earlier versions.
     """
@@ -35,7 +36,7 @@ def hold_out(images: Images, share: float, rule: str = "patient") -> tuple[Image
         raise DataError(
             f"{images.origin}: expected two images or more, since one is held out for evaluation; found one"
         )
-    chosen = held_out_patients(images, share) if rule == "patient" else None
+    chosen = held_out_groups(images, share) if rule == "patient" and share > 0 else None
     if chosen is None:
         chosen = _permuted(len(images), share) if rule == "permutation" else held_out(images, share)
     return images.subset(np.flatnonzero(~chosen)), images.subset(np.flatnonzero(chosen))
@@ -47,7 +48,7 @@ def hold_out_for_choices(images: Images, share: float, rule: str = "patient") ->
     share: of the images that is held out, at most `MOST_FOR_CHOICES` and at least two. With labels every class gives
     the same share, up to one image, and keeps at least one to train on. Of each class the images with the lowest hashes
     are held out, so that one image more or less changes at most a few of them.  rule: "patient" holds out whole
-    patients instead, those with the lowest hashes, where enough of them are named.  Raises DataError.
+    patients or groups instead, those with the lowest hashes, where enough of them are named.  Raises DataError.
     """
     if len(images) < 4:
         raise DataError(
@@ -55,13 +56,18 @@ def hold_out_for_choices(images: Images, share: float, rule: str = "patient") ->
             f"of them out; found {len(images)}"
         )
     count = min(max(2, round(share * len(images))), MOST_FOR_CHOICES)
-    if rule == "patient" and (patients := _by_patient(images, share, "choices")):
-        _, of_image = patients
-        reached = np.cumsum(np.bincount(of_image))  # images of the patients up to each
+    if rule == "patient" and (groups := _by_group(images, share, "choices", math.ceil(1 / share))):
+        _, of_image = groups
+        reached = np.cumsum(np.bincount(of_image))  # images of the groups up to each
         out = np.arange(len(reached)) < max(np.searchsorted(reached, count, "right"), np.searchsorted(reached, 2) + 1)
         chosen = _with_every_class(images, out, of_image)[of_image]
         if chosen.sum() >= 2:
             return images.subset(np.flatnonzero(~chosen)), images.subset(np.flatnonzero(chosen))
+    if images.group_column:
+        log.warning(
+            "%s: column %r has too few groups to hold some out for choices too, so single images are",
+            images.origin, images.group_column,
+        )  # fmt: skip
     _, order, ranks, sizes = _ranked(images, share, "choices")
     quantile = np.where(ranks < sizes - 1, (ranks + 0.5) / sizes, np.inf)  # of the hash within the class
     chosen = order[np.argsort(quantile, kind="stable")[: min(count, np.isfinite(quantile).sum())]]
@@ -88,28 +94,36 @@ def held_out(images: Images, share: float, purpose: str = "test") -> np.ndarray:
     return chosen
 
 
-def held_out_patients(images: Images, share: float, purpose: str = "test") -> np.ndarray | None:
-    """Return which images are held out, bool (n,), those of a patient together; each patient with probability `share`.
+def held_out_groups(images: Images, share: float, purpose: str = "test") -> np.ndarray | None:
+    """Return which images are held out, bool (n,), those of a group together; each group with probability `share`.
 
-    None where fewer patients are named than `share` holds one of (ten for a tenth), or each class has one patient
-    alone. An image without a patient stands alone. Of each class with two patients or more, at least one is held out,
-    if those of other classes allow it, and of every class at least one is not. purpose: as of `held_out`.
+    A group is a patient, or what has the same value in --data.group_column. An image without one stands alone. Of each
+    class with two groups or more, at least one is held out, if those of other classes allow it, and of every class at
+    least one is not. None where fewer patients are named than `share` holds one of (ten for a tenth), or each class has
+    one patient alone. purpose: as of `held_out`.  Raises DataError if there are no two groups of a column that was
+    asked for, or each class has one alone.
     """
-    patients = _by_patient(images, share, purpose)
-    if patients is None:
-        return None
-    place, of_image = patients
-    chosen = _with_every_class(images, place < share * 2.0**64, of_image)[of_image]
+    groups = _by_group(images, share, purpose, 2 if images.group_column else math.ceil(1 / share))
+    chosen = np.zeros(len(images), bool)
+    if groups is not None:
+        place, of_image = groups
+        chosen = _with_every_class(images, place < share * 2.0**64, of_image)[of_image]
+    if images.group_column and not chosen.any():
+        found = "one group alone" if groups is None else "one group in each class, so that none can be held out"
+        raise DataError(
+            f"{images.origin}: expected several groups in the column {images.group_column!r} of --data.group_column, "
+            f"found {found}; name another column, or leave it out"
+        )
     return chosen if chosen.any() else None
 
 
-def _by_patient(images: Images, share: float, purpose: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return the hash of each patient, uint64 (p,), ascending, and which of them each image is of, int (n,).
+def _by_group(images: Images, share: float, purpose: str, least: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the hash of each group, uint64 (g,), ascending, and which of them each image is of, int (n,).
 
-    None where there are fewer than 1 / share patients. An image whose path names none is a patient of its own.
+    None where fewer than `least` are named. An image without a group is one of its own.
     """
-    names = patients_of(images)
-    if len(set(names) - {""}) * share < 1:
+    names = groups_of(images)
+    if len(set(names) - {""}) < least:
         return None
     named, place = names != "", np.empty(len(images), np.uint64)
     place[named] = _digests((name.encode() for name in names[named]), purpose)
@@ -118,17 +132,17 @@ def _by_patient(images: Images, share: float, purpose: str) -> tuple[np.ndarray,
 
 
 def _with_every_class(images: Images, out: np.ndarray, of_image: np.ndarray) -> np.ndarray:
-    """Return which patients are held out, bool (p,), changed so that each class is on both sides, if it can be.
+    """Return which groups are held out, bool (g,), changed so that each class is on both sides, if it can be.
 
     out: which would be, by ascending hash. of_image: which of them each image is of, int (n,).
     """
     labels = np.zeros(len(images), np.int64) if images.labels is None else images.labels
-    pairs = np.unique(np.stack([labels, of_image], axis=1), axis=0)  # (class, patient), by class and then by hash
+    pairs = np.unique(np.stack([labels, of_image], axis=1), axis=0)  # (class, group), by class and then by hash
     first = np.flatnonzero(np.diff(pairs[:, 0], prepend=pairs[0, 0] - 1))
     last = np.append(first[1:], len(pairs)) - 1
-    out, patients, several = out.copy(), pairs[:, 1], last > first
-    out[patients[first[several & ~np.logical_or.reduceat(out[patients], first)]]] = True
-    out[patients[last[np.logical_and.reduceat(out[patients], first)]]] = False
+    out, groups, several = out.copy(), pairs[:, 1], last > first
+    out[groups[first[several & ~np.logical_or.reduceat(out[groups], first)]]] = True
+    out[groups[last[np.logical_and.reduceat(out[groups], first)]]] = False
     return out
 
 

@@ -22,13 +22,12 @@ from bigbigan.data.columns import (
     choose_image_column,
     choose_label_columns,
     classes_of,
-    is_missing,
     is_plain,
     say_which_labels,
     tally,
 )
 from bigbigan.data.images import Found, Images, Request
-from bigbigan.data.patients import patient_column
+from bigbigan.data.patients import choose_group_column, group_names
 from bigbigan.data.pictures import PictureError, open_picture
 from bigbigan.data.split_columns import choose_by_column
 from bigbigan.data.split_names import choose_parts, read_name
@@ -143,7 +142,8 @@ def found_in_tables(
 
     def images(name: str, other: str = "", quiet: bool = True) -> Images:
         others = [tables[other]()] if other and other != name else []
-        columns = Columns(request.image_column, None if request.no_labels else request.label_column, others, quiet)
+        label = None if request.no_labels else request.label_column
+        columns = Columns(request.image_column, label, others, quiet, request.group_column)
         own_folder = None if request.follow_links else folder
         return from_table(tables[name](), str(request.location), columns, own_folder, (files or {}).get(name))
 
@@ -225,14 +225,15 @@ def _read_tables(paths: list[Path]):
 class Columns:
     """Say which columns of a table to read.
 
-    image, label: names, or "" to choose by their types and names; label None for no labels.  others: tables of other
-    splits, whose labels tell ids from classes.  quiet: whether the choice is not logged.
+    image, label, group: names, or "" to choose by their types and names; label None for no labels.  others: tables of
+    other splits, whose labels tell ids from classes.  quiet: whether the choice is not logged.
     """
 
     image: str = ""
     label: str | None = ""
     others: list = dataclasses.field(default_factory=list)
     quiet: bool = False
+    group: str = ""
 
 
 def from_table(
@@ -258,7 +259,7 @@ def from_table(
     with _muted(columns.quiet):
         column = choose_image_column(_image_columns(table), list(table.features), columns.image, origin)
         labels, names = (None, None) if columns.label is None else _table_labels(table, column, columns, origin)
-    patients = _patients(table, column)
+    groups = _groups(table, column, columns.group, origin)
     if files is None:
         files = [(b"table", table._fingerprint)]
     if (dtype := array_type(table.features[column])) is not None:
@@ -272,7 +273,7 @@ def from_table(
         ) from None
     with contextlib.suppress(PictureError):
         items.source(0) if len(items) else None  # refuses a table of paths that lead out of the folder at once
-    return Images(items, labels, names, origin, f"column {column!r}", patients=patients)
+    return Images(items, labels, names, origin, f"column {column!r}", groups=groups)
 
 
 def _check_one_picture_a_row(table, asked: str, origin: str) -> None:
@@ -351,14 +352,13 @@ def _table_labels(table, image: str, columns: Columns, origin: str) -> tuple[np.
     return None, None
 
 
-def _patients(table, image: str) -> np.ndarray | None:
-    """Return what the column of patients calls that of each row, (n,) texts; None without such a column."""
-    name = patient_column([name for name in table.features if name != image])
+def _groups(table, image: str, asked: str, origin: str) -> np.ndarray | None:
+    """Return the group of each row, (n,) texts, by the column that is asked for, or else that of patients, or None."""
+    name = choose_group_column([name for name in table.features if name != image], asked, origin)
     if not name:
         return None
     values = rows if isinstance(rows := _rows(table, name), list) else rows.to_pylist()
-    missing = [value is None or value != value or is_missing(value) for value in values]  # NaN differs from itself
-    return np.array(["" if none else str(v).strip() for none, v in zip(missing, values, strict=True)], object)
+    return group_names(values)
 
 
 def _rows(table, name: str):

@@ -38,6 +38,7 @@ from bigbigan.data.columns import (
 )
 from bigbigan.data.images import Found, Images, Request
 from bigbigan.data.metadata import are_measurements
+from bigbigan.data.patients import choose_group_column, group_names
 from bigbigan.data.pictures import EXTENSIONS, PictureError, open_picture
 from bigbigan.data.split_columns import choose_by_column
 from bigbigan.data.split_names import ALL, choose_parts, read_name
@@ -229,9 +230,10 @@ def _images(request: Request, named: dict[str, list[Path]], name: str, root: Pat
     labels, names = (None, None) if request.no_labels else _labels(table, beside, request, where)
     if labels is None and ALL not in (request.split, request.other_split) and not request.nothing_held_out:
         _check_no_folders(table.column(KEY).to_pylist(), files[0], where)
+    groups = _groups(table, request.group_column, where)
     items = Tars(files, root, shards, *places, [f"{key}.{suffix}" for key in table.column(KEY).to_pylist()])
     source = files[0].name if len(files) == 1 else f"{files[0].name} … {files[-1].name} ({len(files)} files)"
-    return Images(items, labels, names, str(request.location), f".{suffix} in tars", source, notes)
+    return Images(items, labels, names, str(request.location), f".{suffix} in tars", source, notes, groups=groups)
 
 
 def _samples(request: Request, files: list[Path]) -> tuple[pa.Table, str, np.ndarray, int]:
@@ -284,6 +286,12 @@ def _labels(
                 raise
             log.warning("%s; no labels are taken", error)  # the column was our guess, not the user's wish
     return None, None
+
+
+def _groups(table: pa.Table, asked: str, where: str) -> np.ndarray | None:
+    """Return the group of each sample by the field of .json that is asked for, or else that of patients, or None."""
+    name = choose_group_column([name for name in table.column_names if _is_field(name)], asked, where)
+    return group_names(table.column(name).to_pylist()) if name else None
 
 
 def _check_one_class(found: Tally, name: str, where: str) -> None:

@@ -105,9 +105,17 @@ class TextTable:
                 )
         return columns[best]
 
+    def names_with_suffixes(self, column: str, names: NamesIn) -> bool:
+        """Return whether most names of images in a column have a suffix or a folder: "17.png", not "17"."""
+        return _rank(self.column(column), names).explicit
+
     def column_of_folders(self, names: NamesIn) -> str | None:
         """Return the first column whose values are names of folders of images, None if there is none."""
-        return next((n for n in self.columns if n and _name_folders(self.column(n)[:SAMPLE], names)), None)
+        return next((name for name in self.columns if name and self.names_folders(name, names)), None)
+
+    def names_folders(self, column: str, names: NamesIn) -> bool:
+        """Return whether nearly all values of a column, of two or more, are names of folders of images."""
+        return _name_folders(self.column(column)[:SAMPLE], names)
 
 
 def of_folders(table: TextTable, names: NamesIn) -> str:

@@ -252,7 +252,7 @@ def card(config: dict[str, Any], images_seen: int) -> dict[str, Any]:
     config = flatten(Config()) | EARLIER | config
     kept = (
         "path", "subset", "split", "test_split", "test_share", "image_column", "label_column", "augment", "flip",
-        "follow_links", "value_range", "split_rule",
+        "follow_links", "value_range", "split_rule", "group_column",
     )  # fmt: skip
     data = {key: config[f"data.{key}"] for key in kept}
     loss = {key: config[f"loss.{key}"] for key in ("form", "unary_x", "unary_z")}

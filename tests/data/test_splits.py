@@ -298,13 +298,13 @@ def write_rows(root, kind: str) -> None:
 def test_a_column_of_patients_keeps_them_together_whatever_the_labels_are(tmp_path, kind, caplog):
     write_rows(tmp_path, kind)
     found = [open_images(str(tmp_path), test=test) for test in (False, True)]
-    patients = [set(images.patients) for images in found]
+    patients = [set(images.groups) for images in found]
     assert not patients[0] & patients[1] and patients[0] | patients[1] == {str(7 * i) for i in range(40)}
     assert len(found[0]) == 3 * len(patients[0]) and len(found[1]) == 3 * len(patients[1])
     assert "whole patients" in found[1].source and "both trained on" not in caplog.text
-    assert not set.intersection(*(set(images.patients) for images in hold_out_for_choices(found[0], 0.1)))
+    assert not set.intersection(*(set(images.groups) for images in hold_out_for_choices(found[0], 0.1)))
     labelled = open_images(str(tmp_path), test=True, label_column="kind")
-    assert set(labelled.labels) == {0, 1} and list(labelled.patients) == list(found[1].patients)
+    assert set(labelled.labels) == {0, 1} and list(labelled.groups) == list(found[1].groups)
 
 
 def test_images_without_a_patient_in_the_column_stand_alone(tmp_path):
@@ -314,7 +314,7 @@ def test_images_without_a_patient_in_the_column_stand_alone(tmp_path):
         kind = {"words": "string", "numbers": "int64", "floats": "float64"}[name]
         features = Features({"image": ImageFeature(), "patient_id": Value(kind)})
         Dataset.from_dict(rows, features=features).to_parquet(tmp_path / f"{name}.parquet")
-        found = [open_images(str(tmp_path / f"{name}.parquet"), test=test).patients for test in (False, True)]
+        found = [open_images(str(tmp_path / f"{name}.parquet"), test=test).groups for test in (False, True)]
         assert set(found[0]) & set(found[1]) == {""} and len(set(found[0]) | set(found[1])) == 21
         assert 3 <= sum(patient == "" for patient in found[1]) <= 25, "a tenth of the 120, one by one"
 

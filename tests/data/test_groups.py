@@ -1,0 +1,221 @@
+"""--data.group_column: images with one value in a column are on one side, in every kind of data set."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from datasets import Dataset, Features, Value
+from datasets import Image as ImageFeature
+
+from bigbigan.config import Config, Data, ImagesGiven
+from bigbigan.data import data_of_model, hold_out_for_choices, open_images
+from bigbigan.data.sources import open_splits
+from bigbigan.errors import ConfigError, DataError
+from bigbigan.release.load import load_model
+from eval_linear.probe import ProbeData
+from eval_linear.probe import open_splits as probed_splits
+from tests.conftest import picture, train
+from tests.data.test_tars import pack
+
+PLACES = ["lake", "field", "wood", "river", "hill"]
+ROWS = [{"file_name": f"{i:02}.png", "place": PLACES[i % 5], "kind": "xy"[i // 5 % 2]} for i in range(60)]
+KINDS = ["table", "tar", "metadata.csv", "metadata.jsonl", "metadata.parquet", "notes.csv", "folders.csv"]
+
+
+def encoded(seed: int) -> bytes:
+    file = io.BytesIO()
+    picture(seed, (8, 8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def write_csv(path, rows: list[dict]):
+    path.write_text("\n".join([",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]))
+
+
+def write(root, kind: str, rows=ROWS):
+    """Write the images of `rows`, with their columns in a file of one kind, into `root`."""
+    root.mkdir(exist_ok=True)
+    if kind == "table":
+        columns = {name: [row[name] for row in rows] for name in rows[0] if name != "file_name"}
+        features = Features({"image": ImageFeature()} | {name: Value("string") for name in columns})
+        images = [{"bytes": encoded(i), "path": None} for i in range(len(rows))]
+        Dataset.from_dict({"image": images, **columns}, features=features).to_parquet(root / "a.parquet")
+        return root
+    if kind == "tar":
+        members = {}
+        for i, row in enumerate(rows):
+            fields = {name: value for name, value in row.items() if name != "file_name"}
+            members |= {f"{i}.png": encoded(i), f"{i}.json": json.dumps(fields).encode()}
+        pack(root / "a.tar", members)
+        return root
+    for i, row in enumerate(rows):
+        path = root / (f"{'xy'[i // 30]}/animal {i // 6}" if kind == "folders.csv" else "") / row["file_name"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(i))
+    if kind == "metadata.jsonl":
+        (root / kind).write_text("\n".join(map(json.dumps, rows)))
+    elif kind == "metadata.parquet":
+        Dataset.from_list(rows).to_parquet(root / kind)
+    elif kind == "folders.csv":  # rows name the folders, not the images
+        write_csv(root / kind, [{"animal": f"animal {i}", "place": PLACES[i % 5]} for i in range(len(rows) // 6)])
+    else:
+        write_csv(root / kind, [{"image": row["file_name"], **row} if kind == "notes.csv" else row for row in rows])
+    return root
+
+
+def seen(images) -> set[int]:
+    """Return the numbers of the pictures."""
+    known = {np.asarray(picture(i, (8, 8))).tobytes(): i for i in range(60)}
+    return {known[np.asarray(images[i].convert("RGB")).tobytes()] for i in range(len(images))}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_of_one_place_are_on_one_side(tmp_path, kind):
+    write(tmp_path, kind)
+    found = [open_images(str(tmp_path), test=test, group_column="place") for test in (False, True)]
+    place = (lambda i: PLACES[i // 6 % 5]) if kind == "folders.csv" else (lambda i: PLACES[i % 5])
+    sides = [seen(images) for images in found]
+    assert sides[0] | sides[1] == set(range(60)) and not sides[0] & sides[1]
+    held_out = {place(i) for i in sides[1]}
+    assert held_out and not held_out & {place(i) for i in sides[0]}, "fewer groups than ten: one is held out still"
+    assert f"whole groups of column 'place' such as {min(held_out)}" in found[1].source
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_column_that_is_not_there_is_one_error(tmp_path, kind):
+    write(tmp_path, kind)
+    with pytest.raises(DataError, match=r"expected the column 'plac' of --data.group_column, found .*mean place\?"):
+        open_images(str(tmp_path), group_column="plac")
+
+
+@pytest.mark.parametrize("path", ["digits", "photos"])
+def test_images_without_columns_are_one_error(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for i in range(20):
+        picture(i, (8, 8)).save(tmp_path / "photos" / f"{i}.png")
+    with pytest.raises(DataError, match="expected the column 'place' of --data.group_column, found no column"):
+        open_splits(Data(path=path, group_column="place"))
+
+
+def test_a_table_that_names_no_image_is_one_error(tmp_path):
+    write(tmp_path, "notes.csv")
+    write_csv(tmp_path / "notes.csv", [{"name": f"other {i}", "place": "lake"} for i in range(9)])
+    with pytest.raises(DataError, match="expected a column that names images, or a row for each of their folders"):
+        open_images(str(tmp_path), group_column="place")
+
+
+def test_two_values_for_one_image_are_one_error(tmp_path):
+    write(tmp_path, "notes.csv")
+    write_csv(tmp_path / "notes.csv", [{"name": row["file_name"], "place": "lake"} for row in ROWS])
+    write_csv(tmp_path / "more.csv", [{"name": row["file_name"], "place": "hill"} for row in ROWS])
+    with pytest.raises(DataError, match="expected one value for each image in the column 'place'.*'hill'.*'lake'"):
+        open_images(str(tmp_path), group_column="place")
+
+
+@pytest.mark.parametrize("kind", ["table", "notes.csv"])
+def test_groups_that_cannot_be_held_out_are_one_error(tmp_path, kind):
+    write(tmp_path / "one", kind, [row | {"place": "lake"} for row in ROWS])
+    with pytest.raises(DataError, match="expected several groups in the column 'place'.*found one group alone"):
+        open_images(str(tmp_path / "one"), group_column="place")
+    write(tmp_path / "classes", kind)
+    with pytest.raises(DataError, match="one group in each class, so that none can be held out"):
+        open_images(str(tmp_path / "classes"), group_column="kind", label_column="kind")
+
+
+def test_images_without_a_value_stand_alone(tmp_path):
+    rows = [row | {"place": row["place"] if i % 2 else "NA"} for i, row in enumerate(ROWS)]
+    found = [open_images(str(write(tmp_path, "table", rows)), test=test, group_column="place") for test in (0, 1)]
+    assert set(found[0].groups) & set(found[1].groups) <= {""} and set(found[0].groups) > {""}
+
+
+def test_a_column_asked_for_goes_before_that_of_patients(tmp_path):
+    rows = [row | {"patient_id": f"p{i % 20}"} for i, row in enumerate(ROWS)]
+    write(tmp_path, "metadata.csv", rows)
+    by_patient, by_place = (open_images(str(tmp_path), test=True, group_column=name) for name in ("", "place"))
+    assert "patients" in by_patient.source and "'place'" in by_place.source
+    assert set(by_place.groups) <= set(PLACES) and set(by_patient.groups) <= {f"p{i}" for i in range(20)}
+
+
+def test_patients_named_by_fields_of_tars_and_by_tables_of_folders_are_known(tmp_path, caplog):
+    pack(tmp_path / "t" / "a.tar", {
+        f"{i}.{kind}": content for i in range(60)
+        for kind, content in (("png", encoded(i)), ("json", json.dumps({"patient_id": i % 20}).encode()))
+    })  # fmt: skip
+    for i in range(60):
+        path = tmp_path / "f" / f"{i // 3:x}a{i // 3}" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(i))
+    write_csv(tmp_path / "f" / "people.csv", [{"patient": f"{k:x}a{k}", "age": 30 + k} for k in range(20)])
+    for path, patient in ((tmp_path / "t", lambda i: i % 20), (tmp_path / "f", lambda i: i // 3)):
+        found = open_splits(Data(path=str(path)))
+        sides = [{patient(i) for i in seen(images)} for images in found]
+        assert sides[0] | sides[1] == set(range(20)) and not sides[0] & sides[1]
+        assert "whole patients" in found[1].source and found[0].labels is None
+    assert "no labels, since the 20 folders, such as 0a0, are the patients or groups of a table" in caplog.text
+    assert len(open_images(str(tmp_path / "f"), split="all").class_names) == 20, "as the line says"
+
+
+def test_a_table_of_patients_that_names_classes_says_nothing_of_images(tmp_path):
+    for i in range(60):
+        path = tmp_path / ("benign", "malign")[i % 2] / f"patient{i // 3}_{i}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(encoded(i))
+    write_csv(tmp_path / "people.csv", [{"patient": f"q{k}", "kind": ("benign", "malign")[k % 2]} for k in range(20)])
+    found = open_splits(Data(path=str(tmp_path)))
+    sides = [{i // 3 for i in seen(images)} for images in found]
+    assert not sides[0] & sides[1] and "whole patients" in found[1].source, "by their paths"
+    with pytest.raises(DataError, match="a row for each of their folders, beside the column 'patient'.*found neither"):
+        open_splits(Data(path=str(tmp_path), group_column="patient"))
+
+
+def test_choices_are_made_on_whole_groups_where_there_are_enough(tmp_path, caplog):
+    write(tmp_path / "few", "table")
+    train_images = open_images(str(tmp_path / "few"), group_column="place")
+    rest, chosen = hold_out_for_choices(train_images, 0.1)
+    assert set(rest.groups) & set(chosen.groups) and "'place' has too few groups" in caplog.text
+    caplog.clear()
+    write(tmp_path / "many", "table", [row | {"place": f"place {i % 30}"} for i, row in enumerate(ROWS)])
+    train_images = open_images(str(tmp_path / "many"), group_column="place")
+    rest, chosen = hold_out_for_choices(train_images, 0.1)
+    assert not set(rest.groups) & set(chosen.groups) and not caplog.text
+
+
+def test_groups_in_both_of_two_given_splits_are_said(tmp_path, caplog):
+    for name, part in (("train", range(50)), ("test", range(50, 60))):
+        columns = {"image": [{"bytes": encoded(i), "path": None} for i in part], "place": [PLACES[i % 5] for i in part]}
+        features = Features({"image": ImageFeature(), "place": Value("string")})
+        Dataset.from_dict(columns, features=features).to_parquet(tmp_path / f"{name}.parquet")
+    open_splits(Data(path=str(tmp_path)))
+    assert not caplog.text
+    train_images, test_images = open_splits(Data(path=str(tmp_path), group_column="place"))
+    assert (len(train_images), len(test_images)) == (50, 10)
+    assert "the splits have 5 groups of column 'place' in common, such as field" in caplog.text
+
+
+def test_another_rule_is_refused():
+    config = Config(data=Data(group_column="place", split_rule="hash"))
+    with pytest.raises(ConfigError, match="--data.group_column place: expected --data.split_rule patient.*found hash"):
+        config.validate()
+
+
+def test_a_model_says_that_other_images_need_the_column_again(caplog):
+    card = {"data": {"path": "photos", "group_column": "place", "split_rule": "patient"}}
+    assert data_of_model(ImagesGiven(), card).group_column == "place" and not caplog.text
+    assert data_of_model(ImagesGiven(path="moved", group_column="place"), card).group_column == "place"
+    assert not caplog.text
+    assert data_of_model(ImagesGiven(path="moved"), card).group_column == ""
+    assert "moved: the model's images were held out by groups of column 'place'" in caplog.text
+
+
+@pytest.mark.run
+def test_the_probe_of_a_run_divides_the_images_as_the_run_did(tmp_path):
+    write(tmp_path / "photos", "metadata.csv")
+    flags = (f"--data.path={tmp_path / 'photos'}", "--data.group_column=place", "--run.images=48")
+    out, _ = train(tmp_path, "--run.name=grouped", "--run.probe=False", *flags)
+    assert "whole groups of column 'place'" in out
+    model = load_model(tmp_path / "grouped")
+    splits = probed_splits(ProbeData(), model)
+    held_out = {PLACES[i % 5] for i in seen(splits.test)}
+    assert held_out and not held_out & {PLACES[i % 5] for i in seen(splits.train)}
