@@ -52,7 +52,7 @@ def variations(
     x: (N, 3, S', S') in [−1, 1], as `bigbigan.as_tensor` returns images.  count: of each image, at least 1.
     noise: σ ≥ 0, in units of the latents; 0 repeats the reconstruction. The uniform prior's latents stay in [−1, 1].
     seed: decides ε.
-    classes: (N,) of a conditional model; None draws them at random.  Raises InputError.
+    classes: (N,) of a conditional model; None draws one at random for each image.  Raises InputError.
     """
     _check(noise, seed, count=count)
     z = encode(signed_values(x), model, "z_mean", value_range=(-1, 1), progress=False)
@@ -67,6 +67,7 @@ def tasks(
 
     A class is a latent z of the prior, and its members are G(z + ε), ε ~ N(0, noise² I): images (ways, shots, 3, S, S)
     in [−1, 1], latents of the classes (ways, Z), on the CPU. A learner that is trained on many such tasks is LASIUM's.
+    A conditional G draws the members of one class with one of its own classes, drawn at random.
     ways, shots: at least 1.  noise, seed: as in `variations`.  Raises InputError.
     """
     _check(noise, seed, ways=ways, shots=shots)
@@ -82,8 +83,11 @@ def _check(noise: float, seed: int, **counts: int) -> None:
 
 
 def _near(model: BigBiGAN, z: Tensor, count: int, noise: float, seed: int, classes: Tensor | None) -> Tensor:
-    """Return G of `count` latents near each of z (N, Z): (N, count, 3, S, S)."""
-    shift = torch.randn(len(z), count, z.shape[1], generator=torch.Generator().manual_seed(int(seed)))
+    """Return G of `count` latents near each of z (N, Z): (N, count, 3, S, S). classes: None for a random one each."""
+    generator = torch.Generator().manual_seed(int(seed))
+    shift = torch.randn(len(z), count, z.shape[1], generator=generator)
+    if classes is None and model.classes:
+        classes = torch.randint(model.classes, (len(z),), generator=generator)
     repeated = None if classes is None else classes.repeat_interleave(count, 0)
     near = (z[:, None] + noise * shift).flatten(0, 1)
     near = near.clamp(-1, 1) if model.prior == "uniform" else near  # G has seen nothing beyond

@@ -34,6 +34,19 @@ def test_every_kind_of_model_draws_variations_and_tasks(kind):
     assert 0 < float((near - still[:, :1]).square().mean()) < float((far - still[:, :1]).square().mean())
 
 
+def test_a_conditional_generator_draws_one_class_for_each_image(monkeypatch):
+    model = tiny_model(classes=5).eval()
+    seen = []
+    picture = lambda z, _, classes: seen.append(classes.tolist()) or torch.zeros(len(z), 3, 8, 8)  # noqa: E731
+    monkeypatch.setattr(few_shot, "generate", picture)
+    variations(model, images(2), 3)
+    tasks(model, ways=40, shots=3)
+    tasks(model, ways=40, shots=3, seed=1)
+    for found in seen:
+        assert found == [label for label in found[::3] for _ in range(3)]
+    assert set(seen[1]) == set(range(5)) and seen[1] != seen[2]
+
+
 def test_the_noise_is_as_said(monkeypatch):
     model = tiny_model().eval()
     seen = []
