@@ -372,6 +372,11 @@ def test_a_mistyped_checkpoint_is_one_sentence(run_folder, monkeypatch):
         bigbigan.load("nothing")
     with pytest.raises(CheckpointError, match="found none of these"):
         bigbigan.load(run_folder.parent)
+    monkeypatch.chdir(run_folder)  # which an empty text would be
+    for empty in ("", " "):
+        with pytest.raises(CheckpointError, match="found an empty path; '.' is the current folder"):
+            bigbigan.load(empty)
+    assert bigbigan.load(".").card["images_seen"] == 240
 
 
 def test_a_mistyped_run_is_asked_for_and_no_model_of_the_package(tmp_path, monkeypatch):

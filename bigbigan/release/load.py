@@ -40,6 +40,8 @@ def load_model(source: str | os.PathLike[str], parts: Collection[str] | None = N
     `torch.inference_mode` the weights are ordinary tensors too, which can be trained later.
     parts: names of the networks to load, those that the model has of them; None for all. Raises CheckpointError.
     """
+    if str(source).strip() == "":  # of an unset variable of the shell
+        raise CheckpointError(f"{EXPECTED}, found an empty path; '.' is the current folder")
     folder = expanded(source)
     try:
         if folder.is_dir():
