@@ -92,9 +92,10 @@ def write_clusters(options: Clusters) -> str:
     out.mkdir(parents=True, exist_ok=True)
     for name, (images, labels) in reversed(found.items()):  # training files last: an incomplete folder has none
         write_tables(out, name, images, labels, options.classes)
-    return "\n".join(
-        [*lines, f"written to {out}; train on it with --data.path {out} --model.classes {options.classes}"]
-    )
+    flags = f"--data.path {out} --model.classes {options.classes}"
+    if limits := splits.train.value_range:  # the files are written as they are
+        flags += f" --data.value_range {limits[0]:g} {limits[1]:g}"
+    return "\n".join([*lines, f"written to {out}; train on it with {flags}"])
 
 
 def write_tables(folder: Path, name: str, images: Images, labels: np.ndarray, classes: int) -> None:

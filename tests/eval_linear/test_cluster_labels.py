@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 from sklearn.preprocessing import StandardScaler
@@ -68,6 +69,20 @@ def test_bytes_of_files_are_kept(run_folder, image_folder, tmp_path):
     parts = [open_images(str(tmp_path / "out"), split, test=split == "test") for split in ("train", "test")]
     kept = [images.items.source(i) for images in parts for i in range(len(images))]
     assert sorted(kept) == given
+
+
+def test_pictures_of_16_bits_keep_their_values_and_their_range_is_said(run_folder, tmp_path, capsys):
+    (tmp_path / "scans").mkdir()
+    scans = np.random.default_rng(0).integers(0, 4096, (20, 8, 8), dtype=np.uint16)
+    for i, scan in enumerate(scans):
+        Image.fromarray(scan).save(tmp_path / "scans" / f"{i:02}.png")
+    out = tmp_path / "clusters"
+    arguments = ["--data.path", str(tmp_path / "scans"), "--data.value_range", "0", "4095"]
+    main([str(run_folder), "--classes", "2", "--out", str(out), *arguments])
+    assert f"--data.path {out} --model.classes 2 --data.value_range 0 4095\n" in capsys.readouterr().out
+    parts = [open_images(str(out), split, test=split == "test") for split in ("train", "test")]
+    written = [np.asarray(images[i]) for images in parts for i in range(len(images))]
+    assert sorted(scan.tobytes() for scan in written) == sorted(scan.tobytes() for scan in scans)
 
 
 @pytest.mark.parametrize(
