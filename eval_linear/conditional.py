@@ -16,11 +16,8 @@ from eval_linear.representations import Splits
 from eval_linear.result import PairFigure
 from eval_linear.sheets import ROWS, STEPS, Sheets
 
-CLASSES, SAMPLES, SHOWN = (
-    16,
-    2048,
-    64,
-)  # rows of the sheet by class; samples that leakage is counted on, and of those pictured
+CLASSES = 16  # rows of the sheet by class
+SAMPLES, SHOWN = 2048, 64  # samples that leakage is counted on, and of those pictured
 log = logging.getLogger(__name__)
 
 

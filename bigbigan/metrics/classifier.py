@@ -80,9 +80,8 @@ def train_classifier(
     device = torch.device(device)
     with torch.random.fork_rng([device.index or 0] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        classifier = Classifier(trunk, classes).to(
-            device, memory_format=torch.channels_last
-        )  # a quarter faster on CPUs
+        # Channels last are a quarter faster on CPUs.
+        classifier = Classifier(trunk, classes).to(device, memory_format=torch.channels_last)
         classifier.requires_grad_(True).train()
         fused = device.type in ("cpu", "cuda")
         adam = torch.optim.Adam(classifier.parameters(), lr=rate, weight_decay=weight_decay, fused=fused)

@@ -128,9 +128,8 @@ def _load(path: Path) -> torch.nn.Module:
             )
         )
     try:
-        torch.load(
-            path, map_location="cpu", weights_only=True
-        )  # torch-fidelity would unpickle anything: here only tensors pass
+        # torch-fidelity would unpickle anything: here only tensors pass.
+        torch.load(path, map_location="cpu", weights_only=True)
         return FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"], str(path))
     except Exception as error:  # whatever an archive or its contents raise
         raise MetricsUnavailable(_sentence(f"{path} holds something else ({type(error).__name__})")) from None

@@ -12,9 +12,8 @@ from eval_linear.result import FigureInfo
 
 def frechet_distance(a: Moments, b: Moments) -> float:
     """Return d² = ‖m₁ − m₂‖² + tr(C₁ + C₂ − 2 (C₁C₂)^½) of two sets of D features each, ≥ 0, C unbiased."""
-    first, second = sorted(
-        (a, b), key=lambda moments: moments.count
-    )  # fewer images may mean a lower rank: the quicker factor
+    # Fewer images may mean a lower rank: the quicker factor comes first.
+    first, second = sorted((a, b), key=lambda moments: moments.count)
     return gaussian_distance(
         first.mean.numpy(), first.covariance().numpy(), second.mean.numpy(), second.covariance().numpy()
     )

@@ -20,9 +20,8 @@ from bigbigan.networks.encoder import Encoder
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 OUTPUTS = ("avepool_feat", "z_mean", "z_stdev", "bn_crelu_feat")  # those without noise
-TOLERANCE = (
-    1e-4  # largest difference of an output from torch's, relative to its largest magnitude where that is above 1
-)
+# Largest difference of an output from torch's, relative to its largest magnitude where that is above 1.
+TOLERANCE = 1e-4
 LARGEST = 2 * 10**9  # bytes of a protobuf, in which ONNX stores a graph
 
 Run = Callable[[Tensor], list[Tensor]]

@@ -206,10 +206,10 @@ def choice_rows(found: list[Choice], fixed: Collection[str]) -> list[tuple[str, 
     """Return rows of what was chosen and why, and of what was given."""
     rows = []
     for choice in found:
-        flags = "  ".join(
+        flags = "  ".join(  # with \0 where no line ends
             f"--{name}\0{value:_}" if type(value) is int else f"--{name}\0{value}"
             for name, value in choice.settings.items()
-        )  # \0: where no line ends
+        )
         lines = [line.replace("\0", " ") for line in textwrap.wrap(flags, 100)]
         if lines:
             rows += [(choice.about, choice.reason), *(("", line) for line in lines)]

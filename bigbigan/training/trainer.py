@@ -211,9 +211,8 @@ class Trainer:
                 self.log.say(f"compiled: {compile_step(self.step, self.draw(first), run.compile)}")
             self.fit()
         except BaseException as error:
-            traceback.clear_frames(
-                error.__traceback__
-            )  # closes the loaders, whose workers would keep the process alive
+            # Closes the loaders, whose workers would keep the process alive.
+            traceback.clear_frames(error.__traceback__)
             if isinstance(error, Exception):  # and not a second Ctrl-C
                 self.finish_writing()
                 self.write_page("stopped")

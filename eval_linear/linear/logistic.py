@@ -30,9 +30,8 @@ from torch import Tensor
 from .rows import Basis, Point, Rows, agreed, penalty
 
 MARGIN = 0.5  # the part of the tolerance that the estimated gap may take, since it can be a few times too small
-LONG = (
-    6  # products after which a run of conjugate gradients has shown the slow directions; good starts make shorter runs
-)
+# Products after which a run of conjugate gradients has shown the slow directions; good starts make shorter runs.
+LONG = 6
 FRESH = 3.0  # the rise of C in which at least one run is that long: the slow parts of the error would add up unseen
 
 
@@ -159,10 +158,8 @@ def _newton(
         direction, fall, ritz, run = _conjugate_gradients(
             rows, point, apply, ridge, goal, slowest, least=least - longest
         )
-        slowest, longest = (
-            min(slowest, ritz),
-            max(longest, run, least),
-        )  # a run that ended before `least` had nothing left
+        # A run that ended before `least` had nothing left.
+        slowest, longest = min(slowest, ritz), max(longest, run, least)
         advanced = _line_search(rows, point, direction, fall, ridge)
         if advanced is None:
             return rows.evaluate(point.parameters, ridge), gap, step, slowest, longest

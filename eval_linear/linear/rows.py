@@ -18,9 +18,8 @@ FULL = 4096  # features up to which Σ̂ is decomposed fully: 10 D³ operations,
 RANK = 1024  # directions of Σ̂ that are kept above it
 CACHED = 2**18  # numbers of a block for each thread of a CPU: the second reading of its rows is from the L2 cache
 CHUNK = 2**25  # numbers in a chunk of rows with its logits, their probabilities and so on: 128 MiB in float32
-UNCENTRED = (
-    30.0  # |mean| / standard deviation up to which the mean is taken out by algebra; above, float32 would lose digits
-)
+# |mean| / standard deviation up to which the mean is taken out by algebra; above, float32 would lose digits.
+UNCENTRED = 30.0
 
 
 @dataclass
@@ -91,9 +90,8 @@ class Rows:
                 f"x: expected finite values, found NaN or infinity in {bad} of {len(zero)} features; mend or drop them"
             )
         variance = all_reduce(sum(((read(i) - self.mean).square_().sum(0) for i in chunks), zero.clone())) / self.total
-        rounding = (
-            torch.finfo(torch.float64).eps * self.total
-        )  # relative, of a sum: what it leaves of a constant's variance
+        # Relative, of a sum: what it leaves of a constant's variance.
+        rounding = torch.finfo(torch.float64).eps * self.total
         constant = variance <= (rounding * self.mean).square() + rounding * variance
         self.variance = torch.where(constant, 0.0, variance)
         self.scale = torch.where(constant, 1.0, variance.sqrt()) if standardise else torch.ones_like(variance)
@@ -126,9 +124,8 @@ class Rows:
         parameters = of_first_process(parameters)
         weight, bias = self.fold(parameters)
         classes, features = weight.shape
-        sums = parameters.new_zeros(
-            classes, features + classes + 3
-        )  # Σ r (x, 1)ᵀ | Σ p pᵀ | Σ p | Σ −log p[y] at the top
+        # Σ r (x, 1)ᵀ | Σ p pᵀ | Σ p | Σ −log p[y] at the top
+        sums = parameters.new_zeros(classes, features + classes + 3)
         gradient, squares, mass, loss = sums.split([features + 1, classes, 1, 1], 1)
         self.probabilities = [] if self.keep else None
         for x, y in self.blocks(self.block_rows):
