@@ -7,6 +7,8 @@ from pathlib import Path
 from bigbigan.data.pictures import EXTENSIONS
 from bigbigan.data.split_names import read_name
 
+FILMS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".m4v", ".wmv")  # whose frames a folder may hold
+
 
 def is_image_name(name: str) -> bool:
     """Return whether a name ends as the files of images do."""
@@ -21,14 +23,15 @@ class ImageNames:
 
     def __init__(self, paths: Iterable[str], folder: Path):
         self.folder, self._within = str(folder), len(str(folder)) + 1
-        self.count, self.folders = 0, set()  # of the images; the names of the folders that they lie in
+        self.count, self.folders = 0, set()  # of the images; the folders that they lie in, by all ends of their paths
         before = ""
         self._known: dict[str, str | list[str]] = {}  # what names an image → its path, or those of several
         for path in paths:
             rest = path[self._within :].replace(os.sep, "/")
             self.count += 1
             if (above := rest.rpartition("/")[0]) != before:
-                self.folders.update(above.split("/"))
+                parts = above.split("/")
+                self.folders.update("/".join(parts[i:k]) for k in range(len(parts) + 1) for i in range(k))
                 before = above
             suffix = len(os.path.splitext(rest)[1])
             while rest:
@@ -57,11 +60,11 @@ class ImageNames:
         found = self.all_of(name)
         if len(found) == 1:
             return found[0]
-        return near.choose(found) if found and near else None
+        return near.choose(found, name) if found and near else None
 
     def all_of(self, name: str) -> list[str]:
         """Return the paths of all images that a name may stand for; see `find`."""
-        rest = name.strip().replace("\\", "/").removeprefix("./").lstrip("/")
+        rest = _with_slashes(name)
         while rest:
             stem, suffix = os.path.splitext(rest)
             for known in (rest, stem) if suffix.lower() in EXTENSIONS else (rest,):
@@ -70,12 +73,28 @@ class ImageNames:
             rest = rest.partition("/")[2]
         return []
 
+    def find_folder(self, name: str) -> str:
+        """Return the end of a folder's path that a name stands for: of `dance`, `films/dance`, `dance.mp4`; or ""."""
+        rest = _with_slashes(name).rstrip("/")
+        while rest:
+            stem, suffix = os.path.splitext(rest)
+            for known in (rest, stem) if suffix.lower() in FILMS else (rest,):
+                if known in self.folders:
+                    return known
+            rest = rest.partition("/")[2]
+        return ""
+
+
+def _with_slashes(name: str) -> str:
+    return name.strip().replace("\\", "/").removeprefix("./").lstrip("/")
+
 
 class NamesIn:
     """Find images by their names in one table.
 
-    Of several images of a name it is the one in the table's own folder or, going up, in a folder above it; or the only
-    one in a folder of the split that the table's name says (`trainLabels.csv`, `train/1.png`).
+    Of several images of a name it is the one in the table's own folder or, going up, in a folder above it, before those
+    in folders below; or the only one in a folder of the split that the table's name says (`trainLabels.csv`,
+    `train/1.png`).
     """
 
     def __init__(self, names: ImageNames, table: str):
@@ -90,11 +109,17 @@ class NamesIn:
         """Return the path of the image that a name stands for; None if it names none or several."""
         return self.names.find(name, self)
 
-    def choose(self, paths: list[str]) -> str | None:
-        """Return the only one of several images that can be meant, else None."""
-        for folder in self.folders:
+    def choose(self, paths: list[str], name: str) -> str | None:
+        """Return the only one of several images that can be meant by a name, else None."""
+        rest = _with_slashes(name)
+        stem = os.path.splitext(rest)[0] if is_image_name(rest) else rest
+        for folder in (*self.folders, self.names.folder + os.sep):
             if inside := [path for path in paths if path.startswith(folder)]:
-                return inside[0] if len(inside) == 1 else None
+                whole = folder + stem.replace("/", os.sep)
+                exact = [path for path in inside if path == whole or os.path.splitext(path)[0] == whole]
+                chosen = exact or inside
+                if len(chosen) == 1 or folder in self.folders:
+                    return chosen[0] if len(chosen) == 1 else None
         inside = [path for path in paths if self.split and self.split in self._splits(path)]
         return inside[0] if len(inside) == 1 else None
 

@@ -4,17 +4,16 @@ Which column names the images is found by its values. Several columns, `MEL,NV,B
 holds the 1. `metadata` reads the files that `datasets` knows, whose column of names is known.
 """
 
-import contextlib
 import difflib
 import logging
 import os
 import re
 from pathlib import Path
 
-from bigbigan.data.columns import LABEL_NAMES, columns_asked, is_missing, the_one
+from bigbigan.data.columns import LABEL_NAMES, columns_asked, the_one
 from bigbigan.data.image_names import ImageNames, NamesIn
 from bigbigan.data.metadata import Metadata, columns_in, read_rows, typed
-from bigbigan.data.patients import choose_group_column, patient_column
+from bigbigan.data.patients import choose_group_column, group_names, patient_column
 from bigbigan.data.split_columns import split_columns
 from bigbigan.data.text_tables import SAMPLE, TextTable, columns_of, of_folders, worth_reading
 from bigbigan.data.walk import Folder
@@ -91,37 +90,47 @@ def groups_in_tables(
 
     The labels that are asked for have no part in it, since groups decide which images are held out. Arguments: as of
     `read_label_tables`; asked: --data.group_column, or "" for columns of patients.  Raises DataError if a column is
-    asked for that no table has, or only one that names no image.
+    asked for that no table has, or only one that names no image or has no value.
     """
     found: dict[str, str] = {}
-    names, columns, without = None, [], []
+    names, columns, errors = None, [], []
     for path in worth_reading(paths):
-        passed_over = () if asked else (DataError,)  # a table that cannot be read says nothing of patients
-        with contextlib.suppress(*passed_over):
-            metadata = path.endswith((".jsonl", ".parquet"))
-            if not metadata and not _group_column(columns_of(path), asked, columns):
-                continue
-            table = _text_table(read_rows(Path(path))) if metadata else TextTable.read(path)
-            if not (column := _group_column(table.columns, asked, columns)):
+        try:
+            table, column = _with_groups(path, asked, columns)
+            if not column:
                 continue
             names = names or ImageNames(images, folder)
             named = _images_named(table, names.of(path), column, images, path)
-            if not named:
-                without.append(printable(path))
-            for image, group in named:
-                if group and not is_missing(group) and found.setdefault(image, group) != group and asked:
-                    raise DataError(
-                        f"{printable(path)}: expected one value for each image in the column {asked!r} of "
-                        f"--data.group_column, found {found[image]!r} and {group!r} for {printable(image)}"
-                    )
+        except DataError as error:  # another table may say all
+            errors.append(error)
+            continue
+        for image, group in named:
+            if group and found.setdefault(image, group) != group and asked:
+                raise DataError(
+                    f"{printable(path)}: expected one value for each image in the column {asked!r} of "
+                    f"--data.group_column, found {found[image]!r} and {group!r} for {printable(image)}"
+                )
     if asked and not found:
-        if without:
+        if errors:
+            raise errors[0]
+        if not paths:
             raise DataError(
-                f"{without[0]}: expected a column that names images, or a row for each of their folders, beside the "
-                f"column {asked!r} of --data.group_column, found neither"
+                f"{origin}: expected the column {asked!r} of --data.group_column, found no .csv, .tsv or metadata file "
+                "beside the images"
             )
         choose_group_column(list(dict.fromkeys(columns)), asked, origin)
+        raise DataError(f"{origin}: expected values in the column {asked!r} of --data.group_column, found none")
     return found
+
+
+def _with_groups(path: str, asked: str, known: list[str]) -> tuple[TextTable, str]:
+    """Return the table in a file and its column of groups, as of `_group_column`. Raises DataError."""
+    if path.endswith((".jsonl", ".parquet")):
+        table = _text_table(read_rows(Path(path)))
+        return table, _group_column(table.columns, asked, known)
+    columns = columns_of(path)
+    column = _group_column(columns, asked, known)
+    return TextTable.read(path) if column else TextTable(columns, []), column
 
 
 def _group_column(columns: list[str], asked: str, known: list[str]) -> str:
@@ -133,21 +142,40 @@ def _group_column(columns: list[str], asked: str, known: list[str]) -> str:
 def _images_named(table: TextTable, here: NamesIn, column: str, images: set[str], path: str) -> list[tuple[str, str]]:
     """Return (image, value of the column) for the images that rows name, or that lie in folders that have a row each.
 
-    Where the column itself names folders, bare numbers beside it, as of years of age, name no images. Raises DataError.
+    Where the column itself names folders, bare numbers beside it, as of years of age, name no images. Raises DataError
+    if neither is named.
     """
-    values, by = list(map(str.strip, table.column(column))), _column_of_names(table, here, [column], path)
+    values, by = group_names(table.column(column)), _column_of_names(table, here, [column], path)
     itself = table.names_folders(column, here)
     if by is not None and (not itself or table.names_with_suffixes(by, here)):
         pairs = ((here.find(name), value) for name, value in zip(table.column(by), values, strict=True))
         return [(image, value) for image, value in pairs if image is not None]
-    if (by := column if itself else table.column_of_folders(here)) is None:
-        return []
-    of_folder = dict(named := set(zip(map(str.strip, table.column(by)), values, strict=True)))
-    if len(of_folder) < len(named):  # several values for a folder, as patients have for that of their class
-        return []
-    within = len(here.names.folder) + 1
-    folders = {path: next((f for f in path[within:].split(os.sep)[-2::-1] if f in of_folder), "") for path in images}
-    return [(path, of_folder[name]) for path, name in folders.items() if name]
+    naming = [column] if itself else [name for name in table.columns if name and table.names_folders(name, here)]
+    for by in naming:
+        pairs = zip(map(here.names.find_folder, table.column(by)), values, strict=True)
+        of_folder = dict(named := {(name, value) for name, value in pairs if name and value})
+        if len(of_folder) == len(named):  # not several values for a folder, as patients have for that of their class
+            return _images_in(of_folder, images, len(here.names.folder) + 1)
+    if not naming:
+        _refuse_unclear(table, here, path)
+    raise DataError(
+        f"{printable(path)}: expected a column that names images, or a row for each of their folders, beside the "
+        f"column {printable(column)!r} of --data.group_column, found neither"
+    )
+
+
+def _images_in(of_folder: dict[str, str], images: set[str], within: int) -> list[tuple[str, str]]:
+    """Return (image, value) for the images below folders that have a value, the innermost of them.
+
+    of_folder: name of a folder, or end of its path → value.  within: letters of a path before the data set's own.
+    """
+    values: dict[str, str] = {}  # of the folders that images lie in
+    for path in images:
+        if (folder := os.path.dirname(path)) not in values:
+            parts = folder[within:].split(os.sep)
+            ends = ("/".join(parts[i:k]) for k in range(len(parts), 0, -1) for i in range(k))
+            values[folder] = next((of_folder[end] for end in ends if end in of_folder), "")
+    return [(path, value) for path in images if (value := values[os.path.dirname(path)])]
 
 
 def _text_table(rows: list[dict]) -> TextTable:
@@ -169,7 +197,7 @@ def _refuse_unclear(table: TextTable, here: NamesIn, path: str) -> None:
     for column in table.columns:
         value = next((v for v in table.column(column)[:SAMPLE] if len(names.all_of(v)) > 1), None)
         if value is not None and not re.fullmatch(r"0|[1-9]\d*", value.strip()):
-            found = [printable(os.path.relpath(image, names.folder)) for image in names.all_of(value)]
+            found = [printable(os.path.relpath(image, names.folder)) for image in sorted(names.all_of(value))]
             raise DataError(
                 f"{printable(path)}: expected names of one image each in column {printable(column)!r}, found "
                 f"{printable(value)!r}, which may be {' or '.join(found[:2])}; write {found[0]}, or put the table "

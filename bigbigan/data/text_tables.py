@@ -145,9 +145,9 @@ def _rank(column: Sequence[str], names: NamesIn, most: int = SAMPLE) -> Rank:
 
 
 def _name_folders(values: Sequence[str], names: NamesIn) -> bool:
-    """Return whether nearly all values, of two or more, are names of folders of images."""
-    values = {value.strip() for value in values if value.strip()}
-    return len(values) > 1 and len(values & names.names.folders) >= ENOUGH * len(values)
+    """Return whether nearly all values, of two or more, are names of folders of images, or ends of their paths."""
+    found = [names.names.find_folder(value) for value in {value.strip() for value in values} - {""}]
+    return len(set(found) - {""}) > 1 and len(found) - found.count("") >= ENOUGH * len(found)
 
 
 def _number_folders(values: Sequence[str], found: dict[int, str], names: NamesIn, column: Sequence[str]) -> bool:

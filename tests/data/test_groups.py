@@ -2,6 +2,8 @@
 
 import io
 import json
+import shutil
+import unicodedata
 
 import numpy as np
 import pytest
@@ -89,13 +91,57 @@ def test_a_column_that_is_not_there_is_one_error(tmp_path, kind):
         open_images(str(tmp_path), group_column="plac")
 
 
+@pytest.mark.parametrize(
+    "name", ["animal {}", "films/animal {}", "x\\animal {}", "/data/y/animal {}/", "animal {}.MP4"]
+)
+def test_rows_may_name_folders_by_paths_or_films(tmp_path, name):
+    write(tmp_path, "folders.csv")
+    kinds = ["all of y" if "y" in name else "x", "y"]
+    rows = [{"kind": kinds[i // 5], "film": name.format(i), "place": PLACES[i % 5]} for i in range(10)]
+    write_csv(tmp_path / "folders.csv", rows)
+    sides = [seen(images) for images in open_splits(Data(path=str(tmp_path), group_column="place"))]
+    assert sides[1] and not {i // 6 % 5 for i in sides[0]} & {i // 6 % 5 for i in sides[1]}
+
+
+def test_a_table_names_the_images_beside_it_before_those_below(tmp_path):
+    write(tmp_path, "metadata.csv", ROWS[:30])
+    write(tmp_path / "more", "table", ROWS[:1])
+    (tmp_path / "more" / "a.parquet").unlink()
+    for i in range(30):
+        (tmp_path / "more" / f"{i:02}.png").write_bytes(encoded(30 + i))
+    rows = [*ROWS[:30], *({**row, "file_name": f"more/{row['file_name']}"} for row in ROWS[:30])]
+    for kind in ("metadata.csv", "metadata.jsonl"):
+        content = "\n".join(map(json.dumps, rows))
+        (tmp_path / "metadata.jsonl").write_text(content) if kind.endswith("l") else write_csv(tmp_path / kind, rows)
+        found = open_splits(Data(path=str(tmp_path), group_column="place"))
+        assert set(found[0].groups) | set(found[1].groups) == set(PLACES), "each image has its group"
+        (tmp_path / kind).unlink()
+
+
+def test_names_of_several_images_each_are_one_error(tmp_path):
+    write(tmp_path / "a", "metadata.csv", ROWS[:9])
+    (tmp_path / "a" / "metadata.csv").rename(tmp_path / "notes.csv")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    with pytest.raises(DataError, match="expected names of one image each in column 'file_name', found '00.png'"):
+        open_images(str(tmp_path), group_column="place")
+
+
+def test_another_file_that_cannot_be_read_is_passed_over(tmp_path):
+    write(tmp_path, "notes.csv")
+    (tmp_path / "a.csv").write_bytes("name;größe\n".encode("latin1"))
+    assert set(open_images(str(tmp_path), group_column="place").groups) < set(PLACES)
+    (tmp_path / "notes.csv").unlink()
+    with pytest.raises(DataError, match="a.csv: expected a .csv file in UTF-8"):
+        open_images(str(tmp_path), group_column="place")
+
+
 @pytest.mark.parametrize("path", ["digits", "photos"])
 def test_images_without_columns_are_one_error(tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
     for i in range(20):
         picture(i, (8, 8)).save(tmp_path / "photos" / f"{i}.png")
-    with pytest.raises(DataError, match="expected the column 'place' of --data.group_column, found no column"):
+    with pytest.raises(DataError, match="expected the column 'place' of --data.group_column, found no .* the images"):
         open_splits(Data(path=path, group_column="place"))
 
 
