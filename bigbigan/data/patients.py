@@ -6,11 +6,13 @@ may have in common, such as a place or a film, is told by the column of --data.g
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
 
 from bigbigan.data.columns import is_missing, words
+from bigbigan.data.image_names import is_image_name
 from bigbigan.data.images import Images
 from bigbigan.errors import DataError
 from bigbigan.files import listed
@@ -33,6 +35,7 @@ COLLECTED = re.compile(
     r"(?i)(?<![^/_. -])(?:TCGA-\w{2}-\w{4}|LIDC-IDRI-\d+|\d{3}_S_\d{4}|OAS\d+_\d+|BraTS[\w-]{1,40}?[-_]\d{3,})"
     r"(?![^/_. -])"
 )
+WHOLE = re.compile(r"^(-?\d+)\.0+$")
 SIDE = re.compile(r"(?i)(?<=\d)[-_. ](?:left|right|od|os)(?![^/_. -])")  # of eyes, 10_left.jpeg, or of a stereo camera
 # The patterns in the order in which they are tried, with texts of which a match has one.
 HINTS = {
@@ -59,16 +62,29 @@ def choose_group_column(columns: Sequence[str], asked: str, origin: str) -> str:
     asked: --data.group_column, or "".
     """
     if asked and asked not in columns:
-        near = "".join(f"; did you mean {name}?" for name in difflib.get_close_matches(asked, columns, 1))
+        lower = {name.lower(): name for name in columns}
+        near = "".join(
+            f"; did you mean {lower[n]}?" for n in difflib.get_close_matches(asked.strip().lower(), lower, 1)
+        )
+        if any(map(is_image_name, columns)):
+            near = "; the first line of a table must name its columns"
         found = listed(columns) if columns else "no column beside the images"
         raise DataError(f"{origin}: expected the column {asked!r} of --data.group_column, found {found}{near}")
     return asked or patient_column(columns)
 
 
 def group_names(values: Sequence[object]) -> np.ndarray:
-    """Return the values of a column of groups as texts, (n,), "" for none."""
-    missing = [value is None or value != value or is_missing(value) for value in values]  # NaN differs from itself
-    return np.array(["" if none else str(v).strip() for none, v in zip(missing, values, strict=True)], object)
+    """Return the values of a column of groups as texts, (n,), "" for none, each group in one spelling.
+
+    A table's whole floats are written as integers, since a column of integers with a gap is one of floats elsewhere.
+    """
+    names = {value: _group_name(value) for value in set(values)}
+    return np.array([names[value] for value in values], object)
+
+
+def _group_name(value: object) -> str:
+    text = "" if value is None or value != value else unicodedata.normalize("NFC", str(value).strip())
+    return "" if is_missing(text) else WHOLE.sub(r"\1", text)
 
 
 def groups_of(images: Images) -> np.ndarray:
@@ -78,11 +94,18 @@ def groups_of(images: Images) -> np.ndarray:
     "sub-01"; "10_left.jpeg" and "10_right.jpeg" are of "10". Where no patient is named, "site2/scan7/slice3.png" is of
     "site2/scan7": each folder counts its own scans.
     """
-    if images.groups is not None:
-        return images.groups
-    paths = _paths(images, PATIENT, SCAN)
-    patterns = _worth_a_look(paths)
-    return np.array([_patient(path, patterns) for path in paths] if patterns else [""] * len(paths), object)
+    return _by_paths(images) if images.groups is None else images.groups
+
+
+def add_missing_patients(images: Images) -> None:
+    """Let the paths name the patients that a table of some patients lacks, as it calls them elsewhere, or else anew."""
+    missing = images.groups == ""
+    if not missing.any():
+        return
+    by_path = _by_paths(images)
+    pairs = {(name, group) for name, group in zip(by_path, images.groups, strict=True) if name and group}
+    called = dict(sorted(pairs, reverse=True))  # of several, the first
+    images.groups[missing] = [called.get(name, name) for name in by_path[missing]]
 
 
 def certain_patients(images: Images, by_column: bool) -> set[str]:
@@ -102,6 +125,12 @@ def classes_are_groups(images: Images) -> bool:
         return False
     pairs = set(zip(images.labels.tolist(), images.groups, strict=True))
     return len(pairs) == len({label for label, _ in pairs})
+
+
+def _by_paths(images: Images) -> np.ndarray:
+    paths = _paths(images, PATIENT, SCAN)
+    patterns = _worth_a_look(paths)
+    return np.array([_patient(path, patterns) for path in paths] if patterns else [""] * len(paths), object)
 
 
 def _paths(images: Images, *patterns: re.Pattern) -> list[str]:

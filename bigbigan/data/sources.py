@@ -15,7 +15,13 @@ from bigbigan.data.fingerprint import files_of
 from bigbigan.data.folders import open_folder
 from bigbigan.data.hub import WILDCARDS, open_hub
 from bigbigan.data.images import Found, Images, Request
-from bigbigan.data.patients import certain_patients, choose_group_column, classes_are_groups, groups_of
+from bigbigan.data.patients import (
+    add_missing_patients,
+    certain_patients,
+    choose_group_column,
+    classes_are_groups,
+    groups_of,
+)
 from bigbigan.data.pictures import EXTENSIONS, how_to_read
 from bigbigan.data.split_names import ALL, REST, TEST, VAL, read_name, split_names
 from bigbigan.data.splits import hold_out
@@ -239,6 +245,8 @@ def _open(request: Request, value_range: tuple[float, ...] = ()) -> Found:
         raise DataError(f"--data.path {path}: expected images, found none")
     if request.group_column and found.images.groups is None:
         choose_group_column([], request.group_column, printable(path))
+    elif found.images.groups is not None and not request.group_column:
+        add_missing_patients(found.images)
     found.images.group_column = request.group_column
     found.images.value_range = limits
     return found

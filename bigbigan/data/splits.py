@@ -109,7 +109,8 @@ def held_out_groups(images: Images, share: float, purpose: str = "test") -> np.n
         place, of_image = groups
         chosen = _with_every_class(images, place < share * 2.0**64, of_image)[of_image]
     if images.group_column and not chosen.any():
-        found = "one group alone" if groups is None else "one group in each class, so that none can be held out"
+        several = "one group in each class, so that none can be held out"
+        found = several if groups else "one group alone" if any(groups_of(images)) else "none"
         raise DataError(
             f"{images.origin}: expected several groups in the column {images.group_column!r} of --data.group_column, "
             f"found {found}; name another column, or leave it out"

@@ -91,6 +91,52 @@ def test_a_column_that_is_not_there_is_one_error(tmp_path, kind):
         open_images(str(tmp_path), group_column="plac")
 
 
+@pytest.mark.parametrize("kind", ["table", "notes.csv"])
+def test_one_group_in_two_spellings_is_one_group(tmp_path, kind):
+    spelled = ["{}", "{}.0", " {} "] if kind == "notes.csv" else ["{}", "{} ", " {}"]
+    rows = [row | {"place": spelled[i // 6 % 3].format(i % 6)} for i, row in enumerate(ROWS)]
+    accents = [
+        row | {"place": unicodedata.normalize(("NFC", "NFD")[i // 6 % 2], f"é{i % 6}")} for i, row in enumerate(ROWS)
+    ]
+    for name, written in (("numbers", rows), ("accents", accents)):
+        write(tmp_path / name, kind, written)
+        sides = [seen(images) for images in open_splits(Data(path=str(tmp_path / name), group_column="place"))]
+        assert sides[1] and not {i % 6 for i in sides[0]} & {i % 6 for i in sides[1]}
+
+
+def test_a_column_in_another_case_and_a_table_without_a_header_are_told(tmp_path):
+    write(tmp_path, "notes.csv")
+    with pytest.raises(DataError, match=r"expected the column 'PLACE'.*did you mean place\?"):
+        open_images(str(tmp_path), group_column="PLACE")
+    (tmp_path / "notes.csv").write_text("\n".join(f"{row['file_name']} {row['place']}" for row in ROWS))
+    (tmp_path / "notes.csv").rename(tmp_path / "places.txt")
+    with pytest.raises(DataError, match="found 00.png, lake; the first line of a table must name its columns"):
+        open_images(str(tmp_path), group_column="place")
+
+
+def test_a_column_without_values_is_one_error(tmp_path):
+    for kind in ("notes.csv", "table"):
+        write(tmp_path / kind, kind, [row | {"place": "NA"} for row in ROWS])
+        with pytest.raises(DataError, match="expected (values|several groups) in the column 'place'.*found none"):
+            open_images(str(tmp_path / kind), group_column="place")
+
+
+def test_a_table_of_some_patients_leaves_the_others_to_the_paths(tmp_path):
+    for i in range(60):
+        path = tmp_path / f"patient{i // 3:02}" / f"{i:02}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(encoded(i))
+    by_folder = [{"patient": f"patient{k:02}", "age": 30 + k} for k in range(8)]
+    by_image = [
+        {"image": f"{i:02}.png", "patient_id": f"p{i // 3}"} for i in range(24) if i % 3
+    ]  # not all of a patient
+    for rows in (by_folder, by_image):
+        write_csv(tmp_path / "people.csv", rows)
+        found = open_splits(Data(path=str(tmp_path)))
+        sides = [{i // 3 for i in seen(images)} for images in found]
+        assert sides[0] | sides[1] == set(range(20)) and not sides[0] & sides[1]
+
+
 @pytest.mark.parametrize(
     "name", ["animal {}", "films/animal {}", "x\\animal {}", "/data/y/animal {}/", "animal {}.MP4"]
 )
