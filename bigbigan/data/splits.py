@@ -48,7 +48,8 @@ def hold_out_for_choices(images: Images, share: float, rule: str = "patient") ->
     share: of the images that is held out, at most `MOST_FOR_CHOICES` and at least two. With labels every class gives
     the same share, up to one image, and keeps at least one to train on. Of each class the images with the lowest hashes
     are held out, so that one image more or less changes at most a few of them.  rule: "patient" holds out whole
-    patients or groups instead, those with the lowest hashes, where enough of them are named.  Raises DataError.
+    patients or groups instead, those with the lowest hashes, where enough of them are named; but none that has more
+    than twice the share of the images.  Raises DataError.
     """
     if len(images) < 4:
         raise DataError(
@@ -58,8 +59,11 @@ def hold_out_for_choices(images: Images, share: float, rule: str = "patient") ->
     count = min(max(2, round(share * len(images))), MOST_FOR_CHOICES)
     if rule == "patient" and (groups := _by_group(images, share, "choices", math.ceil(1 / share))):
         _, of_image = groups
-        reached = np.cumsum(np.bincount(of_image))  # images of the groups up to each
-        out = np.arange(len(reached)) < max(np.searchsorted(reached, count, "right"), np.searchsorted(reached, 2) + 1)
+        sizes = np.bincount(of_image)
+        small = sizes <= max(2, 2 * share * len(images))  # a group of most images is trained on
+        reached = np.cumsum(sizes * small)  # images of the small groups up to each
+        first = np.arange(len(sizes)) < max(np.searchsorted(reached, count, "right"), np.searchsorted(reached, 2) + 1)
+        out = first & small
         chosen = _with_every_class(images, out, of_image)[of_image]
         if chosen.sum() >= 2:
             return images.subset(np.flatnonzero(~chosen)), images.subset(np.flatnonzero(chosen))

@@ -4,14 +4,17 @@ import io
 import json
 import shutil
 import unicodedata
+from unittest import mock
 
 import numpy as np
 import pytest
-from datasets import Dataset, Features, Value
+from datasets import ClassLabel, Dataset, Features, Sequence, Value
 from datasets import Image as ImageFeature
 
+from bigbigan import extract
 from bigbigan.config import Config, Data, ImagesGiven
 from bigbigan.data import data_of_model, hold_out_for_choices, open_images
+from bigbigan.data.label_tables import groups_in_tables
 from bigbigan.data.sources import open_splits
 from bigbigan.errors import ConfigError, DataError
 from bigbigan.release.load import load_model
@@ -286,6 +289,15 @@ def test_groups_in_both_of_two_given_splits_are_said(tmp_path, caplog):
     assert "the splits have 5 groups of column 'place' in common, such as field" in caplog.text
 
 
+def test_a_group_of_most_images_is_trained_on_in_choices(tmp_path):
+    images = open_images(str(write(tmp_path, "notes.csv")), group_column="place", test_share=0)
+    for salt in range(40):  # whatever the hashes are
+        images.groups = np.array([f"most {salt}" if i < 40 else f"place {i}" for i in range(60)], object)
+        rest, chosen = hold_out_for_choices(images, 0.1)
+        assert f"most {salt}" not in chosen.groups and 2 <= len(chosen) <= 6
+        assert not set(rest.groups) & set(chosen.groups)
+
+
 def test_another_rule_is_refused():
     config = Config(data=Data(group_column="place", split_rule="hash"))
     with pytest.raises(ConfigError, match="--data.group_column place: expected --data.split_rule patient.*found hash"):
@@ -299,6 +311,8 @@ def test_a_model_says_that_other_images_need_the_column_again(caplog):
     assert not caplog.text
     assert data_of_model(ImagesGiven(path="moved"), card).group_column == ""
     assert "moved: the model's images were held out by groups of column 'place'" in caplog.text
+    caplog.clear()
+    assert data_of_model(ImagesGiven(path="other"), card, others=True).group_column == "" and not caplog.text
 
 
 @pytest.mark.run
