@@ -65,7 +65,10 @@ def _groups(request: Request, root: Folder, census: Census) -> dict[str, str]:
     asked, where = request.group_column, printable(request.location)
     if not (tables or asked):
         return {}
-    return groups_in_tables(tables, set(pictures(root, [])), request.location, asked, where)
+    kept = request.listing.groups
+    if asked not in kept:
+        kept[asked] = groups_in_tables(tables, set(pictures(root, [])), request.location, asked, where)
+    return kept[asked]
 
 
 def _say_which_tables(request: Request, images: Images, census: Census, root: Folder) -> None:
@@ -106,7 +109,9 @@ def _read_layout(request: Request, root: Folder, census: Census, where: str) -> 
 def _metadata(request: Request, root: Folder, census: Census) -> Metadata:
     """Return the labels that metadata files give or, where these name no images, the column that is asked for."""
     column, where = request.label_column, printable(request.location)
-    found = read_metadata(census.metadata, set(root.images()), column, where) if census.metadata else Metadata()
+    found = Metadata()
+    if census.metadata:
+        found = read_metadata(census.metadata, set(root.images()), column, where, request.group_column)
     if not column or found.folders:
         return found
     tables = [*(path for path in census.metadata if path.endswith(".csv")), *census.tables]

@@ -67,10 +67,13 @@ class Metadata:
         return any(path.startswith(folder + os.sep) for folder in self.folders)
 
 
-def read_metadata(paths: list[str], images: set[str], label_column: str, origin: str) -> Metadata:
+def read_metadata(
+    paths: list[str], images: set[str], label_column: str, origin: str, group_column: str = ""
+) -> Metadata:
     """Return what the metadata files say about the images. Raises DataError.
 
     paths: the metadata files.  images: paths of all images.  label_column: as asked for, or "".
+    group_column: that of --data.group_column, which gives labels only where it is asked for.
     """
     tables = {path: read_rows(Path(path)) for path in paths}
     tables = {
@@ -85,6 +88,8 @@ def read_metadata(paths: list[str], images: set[str], label_column: str, origin:
     if not tables:
         return found
     others = [c for c in columns if c not in files.values()]
+    if not label_column:
+        others = [c for c in others if c != group_column]
     several = [] if label_column in others else columns_asked(label_column, others)
     labels = [label_column] if several else choose_label_columns(others, [], label_column, origin)
     found.column = labels[0] if labels else ""
@@ -154,8 +159,8 @@ def _file_column(rows: list[dict], path: str) -> str:
 @functools.cache  # once for a process, which opens its data more than once
 def _say_not_read(path: str) -> None:
     log.warning(
-        "%s: not read, since it has no column file_name; where another one names the images, --data.label_column takes "
-        "a column of labels",
+        "%s: no labels are read from it, since it has no column file_name; where another one names the images, "
+        "--data.label_column takes a column of labels",
         path,
     )  # fmt: skip
 

@@ -31,6 +31,8 @@ from bigbigan.data.walk import Listing
 from bigbigan.errors import DataError, Outside
 from bigbigan.files import counted, printable
 
+HELD_OUT = "held out of "  # begins the source of test images that the data give no split of their own
+FAR = 3  # how many times the share that is asked for is held out, from which on a warning says so
 log = logging.getLogger(__name__)
 
 # Each returns the images of a path of its kind, and None of any other path. They are asked from the top down.
@@ -193,17 +195,50 @@ def _without(train: Images, test: Images) -> Images:
 def _hold_out(images: Images, share: float, rule: str) -> tuple[Images, Images]:
     """Return the images to train on and those held out, which say what they are a part of."""
     images = without_ids(images)
+    if images.group_column and rule != "patient":
+        log.warning(
+            "%s: column %r has no part in which images are held out, since these were divided by --data.split_rule %s",
+            images.origin, images.group_column, rule,
+        )  # fmt: skip
+        images = dataclasses.replace(images, groups=None, group_column="")
     train, test = hold_out(dataclasses.replace(images, groups=groups_of(images)), share, rule)
-    source = f"held out of {images.source or 'the training images'}"
+    _say_what_has_no_group(images)
+    source = f"{HELD_OUT}{images.source or 'the training images'}"
     in_test = [name for name in test.groups if name]
     if set(in_test) & set(train.groups):
         both = set.intersection(*(certain_patients(side, images.groups is not None) for side in (train, test)))
         if both:
             _say_in_both(images.origin, min(both), len(both))
-    elif len(set(in_test)) < len(in_test):
+    elif len(set(in_test)) < len(in_test) or (in_test and images.group_column):
         kind = f"groups of column {images.group_column!r}" if images.group_column else "patients or scans"
         source += f", whole {kind} such as {printable(min(in_test))}"
+        if not 1 / FAR < len(test) / (share * len(images)) < FAR:
+            _say(
+                f"{images.origin}: the {kind} that are held out have {len(test):,} of {counted(len(images))}, where "
+                f"--data.test_share {share:g} asks for {round(share * len(images)):,}; name another column, or list "
+                "the test images: --data.split ./train.txt --data.test_split ./test.txt"
+            )
     return train, dataclasses.replace(test, source=source)
+
+
+@functools.cache  # once for a process, which opens both splits
+def _say(sentence: str) -> None:
+    log.warning("%s", sentence)
+
+
+def _say_what_has_no_group(images: Images) -> None:
+    """Log a warning if --data.group_column says nothing of some images, or keeps none of them together."""
+    if not images.group_column:
+        return
+    column, named = images.group_column, [name for name in images.groups if name]
+    of = f"{len(images):,} images" + f" of {images.source}" * bool(images.source)
+    if len(named) < len(images):
+        _say(
+            f"{images.origin}: column {column!r} has no value for {len(images) - len(named):,} of {of}, each of which "
+            "stands alone"
+        )
+    if len(set(named)) == len(named) > 1:
+        _say(f"{images.origin}: column {column!r} has another value for each image, so it keeps none together")
 
 
 @functools.cache  # once for a process, which opens both splits
@@ -218,7 +253,11 @@ def _say_in_both(origin: str, example: str, count: int) -> None:
 
 def _say_common_groups(train: Images, test: Images) -> None:
     """Log a warning if the data's own splits have groups of --data.group_column in common."""
-    if not train.group_column or classes_are_groups(train) or classes_are_groups(test):
+    if not train.group_column or test.source.startswith(HELD_OUT):
+        return
+    _say_what_has_no_group(train)
+    _say_what_has_no_group(test)
+    if classes_are_groups(train) or classes_are_groups(test):
         return
     if common := (set(train.groups) & set(test.groups)) - {""}:
         log.warning(
@@ -244,7 +283,9 @@ def _open(request: Request, value_range: tuple[float, ...] = ()) -> Found:
     if not len(found.images):
         raise DataError(f"--data.path {path}: expected images, found none")
     if request.group_column and found.images.groups is None:
-        choose_group_column([], request.group_column, printable(path))
+        if found.whole or not request.test:
+            choose_group_column([], request.group_column, printable(path))
+        found.images.groups = np.full(len(found.images), "", object)
     elif found.images.groups is not None and not request.group_column:
         add_missing_patients(found.images)
     found.images.group_column = request.group_column

@@ -140,10 +140,13 @@ def found_in_tables(
     tables = {name: functools.cache(table) for name, table in tables.items()}
     where = printable(request.location)
 
-    def images(name: str, other: str = "", quiet: bool = True) -> Images:
+    def images(name: str, other: str = "", quiet: bool = True, groups: bool = True) -> Images:
         others = [tables[other]()] if other and other != name else []
-        label = None if request.no_labels else request.label_column
-        columns = Columns(request.image_column, label, others, quiet, request.group_column)
+        label, group = None if request.no_labels else request.label_column, request.group_column
+        lacks = request.test and (others or request.by_path) and group not in tables[name]().features
+        if not groups or (group and lacks):  # the training images have such a column, or raise the error
+            group = None
+        columns = Columns(request.image_column, label, others, quiet, group)
         own_folder = None if request.follow_links else folder
         return from_table(tables[name](), str(request.location), columns, own_folder, (files or {}).get(name))
 
@@ -156,7 +159,7 @@ def found_in_tables(
         if found := choose_by_column(request, every, partial(_values, table()), table().features):
             return found
     kinds = {name: read_name(name).split for name in tables}
-    own, other, whole = choose_parts(request, kinds, lambda name: images(name).labels is not None, where)
+    own, other, whole = choose_parts(request, kinds, lambda name: images(name, groups=False).labels is not None, where)
     unused = [f"{sources.get(name) or name} (another split)" for name in tables if name not in (own, other)]
     return Found(_named(images(own, other, quiet=request.test), sources, own, unused), whole)
 
@@ -225,15 +228,15 @@ def _read_tables(paths: list[Path]):
 class Columns:
     """Say which columns of a table to read.
 
-    image, label, group: names, or "" to choose by their types and names; label None for no labels.  others: tables of
-    other splits, whose labels tell ids from classes.  quiet: whether the choice is not logged.
+    image, label, group: names, or "" to choose by their types and names; None for no labels, or groups.  others: tables
+    of other splits, whose labels tell ids from classes.  quiet: whether the choice is not logged.
     """
 
     image: str = ""
     label: str | None = ""
     others: list = dataclasses.field(default_factory=list)
     quiet: bool = False
-    group: str = ""
+    group: str | None = ""
 
 
 def from_table(
@@ -259,7 +262,7 @@ def from_table(
     with _muted(columns.quiet):
         column = choose_image_column(_image_columns(table), list(table.features), columns.image, origin)
         labels, names = (None, None) if columns.label is None else _table_labels(table, column, columns, origin)
-    groups = _groups(table, column, columns.group, origin)
+    groups = None if columns.group is None else _groups(table, column, columns.group, origin)
     if files is None:
         files = [(b"table", table._fingerprint)]
     if (dtype := array_type(table.features[column])) is not None:
@@ -332,7 +335,8 @@ def _table_labels(table, image: str, columns: Columns, origin: str) -> tuple[np.
     from datasets import ClassLabel
     from datasets import Image as ImageFeature
 
-    features = {n: kind for n, kind in table.features.items() if n != image and not isinstance(kind, ImageFeature)}
+    others = (image, columns.group)  # unless they are asked for
+    features = {n: kind for n, kind in table.features.items() if n not in others and not isinstance(kind, ImageFeature)}
     declared = [name for name, kind in features.items() if isinstance(kind, ClassLabel)]
     for name in choose_label_columns(
         list(table.features if columns.label else features), declared, columns.label, origin
@@ -354,10 +358,19 @@ def _table_labels(table, image: str, columns: Columns, origin: str) -> tuple[np.
 
 def _groups(table, image: str, asked: str, origin: str) -> np.ndarray | None:
     """Return the group of each row, (n,) texts, by the column that is asked for, or else that of patients, or None."""
+    from datasets import ClassLabel, Value
+
     name = choose_group_column([name for name in table.features if name != image], asked, origin)
-    if not name:
+    kind = table.features[name] if name else None
+    if not isinstance(kind, (Value, ClassLabel)):
+        if asked:
+            raise DataError(
+                f"{origin}: expected words, numbers or dates in column {name!r} of --data.group_column, found {kind}"
+            )
         return None
     values = rows if isinstance(rows := _rows(table, name), list) else rows.to_pylist()
+    if isinstance(kind, ClassLabel):
+        values = [None if v is None or v < 0 else kind.names[v] for v in values]
     return group_names(values)
 
 

@@ -210,7 +210,8 @@ def _choose(request: Request, found: list[Path], root: Path) -> Found:
         if by_column := choose_by_column(request, every, lambda column: _typed(table.column(column)), columns):
             return by_column
     kinds = {name: read_name(name).split for name in named}
-    labelled = lambda name: _images(request, named, name, root).labels is not None  # noqa: E731
+    plain = replace(request, group_column="")  # which a split without it has no part in
+    labelled = lambda name: _images(plain, named, name, root).labels is not None  # noqa: E731
     own, other, whole = choose_parts(request, kinds, labelled, where)
     unused = [f"{name} (another split)" for name in named if name not in (own, other)]
     images = _images(request, named, own, root, other)
@@ -230,7 +231,10 @@ def _images(request: Request, named: dict[str, list[Path]], name: str, root: Pat
     labels, names = (None, None) if request.no_labels else _labels(table, beside, request, where)
     if labels is None and ALL not in (request.split, request.other_split) and not request.nothing_held_out:
         _check_no_folders(table.column(KEY).to_pylist(), files[0], where)
-    groups = _groups(table, request.group_column, where)
+    lacks = request.test and (beside or request.by_path) and request.group_column not in table.column_names
+    groups = None  # where the training images have such a field, or raise the error
+    if not (request.group_column and lacks):
+        groups = _groups(table, request.group_column, where)
     items = Tars(files, root, shards, *places, [f"{key}.{suffix}" for key in table.column(KEY).to_pylist()])
     source = files[0].name if len(files) == 1 else f"{files[0].name} … {files[-1].name} ({len(files)} files)"
     return Images(items, labels, names, str(request.location), f".{suffix} in tars", source, notes, groups=groups)
@@ -273,6 +277,8 @@ def _labels(
 ) -> tuple[np.ndarray | None, list[str] | None]:
     """Return the labels and class names that .cls files or fields of .json files give; (None, None) without any."""
     columns = [name for name in table.column_names if _is_field(name)]
+    if not request.label_column:
+        columns = [name for name in columns if name != request.group_column]
     for name in choose_label_columns(columns, [], request.label_column, where):
         own, *others = [_typed(t.column(name)) for t in (table, *beside) if name in t.column_names]
         try:

@@ -143,12 +143,14 @@ class Listing:
     """Keep what folders hold, so that the readers of one data set list each of them once.
 
     walks: what `walk` found, by its folder and `follow_links`.  lists: what `split_lists` found, by its folder.
+    groups: what tables say of the groups of images, by the column that was asked for.
     """
 
     def __init__(self):
         self.scanned: dict[str, tuple[list[str], list[os.DirEntry]]] = {}
         self.walks: dict[tuple[str, bool], tuple[Folder, Census]] = {}
         self.lists: dict[str, list] = {}
+        self.groups: dict[str, dict[str, str]] = {}
 
     def scan(self, path: str) -> tuple[list[str], list[os.DirEntry]]:
         """Return the paths of the plain image files in a folder, and all else in it, both by name. Raises OSError.

@@ -289,6 +289,60 @@ def test_groups_in_both_of_two_given_splits_are_said(tmp_path, caplog):
     assert "the splits have 5 groups of column 'place' in common, such as field" in caplog.text
 
 
+def test_what_a_column_does_not_do_is_said(tmp_path, caplog):
+    some = [row | {"place": row["place"] if i < 50 else ""} for i, row in enumerate(ROWS)]
+    open_splits(Data(path=str(write(tmp_path / "some", "notes.csv", some)), group_column="place"))
+    assert "column 'place' has no value for 10 of 60 images, each of which stands alone" in caplog.text
+    open_splits(Data(path=str(write(tmp_path / "all", "notes.csv")), group_column="file_name"))
+    assert "column 'file_name' has another value for each image, so it keeps none together" in caplog.text
+    assert caplog.text.count("has no value") == 1 and "asks for" not in caplog.text
+    two = [row | {"place": "lake" if i < 30 else "hill"} for i, row in enumerate(ROWS)]
+    open_splits(Data(path=str(write(tmp_path / "two", "notes.csv", two)), group_column="place"))
+    assert "'place' that are held out have 30 of 60 images, where --data.test_share 0.1 asks for 6" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["table", "tar", "metadata.csv"])
+def test_a_test_split_without_the_column_is_taken_and_said(tmp_path, kind, caplog):
+    """The column still holds whole groups out for choices; a training split without it is an error."""
+    others = [{name: value for name, value in row.items() if name != "place"} for row in ROWS]
+    for name, rows in (("train", ROWS[:40]), ("test", others[:20])):
+        write(tmp_path / name, kind, rows)
+    train_images, test_images = open_splits(Data(path=str(tmp_path), group_column="place"))
+    assert len(train_images) == 40 and set(train_images.groups) == set(PLACES) and len(test_images) == 20
+    assert "column 'place' has no value for 20 of 20 images" in caplog.text
+    if kind != "metadata.csv":
+        with pytest.raises(DataError, match="expected the column 'place' of --data.group_column"):
+            open_splits(Data(path=str(tmp_path), group_column="place", split="test", test_split="train"))
+
+
+@pytest.mark.parametrize("kind", ["table", "tar", "metadata.csv"])
+def test_a_column_of_groups_gives_labels_only_where_it_is_asked_for(tmp_path, kind):
+    rows = [{"file_name": row["file_name"], "species": row["place"]} for row in ROWS]
+    write(tmp_path, kind, rows)
+    assert open_images(str(tmp_path)).class_names == sorted(PLACES)
+    found = open_splits(Data(path=str(tmp_path), group_column="species"))
+    assert found[0].labels is None and not set(found[0].groups) & set(found[1].groups)
+    with pytest.raises(DataError, match="one group in each class"):
+        open_splits(Data(path=str(tmp_path), group_column="species", label_column="species"))
+
+
+def test_columns_of_pictures_or_lists_are_one_error_and_classes_have_their_names(tmp_path):
+    columns = {
+        "image": [{"bytes": encoded(i), "path": None} for i in range(60)],
+        "crop": [{"bytes": encoded(i % 5), "path": None} for i in range(60)],
+        "tags": [[i % 5] for i in range(60)],
+        "place": [i % 6 - 1 for i in range(60)],
+    }
+    kinds = {"crop": ImageFeature(), "tags": Sequence(Value("int64")), "place": ClassLabel(names=PLACES)}
+    features = Features({"image": ImageFeature(), **kinds})
+    Dataset.from_dict(columns, features=features).to_parquet(tmp_path / "a.parquet")
+    for name in ("crop", "tags"):
+        with pytest.raises(DataError, match=f"expected words, numbers or dates in column '{name}'"):
+            open_images(str(tmp_path), image_column="image", group_column=name)
+    found = open_splits(Data(path=str(tmp_path), image_column="image", group_column="place"))
+    assert set(found[0].groups) | set(found[1].groups) == {*PLACES, ""}, "-1 marks no class"
+
+
 def test_a_group_of_most_images_is_trained_on_in_choices(tmp_path):
     images = open_images(str(write(tmp_path, "notes.csv")), group_column="place", test_share=0)
     for salt in range(40):  # whatever the hashes are
@@ -296,6 +350,24 @@ def test_a_group_of_most_images_is_trained_on_in_choices(tmp_path):
         rest, chosen = hold_out_for_choices(images, 0.1)
         assert f"most {salt}" not in chosen.groups and 2 <= len(chosen) <= 6
         assert not set(rest.groups) & set(chosen.groups)
+
+
+def test_a_column_beside_another_rule_is_said(tmp_path, caplog):
+    write(tmp_path, "notes.csv")
+    for rule in ("hash", "permutation"):
+        found = open_splits(Data(path=str(tmp_path), group_column="place", split_rule=rule))
+        assert "'place' has no part in which images are held out" in caplog.text and f"rule {rule}" in caplog.text
+        plain = open_splits(Data(path=str(tmp_path), split_rule=rule))
+        assert [seen(images) for images in found] == [seen(images) for images in plain]
+    assert "are both trained on" not in caplog.text and "in common" not in caplog.text
+
+
+def test_tables_are_read_once_for_both_splits(tmp_path):
+    for name in ("train", "test"):
+        write(tmp_path / name, "notes.csv")
+    with mock.patch("bigbigan.data.folders.groups_in_tables", wraps=groups_in_tables) as read:
+        open_splits(Data(path=str(tmp_path), group_column="place"))
+    assert read.call_count == 1
 
 
 def test_another_rule_is_refused():
