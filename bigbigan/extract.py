@@ -180,7 +180,10 @@ def open_data(data: ExtractData, card: dict):
     """
     from bigbigan.data import data_of_model, open_whole_split
 
-    settings = data_of_model(data, card)
+    if data.group_column:
+        raise FeatureError("--data.group_column: expected none, since no image is held out here; leave it out")
+    settings = data_of_model(data, card, others=True)
+    settings.group_column = ""
     if not settings.path:
         raise FeatureError("expected --data.path, since the model does not say what it was trained on")
     found = open_whole_split(settings)

@@ -233,12 +233,12 @@ def check(probe: Probe, model: BigBiGAN) -> None:
         )
 
 
-def open_splits(data: ProbeData, model: BigBiGAN, common_classes: bool = True) -> Splits:
+def open_splits(data: ProbeData, model: BigBiGAN, common_classes: bool = True, others: bool = False) -> Splits:
     """Open the two splits of the probe's data, or of those the model was trained on, divided as they were then.
 
-    common_classes: as of `bigbigan.data.open_splits`.
+    common_classes: as of `bigbigan.data.open_splits`.  others: as of `data_of_model`.
     """
-    settings = data_of_model(data, model.card)
+    settings = data_of_model(data, model.card, others)
     if not settings.path:
         raise ProbeError("expected --data.path, since the model does not say what it was trained on")
     train, test = open_data(settings, common_classes)
@@ -249,7 +249,7 @@ def open_splits(data: ProbeData, model: BigBiGAN, common_classes: bool = True) -
 
 def transfer_splits(probe: Probe, model: BigBiGAN) -> Splits:
     """Open the second data set, `probe.transfer`, which must have labels; else raise ProbeError."""
-    splits = open_splits(ProbeData(probe.transfer, batch_size=probe.data.batch_size), model)
+    splits = open_splits(ProbeData(probe.transfer, batch_size=probe.data.batch_size), model, others=True)
     if missing := what_is_missing("linear", model, splits):
         raise ProbeError(f"--transfer {probe.transfer}: {missing}")
     return splits

@@ -387,6 +387,20 @@ def test_a_model_says_that_other_images_need_the_column_again(caplog):
     assert data_of_model(ImagesGiven(path="other"), card, others=True).group_column == "" and not caplog.text
 
 
+def test_features_are_extracted_without_groups(tmp_path, caplog):
+    """All images are taken, so that nothing is held out, and no table need be read for it."""
+    write(tmp_path, "metadata.csv")
+    card = {"data": {"path": str(tmp_path), "group_column": "place", "split_rule": "patient"}}
+    with mock.patch("bigbigan.data.folders.groups_in_tables", return_value={}) as read:
+        assert len(extract.open_data(extract.ExtractData(), card)[0]) == 60
+        assert (
+            len(extract.open_data(extract.ExtractData(path=str(write(tmp_path / "b", "metadata.csv"))), card)[0]) == 60
+        )
+    assert all(not call.args[3] for call in read.call_args_list) and not caplog.text
+    with pytest.raises(extract.FeatureError, match="--data.group_column: expected none, since no image is held out"):
+        extract.open_data(extract.ExtractData(group_column="place"), card)
+
+
 @pytest.mark.run
 def test_the_probe_of_a_run_divides_the_images_as_the_run_did(tmp_path):
     write(tmp_path / "photos", "metadata.csv")
