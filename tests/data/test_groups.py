@@ -346,7 +346,7 @@ def test_columns_of_pictures_or_lists_are_one_error_and_classes_have_their_names
 def test_a_group_of_most_images_is_trained_on_in_choices(tmp_path):
     images = open_images(str(write(tmp_path, "notes.csv")), group_column="place", test_share=0)
     for salt in range(40):  # whatever the hashes are
-        images.groups = np.array([f"most {salt}" if i < 40 else f"place {i}" for i in range(60)], object)
+        images.groups = np.array([f"most {salt}" if i < 40 else f"{salt} {i}" for i in range(60)], object)
         rest, chosen = hold_out_for_choices(images, 0.1)
         assert f"most {salt}" not in chosen.groups and 2 <= len(chosen) <= 6
         assert not set(rest.groups) & set(chosen.groups)
