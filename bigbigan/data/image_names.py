@@ -24,15 +24,15 @@ class ImageNames:
     def __init__(self, paths: Iterable[str], folder: Path):
         self.folder, self._within = str(folder), len(str(folder)) + 1
         self.count, self.folders = 0, set()  # of the images; the folders that they lie in, by all ends of their paths
-        before = ""
+        seen: set[str] = set()
         self._known: dict[str, str | list[str]] = {}  # what names an image → its path, or those of several
         for path in paths:
             rest = path[self._within :].replace(os.sep, "/")
             self.count += 1
-            if (above := rest.rpartition("/")[0]) != before:
+            if (above := rest.rpartition("/")[0]) not in seen:
+                seen.add(above)
                 parts = above.split("/")
                 self.folders.update("/".join(parts[i:k]) for k in range(len(parts) + 1) for i in range(k))
-                before = above
             suffix = len(os.path.splitext(rest)[1])
             while rest:
                 self._add(rest, path)

@@ -170,12 +170,16 @@ def _images_in(of_folder: dict[str, str], images: set[str], within: int) -> list
     of_folder: name of a folder, or end of its path → value.  within: letters of a path before the data set's own.
     """
     values: dict[str, str] = {}  # of the folders that images lie in
+    found = []
     for path in images:
-        if (folder := os.path.dirname(path)) not in values:
+        folder = path.rpartition(os.sep)[0]
+        if folder not in values:
             parts = folder[within:].split(os.sep)
             ends = ("/".join(parts[i:k]) for k in range(len(parts), 0, -1) for i in range(k))
             values[folder] = next((of_folder[end] for end in ends if end in of_folder), "")
-    return [(path, value) for path in images if (value := values[os.path.dirname(path)])]
+        if value := values[folder]:
+            found.append((path, value))
+    return found
 
 
 def _text_table(rows: list[dict]) -> TextTable:
