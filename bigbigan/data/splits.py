@@ -139,13 +139,16 @@ def _by_group(images: Images, share: float, purpose: str, least: int) -> tuple[n
 def _with_every_class(images: Images, out: np.ndarray, of_image: np.ndarray) -> np.ndarray:
     """Return which groups are held out, bool (g,), changed so that each class is on both sides, if it can be.
 
+    Of a class that is on one side alone the first group is held out, or the last one is not: by their hashes; or those
+    of --data.group_column, which may be few and large, by the numbers of their images.
     out: which would be, by ascending hash. of_image: which of them each image is of, int (n,).
     """
     labels = np.zeros(len(images), np.int64) if images.labels is None else images.labels
-    pairs = np.unique(np.stack([labels, of_image], axis=1), axis=0)  # (class, group), by class and then by hash
+    order = np.argsort(np.bincount(of_image), kind="stable") if images.group_column else np.arange(len(out))
+    pairs = np.unique(np.stack([labels, np.argsort(order)[of_image]], axis=1), axis=0)  # (class, place of the group)
     first = np.flatnonzero(np.diff(pairs[:, 0], prepend=pairs[0, 0] - 1))
     last = np.append(first[1:], len(pairs)) - 1
-    out, groups, several = out.copy(), pairs[:, 1], last > first
+    out, groups, several = out.copy(), order[pairs[:, 1]], last > first
     out[groups[first[several & ~np.logical_or.reduceat(out[groups], first)]]] = True
     out[groups[last[np.logical_and.reduceat(out[groups], first)]]] = False
     return out

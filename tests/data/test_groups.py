@@ -219,6 +219,14 @@ def test_groups_that_cannot_be_held_out_are_one_error(tmp_path, kind):
         open_images(str(tmp_path / "classes"), group_column="kind", label_column="kind")
 
 
+def test_of_two_places_the_smaller_is_held_out(tmp_path):
+    out = []
+    for k in range(12):
+        rows = [row | {"place": f"{'small' if i % 10 == k % 10 else 'large'} {k}"} for i, row in enumerate(ROWS)]
+        out.append(len(open_images(str(write(tmp_path / str(k), "table", rows)), test=True, group_column="place")))
+    assert set(out) <= {6, 54} and out.count(6) >= 9, "but for a hash in the tenth that is held out"
+
+
 def test_images_without_a_value_stand_alone(tmp_path):
     rows = [row | {"place": row["place"] if i % 2 else "NA"} for i, row in enumerate(ROWS)]
     found = [open_images(str(write(tmp_path, "table", rows)), test=test, group_column="place") for test in (0, 1)]
