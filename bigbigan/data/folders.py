@@ -148,7 +148,7 @@ def _say_what_is_left_out(folder: str, what: str) -> None:
 class _Reader:
     """Turn the parts of one folder into images.
 
-    groups: path of an image → its group, by the column `group_column`.  left_out: gets phrases for what is not taken.
+    groups: path of an image → what `_groups` found for it.  left_out: gets phrases for what is not taken.
     """
 
     def __init__(

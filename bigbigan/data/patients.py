@@ -98,7 +98,10 @@ def groups_of(images: Images) -> np.ndarray:
 
 
 def add_missing_patients(images: Images) -> None:
-    """Let the paths name the patients that a table of some patients lacks, as it calls them elsewhere, or else anew."""
+    """Give patients to the images that a table leaves out, by the numbers of patients in their paths.
+
+    A number stands for the patient that the table gives to other images with it, or else for a patient of its own.
+    """
     missing = images.groups == ""
     if not missing.any():
         return

@@ -31,7 +31,6 @@ from bigbigan.data.walk import Listing
 from bigbigan.errors import DataError, Outside
 from bigbigan.files import counted, printable
 
-HELD_OUT = "held out of "  # begins the source of test images that the data give no split of their own
 FAR = 3  # how many times the share that is asked for is held out, from which on a warning says so
 log = logging.getLogger(__name__)
 
@@ -202,8 +201,7 @@ def _hold_out(images: Images, share: float, rule: str) -> tuple[Images, Images]:
         )  # fmt: skip
         images = dataclasses.replace(images, groups=None, group_column="")
     train, test = hold_out(dataclasses.replace(images, groups=groups_of(images)), share, rule)
-    _say_what_has_no_group(images)
-    source = f"{HELD_OUT}{images.source or 'the training images'}"
+    source = f"held out of {images.source or 'the training images'}"
     in_test = [name for name in test.groups if name]
     if set(in_test) & set(train.groups):
         both = set.intersection(*(certain_patients(side, images.groups is not None) for side in (train, test)))
@@ -253,11 +251,7 @@ def _say_in_both(origin: str, example: str, count: int) -> None:
 
 def _say_common_groups(train: Images, test: Images) -> None:
     """Log a warning if the data's own splits have groups of --data.group_column in common."""
-    if not train.group_column or test.source.startswith(HELD_OUT):
-        return
-    _say_what_has_no_group(train)
-    _say_what_has_no_group(test)
-    if classes_are_groups(train) or classes_are_groups(test):
+    if not train.group_column or classes_are_groups(train) or classes_are_groups(test):
         return
     if common := (set(train.groups) & set(test.groups)) - {""}:
         log.warning(
@@ -289,6 +283,7 @@ def _open(request: Request, value_range: tuple[float, ...] = ()) -> Found:
     elif found.images.groups is not None and not request.group_column:
         add_missing_patients(found.images)
     found.images.group_column = request.group_column
+    _say_what_has_no_group(found.images)
     found.images.value_range = limits
     return found
 

@@ -63,13 +63,13 @@ def hold_out_for_choices(images: Images, share: float, rule: str = "patient") ->
         small = sizes <= max(2, 2 * share * len(images))  # a group of most images is trained on
         reached = np.cumsum(sizes * small)  # images of the small groups up to each
         first = np.arange(len(sizes)) < max(np.searchsorted(reached, count, "right"), np.searchsorted(reached, 2) + 1)
-        out = first & small
+        out = small & first
         chosen = _with_every_class(images, out, of_image)[of_image]
         if chosen.sum() >= 2:
             return images.subset(np.flatnonzero(~chosen)), images.subset(np.flatnonzero(chosen))
-    if images.group_column:
+    if rule == "patient" and images.group_column:
         log.warning(
-            "%s: column %r has too few groups to hold some out for choices too, so single images are",
+            "%s: column %r has too few small groups to hold some out for choices too, so single images are",
             images.origin, images.group_column,
         )  # fmt: skip
     _, order, ranks, sizes = _ranked(images, share, "choices")

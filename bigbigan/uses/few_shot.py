@@ -31,6 +31,7 @@ from bigbigan.uses.arguments import classes_of, labels_of, signed_values
 from bigbigan.uses.command_line import (
     UseOptions,
     bar,
+    draw_classes,
     draw_latents,
     open_data,
     read_images,
@@ -84,10 +85,8 @@ def _check(noise: float, seed: int, **counts: int) -> None:
 
 def _near(model: BigBiGAN, z: Tensor, count: int, noise: float, seed: int, classes: Tensor | None) -> Tensor:
     """Return G of `count` latents near each of z (N, Z): (N, count, 3, S, S). classes: None for a random one each."""
-    generator = torch.Generator().manual_seed(int(seed))
-    shift = torch.randn(len(z), count, z.shape[1], generator=generator)
-    if classes is None and model.classes:
-        classes = torch.randint(model.classes, (len(z),), generator=generator)
+    shift = torch.randn(len(z), count, z.shape[1], generator=torch.Generator().manual_seed(int(seed)))
+    classes = draw_classes(model, len(z), seed) if classes is None else classes
     repeated = None if classes is None else classes.repeat_interleave(count, 0)
     near = (z[:, None] + noise * shift).flatten(0, 1)
     near = near.clamp(-1, 1) if model.prior == "uniform" else near  # G has seen nothing beyond

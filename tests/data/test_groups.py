@@ -277,7 +277,7 @@ def test_choices_are_made_on_whole_groups_where_there_are_enough(tmp_path, caplo
     write(tmp_path / "few", "table")
     train_images = open_images(str(tmp_path / "few"), group_column="place")
     rest, chosen = hold_out_for_choices(train_images, 0.1)
-    assert set(rest.groups) & set(chosen.groups) and "'place' has too few groups" in caplog.text
+    assert set(rest.groups) & set(chosen.groups) and "'place' has too few small groups" in caplog.text
     caplog.clear()
     write(tmp_path / "many", "table", [row | {"place": f"place {i % 30}"} for i, row in enumerate(ROWS)])
     train_images = open_images(str(tmp_path / "many"), group_column="place")
