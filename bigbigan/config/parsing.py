@@ -68,6 +68,8 @@ def sentence(box: str, prog: str, argv: Sequence[str]) -> str:
         setting = f"a setting; did you mean {near[0]}?" if near else "a setting"
         further = f"no further argument{torn_path(match[1], argv)}"
         return f"{match[1]}: expected {setting if match[1].startswith('--') else further}"
+    if first.startswith("Unrecognized options:"):
+        return "'': expected no empty argument, as a variable of the shell gives that is not set"
     if title == "Required options" and len(sections[0]) > 2:
         wanted = " ".join(sections[0][2:]).removesuffix("(required)").strip().rstrip(".")
         return f"{prog}: expected one argument more: {wanted[0].lower()}{wanted[1:]}"

@@ -58,6 +58,8 @@ MISTAKES = {
 # a command line in a folder with "my photos/a.png" and "my photos/b.png" → the sentence about the argument too many
 PIECES = {
     ("m", "n", "my", "photos"): "n: expected no further argument",
+    ("m", ""): "'': expected no empty argument, as a variable of the shell gives that is not set",
+    ("m", "", "n"): "'': expected no empty argument, as a variable of the shell gives that is not set",
     ("my", "photos"): "photos: expected no further argument; put a path with blanks in quotes, 'my photos'",
     ("m", "--data.path", "my", "photos/a.png"): "photos/a.png: expected no further argument; put a path with blanks in "
     "quotes, 'my photos/a.png'",
